@@ -1,0 +1,19 @@
+//! The one contract that the guest kernel, the ring-3 programs and the host share.
+//!
+//! - [`layout`]: where things lie in the guest's virtual address space;
+//! - [`syscall`]: what a ring-3 program may ask of the kernel;
+//! - [`options`]: what the kernel's command line may say;
+//! - [`event`]: what the kernel tells the host through its probe page.
+//!
+//! Everything the kernel says here is a *claim* to the host: it is checked against CR3 and the page
+//! tables, never believed.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod event;
+pub mod layout;
+pub mod options;
+pub mod syscall;
+
+/// Bytes in a base page and in a page table (Intel SDM vol. 3A, 4.5).
+pub const PAGE_SIZE: u64 = 4096;

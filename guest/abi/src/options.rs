@@ -1,0 +1,131 @@
+//! The kernel's command line: `key=value` words, then ` -- ` and the arguments of the first program.
+
+/// How a change of a kernel mapping becomes visible in every address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// All kernel PGD entries exist from boot; a child inherits them.
+    Prealloc,
+    /// A new kernel PGD entry stays with the process that made it: the bug the lecture warns of.
+    None,
+}
+
+impl Strategy {
+    /// Every strategy, in the order in which people read about them.
+    pub const ALL: [Strategy; 2] = [Strategy::Prealloc, Strategy::None];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Strategy::Prealloc => "prealloc",
+            Strategy::None => "none",
+        }
+    }
+
+    /// The strategy of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Strategy> {
+        Strategy::ALL.into_iter().find(|s| s.name() == name)
+    }
+}
+
+/// `propagation=NAME`: a [`Strategy`].
+pub const PROPAGATION: &str = "propagation";
+/// `vmalloc-start=0xADDRESS`: where the vmalloc area begins to be used; page aligned.
+pub const VMALLOC_START: &str = "vmalloc-start";
+/// `init=NAME`: the boot module that becomes process 1.
+pub const INIT: &str = "init";
+/// `probe`: a host listens at the doorbell; without it no event is written.
+pub const PROBE: &str = "probe";
+/// `fresh-memory=zero`: RAM that nobody has used yet reads as zero (an mmap by the VMM does).
+pub const FRESH_MEMORY: &str = "fresh-memory";
+/// `selfcheck`: the kernel tries its own protections before process 1 runs.
+pub const SELFCHECK: &str = "selfcheck";
+/// `exit-port=0xPORT`: where to write the final status, 4 bytes wide (QEMU's isa-debug-exit).
+pub const EXIT_PORT: &str = "exit-port";
+
+/// A parsed command line; borrows the text.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandLine<'a> {
+    kernel: &'a str,
+    program: &'a str,
+}
+
+impl<'a> CommandLine<'a> {
+    /// Splits at the first ` -- `.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0');
+        let (kernel, program) = match text.split_once(" -- ") {
+            Some((kernel, program)) => (kernel, program),
+            None => (text.strip_suffix(" --").unwrap_or(text), ""),
+        };
+        CommandLine { kernel, program }
+    }
+
+    /// The value of `key=value`; `Some("")` for a bare `key`. The last one wins, as on Linux.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&'a str> {
+        self.kernel
+            .split_ascii_whitespace()
+            .filter_map(|word| {
+                let (name, value) = word.split_once('=').unwrap_or((word, ""));
+                (name == key).then_some(value)
+            })
+            .next_back()
+    }
+
+    /// The value of `key` as a number, hexadecimal with `0x`. `Some(Err(text))` if it is none.
+    #[must_use]
+    pub fn number(&self, key: &str) -> Option<Result<u64, &'a str>> {
+        let text = self.get(key)?;
+        let parsed = match text.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16),
+            None => text.parse(),
+        };
+        Some(parsed.map_err(|_| text))
+    }
+
+    /// The words for the first program.
+    pub fn arguments(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
+        self.program.split_ascii_whitespace()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_a_key_wins() {
+        let line = CommandLine::new("probe init=a init=b");
+        assert_eq!(line.get("init"), Some("b"));
+        assert_eq!(line.get("probe"), Some(""));
+        assert_eq!(line.get("prob"), None);
+    }
+
+    #[test]
+    fn words_behind_the_dashes_belong_to_the_program() {
+        let line = CommandLine::new("init=a -- init=b 8\0");
+        assert_eq!(line.get("init"), Some("a"));
+        assert!(line.arguments().eq(["init=b", "8"]));
+        assert_eq!(CommandLine::new("a --").arguments().count(), 0);
+    }
+
+    #[test]
+    fn numbers_are_decimal_or_hexadecimal_and_anything_else_is_said() {
+        let line = CommandLine::new("a=0x10 b=10 c=ten d");
+        assert_eq!(line.number("a"), Some(Ok(16)));
+        assert_eq!(line.number("b"), Some(Ok(10)));
+        assert_eq!(line.number("c"), Some(Err("ten")));
+        assert_eq!(line.number("d"), Some(Err("")));
+        assert_eq!(line.number("e"), None);
+    }
+
+    #[test]
+    fn every_strategy_is_found_by_its_name() {
+        for strategy in Strategy::ALL {
+            assert_eq!(Strategy::from_name(strategy.name()), Some(strategy));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! System calls: number in RAX, arguments in RDI, RSI, RDX, R10, R8, R9, result in RAX, where
+//! −4095…−1 is a negated [`Errno`]. RCX and R11 are lost.
+//!
+//! The first group has Linux's numbers and meaning (arch/x86/entry/syscalls/syscall_64.tbl), so a
+//! small static program runs on both kernels. The second group is heirloom's own.
+
+/// `write(fd, buffer, length)`: to the console, for descriptors 1 and 2.
+pub const WRITE: u64 = 1;
+/// `mmap(address, length, prot, flags, fd, offset)`: private anonymous, demand-zero memory.
+pub const MMAP: u64 = 9;
+/// `munmap(address, length)`.
+pub const MUNMAP: u64 = 11;
+/// `sched_yield()`.
+pub const SCHED_YIELD: u64 = 24;
+/// `getpid()`.
+pub const GETPID: u64 = 39;
+/// `fork()`: copy on write.
+pub const FORK: u64 = 57;
+/// `execve(name, argv, envp)`: the name of a boot module; `envp` is ignored.
+pub const EXECVE: u64 = 59;
+/// `exit(status)`.
+pub const EXIT: u64 = 60;
+/// `wait4(pid, status, options, rusage)`: `pid` is a child, or −1 for any; `options` 0 or 1 (`WNOHANG`).
+pub const WAIT4: u64 = 61;
+/// `getppid()`.
+pub const GETPPID: u64 = 110;
+/// `exit_group(status)`: as `exit`, there being one thread per process.
+pub const EXIT_GROUP: u64 = 231;
+
+/// `kernel_alloc(pages)`: kernel virtual memory from the vmalloc area; its address.
+pub const KERNEL_ALLOC: u64 = 1000;
+/// `kernel_free(address)`: gives back what `kernel_alloc` gave.
+pub const KERNEL_FREE: u64 = 1001;
+/// `kernel_write(address, value)`: the kernel stores a u64, in this process's address space.
+pub const KERNEL_WRITE: u64 = 1002;
+/// `kernel_read(address, out)`: the kernel loads a u64, in this process's address space, to `*out`.
+pub const KERNEL_READ: u64 = 1003;
+/// `kernel_protect(address, writable)`: makes a whole allocation read-only (0) or writable (1).
+pub const KERNEL_PROTECT: u64 = 1004;
+
+/// `cell_load(cell)`: the value of one of the kernel's [`CELLS`] counters.
+pub const CELL_LOAD: u64 = 1010;
+/// `cell_store(cell, value)`: sets it and wakes those whose wait is over.
+pub const CELL_STORE: u64 = 1011;
+/// `cell_add(cell, value)`: adds and wakes; the value before.
+pub const CELL_ADD: u64 = 1012;
+/// `cell_wait(cell, at_least)`: blocks until the counter is at least that; its value then. (An
+/// eventcount's `await`: Reed and Kanodia, "Synchronization with Eventcounts and Sequencers", 1979.)
+pub const CELL_WAIT: u64 = 1013;
+
+/// `checkpoint(text, length)`: tells the host how far the program is.
+pub const CHECKPOINT: u64 = 1020;
+
+/// Counters that processes may meet at.
+pub const CELLS: u64 = 64;
+
+/// Why a system call failed; Linux's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i64)]
+pub enum Errno {
+    /// No such boot module.
+    NoEntry = 2,
+    /// No such kernel allocation or process.
+    NoSuchProcess = 3,
+    /// Not an executable that this kernel runs.
+    NotExecutable = 8,
+    /// No such descriptor.
+    BadDescriptor = 9,
+    /// No child to wait for.
+    NoChild = 10,
+    /// No more processes.
+    TryAgain = 11,
+    /// No more memory.
+    NoMemory = 12,
+    /// The address cannot be accessed.
+    Fault = 14,
+    /// An argument makes no sense.
+    Invalid = 22,
+    /// No such system call.
+    NoSystemCall = 38,
+}
+
+impl Errno {
+    /// What goes into RAX.
+    #[must_use]
+    pub const fn to_result(self) -> u64 {
+        (-(self as i64)).cast_unsigned()
+    }
+}
+
+/// `prot` of `mmap`: readable.
+pub const PROT_READ: u64 = 1;
+/// `prot` of `mmap`: writable.
+pub const PROT_WRITE: u64 = 2;
+/// `prot` of `mmap`: executable.
+pub const PROT_EXEC: u64 = 4;
+/// `flags` of `mmap`: changes stay with this process.
+pub const MAP_PRIVATE: u64 = 0x02;
+/// `flags` of `mmap`: exactly at `address`.
+pub const MAP_FIXED: u64 = 0x10;
+/// `flags` of `mmap`: no file behind it.
+pub const MAP_ANONYMOUS: u64 = 0x20;
+/// `options` of `wait4`: do not block.
+pub const WNOHANG: u64 = 1;
