@@ -3,8 +3,6 @@
 //! Each CPU owns one [`ProbePage`]. To tell something the kernel fills it in and writes the page's
 //! frame number, 32 bits wide, to [`DOORBELL_PORT`]. The CPU stands still until the host resumes it,
 //! so the host sees page and page tables of one and the same moment.
-//!
-//! The counters are live: the kernel counts in the page itself.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -39,6 +39,9 @@ pub const INIT: &str = "init";
 pub const PROBE: &str = "probe";
 /// `fresh-memory=zero`: RAM that nobody has used yet reads as zero (an mmap by the VMM does).
 pub const FRESH_MEMORY: &str = "fresh-memory";
+/// `clearcpuid=NAME,NAME…`: CPU features ([`crate::event::machine`] names) that the kernel shall not
+/// use though CPUID shows them: some KVMs show what they cannot do. Linux's option of that name.
+pub const CLEAR_CPUID: &str = "clearcpuid";
 /// `selfcheck`: the kernel tries its own protections before process 1 runs.
 pub const SELFCHECK: &str = "selfcheck";
 /// `exit-port=0xPORT`: where to write the final status, 4 bytes wide (QEMU's isa-debug-exit).
@@ -52,6 +55,12 @@ pub struct CommandLine<'a> {
 }
 
 impl<'a> CommandLine<'a> {
+    /// No words at all.
+    pub const EMPTY: CommandLine<'static> = CommandLine {
+        kernel: "",
+        program: "",
+    };
+
     /// Splits at the first ` -- `.
     #[must_use]
     pub fn new(text: &'a str) -> Self {

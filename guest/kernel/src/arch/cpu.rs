@@ -1,0 +1,177 @@
+//! What the CPU offers and how it is set up: control registers, model-specific registers.
+
+use crate::counters::{COUNTERS, Counter};
+use crate::mm::table::Table;
+use crate::mm::{Frame, PhysAddr};
+use core::arch::asm;
+use core::arch::x86_64::__cpuid;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use heirloom_abi::event::machine;
+use x86_64::registers::control::{Cr3, Cr3Flags, Cr4, Cr4Flags};
+use x86_64::registers::model_specific::{LStar, SFMask, Star};
+use x86_64::registers::rflags::RFlags;
+use x86_64::structures::paging::PhysFrame;
+
+/// What CPUID offers of what this kernel can use.
+// Each is a bit of CPUID, and independent of the others.
+#[allow(clippy::struct_excessive_bools)]
+#[derive(Clone, Copy)]
+pub struct Features {
+    pub smep: bool,
+    pub smap: bool,
+    pub umip: bool,
+    pub pcid: bool,
+    pub gigabyte_pages: bool,
+    pub x2apic: bool,
+}
+
+/// Whether SMAP is on, for code that must lift it.
+static SMAP: AtomicBool = AtomicBool::new(false);
+/// Whether CR3's low bits are a PCID.
+static PCID: AtomicBool = AtomicBool::new(false);
+
+impl Features {
+    /// Nothing beyond what every 64-bit CPU has.
+    pub const NONE: Features = Features {
+        smep: false,
+        smap: false,
+        umip: false,
+        pcid: false,
+        gigabyte_pages: false,
+        x2apic: false,
+    };
+
+    /// Asks CPUID (Intel SDM vol. 2A, CPUID).
+    pub fn detect() -> Features {
+        let highest = __cpuid(0).eax;
+        let basic = __cpuid(1);
+        let structured = if highest >= 7 { __cpuid(7) } else { basic };
+        let (ebx7, ecx7) = if highest >= 7 {
+            (structured.ebx, structured.ecx)
+        } else {
+            (0, 0)
+        };
+        let extended = __cpuid(0x8000_0001);
+        Features {
+            smep: ebx7 & 1 << 7 != 0,
+            smap: ebx7 & 1 << 20 != 0,
+            umip: ecx7 & 1 << 2 != 0,
+            pcid: basic.ecx & 1 << 17 != 0,
+            gigabyte_pages: extended.edx & 1 << 26 != 0,
+            x2apic: basic.ecx & 1 << 21 != 0,
+        }
+    }
+
+    /// Without the features that `names`, separated by commas, lists.
+    #[must_use]
+    pub fn without(mut self, names: &str) -> Features {
+        for name in names.split(',') {
+            match name {
+                "smep" => self.smep = false,
+                "smap" => self.smap = false,
+                "umip" => self.umip = false,
+                "pcid" => self.pcid = false,
+                "1gib-pages" => self.gigabyte_pages = false,
+                "x2apic" => self.x2apic = false,
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// As bits of the boot event.
+    pub fn machine_bits(self) -> u64 {
+        let bit = |on, bit| if on { bit } else { 0 };
+        machine::NX
+            | bit(self.smep, machine::SMEP)
+            | bit(self.smap, machine::SMAP)
+            | bit(self.umip, machine::UMIP)
+            | bit(self.pcid, machine::PCID)
+            | bit(self.gigabyte_pages, machine::GIGABYTE_PAGES)
+            | bit(self.x2apic, machine::X2APIC)
+    }
+
+    /// Turns on what there is. Runs after the kernel's own root is loaded: PCIDE needs a CR3 whose
+    /// low bits are clear (SDM vol. 3A, 4.10.1).
+    pub fn enable(self) {
+        let mut flags = Cr4::read();
+        flags |= Cr4Flags::PAGE_GLOBAL | Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
+        flags.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, self.smep);
+        flags.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, self.smap);
+        flags.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, self.umip);
+        flags.set(Cr4Flags::PCID, self.pcid);
+        // SAFETY: CPUID offers each of them, and the kernel is written for them: user memory is
+        // only touched inside `with_user_access`, user pages are never executed in ring 0.
+        unsafe { Cr4::write(flags) };
+        SMAP.store(self.smap, Relaxed);
+        PCID.store(self.pcid, Relaxed);
+    }
+}
+
+/// Sets up the `syscall` instruction to enter at `entry` with interrupts off.
+pub fn enable_syscall(entry: u64, kernel_code: u16) {
+    SFMask::write(
+        RFlags::INTERRUPT_FLAG
+            | RFlags::TRAP_FLAG
+            | RFlags::DIRECTION_FLAG
+            | RFlags::ALIGNMENT_CHECK
+            | RFlags::NESTED_TASK
+            | RFlags::IOPL_LOW
+            | RFlags::IOPL_HIGH,
+    );
+    LStar::write(x86_64::VirtAddr::new_truncate(entry));
+    // SAFETY: `syscall` loads CS = kernel_code and SS = kernel_code + 8, as the GDT has them. The
+    // kernel returns by `iretq`, so the half for `sysret` is not used.
+    unsafe { Star::write_raw(0, kernel_code) };
+}
+
+/// Loads an address space. `tag` becomes its PCID where the CPU has them; the load drops that tag's
+/// old translations, so tags may be reused freely.
+///
+/// # Safety
+/// 1. The kernel half below `root` maps the kernel as it is running.
+pub unsafe fn load_root(root: Table, tag: u16) {
+    COUNTERS.add(Counter::Cr3Loads);
+    let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(root.frame().start().0));
+    if PCID.load(Relaxed) {
+        let tag = x86_64::instructions::tlb::Pcid::new(tag & 0xfff).expect("twelve bits");
+        // SAFETY: obligation 1.
+        unsafe { Cr3::write_pcid(frame, tag) };
+    } else {
+        // SAFETY: obligation 1.
+        unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+    }
+}
+
+/// The root that the CPU uses.
+pub fn loaded_root() -> Frame {
+    Frame::containing(PhysAddr(Cr3::read_raw().0.start_address().as_u64()))
+}
+
+/// Runs `access` with user memory accessible to the kernel.
+pub fn with_user_access<T>(access: impl FnOnce() -> T) -> T {
+    let smap = SMAP.load(Relaxed);
+    if smap {
+        // SAFETY: sets RFLAGS.AC; exists because CPUID offers SMAP.
+        unsafe { asm!("stac", options(nomem, nostack)) };
+    }
+    let result = access();
+    if smap {
+        // SAFETY: clears RFLAGS.AC.
+        unsafe { asm!("clac", options(nomem, nostack)) };
+    }
+    result
+}
+
+/// The address of the last page fault.
+pub fn fault_address() -> u64 {
+    x86_64::registers::control::Cr2::read_raw()
+}
+
+/// Stops for ever.
+pub fn halt() -> ! {
+    loop {
+        // SAFETY: with interrupts off nothing wakes the CPU but the machine's end.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}

@@ -1,0 +1,222 @@
+//! The ways into the kernel and the one way out.
+//!
+//! Every way in leaves a [`TrapFrame`] on top of the CPU's kernel stack and calls `trap` with it.
+//! There is one kernel stack for each CPU and none for a process: the kernel never blocks inside a
+//! system call, so to switch processes it only exchanges the frame (and CR3) before it leaves.
+
+use super::descriptors::{USER_CODE, USER_DATA};
+use core::arch::naked_asm;
+
+/// Exception vectors and the interrupts this kernel uses.
+pub const VECTORS: usize = 34;
+pub const PAGE_FAULT_VECTOR: usize = 14;
+pub const TIMER_VECTOR: usize = 32;
+pub const SPURIOUS_VECTOR: usize = 33;
+/// No vector of the CPU's: a frame made by `syscall`.
+pub const SYSCALL_VECTOR: u64 = 256;
+
+/// The registers of whatever was interrupted.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct TrapFrame {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rdx: u64,
+    pub rcx: u64,
+    pub rax: u64,
+    pub vector: u64,
+    pub error_code: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+}
+
+const _: () = assert!(size_of::<TrapFrame>() == 22 * 8);
+
+impl TrapFrame {
+    /// A program at its first instruction, with interrupts on.
+    pub fn for_program(rip: u64, rsp: u64) -> TrapFrame {
+        const INTERRUPTS_ON: u64 = 0x202;
+        TrapFrame {
+            rip,
+            rsp,
+            cs: USER_CODE.into(),
+            ss: USER_DATA.into(),
+            rflags: INTERRUPTS_ON,
+            ..TrapFrame::default()
+        }
+    }
+
+    /// Whether ring 3 was interrupted.
+    pub fn from_user(&self) -> bool {
+        self.cs & 3 == 3
+    }
+}
+
+/// What GS points to in the kernel: this CPU's own data.
+#[repr(C)]
+pub struct CpuLocal {
+    /// End of the kernel stack.
+    pub stack_top: u64,
+    /// Ring 3's stack pointer while `syscall` is between stacks.
+    pub user_rsp: u64,
+    /// Number of the CPU, from 0.
+    pub cpu: u32,
+}
+
+/// Where `syscall` enters: RIP in RCX, RFLAGS in R11, stack still ring 3's.
+#[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
+pub extern "C" fn syscall_entry() {
+    naked_asm!(
+        "swapgs",
+        "mov gs:[{user_rsp}], rsp",
+        "mov rsp, gs:[{stack_top}]",
+        "push {user_data}",
+        "push qword ptr gs:[{user_rsp}]",
+        "push r11",
+        "push {user_code}",
+        "push rcx",
+        "push 0",
+        "push {vector}",
+        "jmp {save}",
+        user_rsp = const core::mem::offset_of!(CpuLocal, user_rsp),
+        stack_top = const core::mem::offset_of!(CpuLocal, stack_top),
+        user_data = const USER_DATA,
+        user_code = const USER_CODE,
+        vector = const SYSCALL_VECTOR,
+        save = sym save_and_call,
+    )
+}
+
+/// Behind every exception and interrupt: vector and error code are pushed.
+#[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
+extern "C" fn trap_entry() {
+    naked_asm!(
+        "test byte ptr [rsp + 24], 3",
+        "jz {save}",
+        "swapgs",
+        "jmp {save}",
+        save = sym save_and_call,
+    )
+}
+
+#[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
+extern "C" fn save_and_call() {
+    naked_asm!(
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "cld",
+        "mov rdi, rsp",
+        // The saved RIP and RBP of whatever was interrupted are the caller's frame for backtraces.
+        "mov rbp, [rsp + 32]",
+        "call {trap}",
+        "jmp {leave}",
+        trap = sym crate::trap::trap,
+        leave = sym leave,
+    )
+}
+
+/// Pops the frame that RSP points to and goes on where it says.
+#[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
+pub extern "C" fn leave() {
+    naked_asm!(
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "add rsp, 16",
+        "test byte ptr [rsp + 8], 3",
+        "jz 2f",
+        "swapgs",
+        "2:",
+        "iretq",
+    )
+}
+
+/// Leaves the kernel with `frame`, never to return to the caller.
+pub fn leave_with(frame: &TrapFrame, local: &CpuLocal) -> ! {
+    let top = (local.stack_top as *mut TrapFrame).wrapping_sub(1);
+    // SAFETY: the top of the CPU's own stack has room for a frame; the boot's stack frames there
+    // are never returned to.
+    unsafe {
+        top.write(*frame);
+        core::arch::asm!("mov rsp, {top}", "jmp {leave}", top = in(reg) top, leave = sym leave, options(noreturn));
+    }
+}
+
+/// A stub for a vector that pushes an error code itself (`error`) or not (`plain`).
+macro_rules! stub {
+    ($name:ident, $vector:literal, plain) => {
+        #[unsafe(naked)]
+        #[unsafe(link_section = ".text.entry")]
+        extern "C" fn $name() {
+            naked_asm!("push 0", "push {vector}", "jmp {entry}", vector = const $vector, entry = sym trap_entry)
+        }
+    };
+    ($name:ident, $vector:literal, error) => {
+        #[unsafe(naked)]
+        #[unsafe(link_section = ".text.entry")]
+        extern "C" fn $name() {
+            naked_asm!("push {vector}", "jmp {entry}", vector = const $vector, entry = sym trap_entry)
+        }
+    };
+}
+
+macro_rules! stubs {
+    ($($name:ident $vector:literal $kind:ident),* $(,)?) => {
+        $(stub!($name, $vector, $kind);)*
+        /// The stub for each vector, in order.
+        pub static TRAP_STUBS: [extern "C" fn(); VECTORS] = [$($name),*];
+    };
+}
+
+// Which exceptions push an error code: Intel SDM vol. 3A, table 6-1.
+stubs! {
+    trap_0 0 plain, trap_1 1 plain, trap_2 2 plain, trap_3 3 plain, trap_4 4 plain,
+    trap_5 5 plain, trap_6 6 plain, trap_7 7 plain, trap_8 8 error, trap_9 9 plain,
+    trap_10 10 error, trap_11 11 error, trap_12 12 error, trap_13 13 error, trap_14 14 error,
+    trap_15 15 plain, trap_16 16 plain, trap_17 17 error, trap_18 18 plain, trap_19 19 plain,
+    trap_20 20 plain, trap_21 21 error, trap_22 22 plain, trap_23 23 plain, trap_24 24 plain,
+    trap_25 25 plain, trap_26 26 plain, trap_27 27 plain, trap_28 28 plain, trap_29 29 error,
+    trap_30 30 error, trap_31 31 plain, timer 32 plain, spurious 33 plain,
+}

@@ -1,0 +1,7 @@
+//! The x86-64 CPU: its registers, tables, ways into the kernel, timer and console.
+
+pub mod apic;
+pub mod cpu;
+pub mod descriptors;
+pub mod entry;
+pub mod serial;

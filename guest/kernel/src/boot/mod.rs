@@ -1,0 +1,6 @@
+//! From the PVH entry to the first process.
+
+pub mod memory_map;
+pub mod modules;
+pub mod self_test;
+pub mod start_info;

@@ -1,0 +1,104 @@
+# PVH entry (Xen's x86/HVM direct boot ABI): 32-bit protected mode, flat segments, paging off,
+# EBX = physical address of hvm_start_info. Turns on 4-level paging and goes to the upper half.
+#
+# These first tables map the first 4 GiB three times: at 0, because the instruction after
+# "mov cr0" is still fetched there; at the direct map, so that Rust code reaches physical memory
+# at its final address from the start; and at the kernel image. The kernel builds its real tables
+# with them, and they are gone when it loads its own root.
+
+.set OFFSET, 0xffffffff80000000
+.set PRESENT_WRITABLE, 0x3
+.set PRESENT_WRITABLE_LARGE, 0x83
+
+.section .note.pvh, "a", @note
+    .align 4
+    .long 4                             # name size
+    .long 8                             # descriptor size
+    .long 18                            # XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .quad pvh_start - OFFSET
+
+.section .text.boot, "ax"
+.code32
+.global pvh_start
+pvh_start:
+    cli
+    cld
+    movl %cr4, %eax
+    orl $0xa0, %eax                     # PAE, PGE
+    movl %eax, %cr4
+    movl $(boot_pgd - OFFSET), %eax
+    movl %eax, %cr3
+    movl $0xc0000080, %ecx              # EFER
+    rdmsr
+    orl $0x901, %eax                    # SCE, LME, NXE
+    wrmsr
+    movl %cr0, %eax
+    orl $0x80010000, %eax               # PG, WP
+    movl %eax, %cr0
+    lgdt boot_gdt_pointer - OFFSET
+    ljmp $0x08, $(long_mode - OFFSET)
+
+.code64
+long_mode:
+    movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    xorl %eax, %eax
+    movl %eax, %fs
+    movl %eax, %gs
+    movabsq $upper_half, %rax
+    jmp *%rax
+upper_half:
+    movq $boot_stack_top, %rsp
+    xorl %ebp, %ebp
+    movl %ebx, %edi
+    call kernel_main
+    ud2
+
+.section .rodata.boot, "a"
+    .align 8
+boot_gdt:
+    .quad 0
+    .quad 0x00af9b000000ffff            # 64-bit code
+    .quad 0x00cf93000000ffff            # data
+boot_gdt_end:
+boot_gdt_pointer:
+    .word boot_gdt_end - boot_gdt - 1
+    .long boot_gdt - OFFSET
+
+.section .data.boot_tables, "aw"
+    .align 4096
+boot_pgd:
+    .quad boot_pdpt - OFFSET + PRESENT_WRITABLE
+    .fill 272, 8, 0
+    .quad boot_pdpt - OFFSET + PRESENT_WRITABLE         # 273: direct map
+    .fill 237, 8, 0
+    .quad boot_image_pdpt - OFFSET + PRESENT_WRITABLE   # 511: kernel image
+boot_pdpt:
+    .quad boot_pd - OFFSET + PRESENT_WRITABLE
+    .quad boot_pd - OFFSET + 0x1000 + PRESENT_WRITABLE
+    .quad boot_pd - OFFSET + 0x2000 + PRESENT_WRITABLE
+    .quad boot_pd - OFFSET + 0x3000 + PRESENT_WRITABLE
+    .fill 508, 8, 0
+boot_image_pdpt:
+    .fill 510, 8, 0
+    .quad boot_pd - OFFSET + PRESENT_WRITABLE
+    .quad 0
+boot_pd:
+    .set address, 0
+    .rept 2048
+    .quad address + PRESENT_WRITABLE_LARGE
+    .set address, address + 0x200000
+    .endr
+
+# The boot has a stack of its own: when it is done, the first process's registers are written to the
+# CPU's kernel stack while the boot still runs.
+.section .bss.stacks, "aw", @nobits
+    .align 4096
+    .skip 32768
+boot_stack_top:
+    .skip 32768
+.global cpu_stack_top
+cpu_stack_top:

@@ -1,0 +1,135 @@
+//! heirloom's guest kernel.
+//!
+//! A PVH boot loader enters [`boot`]'s assembly in 32-bit mode; it turns paging on and calls
+//! [`kernel_main`] in the upper half. From there everything is a reaction: [`trap`] is called for each
+//! exception, interrupt and system call with the registers of whatever was interrupted, works on the
+//! one [`kernel::Kernel`], and leaves with the registers of whoever runs next.
+#![no_std]
+#![no_main]
+#![warn(clippy::undocumented_unsafe_blocks)]
+
+mod arch;
+mod boot;
+mod counters;
+mod crash;
+mod kernel;
+mod mm;
+mod probe;
+mod process;
+mod self_check;
+mod syscall;
+mod trap;
+
+use arch::cpu::{self, Features};
+use arch::entry::{CpuLocal, TrapFrame, leave_with, syscall_entry};
+use arch::{apic, descriptors};
+use boot::start_info::{self, BootInfo};
+use heirloom_abi::layout::Region;
+use heirloom_abi::options::{self, CommandLine, Strategy};
+use kernel::{KERNEL, Kernel};
+use mm::frame::FrameAllocator;
+use mm::{PhysAddr, VirtAddr, boot_map, propagation};
+use process::scheduler;
+use x86_64::registers::model_specific::GsBase;
+
+core::arch::global_asm!(include_str!("boot/pvh.s"), options(att_syntax));
+
+unsafe extern "C" {
+    static cpu_stack_top: u8;
+}
+
+/// This CPU's data, which GS points to.
+static mut CPU_LOCAL: CpuLocal = CpuLocal {
+    stack_top: 0,
+    user_rsp: 0,
+    cpu: 0,
+};
+
+/// The kernel's Rust entry, on the boot's stack and tables, in the upper half.
+///
+/// # Safety
+/// 1. Called once, by the boot's assembly, with what the PVH loader passed in EBX.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
+    let stack_top = &raw const cpu_stack_top as u64;
+    // SAFETY: obligation 1: once, at boot; ring 3 has not run, so nothing uses the CPU's stack.
+    let local: &'static CpuLocal = unsafe {
+        descriptors::load(stack_top);
+        CPU_LOCAL.stack_top = stack_top;
+        &*&raw const CPU_LOCAL
+    };
+    GsBase::write(x86_64::VirtAddr::from_ptr(local));
+
+    let image = boot_map::image().frames();
+    // SAFETY: obligation 1; nothing but the boot's own stack has been written.
+    let info = unsafe { start_info::read(PhysAddr(start_info.into()), image) };
+    let info = match info {
+        Ok(info) => info,
+        Err(error) => panic!("the PVH start info cannot be used: {error}"),
+    };
+    let frame = start(info);
+    leave_with(&frame, local)
+}
+
+/// Sets up memory, CPU and the first process; the registers to leave the kernel with.
+fn start(info: BootInfo) -> TrapFrame {
+    let command_line = CommandLine::new(info.command_line);
+    if let Some(port) = number(command_line, options::EXIT_PORT) {
+        crash::set_exit_port(u16::try_from(port).expect("exit-port= is a port number"));
+    }
+    if command_line.get(options::PROBE).is_some() {
+        probe::enable();
+    }
+    let strategy = match command_line.get(options::PROPAGATION) {
+        None => Strategy::Prealloc,
+        Some(name) => Strategy::from_name(name)
+            .unwrap_or_else(|| panic!("propagation={name} is no strategy of this kernel")),
+    };
+    let first = number(command_line, options::VMALLOC_START).unwrap_or(Region::Vmalloc.start());
+    assert!(
+        Region::Vmalloc.contains(first) && first.is_multiple_of(heirloom_abi::PAGE_SIZE),
+        "vmalloc-start={first:#x} is no page of the vmalloc area"
+    );
+
+    let features =
+        Features::detect().without(command_line.get(options::CLEAR_CPUID).unwrap_or_default());
+    let mut guard = KERNEL.lock();
+    let kernel: &mut Kernel = &mut guard;
+    let fresh_is_zero = command_line.get(options::FRESH_MEMORY) == Some("zero");
+    kernel.frames = FrameAllocator::new(info.ram.frames(), info.free, fresh_is_zero);
+    kernel.modules = info.modules;
+    kernel.command_line = command_line;
+    kernel.machine = features.machine_bits();
+    kernel.features = features;
+    kernel.ram = info.ram;
+
+    let root = boot_map::build(&kernel.ram, features, &mut kernel.frames)
+        .expect("too little memory for the kernel's page tables");
+    // SAFETY: the new root maps the image where it runs, and the direct map.
+    unsafe { cpu::load_root(root, 0) };
+    features.enable();
+    kernel
+        .space
+        .start(
+            root,
+            propagation::of(strategy),
+            VirtAddr(first),
+            &mut kernel.frames,
+        )
+        .expect("too little memory for the strategy's page tables");
+
+    cpu::enable_syscall(syscall_entry as *const () as u64, descriptors::KERNEL_CODE);
+    // SAFETY: a new state.
+    unsafe { scheduler::load_float(&process::FloatState::new()) };
+    apic::start(features);
+    kernel
+        .prepare_self_test()
+        .expect("too little memory for a process")
+}
+
+/// The value of a numeric option.
+fn number(command_line: CommandLine<'_>, key: &str) -> Option<u64> {
+    command_line
+        .number(key)
+        .map(|value| value.unwrap_or_else(|text| panic!("{key}={text} is no number")))
+}

@@ -1,0 +1,65 @@
+//! The direct map: every frame of RAM has a kernel virtual address ("every PFN has a direct mapped
+//! kernel virtual address", the lecture).
+
+use super::{Frame, PhysAddr, VirtAddr};
+use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::layout::{KERNEL_IMAGE_OFFSET, Region};
+
+/// Where the direct map shows physical address `physical`.
+pub const fn address_of(physical: PhysAddr) -> VirtAddr {
+    VirtAddr(Region::DirectMap.start() + physical.0)
+}
+
+/// The physical address of something in the kernel image.
+pub fn physical_in_image(address: VirtAddr) -> PhysAddr {
+    PhysAddr(address.0 - KERNEL_IMAGE_OFFSET)
+}
+
+/// A frame's bytes in the direct map, as u64 words.
+pub fn words(frame: Frame) -> *mut u64 {
+    address_of(frame.start()).0 as *mut u64
+}
+
+/// Fills a frame with zeros.
+///
+/// # Safety
+/// 1. `frame` is RAM that nobody refers to.
+pub unsafe fn zero(frame: Frame) {
+    // SAFETY: the frame is RAM, hence in the direct map, and by obligation 1 unused. `rep stosq` is
+    // the shortest way where kernel code is emulated.
+    unsafe {
+        core::arch::asm!(
+            "rep stosq",
+            inout("rcx") PAGE_SIZE / 8 => _,
+            inout("rdi") words(frame) => _,
+            in("rax") 0,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Copies a whole frame.
+///
+/// # Safety
+/// 1. Both are RAM; nobody refers to `to`, nobody writes to `from`.
+pub unsafe fn copy(from: Frame, to: Frame) {
+    // SAFETY: both frames are in the direct map, and by obligation 1 the copy disturbs nobody.
+    unsafe {
+        core::arch::asm!(
+            "rep movsq",
+            inout("rcx") PAGE_SIZE / 8 => _,
+            inout("rsi") words(from) => _,
+            inout("rdi") words(to) => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// `length` bytes of physical memory that never change after boot.
+///
+/// # Safety
+/// 1. The range is RAM in the direct map, and nobody writes to it while the kernel runs.
+pub unsafe fn bytes(start: PhysAddr, length: usize) -> &'static [u8] {
+    // SAFETY: the caller's obligation 1.
+    unsafe { core::slice::from_raw_parts(address_of(start).0 as *const u8, length) }
+}

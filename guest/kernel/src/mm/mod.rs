@@ -1,0 +1,59 @@
+//! Memory management: frames, page tables, the kernel half and the user halves.
+//!
+//! Page tables are only ever changed through the direct map ([`table`]): every frame has a kernel
+//! virtual address there, so a table can be written whoever's address space is loaded.
+
+pub mod boot_map;
+pub mod direct_map;
+pub mod entry;
+pub mod frame;
+pub mod kernel_space;
+pub mod propagation;
+pub mod table;
+pub mod user_access;
+pub mod user_space;
+pub mod vma;
+pub mod vmalloc;
+
+use heirloom_abi::PAGE_SIZE;
+
+/// A physical address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PhysAddr(pub u64);
+
+/// A virtual address; canonical where it is used to map something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VirtAddr(pub u64);
+
+/// A 4 KiB frame of physical memory, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frame(pub u64);
+
+impl Frame {
+    /// The frame that `address` lies in.
+    pub const fn containing(address: PhysAddr) -> Frame {
+        Frame(address.0 / PAGE_SIZE)
+    }
+
+    /// Its first byte.
+    pub const fn start(self) -> PhysAddr {
+        PhysAddr(self.0 * PAGE_SIZE)
+    }
+}
+
+/// There is no free frame left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfFrames;
+
+/// Rounds down to a page boundary.
+pub const fn page_down(address: u64) -> u64 {
+    address & !(PAGE_SIZE - 1)
+}
+
+/// Rounds up to a page boundary; `None` past the end of the address space.
+pub const fn page_up(address: u64) -> Option<u64> {
+    match address.checked_add(PAGE_SIZE - 1) {
+        Some(end) => Some(page_down(end)),
+        None => None,
+    }
+}

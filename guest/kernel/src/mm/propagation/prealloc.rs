@@ -1,0 +1,39 @@
+//! `prealloc`: all kernel PGD entries exist from boot; a child inherits them.
+//!
+//! Linux since 5.9 for its vmalloc area (commits 6eb82f994026 and 995909a4e22b,
+//! `preallocate_vmalloc_pages` in arch/x86/mm/init_64.c). vmalloc is the one area where mappings
+//! come and go; the other regions' entries are complete at boot. So no PGD entry is ever new, and no
+//! change to a kernel mapping ever concerns more than one table.
+
+use super::{Propagation, Roots, new_child};
+use crate::mm::frame::FrameAllocator;
+use crate::mm::table::Table;
+use crate::mm::{OutOfFrames, VirtAddr};
+use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
+use heirloom_abi::options::Strategy;
+
+pub struct Prealloc;
+
+impl Propagation for Prealloc {
+    fn strategy(&self) -> Strategy {
+        Strategy::Prealloc
+    }
+
+    fn prepare(
+        &self,
+        kernel: Table,
+        _first: VirtAddr,
+        frames: &mut FrameAllocator,
+    ) -> Result<(), OutOfFrames> {
+        let (first, last) = Region::Vmalloc.pgd_entries();
+        for (index, nth) in (first..=last).zip(0..) {
+            let address = VirtAddr(Region::Vmalloc.start() + nth * PGD_ENTRY_SPAN);
+            new_child(kernel, index, address, frames)?;
+        }
+        Ok(())
+    }
+
+    fn writable_root(&self, roots: Roots) -> Table {
+        roots.kernel
+    }
+}

@@ -1,0 +1,138 @@
+//! Telling the host what happened: fills in the probe page and rings the doorbell.
+
+use crate::counters::{COUNTERS, Counter};
+use crate::kernel::Kernel;
+use crate::mm::{VirtAddr, direct_map};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::event::{
+    Counters, DOORBELL_PORT, Done, Header, MAGIC, PAYLOAD_WORDS, Payload, ProbePage, VERSION,
+};
+use x86_64::instructions::port::PortWriteOnly;
+
+struct Page(UnsafeCell<ProbePage>);
+
+// SAFETY: only `ring` touches it, on the one CPU, with interrupts off.
+unsafe impl Sync for Page {}
+
+static PAGE: Page = Page(UnsafeCell::new(ProbePage {
+    header: Header {
+        magic: MAGIC,
+        version: VERSION,
+        kind: 0,
+        sequence: 0,
+        cpu: 0,
+        pid: 0,
+        list_words: 0,
+        reserved: 0,
+    },
+    counters: Counters {
+        frames_total: 0,
+        frames_free: 0,
+        frames_table: 0,
+        frames_user: 0,
+        frames_kernel: 0,
+        frames_reserved: 0,
+        processes_live: 0,
+        processes_zombie: 0,
+        kernel_entry_writes: 0,
+        kernel_pgd_writes: 0,
+        user_entry_writes: 0,
+        kernel_faults: 0,
+        user_faults: 0,
+        cr3_loads: 0,
+        page_flushes: 0,
+        system_calls: 0,
+        reserved: [0; 4],
+    },
+    payload: [0; PAYLOAD_WORDS],
+}));
+
+static ENABLED: AtomicBool = AtomicBool::new(false);
+static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+
+/// From now on a host listens.
+pub fn enable() {
+    ENABLED.store(true, Relaxed);
+}
+
+/// Whether a host listens.
+pub fn enabled() -> bool {
+    ENABLED.load(Relaxed)
+}
+
+/// Tells one event. `counters` is `None` where the kernel's state cannot be read any more.
+pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Counters>) {
+    if !enabled() {
+        return;
+    }
+    // SAFETY: see the Sync implementation; `ring` does not call itself.
+    let page = unsafe { &mut *PAGE.0.get() };
+    page.header.pid = pid;
+    page.header.sequence = SEQUENCE.load(Relaxed);
+    SEQUENCE.store(page.header.sequence + 1, Relaxed);
+    if let Some(counters) = counters {
+        page.counters = counters;
+    }
+    let room = page.list_mut::<P>();
+    let length = list.len().min(room.len());
+    room[..length].copy_from_slice(&list[..length]);
+    page.set(payload, u32::try_from(length).unwrap_or(0));
+
+    let physical = direct_map::physical_in_image(VirtAddr(PAGE.0.get() as u64));
+    let frame = u32::try_from(physical.0 / PAGE_SIZE).expect("the image is in low memory");
+    // The host reads the page while this CPU stands in `out`; `port` is opaque to the compiler, so
+    // every store above comes before it.
+    // SAFETY: the doorbell does nothing to this machine.
+    unsafe { PortWriteOnly::<u32>::new(DOORBELL_PORT).write(frame) };
+}
+
+impl Kernel {
+    /// Tells the host an event of the current process.
+    pub fn tell<P: Payload>(&self, payload: &P, list: &[u64]) {
+        if enabled() {
+            ring(self.current, payload, list, Some(self.counters()));
+        }
+    }
+
+    /// Tells the host that the run is over, and stops.
+    pub fn finish(&self, done: &Done) -> ! {
+        self.tell(done, &[]);
+        if let Some(Ok(port)) = self.command_line.number(heirloom_abi::options::EXIT_PORT) {
+            let status = u32::try_from(done.status >> 8).unwrap_or(u32::MAX);
+            Kernel::leave_through(u16::try_from(port).unwrap_or(0), status);
+        }
+        crate::arch::cpu::halt()
+    }
+
+    /// Ends the machine with `status` through `port`, if it is one that does: QEMU's
+    /// isa-debug-exit, which makes 2n + 1 of n.
+    pub fn leave_through(port: u16, status: u32) {
+        // SAFETY: the command line names the port that ends the machine.
+        unsafe { PortWriteOnly::<u32>::new(port).write(status) };
+    }
+
+    fn counters(&self) -> Counters {
+        let usage = self.frames.usage();
+        Counters {
+            frames_total: usage.total,
+            frames_free: usage.free,
+            frames_table: usage.table,
+            frames_user: usage.user,
+            frames_kernel: usage.kernel,
+            frames_reserved: usage.reserved,
+            processes_live: self.processes.live(),
+            processes_zombie: self.processes.zombies(),
+            kernel_entry_writes: COUNTERS.get(Counter::KernelEntryWrites),
+            kernel_pgd_writes: COUNTERS.get(Counter::KernelPgdWrites),
+            user_entry_writes: COUNTERS.get(Counter::UserEntryWrites),
+            kernel_faults: COUNTERS.get(Counter::KernelFaults),
+            user_faults: COUNTERS.get(Counter::UserFaults),
+            cr3_loads: COUNTERS.get(Counter::Cr3Loads),
+            page_flushes: COUNTERS.get(Counter::PageFlushes),
+            system_calls: COUNTERS.get(Counter::SystemCalls),
+            reserved: [0; 4],
+        }
+    }
+}
