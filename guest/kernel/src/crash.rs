@@ -116,8 +116,8 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     let (rbp, rsp): (u64, u64);
     // SAFETY: reads two registers.
     unsafe {
-        asm!("mov {}, rbp", "mov {}, rsp", out(reg) rbp, out(reg) rsp, options(nomem, nostack))
-    };
+        asm!("mov {}, rbp", "mov {}, rsp", out(reg) rbp, out(reg) rsp, options(nomem, nostack));
+    }
     let rip = panic as *const () as u64;
     end(&Crash {
         vector: Crash::PANIC,

@@ -39,11 +39,7 @@ unsafe extern "C" {
 }
 
 /// This CPU's data, which GS points to.
-static mut CPU_LOCAL: CpuLocal = CpuLocal {
-    stack_top: 0,
-    user_rsp: 0,
-    cpu: 0,
-};
+static CPU_LOCAL: CpuLocal = CpuLocal::new(&raw const cpu_stack_top);
 
 /// The kernel's Rust entry, on the boot's stack and tables, in the upper half.
 ///
@@ -51,14 +47,9 @@ static mut CPU_LOCAL: CpuLocal = CpuLocal {
 /// 1. Called once, by the boot's assembly, with what the PVH loader passed in EBX.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
-    let stack_top = &raw const cpu_stack_top as u64;
     // SAFETY: obligation 1: once, at boot; ring 3 has not run, so nothing uses the CPU's stack.
-    let local: &'static CpuLocal = unsafe {
-        descriptors::load(stack_top);
-        CPU_LOCAL.stack_top = stack_top;
-        &*&raw const CPU_LOCAL
-    };
-    GsBase::write(x86_64::VirtAddr::from_ptr(local));
+    unsafe { descriptors::load(CPU_LOCAL.stack_top()) };
+    GsBase::write(x86_64::VirtAddr::from_ptr(&CPU_LOCAL));
 
     let image = boot_map::image().frames();
     // SAFETY: obligation 1; nothing but the boot's own stack has been written.
@@ -68,7 +59,7 @@ unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
         Err(error) => panic!("the PVH start info cannot be used: {error}"),
     };
     let frame = start(info);
-    leave_with(&frame, local)
+    leave_with(&frame, &CPU_LOCAL)
 }
 
 /// Sets up memory, CPU and the first process; the registers to leave the kernel with.

@@ -74,13 +74,13 @@ impl Kernel {
             number::CELL_LOAD => self.cells.load(a)?,
             number::CELL_STORE => self.cell_update(a, |_| b).map(|_| 0)?,
             number::CELL_ADD => self.cell_update(a, |value| value.wrapping_add(b))?,
-            number::CELL_WAIT => match self.cell_wait(a, b)? {
-                Some(value) => value,
-                None => {
+            number::CELL_WAIT => {
+                let Some(value) = self.cell_wait(a, b)? else {
                     self.run_next(frame);
                     return Ok(Outcome::Done);
-                }
-            },
+                };
+                value
+            }
             number::CHECKPOINT => self.checkpoint(a, b)?,
             crate::boot::self_test::NUMBER if self.current == heirloom_abi::event::KERNEL_PID => {
                 self.end_of_boot(frame);

@@ -49,7 +49,7 @@ pub fn syscall_path() -> SyscallPath {
 
 /// Handles whatever brought the CPU here. When it returns, the CPU goes on with `frame`.
 pub extern "C" fn trap(frame: &mut TrapFrame) {
-    if frame.from_user() {
+    if frame.is_from_user() {
         KERNEL.lock().user_trap(frame);
     } else {
         kernel_trap(frame);

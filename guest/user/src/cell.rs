@@ -29,6 +29,8 @@ impl Cell {
         self.call(number::CELL_STORE, value);
     }
 
+    // The kernel adds, not Rust's operator.
+    #[allow(clippy::should_implement_trait)]
     /// Adds to it, and wakes those whose wait is over; the value before.
     pub fn add(self, value: u64) -> u64 {
         self.call(number::CELL_ADD, value)

@@ -6,7 +6,12 @@ use heirloom_abi::syscall as number;
 /// Prints text.
 pub fn text(text: &str) {
     // SAFETY: the kernel reads the text; the console takes everything.
-    let _ = unsafe { raw::call(number::WRITE, [1, text.as_ptr() as u64, text.len() as u64, 0]) };
+    let _ = unsafe {
+        raw::call(
+            number::WRITE,
+            [1, text.as_ptr() as u64, text.len() as u64, 0],
+        )
+    };
 }
 
 /// Prints a decimal number.

@@ -75,7 +75,10 @@ pub fn wait(child: Option<u32>) -> Result<Ended> {
     let who = child.map_or(u64::MAX, u64::from);
     // SAFETY: the kernel writes four bytes to `status`.
     let pid = unsafe { raw::call(number::WAIT4, [who, &raw mut status as u64, 0, 0]) }?;
-    Ok(Ended { pid: truncate(pid), status })
+    Ok(Ended {
+        pid: truncate(pid),
+        status,
+    })
 }
 
 /// New memory of this process's own: zeros, page aligned. `protection` are `PROT_*` bits.
@@ -104,7 +107,12 @@ pub unsafe fn unmap(start: *mut u8, length: u64) -> Result<()> {
 /// Tells the host how far the program is.
 pub fn checkpoint(text: &str) {
     // SAFETY: the kernel reads the text. No host may listen; then nothing happens.
-    let _ = unsafe { raw::call(number::CHECKPOINT, [text.as_ptr() as u64, text.len() as u64, 0, 0]) };
+    let _ = unsafe {
+        raw::call(
+            number::CHECKPOINT,
+            [text.as_ptr() as u64, text.len() as u64, 0, 0],
+        )
+    };
 }
 
 /// Process numbers are 32 bits wide.

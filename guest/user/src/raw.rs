@@ -28,5 +28,9 @@ pub unsafe fn call(number: u64, arguments: [u64; 4]) -> Result<u64> {
         );
     }
     let negated = result.wrapping_neg();
-    if (1..=MOST_ERRNO).contains(&negated) { Err(Failed(negated)) } else { Ok(result) }
+    if (1..=MOST_ERRNO).contains(&negated) {
+        Err(Failed(negated))
+    } else {
+        Ok(result)
+    }
 }

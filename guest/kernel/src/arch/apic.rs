@@ -44,9 +44,9 @@ pub fn start(features: Features) {
         unsafe { ApicBase::write(frame, flags) };
         X2APIC.store(true, Relaxed);
     }
-    write(SPURIOUS, SOFTWARE_ENABLE | SPURIOUS_VECTOR as u32);
+    write(SPURIOUS, SOFTWARE_ENABLE | u32::from(SPURIOUS_VECTOR));
     write(TIMER_DIVIDE, DIVIDE_BY_16);
-    write(TIMER, PERIODIC | TIMER_VECTOR as u32);
+    write(TIMER, PERIODIC | u32::from(TIMER_VECTOR));
     write(TIMER_INITIAL_COUNT, TIME_SLICE);
 }
 

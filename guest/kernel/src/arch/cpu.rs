@@ -46,16 +46,16 @@ impl Features {
         let highest = __cpuid(0).eax;
         let basic = __cpuid(1);
         let structured = if highest >= 7 { __cpuid(7) } else { basic };
-        let (ebx7, ecx7) = if highest >= 7 {
+        let (protection, more) = if highest >= 7 {
             (structured.ebx, structured.ecx)
         } else {
             (0, 0)
         };
         let extended = __cpuid(0x8000_0001);
         Features {
-            smep: ebx7 & 1 << 7 != 0,
-            smap: ebx7 & 1 << 20 != 0,
-            umip: ecx7 & 1 << 2 != 0,
+            smep: protection & 1 << 7 != 0,
+            smap: protection & 1 << 20 != 0,
+            umip: more & 1 << 2 != 0,
             pcid: basic.ecx & 1 << 17 != 0,
             gigabyte_pages: extended.edx & 1 << 26 != 0,
             x2apic: basic.ecx & 1 << 21 != 0,

@@ -6,12 +6,13 @@
 
 use super::descriptors::{USER_CODE, USER_DATA};
 use core::arch::naked_asm;
+use core::sync::atomic::AtomicU64;
 
 /// Exception vectors and the interrupts this kernel uses.
 pub const VECTORS: usize = 34;
 pub const PAGE_FAULT_VECTOR: usize = 14;
-pub const TIMER_VECTOR: usize = 32;
-pub const SPURIOUS_VECTOR: usize = 33;
+pub const TIMER_VECTOR: u8 = 32;
+pub const SPURIOUS_VECTOR: u8 = 33;
 /// No vector of the CPU's: a frame made by `syscall`.
 pub const SYSCALL_VECTOR: u64 = 256;
 
@@ -60,7 +61,7 @@ impl TrapFrame {
     }
 
     /// Whether ring 3 was interrupted.
-    pub fn from_user(&self) -> bool {
+    pub fn is_from_user(&self) -> bool {
         self.cs & 3 == 3
     }
 }
@@ -69,11 +70,27 @@ impl TrapFrame {
 #[repr(C)]
 pub struct CpuLocal {
     /// End of the kernel stack.
-    pub stack_top: u64,
+    stack_top: *const u8,
     /// Ring 3's stack pointer while `syscall` is between stacks.
-    pub user_rsp: u64,
-    /// Number of the CPU, from 0.
-    pub cpu: u32,
+    user_rsp: AtomicU64,
+}
+
+// SAFETY: the pointer is only ever used as the stack of this one CPU.
+unsafe impl Sync for CpuLocal {}
+
+impl CpuLocal {
+    /// A CPU whose kernel stack ends at `stack_top`.
+    pub const fn new(stack_top: *const u8) -> CpuLocal {
+        CpuLocal {
+            stack_top,
+            user_rsp: AtomicU64::new(0),
+        }
+    }
+
+    /// Where its kernel stack ends.
+    pub fn stack_top(&self) -> u64 {
+        self.stack_top as u64
+    }
 }
 
 /// Where `syscall` enters: RIP in RCX, RFLAGS in R11, stack still ring 3's.
@@ -175,7 +192,7 @@ pub extern "C" fn leave() {
 
 /// Leaves the kernel with `frame`, never to return to the caller.
 pub fn leave_with(frame: &TrapFrame, local: &CpuLocal) -> ! {
-    let top = (local.stack_top as *mut TrapFrame).wrapping_sub(1);
+    let top = (local.stack_top() as *mut TrapFrame).wrapping_sub(1);
     // SAFETY: the top of the CPU's own stack has room for a frame; the boot's stack frames there
     // are never returned to.
     unsafe {

@@ -64,6 +64,8 @@ pub struct Usage {
 impl FrameAllocator {
     /// `fresh` are the free frames of a RAM of `total` frames; `fresh_is_zero` says that nobody
     /// wrote to them since the machine was made.
+    // By value, because the allocator takes the ranges over.
+    #[allow(clippy::large_types_passed_by_value)]
     pub const fn new(total: u64, fresh: Ranges, fresh_is_zero: bool) -> FrameAllocator {
         let free = fresh.frames();
         FrameAllocator {
@@ -135,11 +137,14 @@ impl FrameAllocator {
     }
 
     /// One more leaf entry maps this user frame.
+    // These four concern one frame; the allocator is borrowed so that nobody else is at it.
+    #[allow(clippy::unused_self)]
     pub fn share(&mut self, frame: Frame) {
         info(frame).references += 1;
     }
 
     /// Whether one leaf entry alone maps this user frame.
+    #[allow(clippy::unused_self)]
     pub fn is_exclusive(&self, frame: Frame) -> bool {
         info(frame).references == 1
     }
@@ -155,11 +160,13 @@ impl FrameAllocator {
     }
 
     /// One more entry of this user table is present.
+    #[allow(clippy::unused_self)]
     pub fn table_gains(&mut self, table: Frame) {
         info(table).references += 1;
     }
 
     /// One entry fewer of this user table is present; whether none is left.
+    #[allow(clippy::unused_self)]
     pub fn table_loses(&mut self, table: Frame) -> bool {
         let info = info(table);
         info.references -= 1;

@@ -75,7 +75,7 @@ impl Table {
             direct_map::words(self.frame)
                 .add(index)
                 .cast::<Entry>()
-                .write_volatile(entry)
+                .write_volatile(entry);
         }
     }
 

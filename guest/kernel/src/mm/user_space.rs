@@ -76,24 +76,20 @@ impl UserSpace {
         }
         COUNTERS.add(Counter::UserFaults);
         let page = VirtAddr(page_down(address.0));
-        match self.root.leaf(page) {
-            Some((table, index, entry)) => {
-                if access == Access::Write && entry.flags().contains(Flags::COPY_ON_WRITE) {
-                    copy_on_write(table, index, entry, frames)?;
-                    x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(page.0));
-                    COUNTERS.add(Counter::PageFlushes);
-                }
-                Ok(())
+        if let Some((table, index, entry)) = self.root.leaf(page) {
+            if access == Access::Write && entry.flags().contains(Flags::COPY_ON_WRITE) {
+                copy_on_write(table, index, entry, frames)?;
+                x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(page.0));
+                COUNTERS.add(Counter::PageFlushes);
             }
-            None => {
-                let frame = frames.allocate_zeroed(Use::User)?;
-                fill(frame, page, area, modules);
-                let leaf = Entry::new(frame, Flags::user(area.protection));
-                self.put(page, leaf, frames)
-                    .inspect_err(|_| frames.release_user(frame))?;
-                Ok(())
-            }
+            return Ok(());
         }
+        let frame = frames.allocate_zeroed(Use::User)?;
+        fill(frame, page, area, modules);
+        let leaf = Entry::new(frame, Flags::user(area.protection));
+        self.put(page, leaf, frames)
+            .inspect_err(|_| frames.release_user(frame))?;
+        Ok(())
     }
 
     /// Makes `child` a copy-on-write copy. The caller flushes the parent's TLB entries, which may

@@ -138,7 +138,7 @@ impl Kernel {
                 },
                 &[],
             );
-            self.finish(&Done { status });
+            self.finish(Done { status });
         }
         self.processes.hand_over_children(pid, FIRST);
         self.processes.make_zombie(pid, status);

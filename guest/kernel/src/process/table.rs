@@ -18,6 +18,8 @@ pub struct Processes {
 }
 
 impl Processes {
+    // Evaluated at compile time only: it is part of a static.
+    #[allow(clippy::large_stack_arrays)]
     pub const fn new() -> Processes {
         Processes {
             frames: [0; MOST],
@@ -59,10 +61,10 @@ impl Processes {
     /// Adds `process` as its parent's child; it is to live in `frame`.
     pub fn insert(&mut self, process: Process, frame: Frame) {
         let (pid, parent) = (process.pid, process.parent);
-        let place = direct_map::words(frame).cast::<Process>();
+        self.frames[slot(pid)] = frame.0;
+        let place = self.pointer(pid).expect("the frame was just put there");
         // SAFETY: the frame is this process's alone, page aligned, and large enough.
         unsafe { place.write(process) };
-        self.frames[slot(pid)] = frame.0;
         self.count += 1;
         self.live += 1;
         if pid != parent {
@@ -161,6 +163,8 @@ impl Processes {
         (process.pid == pid).then_some(process)
     }
 
+    // A frame is page aligned.
+    #[allow(clippy::cast_ptr_alignment)]
     fn pointer(&self, pid: Pid) -> Option<*mut Process> {
         let frame = self.frames[slot(pid)];
         (frame != 0).then(|| direct_map::words(Frame(frame)).cast())

@@ -11,41 +11,37 @@ use heirloom_user::{Arguments, kernel_memory, print, process};
 
 heirloom_user::program!(main);
 
-/// Counts the orders given.
-const STEP: Cell = Cell::new(0);
-/// Counts reports on the order of this step.
+/// The order of the day, see [`Command`]; it grows with each step, so that waiting for the next
+/// one also brings it: one system call where each costs the most.
+const ORDER: Cell = Cell::new(0);
+/// Counts reports on it.
 const REPORTS: Cell = Cell::new(1);
-/// What is to be done: one of `Order`.
-const ORDER: Cell = Cell::new(2);
-/// Which member it is for, where it is for one.
-const MEMBER: Cell = Cell::new(3);
 /// The kernel memory that it concerns.
-const ADDRESS: Cell = Cell::new(4);
-/// How many pages, or what value.
-const VALUE: Cell = Cell::new(5);
+const ADDRESS: Cell = Cell::new(2);
 /// The number of the next member to be born; members are numbered from 0 and never again.
-const NEXT_MEMBER: Cell = Cell::new(6);
-/// Counts those who came to have a child; the first `VALUE` of them do.
-const TICKETS: Cell = Cell::new(7);
+const NEXT_MEMBER: Cell = Cell::new(3);
+/// Counts those who came to have a child; the first so many do.
+const TICKETS: Cell = Cell::new(4);
 /// Counts those who were born in this step.
-const BORN: Cell = Cell::new(8);
+const BORN: Cell = Cell::new(5);
 /// Counts those who ended in this step.
-const LEFT: Cell = Cell::new(9);
+const LEFT: Cell = Cell::new(6);
 /// Counts what went wrong that the program itself can see.
-const FAILURES: Cell = Cell::new(10);
+const FAILURES: Cell = Cell::new(7);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 enum Order {
-    /// `VALUE` members have one child each.
+    /// As many members as the command's value have one child each.
     Fork = 1,
-    /// Member `MEMBER` allocates `VALUE` pages, writes to the first and the last, tells `ADDRESS`.
+    /// The member allocates as many pages as the value, writes to the first and the last, and tells
+    /// `ADDRESS`.
     Allocate,
     /// Everyone reads at `ADDRESS`.
     Read,
-    /// Member `MEMBER` makes `ADDRESS` read-only.
+    /// The member makes `ADDRESS` read-only.
     Protect,
-    /// Member `MEMBER` frees `ADDRESS`.
+    /// The member frees `ADDRESS`.
     Free,
     /// Everyone whose number is odd ends.
     ExitOdd,
@@ -63,6 +59,43 @@ const ORDERS: [Order; 7] = [
     Order::ExitAll,
 ];
 
+/// What everyone is to do in a step.
+#[derive(Clone, Copy)]
+struct Command {
+    step: u64,
+    order: Order,
+    /// Whom it is for, where it is for one member.
+    member: u64,
+    value: u64,
+}
+
+impl Command {
+    const FIELD: u64 = 0xffff;
+
+    /// The step in the highest bits, so that a later command is a greater number.
+    fn encode(self) -> u64 {
+        self.step << 48 | (self.order as u64) << 32 | self.member << 16 | self.value
+    }
+
+    /// The least number of any command of `step`.
+    fn least(step: u64) -> u64 {
+        step << 48
+    }
+
+    fn decode(word: u64) -> Option<Command> {
+        let order = ORDERS
+            .into_iter()
+            .find(|order| *order as u64 == word >> 32 & Self::FIELD)?;
+        let (member, value) = (word >> 16 & Self::FIELD, word & Self::FIELD);
+        Some(Command {
+            step: word >> 48,
+            order,
+            member,
+            value,
+        })
+    }
+}
+
 const DEFAULT_PROCESSES: u64 = 8;
 const PAGE: u64 = heirloom_abi::PAGE_SIZE;
 
@@ -74,18 +107,21 @@ fn pattern(address: u64) -> u64 {
 fn main(arguments: Arguments) -> u8 {
     let processes = arguments.number(1).unwrap_or(DEFAULT_PROCESSES).max(4);
     NEXT_MEMBER.store(1);
-    let mut director = Director { me: Member { number: 0, step: 0 }, living: 1 };
+    let mut director = Director {
+        me: Member { number: 0, step: 0 },
+        living: 1,
+    };
 
     process::checkpoint("a family grows");
     director.grow_to(processes.div_ceil(2));
 
     process::checkpoint("kernel memory while some live and others are yet to come");
-    let first = director.allocate(director.youngest(), 2);
+    let first = director.allocate(youngest(), 2);
     director.read(first);
     director.grow_to(processes);
     director.read(first);
     director.read(first + PAGE);
-    director.order(Order::Protect, director.youngest(), first, 0);
+    director.order(Order::Protect, youngest(), first, 0);
     director.read(first);
     director.order(Order::Free, 0, first, 0);
 
@@ -96,9 +132,9 @@ fn main(arguments: Arguments) -> u8 {
     director.read(second);
 
     process::checkpoint("an allocation across a 512 GiB boundary: a new PGD entry");
-    let crossing = director.allocate(director.youngest(), 16);
+    let crossing = director.allocate(youngest(), 16);
     director.read(crossing + 15 * PAGE);
-    director.order(Order::Free, director.youngest(), crossing, 0);
+    director.order(Order::Free, youngest(), crossing, 0);
     director.order(Order::Free, 0, second, 0);
 
     process::checkpoint("everyone ends");
@@ -109,6 +145,11 @@ fn main(arguments: Arguments) -> u8 {
         print::text(" accesses to kernel memory failed\n");
     }
     0
+}
+
+/// The member that was born last.
+fn youngest() -> u64 {
+    NEXT_MEMBER.load() - 1
 }
 
 /// Process 1: a member that also gives the orders.
@@ -122,13 +163,16 @@ impl Director {
         for cell in [REPORTS, TICKETS, BORN, LEFT] {
             cell.store(0);
         }
-        ORDER.store(order as u64);
-        MEMBER.store(member);
         ADDRESS.store(address);
-        VALUE.store(value);
-        STEP.add(1);
         self.me.step += 1;
-        self.me.obey();
+        let command = Command {
+            step: self.me.step,
+            order,
+            member,
+            value,
+        };
+        ORDER.store(command.encode());
+        self.me.obey(command);
         REPORTS.wait(self.living);
         self.living = self.living + BORN.load() - LEFT.load();
     }
@@ -142,10 +186,6 @@ impl Director {
                 break;
             }
         }
-    }
-
-    fn youngest(&self) -> u64 {
-        NEXT_MEMBER.load() - 1
     }
 
     fn allocate(&mut self, member: u64, pages: u64) -> u64 {
@@ -175,30 +215,36 @@ impl Member {
     fn live(&mut self) -> ! {
         loop {
             self.step += 1;
-            STEP.wait(self.step);
-            self.obey();
+            let word = ORDER.wait(Command::least(self.step));
+            match Command::decode(word) {
+                Some(command) => self.obey(command),
+                None => process::exit(1),
+            }
         }
     }
 
-    fn obey(&mut self) {
-        let order = ORDERS.into_iter().find(|order| *order as u64 == ORDER.load());
-        let concerned = MEMBER.load() == self.number;
-        let address = ADDRESS.load();
-        match order {
-            Some(Order::Fork) => self.fork(),
-            Some(Order::Allocate) if concerned => allocate(),
-            Some(Order::Read) => note(kernel_memory::read(address).is_ok_and(|value| value == pattern(address))),
-            Some(Order::Protect) if concerned => note(kernel_memory::protect(address, false).is_ok()),
-            Some(Order::Free) if concerned => note(kernel_memory::free(address).is_ok()),
-            Some(Order::ExitOdd) if self.number % 2 == 1 => end(),
-            Some(Order::ExitAll) if self.number != 0 => end(),
+    fn obey(&mut self, command: Command) {
+        let concerned = command.member == self.number;
+        match command.order {
+            Order::Fork => self.fork(command.value),
+            Order::Allocate if concerned => allocate(command.value),
+            Order::Read => {
+                let address = ADDRESS.load();
+                note(kernel_memory::read(address).is_ok_and(|value| value == pattern(address)));
+            }
+            Order::Protect if concerned => {
+                note(kernel_memory::protect(ADDRESS.load(), false).is_ok());
+            }
+            Order::Free if concerned => note(kernel_memory::free(ADDRESS.load()).is_ok()),
+            Order::ExitOdd if self.number % 2 == 1 => end(),
+            Order::ExitAll if self.number != 0 => end(),
             _ => {}
         }
         REPORTS.add(1);
     }
 
-    fn fork(&mut self) {
-        if TICKETS.add(1) >= VALUE.load() {
+    fn fork(&mut self, births: u64) {
+        if TICKETS.add(1) >= births {
             return;
         }
         match process::fork() {
@@ -221,8 +267,7 @@ fn end() -> ! {
     process::exit(0)
 }
 
-fn allocate() {
-    let pages = VALUE.load();
+fn allocate(pages: u64) {
     match kernel_memory::allocate(pages) {
         Ok(address) => {
             for page in [0, pages - 1] {

@@ -20,19 +20,59 @@ const PAGE: u64 = heirloom_abi::PAGE_SIZE;
 type Trial = (&'static str, fn(), u32);
 
 const TRIALS: [Trial; 20] = [
-    ("a program that ends with a code", || process::exit(7), 7 << 8),
+    (
+        "a program that ends with a code",
+        || process::exit(7),
+        7 << 8,
+    ),
     ("read the null page", || read(0), SIGSEGV),
-    ("read where nothing is mapped", || read(0x1234_5000), SIGSEGV),
-    ("write to its own text", || write(main as fn(Arguments) -> u8 as *const () as u64), SIGSEGV),
+    (
+        "read where nothing is mapped",
+        || read(0x1234_5000),
+        SIGSEGV,
+    ),
+    (
+        "write to its own text",
+        || write(main as fn(Arguments) -> u8 as *const () as u64),
+        SIGSEGV,
+    ),
     ("execute its own stack", execute_stack, SIGSEGV),
-    ("execute a mapping without PROT_EXEC", execute_mapping, SIGSEGV),
-    ("write to a read-only mapping", write_read_only_mapping, SIGSEGV),
+    (
+        "execute a mapping without PROT_EXEC",
+        execute_mapping,
+        SIGSEGV,
+    ),
+    (
+        "write to a read-only mapping",
+        write_read_only_mapping,
+        SIGSEGV,
+    ),
     ("read an unmapped mapping", read_after_unmap, SIGSEGV),
-    ("read the last address of the user half", || read(Region::User.end() - 8), SIGSEGV),
-    ("read a non-canonical address", || read(Region::User.end()), SIGSEGV),
-    ("read the first address of the kernel half", || read(0xffff_8000_0000_0000), SIGSEGV),
-    ("read the direct map", || read(Region::DirectMap.start() + 0x20_0000), SIGSEGV),
-    ("write to the direct map", || write(Region::DirectMap.start() + 0x20_0000), SIGSEGV),
+    (
+        "read the last address of the user half",
+        || read(Region::User.end() - 8),
+        SIGSEGV,
+    ),
+    (
+        "read a non-canonical address",
+        || read(Region::User.end()),
+        SIGSEGV,
+    ),
+    (
+        "read the first address of the kernel half",
+        || read(0xffff_8000_0000_0000),
+        SIGSEGV,
+    ),
+    (
+        "read the direct map",
+        || read(Region::DirectMap.start() + 0x20_0000),
+        SIGSEGV,
+    ),
+    (
+        "write to the direct map",
+        || write(Region::DirectMap.start() + 0x20_0000),
+        SIGSEGV,
+    ),
     ("read kernel text", || read(KERNEL_TEXT), SIGSEGV),
     ("write to kernel text", || write(KERNEL_TEXT), SIGSEGV),
     ("execute kernel text", || execute(KERNEL_TEXT), SIGSEGV),
@@ -54,14 +94,29 @@ fn main(arguments: Arguments) -> u8 {
         broken += verdict(name, in_child(act) == Some(expected));
     }
     for (name, holds) in [
-        ("copy on write keeps parent and child apart", copy_on_write as fn() -> bool),
-        ("new memory is zero, used memory keeps its bytes", demand_zero),
+        (
+            "copy on write keeps parent and child apart",
+            copy_on_write as fn() -> bool,
+        ),
+        (
+            "new memory is zero, used memory keeps its bytes",
+            demand_zero,
+        ),
         ("unmapping the middle keeps both ends", unmap_middle),
-        ("execute starts another program with its arguments", execute_program),
-        ("execute of what is not there leaves the program as it is", execute_missing),
+        (
+            "execute starts another program with its arguments",
+            execute_program,
+        ),
+        (
+            "execute of what is not there leaves the program as it is",
+            execute_missing,
+        ),
         ("a process that never asks is preempted", preemption),
         ("orphans come to process 1", orphans),
-        ("kernel memory is read and written, and gone when freed", kernel_memory_round_trip),
+        (
+            "kernel memory is read and written, and gone when freed",
+            kernel_memory_round_trip,
+        ),
         ("system calls refuse bad addresses", bad_addresses),
         ("floating point survives other processes", floating_point),
         ("wait without children says so", wait_without_children),
@@ -157,20 +212,31 @@ fn divide() {
     unsafe { asm!("xor ecx, ecx", "div ecx", out("eax") _, out("edx") _, out("ecx") _) };
 }
 
+/// The first word of page `page` of a mapping.
+fn word_of(mapping: *mut u8, page: u64) -> *mut u64 {
+    (mapping as u64 + page * PAGE) as *mut u64
+}
+
 fn copy_on_write() -> bool {
-    let Ok(page) = process::map(2 * PAGE, PROT_READ | PROT_WRITE) else { return false };
-    let word = page.cast::<u64>();
+    let Ok(page) = process::map(2 * PAGE, PROT_READ | PROT_WRITE) else {
+        return false;
+    };
+    let word = word_of(page, 0);
     // SAFETY: the pages were just mapped; volatile, because fork is not known to the compiler.
     unsafe {
         word.write_volatile(1);
-        let Ok(child) = process::fork() else { return false };
+        let Ok(child) = process::fork() else {
+            return false;
+        };
         if child.is_none() {
             let inherited = word.read_volatile() == 1;
             word.write_volatile(2);
             let own = word.read_volatile() == 2;
             process::exit(u8::from(!(inherited && own)));
         }
-        let Ok(ended) = process::wait(child) else { return false };
+        let Ok(ended) = process::wait(child) else {
+            return false;
+        };
         let untouched = word.read_volatile() == 1;
         word.write_volatile(3);
         ended.status == 0 && untouched && word.read_volatile() == 3
@@ -179,9 +245,11 @@ fn copy_on_write() -> bool {
 
 fn demand_zero() -> bool {
     const PAGES: u64 = 5;
-    let Ok(start) = process::map(PAGES * PAGE, PROT_READ | PROT_WRITE) else { return false };
+    let Ok(start) = process::map(PAGES * PAGE, PROT_READ | PROT_WRITE) else {
+        return false;
+    };
     (0..PAGES).all(|page| {
-        let word = start.wrapping_add((page * PAGE) as usize).cast::<u64>();
+        let word = word_of(start, page);
         // SAFETY: the pages were just mapped.
         unsafe {
             let zero = word.read_volatile() == 0;
@@ -192,8 +260,10 @@ fn demand_zero() -> bool {
 }
 
 fn unmap_middle() -> bool {
-    let Ok(start) = process::map(3 * PAGE, PROT_READ | PROT_WRITE) else { return false };
-    let at = |page: u64| start.wrapping_add((page * PAGE) as usize).cast::<u64>();
+    let Ok(start) = process::map(3 * PAGE, PROT_READ | PROT_WRITE) else {
+        return false;
+    };
+    let at = |page: u64| word_of(start, page);
     // SAFETY: the pages were just mapped; the middle one is not used after it is unmapped, but by
     // the child that must die of it.
     unsafe {
@@ -203,7 +273,9 @@ fn unmap_middle() -> bool {
         if process::unmap(at(1).cast(), PAGE).is_err() {
             return false;
         }
-        let Ok(child) = process::fork() else { return false };
+        let Ok(child) = process::fork() else {
+            return false;
+        };
         if child.is_none() {
             read(at(1) as u64);
             process::exit(0);
@@ -227,7 +299,9 @@ const TURN: Cell = Cell::new(60);
 
 fn preemption() -> bool {
     TURN.store(0);
-    let Ok(child) = process::fork() else { return false };
+    let Ok(child) = process::fork() else {
+        return false;
+    };
     if child.is_none() {
         // Never gives the CPU away of itself until the parent has had it.
         while TURN.load() == 0 {
@@ -267,7 +341,9 @@ fn orphans() -> bool {
 }
 
 fn kernel_memory_round_trip() -> bool {
-    let Ok(address) = kernel_memory::allocate(2) else { return false };
+    let Ok(address) = kernel_memory::allocate(2) else {
+        return false;
+    };
     let second = address + PAGE;
     let written = kernel_memory::write(second, 99).is_ok();
     let read_back = kernel_memory::read(second) == Ok(99);
@@ -289,7 +365,9 @@ fn bad_addresses() -> bool {
 
 fn floating_point() -> bool {
     let pattern: u64 = 0x0123_4567_89ab_cdef;
-    let Ok(child) = process::fork() else { return false };
+    let Ok(child) = process::fork() else {
+        return false;
+    };
     let mine = if child.is_none() { !pattern } else { pattern };
     let mut seen: u64;
     // SAFETY: XMM7 is named as changed.
