@@ -1,1 +1,49 @@
+//! Page tables of any x86-64 guest: captured out of guest-physical memory, frozen, walked, compared.
+//!
+//! Data goes one way. A [`Capturer`] reads the tables of every address space out of a
+//! [`PhysicalMemory`] and freezes them in a [`Snapshot`]; everything else works on snapshots:
+//!
+//! - [`Snapshot::translate`]: one address, entry by entry;
+//! - [`Snapshot::leaves`] and [`Snapshot::ranges`]: what an address space maps;
+//! - [`Comparer`]: where two address spaces differ, in their tables and in what they map;
+//! - [`Snapshot::subtrees`] and [`Snapshot::placements`]: every table once, however many share it;
+//! - [`Snapshot::changes_since`]: which entries were written between two snapshots.
+//!
+//! Guest memory is hostile: whatever its bytes are, nothing here panics, and every loop and every
+//! allocation has a bound.
+#![forbid(unsafe_code)]
 
+pub mod addr;
+pub mod bits;
+pub mod capture;
+pub mod changes;
+pub mod compare;
+pub mod entry;
+pub mod leaves;
+pub mod level;
+pub mod memory;
+pub mod mode;
+pub mod ranges;
+pub mod region;
+pub mod rights;
+pub mod sharing;
+pub mod snapshot;
+pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod walk;
+
+pub use addr::{GuestPhys, GuestVirt, Pfn, VirtRange};
+pub use capture::Capturer;
+pub use compare::{Comparer, EntryDifference, EntryDifferenceKind, Mappings};
+pub use entry::{Decoded, Entry, Leaf};
+pub use leaves::{Leaves, Mapping};
+pub use level::{Depth, Half, Level, PageSize};
+pub use memory::{MemoryError, PhysicalMemory};
+pub use mode::{CpuState, Cr3, Mode, ModeError};
+pub use ranges::{MappedRange, Ranges};
+pub use rights::Rights;
+pub use sharing::{Parent, Placement, Subtree, TableFrames};
+pub use snapshot::{MissingTable, Root, RootId, RootLabel, Snapshot};
+pub use table::Table;
+pub use walk::{Fault, Step, Translation, Walk, translate_in_memory};

@@ -1,0 +1,138 @@
+//! Guest-physical memory, as far as reading page tables needs it.
+
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use zerocopy::IntoBytes;
+
+use crate::addr::{GuestPhys, Pfn};
+use crate::entry::Entry;
+
+/// The 512 words of a page table.
+pub type Words = [u64; 512];
+
+/// Why guest-physical memory could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "reading {length} bytes of guest memory at {at}: the guest has no memory there (or not to the \
+     end); check the address, or give the target all of its memory"
+)]
+pub struct MemoryError {
+    /// First byte of the attempt.
+    pub at: GuestPhys,
+    /// Bytes wanted.
+    pub length: usize,
+}
+
+/// Memory by guest-physical address. The guest may change it at any time: each call reads what is
+/// there then.
+pub trait PhysicalMemory {
+    /// Fills `buffer` from `at` on.
+    ///
+    /// # Errors
+    /// [`MemoryError`] if one of the bytes is outside the guest's memory.
+    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError>;
+
+    /// Reads the table in frame `table`.
+    ///
+    /// # Errors
+    /// [`MemoryError`] if the frame is not whole inside the guest's memory.
+    fn read_table(&self, table: Pfn, words: &mut Words) -> Result<(), MemoryError> {
+        self.read_bytes(table.base(), words.as_mut_bytes())?;
+        // The guest is little-endian; this is nothing on a host that is, too.
+        for word in words {
+            *word = u64::from_le(*word);
+        }
+        Ok(())
+    }
+
+    /// Whether frame `pfn` has certainly not been written since the capturer that asks made its
+    /// last capture, as a hypervisor's dirty log can tell. Such a frame is not read again. Without
+    /// such knowledge the answer is `false`, and the bytes are compared.
+    fn is_unchanged(&self, pfn: Pfn) -> bool {
+        let _ = pfn;
+        false
+    }
+
+    /// Reads the 8-byte word at `at`.
+    ///
+    /// # Errors
+    /// [`MemoryError`] if it is not whole inside the guest's memory.
+    fn read_u64(&self, at: GuestPhys) -> Result<u64, MemoryError> {
+        let mut bytes = [0; 8];
+        self.read_bytes(at, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Reads entry `index` (below 512) of the table in frame `table`.
+    ///
+    /// # Errors
+    /// [`MemoryError`] if it is outside the guest's memory.
+    fn read_entry(&self, table: Pfn, index: u16) -> Result<Entry, MemoryError> {
+        let at = table.base().wrapping_add(8 * u64::from(index));
+        self.read_u64(at).map(Entry::new)
+    }
+}
+
+/// Every memory of the rust-vmm family. The backend, not its IOMMU view: addresses in page tables
+/// are physical.
+impl<M: GuestMemoryBackend + ?Sized> PhysicalMemory for M {
+    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+        self.read_slice(buffer, GuestAddress(at.get()))
+            .map_err(|_| MemoryError {
+                at,
+                length: buffer.len(),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::GuestMemoryMmap;
+
+    /// Two pieces of RAM with a hole between, the second one ending in the middle of a frame.
+    fn memory() -> GuestMemoryMmap {
+        GuestMemoryMmap::from_ranges(&[
+            (GuestAddress(0), 0x4000),
+            (GuestAddress(0x1_0000_0000), 0x1800),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn a_table_is_read_where_it_stands_above_the_hole_too() {
+        let memory = memory();
+        memory
+            .write_obj(0xabcd_u64, GuestAddress(0x1_0000_0008))
+            .unwrap();
+        let mut words = [0; 512];
+        memory.read_table(Pfn::new(0x10_0000), &mut words).unwrap();
+        assert_eq!(words[1], 0xabcd);
+        assert_eq!(
+            memory.read_entry(Pfn::new(0x10_0000), 1),
+            Ok(Entry::new(0xabcd))
+        );
+    }
+
+    #[test]
+    fn a_frame_that_is_outside_or_cut_is_an_error() {
+        let memory = memory();
+        let mut words = [0; 512];
+        for table in [4, 0x8_0000, 0x10_0001, u64::MAX >> 12, u64::MAX] {
+            let table = Pfn::new(table);
+            assert_eq!(
+                memory.read_table(table, &mut words),
+                Err(MemoryError {
+                    at: table.base(),
+                    length: 4096
+                })
+            );
+        }
+        assert_eq!(
+            memory.read_u64(GuestPhys::new(0x3ffc)),
+            Err(MemoryError {
+                at: GuestPhys::new(0x3ffc),
+                length: 8
+            })
+        );
+    }
+}

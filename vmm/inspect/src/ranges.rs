@@ -1,0 +1,110 @@
+//! What an address space maps, merged: neighbouring pages of neighbouring frames with equal rights
+//! are one range.
+
+use serde::Serialize;
+
+use crate::addr::{GuestPhys, GuestVirt, VirtRange};
+use crate::leaves::{Leaves, Mapping};
+use crate::level::PageSize;
+use crate::rights::Rights;
+use crate::snapshot::{RootId, Snapshot};
+
+/// Addresses that are mapped without a gap, virtually and physically, with the same rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MappedRange {
+    pub range: VirtRange,
+    /// Where its first byte is.
+    pub pa: GuestPhys,
+    pub rights: Rights,
+    /// How many pages of each size it consists of.
+    pub pages: PageCounts,
+}
+
+/// Pages by size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
+pub struct PageCounts {
+    #[serde(rename = "4KiB")]
+    pub size_4_kib: u64,
+    #[serde(rename = "2MiB")]
+    pub size_2_mib: u64,
+    #[serde(rename = "1GiB")]
+    pub size_1_gib: u64,
+}
+
+impl PageCounts {
+    fn add(&mut self, size: PageSize) {
+        match size {
+            PageSize::Size4KiB => self.size_4_kib += 1,
+            PageSize::Size2MiB => self.size_2_mib += 1,
+            PageSize::Size1GiB => self.size_1_gib += 1,
+        }
+    }
+}
+
+impl MappedRange {
+    fn of(page: &Mapping) -> Self {
+        let mut pages = PageCounts::default();
+        pages.add(page.size);
+        MappedRange {
+            range: page.range(),
+            pa: page.pa,
+            rights: page.rights,
+            pages,
+        }
+    }
+
+    /// Whether `page` goes on where the range ends.
+    fn is_continued_by(&self, page: &Mapping) -> bool {
+        self.rights == page.rights
+            && self.range.last.checked_add(1) == Some(page.va)
+            && self.pa.checked_add(self.range.bytes()) == Some(page.pa)
+    }
+}
+
+/// Iterator over merged ranges, ascending: [`Snapshot::ranges`].
+#[derive(Clone, Debug)]
+pub struct Ranges<'s> {
+    leaves: Leaves<'s>,
+    begun: Option<MappedRange>,
+}
+
+impl Snapshot {
+    /// The leaves of [`Snapshot::leaves`], merged.
+    ///
+    /// # Panics
+    /// If `root` comes from another snapshot that has more roots.
+    pub fn ranges(&self, root: RootId, range: VirtRange) -> Ranges<'_> {
+        Ranges {
+            leaves: self.leaves(root, range),
+            begun: None,
+        }
+    }
+}
+
+impl Ranges<'_> {
+    /// As [`Leaves::stopped_at`].
+    pub fn stopped_at(&self) -> Option<GuestVirt> {
+        self.leaves.stopped_at()
+    }
+}
+
+impl Iterator for Ranges<'_> {
+    type Item = MappedRange;
+
+    fn next(&mut self) -> Option<MappedRange> {
+        for page in self.leaves.by_ref() {
+            match &mut self.begun {
+                Some(begun) if begun.is_continued_by(&page) => {
+                    begun.range.last = page.range().last;
+                    begun.pages.add(page.size);
+                }
+                begun => {
+                    if let Some(whole) = begun.replace(MappedRange::of(&page)) {
+                        return Some(whole);
+                    }
+                }
+            }
+        }
+        self.begun.take()
+    }
+}

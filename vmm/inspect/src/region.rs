@@ -1,0 +1,86 @@
+//! Names for addresses: the regions of Linux's layout, which our own guest has too.
+
+pub use heirloom_abi::layout::Region;
+
+use crate::addr::{GuestVirt, VirtRange};
+use crate::level::Depth;
+
+impl GuestVirt {
+    /// The named region that the address lies in. Names hold for the 4-level layout; with five
+    /// levels and our own guest they hold too, because it keeps its addresses.
+    pub fn region(self) -> Option<Region> {
+        Region::ALL
+            .into_iter()
+            .find(|&region| VirtRange::of_region(region).contains(self))
+    }
+}
+
+impl VirtRange {
+    /// Where `region` lies. The kernel image reaches to the end of the address space.
+    pub const fn of_region(region: Region) -> VirtRange {
+        VirtRange {
+            first: GuestVirt::new(region.start()),
+            last: GuestVirt::new(match region {
+                Region::KernelImage => u64::MAX,
+                _ => region.end() - 1,
+            }),
+        }
+    }
+
+    /// What entry `index` of a root translates.
+    pub const fn of_top_entry(index: u16, depth: Depth) -> VirtRange {
+        let top = depth.top();
+        let first = GuestVirt::sign_extended((index as u64) << top.shift(), depth);
+        VirtRange {
+            first,
+            last: GuestVirt::new(first.get() + (top.entry_span() - 1)),
+        }
+    }
+}
+
+/// The named regions that entry `index` of a root translates at least a part of.
+pub fn regions_of_top_entry(index: u16, depth: Depth) -> impl Iterator<Item = Region> {
+    let entry = VirtRange::of_top_entry(index, depth);
+    Region::ALL
+        .into_iter()
+        .filter(move |&region| VirtRange::of_region(region).overlaps(&entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_byte_of_the_address_space_belongs_to_the_kernel_image() {
+        let last = GuestVirt::new(u64::MAX);
+        assert_eq!(last.region(), Some(Region::KernelImage));
+        assert_eq!(GuestVirt::new(1 << 63).region(), None);
+        assert_eq!(
+            VirtRange::of_top_entry(511, Depth::Four).last,
+            GuestVirt::new(u64::MAX)
+        );
+    }
+
+    #[test]
+    fn a_pgd_entry_has_the_regions_of_the_layout() {
+        for index in 0..512 {
+            let names: Vec<_> = regions_of_top_entry(index, Depth::Four).collect();
+            assert_eq!(
+                names.first().copied(),
+                Region::of_pgd_entry(usize::from(index)),
+                "PGD[{index}]"
+            );
+            assert!(names.len() <= 1, "PGD[{index}] {names:?}");
+        }
+    }
+
+    #[test]
+    fn with_five_levels_the_last_entry_holds_the_whole_kernel() {
+        let names: Vec<_> = regions_of_top_entry(511, Depth::Five).collect();
+        assert_eq!(names, Region::ALL[1..]);
+        assert_eq!(
+            regions_of_top_entry(0, Depth::Five).collect::<Vec<_>>(),
+            [Region::User]
+        );
+    }
+}

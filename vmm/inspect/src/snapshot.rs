@@ -1,0 +1,227 @@
+//! The page tables of all address spaces at one moment: immutable, and cheap to keep.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use serde::Serialize;
+
+use crate::addr::{GuestPhys, GuestVirt, Pfn};
+use crate::level::Level;
+use crate::mode::Mode;
+use crate::sharing::Parent;
+use crate::table::{Slot, Table};
+use crate::walk::{Fault, Walk, walk};
+
+/// Which of a snapshot's roots; only for the snapshot that it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct RootId(pub(crate) u32);
+
+/// Whose address space a root is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootLabel {
+    /// The kernel's own, from which the first process inherits.
+    Kernel,
+    /// That of the process with this number.
+    Process(u32),
+    /// What CR3 of this CPU held, its owner not being known.
+    Cpu(u32),
+    /// Found in memory.
+    Found,
+}
+
+impl fmt::Display for RootLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RootLabel::Kernel => f.pad("kernel"),
+            RootLabel::Process(pid) => f.pad(&format!("process {pid}")),
+            RootLabel::Cpu(cpu) => f.pad(&format!("CPU {cpu}")),
+            RootLabel::Found => f.pad("found"),
+        }
+    }
+}
+
+/// One address space: its root table and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Root {
+    pub id: RootId,
+    pub label: RootLabel,
+    /// The root table, what CR3 points to.
+    pub address: GuestPhys,
+    #[serde(skip)]
+    pub(crate) slot: Option<Slot>,
+}
+
+/// A table that entries point to and that guest memory does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct MissingTable {
+    pub pfn: Pfn,
+    pub level: Level,
+}
+
+/// What a slot holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    Free,
+    Table(Arc<Table>),
+    Missing(MissingTable),
+}
+
+/// The page tables of every address space at one moment. Each table frame is held once for each
+/// level at which it is used, however many roots share it; cloning copies a pointer.
+#[derive(Clone, Debug)]
+pub struct Snapshot(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    mode: Mode,
+    roots: Vec<Root>,
+    nodes: Vec<Node>,
+    omitted: u64,
+    by_frame: OnceLock<HashMap<(Pfn, Level), Slot>>,
+    parents: OnceLock<HashMap<Slot, Vec<Parent>>>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(mode: Mode, roots: Vec<Root>, nodes: Vec<Node>, omitted: u64) -> Self {
+        Snapshot(Arc::new(Inner {
+            mode,
+            roots,
+            nodes,
+            omitted,
+            by_frame: OnceLock::new(),
+            parents: OnceLock::new(),
+        }))
+    }
+
+    /// How the tables are read.
+    pub fn mode(&self) -> &Mode {
+        &self.0.mode
+    }
+
+    /// The address spaces, in the order in which the capture was given them.
+    pub fn roots(&self) -> &[Root] {
+        &self.0.roots
+    }
+
+    /// One of the address spaces.
+    ///
+    /// # Panics
+    /// If `id` comes from another snapshot that has more roots.
+    pub fn root(&self, id: RootId) -> &Root {
+        &self.0.roots[id.0 as usize]
+    }
+
+    /// The first address space with this label.
+    pub fn root_of(&self, label: RootLabel) -> Option<&Root> {
+        self.0.roots.iter().find(|root| root.label == label)
+    }
+
+    /// The root table of an address space; `None` if guest memory does not have it.
+    pub fn root_table(&self, id: RootId) -> Option<&Arc<Table>> {
+        self.table_at(self.root(id).slot?)
+    }
+
+    /// Every captured table; a frame that is used at two levels appears as two.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.0.nodes.iter().filter_map(|node| match node {
+            Node::Table(table) => Some(table),
+            Node::Free | Node::Missing(_) => None,
+        })
+    }
+
+    /// The tables that entries (or roots) point to and that are outside guest memory.
+    pub fn missing(&self) -> impl Iterator<Item = MissingTable> {
+        self.0.nodes.iter().filter_map(|node| match node {
+            Node::Missing(missing) => Some(*missing),
+            Node::Free | Node::Table(_) => None,
+        })
+    }
+
+    /// Entries whose tables were left out because the capture had reached its limit; 0 unless the
+    /// tables are absurdly many.
+    pub fn omitted(&self) -> u64 {
+        self.0.omitted
+    }
+
+    /// The table in frame `pfn`, as used at `level`.
+    pub fn table(&self, pfn: Pfn, level: Level) -> Option<&Arc<Table>> {
+        self.table_at(self.slot_of(pfn, level)?)
+    }
+
+    /// The levels at which frame `pfn` is used as a table: none for most frames, one for an
+    /// ordinary table, more for an alias or a self-map.
+    pub fn levels_of(&self, pfn: Pfn) -> impl Iterator<Item = Level> {
+        Level::ALL
+            .into_iter()
+            .filter(move |&level| self.table(pfn, level).is_some())
+    }
+
+    /// The table that entry `index` of `table` points to. `None` if the entry points to none or
+    /// guest memory does not have it.
+    pub fn child(&self, table: &Table, index: u16) -> Option<&Arc<Table>> {
+        self.table_at(table.link(index)?)
+    }
+
+    /// Translates `va` in address space `root`.
+    ///
+    /// # Panics
+    /// If `root` comes from another snapshot that has more roots.
+    pub fn translate(&self, root: RootId, va: GuestVirt) -> Walk {
+        let root = self.root(root);
+        let mut slot = root.slot;
+        walk(self.mode(), root.address, va, |table, level, index| {
+            let node = slot.and_then(|slot| self.0.nodes.get(slot.index()));
+            match node {
+                Some(Node::Table(found)) => {
+                    slot = found.link(index);
+                    Ok(found.entry(index))
+                }
+                Some(Node::Missing(_)) => Err(Fault::TableOutsideMemory { level, table }),
+                Some(Node::Free) | None => Err(Fault::TableNotCaptured { level, table }),
+            }
+        })
+    }
+
+    pub(crate) fn table_at(&self, slot: Slot) -> Option<&Arc<Table>> {
+        match self.0.nodes.get(slot.index())? {
+            Node::Table(table) => Some(table),
+            Node::Free | Node::Missing(_) => None,
+        }
+    }
+
+    /// One more than the highest slot in use.
+    pub(crate) fn slots(&self) -> usize {
+        self.0.nodes.len()
+    }
+
+    /// Every captured table with its slot.
+    pub(crate) fn slotted_tables(&self) -> impl Iterator<Item = (Slot, &Arc<Table>)> {
+        (0u32..)
+            .zip(&self.0.nodes)
+            .filter_map(|(slot, node)| match node {
+                Node::Table(table) => Some((Slot(slot), table)),
+                Node::Free | Node::Missing(_) => None,
+            })
+    }
+
+    pub(crate) fn slot_of(&self, pfn: Pfn, level: Level) -> Option<Slot> {
+        let by_frame = self.0.by_frame.get_or_init(|| {
+            (0u32..)
+                .zip(&self.0.nodes)
+                .filter_map(|(slot, node)| match node {
+                    Node::Table(table) => Some(((table.pfn(), table.level()), Slot(slot))),
+                    Node::Missing(missing) => Some(((missing.pfn, missing.level), Slot(slot))),
+                    Node::Free => None,
+                })
+                .collect()
+        });
+        by_frame.get(&(pfn, level)).copied()
+    }
+
+    pub(crate) fn parents_index(&self) -> &OnceLock<HashMap<Slot, Vec<Parent>>> {
+        &self.0.parents
+    }
+}
