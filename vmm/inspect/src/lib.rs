@@ -19,6 +19,7 @@ pub mod capture;
 pub mod changes;
 pub mod compare;
 pub mod entry;
+pub mod judge;
 pub mod leaves;
 pub mod level;
 pub mod memory;

@@ -32,6 +32,8 @@ pub struct Table {
     pointers: EntrySet,
     /// … and where those are, in the same order; `None` for those that no longer fitted.
     links: Box<[Option<Slot>]>,
+    /// No present entry has a reserved bit set.
+    sound: bool,
 }
 
 impl Table {
@@ -46,6 +48,7 @@ impl Table {
         let mut present = EntrySet::default();
         let mut pointers = EntrySet::default();
         let mut links = Vec::new();
+        let mut sound = true;
         for (index, &word) in (0u16..).zip(words.iter()) {
             match Entry::new(word).decode(level, &mode) {
                 Decoded::Absent => continue,
@@ -55,7 +58,8 @@ impl Table {
                         links.push(intern(target, next));
                     }
                 }
-                Decoded::Leaf(_) | Decoded::Reserved { .. } => {}
+                Decoded::Leaf(_) => {}
+                Decoded::Reserved { .. } => sound = false,
             }
             present.insert(index);
         }
@@ -67,6 +71,7 @@ impl Table {
             present,
             pointers,
             links: links.into(),
+            sound,
         }
     }
 
@@ -131,6 +136,11 @@ impl Table {
             .iter()
             .zip(self.links.iter())
             .filter_map(|(index, slot)| Some((index, (*slot)?)))
+    }
+
+    /// Whether no present entry has a reserved bit set.
+    pub fn is_sound(&self) -> bool {
+        self.sound
     }
 
     /// Whether a table that an entry points to did not fit the capture.

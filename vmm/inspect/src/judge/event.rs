@@ -1,0 +1,259 @@
+//! What the guest said, as the host keeps it.
+
+use heirloom_abi::event::{self as abi, Event, KERNEL_PID, ProbePage};
+use heirloom_abi::options::Strategy;
+use serde::Serialize;
+
+use crate::addr::{GuestPhys, GuestVirt, Pfn};
+use crate::snapshot::RootLabel;
+
+/// The probe page holds no event.
+pub type MalformedEvent = abi::Malformed;
+
+/// One event: who told it, when, what, and the counters of that moment. All of it is claims.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// Counts the CPU's events from 0.
+    pub sequence: u64,
+    pub cpu: u32,
+    /// The process whose address space the CPU has, 0 for the kernel's own.
+    pub pid: u32,
+    #[serde(flatten)]
+    pub claim: Claim,
+    pub counters: Counters,
+}
+
+/// What the event says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Claim {
+    /// The kernel is up.
+    Boot {
+        root: GuestPhys,
+        vmalloc_start: GuestVirt,
+        strategy: Option<&'static str>,
+        /// What the kernel found and uses.
+        machine: Vec<&'static str>,
+    },
+    /// A process has its address space, and has not run yet.
+    ProcessCreated {
+        child: u32,
+        parent: u32,
+        root: GuestPhys,
+    },
+    /// A process has another program.
+    ProcessExecuted { process: u32 },
+    /// A process has ended, and its address space is gone.
+    ProcessExited {
+        process: u32,
+        status: u64,
+        root: GuestPhys,
+    },
+    /// A process will be ended for what it did.
+    ProcessKilled {
+        process: u32,
+        vector: u64,
+        error_code: u64,
+        rip: GuestVirt,
+        address: GuestVirt,
+    },
+    /// Kernel memory was mapped; `frames` of its first pages.
+    KernelMapped {
+        address: GuestVirt,
+        pages: u64,
+        writable: bool,
+        frames: Vec<Pfn>,
+    },
+    /// Kernel memory was unmapped.
+    KernelUnmapped { address: GuestVirt, pages: u64 },
+    /// Kernel memory has other permissions.
+    KernelProtected {
+        address: GuestVirt,
+        pages: u64,
+        writable: bool,
+    },
+    /// The kernel accessed kernel memory in the process's address space.
+    KernelAccess {
+        #[serde(serialize_with = "hexadecimal")]
+        address: u64,
+        #[serde(serialize_with = "hexadecimal")]
+        value: u64,
+        write: bool,
+        /// The page-fault error code, if the CPU faulted.
+        fault: Option<u64>,
+    },
+    /// The program says how far it is.
+    Checkpoint { text: String },
+    /// The kernel cannot go on.
+    Crash {
+        vector: Option<u64>,
+        error_code: u64,
+        rip: GuestVirt,
+        rbp: GuestVirt,
+        address: GuestVirt,
+    },
+    /// The first process has ended.
+    Done { status: u64 },
+}
+
+/// The guest's running totals; see `heirloom_abi::event::Counters` for what each counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    pub frames_total: u64,
+    pub frames_free: u64,
+    pub frames_table: u64,
+    pub frames_user: u64,
+    pub frames_kernel: u64,
+    pub frames_reserved: u64,
+    pub processes_live: u64,
+    pub processes_zombie: u64,
+    pub kernel_entry_writes: u64,
+    pub kernel_pgd_writes: u64,
+    pub user_entry_writes: u64,
+    pub kernel_faults: u64,
+    pub user_faults: u64,
+    pub cr3_loads: u64,
+    pub page_flushes: u64,
+    pub system_calls: u64,
+}
+
+impl Told {
+    /// Reads a probe page.
+    ///
+    /// # Errors
+    /// [`MalformedEvent`], whatever the bytes are.
+    pub fn decode(page: &ProbePage) -> Result<Told, MalformedEvent> {
+        let claim = Claim::of(page.decode()?);
+        let header = &page.header;
+        Ok(Told {
+            sequence: header.sequence,
+            cpu: header.cpu,
+            pid: header.pid,
+            claim,
+            counters: Counters::of(&page.counters),
+        })
+    }
+
+    /// Whose address space the CPU has, if the guest tells the truth.
+    pub fn label(&self) -> RootLabel {
+        label(self.pid)
+    }
+}
+
+/// The label of process `pid`; 0 is the kernel itself.
+pub(super) fn label(pid: u32) -> RootLabel {
+    if pid == KERNEL_PID {
+        RootLabel::Kernel
+    } else {
+        RootLabel::Process(pid)
+    }
+}
+
+impl Claim {
+    fn of(event: Event<'_>) -> Claim {
+        // Process numbers are 32 bits wide; a greater one is no process.
+        let pid = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        match event {
+            Event::Boot(boot) => Claim::Boot {
+                root: GuestPhys::new(boot.root),
+                vmalloc_start: GuestVirt::new(boot.vmalloc_start),
+                strategy: usize::try_from(boot.strategy)
+                    .ok()
+                    .and_then(|index| Strategy::ALL.get(index))
+                    .map(|strategy| strategy.name()),
+                machine: abi::machine::NAMES
+                    .into_iter()
+                    .filter(|(_, bit)| boot.machine & bit != 0)
+                    .map(|(name, _)| name)
+                    .collect(),
+            },
+            Event::ProcessCreated(created) => Claim::ProcessCreated {
+                child: pid(created.pid),
+                parent: pid(created.parent),
+                root: GuestPhys::new(created.root),
+            },
+            Event::ProcessExecuted(executed) => Claim::ProcessExecuted {
+                process: pid(executed.pid),
+            },
+            Event::ProcessExited(exited) => Claim::ProcessExited {
+                process: pid(exited.pid),
+                status: exited.status,
+                root: GuestPhys::new(exited.root),
+            },
+            Event::ProcessKilled(killed) => Claim::ProcessKilled {
+                process: pid(killed.pid),
+                vector: killed.vector,
+                error_code: killed.error_code,
+                rip: GuestVirt::new(killed.rip),
+                address: GuestVirt::new(killed.address),
+            },
+            Event::KernelMapped(mapped, frames) => Claim::KernelMapped {
+                address: GuestVirt::new(mapped.address),
+                pages: mapped.pages,
+                writable: is_writable(mapped.protection),
+                frames: frames.iter().map(|frame| Pfn::new(*frame)).collect(),
+            },
+            Event::KernelUnmapped(unmapped) => Claim::KernelUnmapped {
+                address: GuestVirt::new(unmapped.address),
+                pages: unmapped.pages,
+            },
+            Event::KernelProtected(protected) => Claim::KernelProtected {
+                address: GuestVirt::new(protected.address),
+                pages: protected.pages,
+                writable: is_writable(protected.protection),
+            },
+            Event::KernelAccess(access) => Claim::KernelAccess {
+                address: access.address,
+                value: access.value,
+                write: access.write != 0,
+                fault: (access.faulted != 0).then_some(access.error_code),
+            },
+            Event::Checkpoint(text) => Claim::Checkpoint {
+                text: text.to_owned(),
+            },
+            Event::Crash(crash) => Claim::Crash {
+                vector: (crash.vector != abi::Crash::PANIC).then_some(crash.vector),
+                error_code: crash.error_code,
+                rip: GuestVirt::new(crash.rip),
+                rbp: GuestVirt::new(crash.rbp),
+                address: GuestVirt::new(crash.address),
+            },
+            Event::Done(done) => Claim::Done {
+                status: done.status,
+            },
+        }
+    }
+}
+
+fn is_writable(protection: u64) -> bool {
+    protection & heirloom_abi::syscall::PROT_WRITE != 0
+}
+
+impl Counters {
+    fn of(page: &abi::Counters) -> Counters {
+        Counters {
+            frames_total: page.frames_total,
+            frames_free: page.frames_free,
+            frames_table: page.frames_table,
+            frames_user: page.frames_user,
+            frames_kernel: page.frames_kernel,
+            frames_reserved: page.frames_reserved,
+            processes_live: page.processes_live,
+            processes_zombie: page.processes_zombie,
+            kernel_entry_writes: page.kernel_entry_writes,
+            kernel_pgd_writes: page.kernel_pgd_writes,
+            user_entry_writes: page.user_entry_writes,
+            kernel_faults: page.kernel_faults,
+            user_faults: page.user_faults,
+            cr3_loads: page.cr3_loads,
+            page_flushes: page.page_flushes,
+            system_calls: page.system_calls,
+        }
+    }
+}
+
+// serde passes fields by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn hexadecimal<S: serde::Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{value:#x}"))
+}
