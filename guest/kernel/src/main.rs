@@ -49,7 +49,7 @@ static CPU_LOCAL: CpuLocal = CpuLocal::new(&raw const cpu_stack_top);
 unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
     // SAFETY: obligation 1: once, at boot; ring 3 has not run, so nothing uses the CPU's stack.
     unsafe { descriptors::load(CPU_LOCAL.stack_top()) };
-    GsBase::write(x86_64::VirtAddr::from_ptr(&CPU_LOCAL));
+    GsBase::write(x86_64::VirtAddr::from_ptr(&raw const CPU_LOCAL));
 
     let image = boot_map::image().frames();
     // SAFETY: obligation 1; nothing but the boot's own stack has been written.

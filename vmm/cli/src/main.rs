@@ -1,1 +1,68 @@
-fn main() {}
+//! The `heirloom` command: reads the command line, hands over to a subcommand, and turns what it
+//! returns into an exit code.
+
+mod backtrace;
+mod cpio;
+mod doctor;
+mod exit;
+mod extract;
+mod guest;
+mod output;
+mod run;
+
+use std::process;
+
+use clap::{Parser, Subcommand};
+
+/// Boots a guest kernel on KVM and proves from outside that kernel mappings propagate to every
+/// process.
+#[derive(Parser)]
+#[command(version, after_help = exit::HELP, max_term_width = 100)]
+struct Cli {
+    /// Says what happens on standard error; twice says more.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boots the guest kernel and runs its programs.
+    Run(run::Options),
+    /// Says whether this host can run heirloom, and how to mend what is missing.
+    Doctor(doctor::Options),
+    /// Writes the embedded guest to files, to boot it elsewhere.
+    Extract(extract::Options),
+}
+
+fn main() -> process::ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    let result = match cli.command {
+        Command::Run(options) => run::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Extract(options) => extract::run(&options),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::complain(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// `-v` shows events, `-vv` also what the host does; `RUST_LOG` overrides both.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
+        .format_timestamp(None)
+        .format_target(false)
+        .init();
+}

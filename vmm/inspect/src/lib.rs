@@ -28,6 +28,7 @@ pub mod ranges;
 pub mod region;
 pub mod rights;
 pub mod sharing;
+pub mod show;
 pub mod snapshot;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]

@@ -1,1 +1,43 @@
+//! A KVM virtual machine for x86-64 guests that boot by PVH.
+//!
+//! A room per thing, each usable from the ones below it:
+//!
+//! - [`kvm`]: the host's KVM, what it can do and how to mend what is missing; [`cpuid`]: the CPU it offers;
+//! - [`memory`]: how much RAM the guest has and where it lies; [`vm`]: KVM's own object over it;
+//! - [`image`]: a kernel file, checked; [`boot`]: kernel, modules and start info put into memory;
+//! - [`vcpu`]: one CPU and its [`registers`]; [`devices`]: the serial port;
+//! - [`watchdog`]: what stops a CPU that will not stop by itself; [`run`]: the loop that drives it;
+//! - [`machine`]: all of it put together; [`symbols`]: which function an address is in.
+//!
+//! The guest is hostile: whatever its memory, its kernel file or its port writes hold, the host
+//! neither panics nor allocates without bound, and [`Machine::run`] returns by its deadline.
 
+pub mod address;
+pub mod boot;
+pub mod cpuid;
+pub mod devices;
+pub mod image;
+pub mod kvm;
+pub mod machine;
+pub mod memory;
+pub mod registers;
+pub mod run;
+pub mod symbols;
+pub mod vcpu;
+pub mod vm;
+pub mod watchdog;
+
+pub use address::GuestVirtual;
+pub use boot::{BootError, Module};
+pub use image::{ImageError, KernelImage, Segment};
+pub use kvm::{Host, KvmError};
+pub use machine::{Config, Machine};
+pub use memory::{MemoryError, MemorySize, RamRange};
+pub use registers::Registers;
+pub use run::{RunError, Stop};
+pub use symbols::{Inlined, Location, Symbols, SymbolsError};
+pub use vm_memory::{GuestAddress, GuestMemoryMmap};
+pub use watchdog::Interrupter;
+
+/// Bytes in a base page (Intel SDM vol. 3A, 4.5).
+pub const PAGE_SIZE: u64 = 4096;

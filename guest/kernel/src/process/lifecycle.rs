@@ -129,18 +129,9 @@ impl Kernel {
     pub fn exit(&mut self, status: u64) {
         let pid = self.current;
         let root = self.leave_space();
-        if pid == FIRST {
-            self.tell(
-                &ProcessExited {
-                    pid: pid.into(),
-                    status,
-                    root,
-                },
-                &[],
-            );
-            self.finish(Done { status });
+        if pid != FIRST {
+            self.processes.hand_over_children(pid, FIRST);
         }
-        self.processes.hand_over_children(pid, FIRST);
         self.processes.make_zombie(pid, status);
         self.tell(
             &ProcessExited {
@@ -150,6 +141,9 @@ impl Kernel {
             },
             &[],
         );
+        if pid == FIRST {
+            self.finish(Done { status });
+        }
         let parent = self
             .processes
             .get(pid)

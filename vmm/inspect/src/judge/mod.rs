@@ -11,7 +11,7 @@ mod rule;
 pub mod rules;
 mod world;
 
-pub use event::{Claim, MalformedEvent, Told};
+pub use event::{Claim, Counters, MalformedEvent, Told};
 pub use finding::{Finding, Findings, Verdict};
 pub use rule::{Moment, Rule, RuleInfo};
 pub use world::{

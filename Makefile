@@ -1,0 +1,51 @@
+# All that a newcomer needs: `make run` and `make test`.
+
+CARGO ?= cargo
+GUEST_TARGET := x86_64-unknown-none
+
+.PHONY: run test lint clean guest-target lint-tools qemu
+
+## Boots the guest and judges it.
+run: guest-target
+	$(CARGO) run --release -- run
+
+## Runs every test, on the real /dev/kvm and on QEMU.
+test: guest-target qemu
+	$(CARGO) test --workspace --no-fail-fast
+
+## Formatting, lints and documentation of both workspaces; warnings are errors.
+lint: guest-target lint-tools
+	$(CARGO) fmt --all --check
+	cd guest && $(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	cd guest && $(CARGO) clippy --release -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+clean:
+	$(CARGO) clean
+	cd guest && $(CARGO) clean
+
+# The guest runs on bare metal. Without rustup the build itself says what to install.
+guest-target:
+	@if command -v rustup >/dev/null && ! rustup target list --installed | grep -qx $(GUEST_TARGET); then \
+		rustup target add $(GUEST_TARGET); \
+	fi
+
+lint-tools:
+	@if command -v rustup >/dev/null && ! { $(CARGO) fmt --version && $(CARGO) clippy --version; } >/dev/null 2>&1; then \
+		rustup component add rustfmt clippy; \
+	fi
+
+# Some tests boot the same kernel under QEMU.
+qemu:
+	@if ! command -v qemu-system-x86_64 >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-system-x86; \
+		else \
+			echo "The tests need qemu-system-x86_64. Install it and try again:" >&2; \
+			echo "  Debian, Ubuntu: sudo apt-get install qemu-system-x86" >&2; \
+			echo "  Fedora:         sudo dnf install qemu-system-x86-core" >&2; \
+			echo "  Arch:           sudo pacman -S qemu-system-x86" >&2; \
+			exit 1; \
+		fi; \
+	fi

@@ -1,0 +1,82 @@
+//! `heirloom doctor` on a host that has KVM.
+
+use assert_cmd::Command;
+
+fn heirloom() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_heirloom"))
+}
+
+#[test]
+fn a_host_with_kvm_is_said_to_be_usable() {
+    let output = heirloom().arg("doctor").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("This host can run heirloom."), "{text}");
+    for word in [
+        "KVM: /dev/kvm",
+        "KVM_CAP_IRQCHIP",
+        "physical addresses",
+        "memory slots",
+    ] {
+        assert!(text.contains(word), "no `{word}` in: {text}");
+    }
+}
+
+#[test]
+fn the_json_says_the_same_and_has_every_capability_and_feature() {
+    let output = heirloom().args(["doctor", "--json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["usable"], true, "{report:#}");
+    assert_eq!(report["problems"], serde_json::json!([]));
+    let capabilities = report["capabilities"].as_array().unwrap();
+    assert!(
+        capabilities
+            .iter()
+            .any(|found| found["name"] == "KVM_CAP_USER_MEMORY")
+    );
+    let required = capabilities
+        .iter()
+        .filter(|found| found["required"] == true);
+    for found in required {
+        assert_eq!(found["present"], true, "{found:#}");
+    }
+    let features = report["cpu"]["features"].as_array().unwrap();
+    for name in ["nx", "smep", "smap", "pcid", "la57", "1gib-pages"] {
+        assert!(features.iter().any(|found| found["name"] == name), "{name}");
+    }
+}
+
+#[test]
+fn a_host_without_kvm_is_exit_code_three_with_the_remedy() {
+    for (device, remedy) in [
+        ("/no/such/kvm", "modprobe"),
+        ("/dev/null", "not KVM's device"),
+    ] {
+        let output = heirloom()
+            .args(["doctor", "--device", device])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{text}");
+        assert!(text.contains(device) && text.contains(remedy), "{text}");
+        assert!(text.contains("cannot run heirloom"), "{text}");
+
+        let output = heirloom()
+            .args(["doctor", "--json", "--device", device])
+            .output()
+            .unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{report:#}");
+        assert_eq!(report["usable"], false);
+        assert_eq!(report["problems"].as_array().unwrap().len(), 1);
+
+        let output = heirloom()
+            .args(["run", "--device", device])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains(remedy), "{said}");
+    }
+}

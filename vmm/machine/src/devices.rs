@@ -1,0 +1,133 @@
+//! The devices that the host plays: a serial port. Interrupt controllers and timers are KVM's.
+
+use std::io::{self, Write};
+
+use vm_superio::Trigger;
+use vm_superio::serial::{Error, NoEvents, Serial};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::watchdog::Bell;
+
+/// First port of COM1; it has 8.
+const SERIAL_PORTS: std::ops::Range<u16> = 0x3f8..0x400;
+/// The interrupt line of COM1.
+pub(crate) const SERIAL_IRQ: u32 = 4;
+/// Console bytes that wait at most for the end of their line.
+const LINE_LIMIT: usize = 4096;
+
+/// Everything on the port bus.
+pub(crate) struct Devices {
+    serial: Serial<InterruptLine, NoEvents, Console>,
+}
+
+impl Devices {
+    /// A serial port that writes to `console` and raises `interrupt`.
+    pub(crate) fn new(console: Box<dyn Write + Send>, interrupt: EventFd, bell: Bell) -> Devices {
+        let console = Console {
+            out: console,
+            line: Vec::new(),
+            bell,
+        };
+        Devices {
+            serial: Serial::new(InterruptLine(interrupt), console),
+        }
+    }
+
+    /// The guest wrote `data` to `port`. A string of several writes comes as one. Ports that nobody
+    /// owns swallow it.
+    ///
+    /// # Errors
+    /// The console or the interrupt line failed.
+    pub(crate) fn write(&mut self, port: u16, data: &[u8]) -> io::Result<()> {
+        let Some(register) = serial_register(port) else {
+            return Ok(());
+        };
+        for byte in data {
+            match self.serial.write(register, *byte) {
+                // The guest filled its own loop-back FIFO: bytes are lost, as on hardware.
+                Ok(()) | Err(Error::FullFifo) => {}
+                Err(Error::Trigger(error) | Error::IOError(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The guest reads `port`. Ports that nobody owns float: all ones.
+    pub(crate) fn read(&mut self, port: u16, data: &mut [u8]) {
+        data.fill(0xff);
+        if let Some(register) = serial_register(port) {
+            data.fill_with(|| self.serial.read(register));
+        }
+    }
+
+    /// Writes out what the guest printed without ending the line.
+    ///
+    /// # Errors
+    /// The console failed.
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
+        self.serial.writer_mut().drain()
+    }
+}
+
+/// The register of the serial port behind `port`.
+fn serial_register(port: u16) -> Option<u8> {
+    if !SERIAL_PORTS.contains(&port) {
+        return None;
+    }
+    u8::try_from(port - SERIAL_PORTS.start).ok()
+}
+
+/// An interrupt line as vm-superio wants it.
+struct InterruptLine(EventFd);
+
+impl Trigger for InterruptLine {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+/// Collects lines, so that a console byte costs no system call.
+struct Console {
+    out: Box<dyn Write + Send>,
+    line: Vec<u8>,
+    bell: Bell,
+}
+
+impl Console {
+    /// Writes out the collected bytes. A sink that blocks gives up, and loses them, when the watchdog
+    /// rings: a stuck reader of the console must not outlast the time limit.
+    fn drain(&mut self) -> io::Result<()> {
+        let mut rest = self.line.as_slice();
+        while !rest.is_empty() {
+            match self.out.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => rest = &rest[count.min(rest.len())..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    if self.bell.cause().is_some() {
+                        break;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.line.clear();
+        self.out.flush()
+    }
+}
+
+impl Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if bytes.contains(&b'\n') || self.line.len() >= LINE_LIMIT {
+            self.drain()?;
+        }
+        Ok(bytes.len())
+    }
+
+    /// The serial port flushes after every byte; only [`Console::drain`] writes unfinished lines.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! A whole machine: memory, one CPU, devices and a loaded kernel, ready to run.
+
+use std::io::Write;
+
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use crate::address::GuestVirtual;
+use crate::boot::{self, BootError, Module, START_INFO};
+use crate::cpuid::{Cpuid, Feature, Standing};
+use crate::devices::{Devices, SERIAL_IRQ};
+use crate::image::KernelImage;
+use crate::kvm::{Host, KvmError};
+use crate::memory::{MemorySize, Ram, RamRange};
+use crate::registers::Registers;
+use crate::vcpu::Vcpu;
+use crate::vm::Vm;
+use crate::watchdog::{Interrupter, Watchdog};
+
+/// What a machine is made from.
+pub struct Config {
+    pub memory: MemorySize,
+    pub kernel: KernelImage,
+    /// The kernel's command line: printable ASCII. Where KVM overstates the CPU
+    /// ([`Standing::Overstated`]), `clearcpuid=` with the features' names is put in front: Linux's word
+    /// for features that a kernel must not use.
+    pub command_line: String,
+    /// Files for the guest, in the order in which it finds them.
+    pub modules: Vec<Module>,
+    /// Where the guest's serial port writes. A sink that retries interrupted writes by itself (std's
+    /// `Stdout` does) can hold a run beyond its deadline while its reader is stuck; a `File` cannot.
+    pub console: Box<dyn Write + Send>,
+    /// The port whose 4-byte writes are [`Stop::Doorbell`](crate::Stop::Doorbell); `None` for a kernel
+    /// that knows of none.
+    pub doorbell: Option<u16>,
+}
+
+/// A virtual machine with one CPU.
+pub struct Machine {
+    // The CPU goes before the machine that it belongs to: fields drop in this order.
+    pub(crate) vcpu: Vcpu,
+    pub(crate) devices: Devices,
+    pub(crate) watchdog: Watchdog,
+    pub(crate) doorbell: Option<u16>,
+    vm: Vm,
+    kernel: KernelImage,
+    /// What KVM can run.
+    offered: Cpuid,
+    /// What the guest sees.
+    shown: Cpuid,
+}
+
+impl Machine {
+    /// Makes a machine on `/dev/kvm` and loads the guest; [`Machine::run`] starts it.
+    ///
+    /// # Errors
+    /// [`BootError`] says what was tried, on what, and what to do.
+    pub fn new(config: Config) -> Result<Machine, BootError> {
+        Machine::on(&Host::open()?, config)
+    }
+
+    /// As [`Machine::new`], on a KVM that is open already.
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub fn on(host: &Host, config: Config) -> Result<Machine, BootError> {
+        host.require_capabilities()?;
+        let offered = host.cpuid()?;
+        let vm = Vm::new(host, Ram::new(config.memory, offered.max_phys_addr())?)?;
+        let vcpu = Vcpu::new(&vm, 0, &offered)?;
+        let shown = vcpu.cpuid()?;
+        let command_line = without_overstated(&config.command_line, &offered, &shown);
+        boot::load(vm.ram(), &config.kernel, &command_line, &config.modules)?;
+        vcpu.enter_at(config.kernel.entry(), START_INFO)?;
+        let watchdog = Watchdog::new().map_err(BootError::Watchdog)?;
+        let devices = Devices::new(
+            config.console,
+            vm.interrupt_line(SERIAL_IRQ)?,
+            watchdog.bell(),
+        );
+        Ok(Machine {
+            vcpu,
+            devices,
+            watchdog,
+            doorbell: config.doorbell,
+            vm,
+            kernel: config.kernel,
+            offered,
+            shown,
+        })
+    }
+
+    /// Guest memory, all that the host backs.
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        self.vm.ram().memory()
+    }
+
+    /// What the guest was told is RAM, in ascending order.
+    pub fn ram(&self) -> &[RamRange] {
+        self.vm.ram().told()
+    }
+
+    /// The loaded kernel.
+    pub fn kernel(&self) -> &KernelImage {
+        &self.kernel
+    }
+
+    /// The CPU's registers, while it stands still.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn registers(&self) -> Result<Registers, KvmError> {
+        self.vcpu.registers()
+    }
+
+    /// What KVM makes of `address` in the CPU's present address space; `None` if it is unmapped.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn translate(&self, address: GuestVirtual) -> Result<Option<GuestAddress>, KvmError> {
+        self.vcpu.translate(address)
+    }
+
+    /// MAXPHYADDR of the guest's CPU, in bits (CPUID 0x80000008).
+    pub fn max_phys_addr(&self) -> u8 {
+        self.shown.max_phys_addr()
+    }
+
+    /// Whether the guest's CPU has 1 GiB leaves.
+    pub fn gigabyte_pages(&self) -> bool {
+        self.standing(Feature::GIGABYTE_PAGES) == Standing::Usable
+    }
+
+    /// How the guest stands with `feature`.
+    pub fn standing(&self, feature: Feature) -> Standing {
+        standing(feature, &self.offered, &self.shown)
+    }
+
+    /// The vendor's 12 letters, as CPUID shows them to the guest.
+    pub fn cpu_vendor(&self) -> String {
+        self.shown.vendor()
+    }
+
+    /// A handle that stops a run from another thread.
+    pub fn interrupter(&self) -> Interrupter {
+        self.watchdog.interrupter()
+    }
+}
+
+fn standing(feature: Feature, offered: &Cpuid, shown: &Cpuid) -> Standing {
+    match (shown.shows(feature), offered.shows(feature)) {
+        (true, true) => Standing::Usable,
+        (true, false) => Standing::Overstated,
+        (false, _) => Standing::Absent,
+    }
+}
+
+/// The command line with the features in front that the kernel must not use.
+fn without_overstated(command_line: &str, offered: &Cpuid, shown: &Cpuid) -> String {
+    let names: Vec<&str> = Feature::ALL
+        .into_iter()
+        .filter(|feature| standing(*feature, offered, shown) == Standing::Overstated)
+        .map(|feature| feature.name)
+        .collect();
+    if names.is_empty() {
+        command_line.into()
+    } else {
+        format!("clearcpuid={} {command_line}", names.join(","))
+    }
+}

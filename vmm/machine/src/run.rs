@@ -1,0 +1,140 @@
+//! The run loop: drives a vCPU until something happens that somebody must decide about.
+
+use std::io;
+use std::time::Instant;
+
+use kvm_ioctls::VcpuExit;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::PAGE_SIZE;
+use crate::address::GuestVirtual;
+use crate::kvm::KvmError;
+use crate::machine::Machine;
+use crate::watchdog::Cause;
+
+/// Longest x86 instruction, in bytes (Intel SDM vol. 2A, 2.3.11).
+const INSTRUCTION_LIMIT: usize = 15;
+
+/// Why [`Machine::run`] returned. After [`Stop::Doorbell`], [`Stop::TimeLimit`] and
+/// [`Stop::Interrupted`] the guest can be run on; after the others it is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest wrote this word to the doorbell port and waits.
+    Doorbell { value: u32 },
+    /// The deadline has passed.
+    TimeLimit,
+    /// Somebody called [`Interrupter::interrupt`](crate::Interrupter::interrupt).
+    Interrupted,
+    /// A triple fault: an exception whose handlers cannot be reached.
+    Shutdown,
+    /// KVM could not go on; suberror 1 is an instruction that it cannot emulate.
+    InternalError {
+        suberror: u32,
+        /// The instruction at RIP, at most 15 bytes; empty if it cannot be read.
+        instruction: Vec<u8>,
+    },
+    /// The CPU refused the guest's state (`hardware_entry_failure_reason` of KVM).
+    FailEntry { reason: u64 },
+    /// An exit of KVM that no guest here has a use for, by its name.
+    Unexpected { exit: String },
+}
+
+/// Why a machine could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("could not run the vCPU (KVM_RUN): {0}; `sudo dmesg | tail` may say more")]
+    Vcpu(io::Error),
+    #[error("could not write the guest's console: {0}")]
+    Console(io::Error),
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+}
+
+impl Machine {
+    /// Runs the guest until it rings the doorbell, ends, or `deadline` passes. Call it again to go on.
+    ///
+    /// The deadline holds whatever the guest does, a loop with interrupts off or a stuck console
+    /// included; it is kept to within a few milliseconds.
+    ///
+    /// # Errors
+    /// [`RunError`]: KVM or the console's sink failed; the guest's own mishaps are a [`Stop`].
+    pub fn run(&mut self, deadline: Instant) -> Result<Stop, RunError> {
+        let bell = self.watchdog.bell();
+        let guard = self.watchdog.arm(deadline);
+        let stop = loop {
+            match bell.cause() {
+                Some(Cause::TimeLimit) => break Stop::TimeLimit,
+                Some(Cause::Interrupted) => break Stop::Interrupted,
+                None => {}
+            }
+            match self.vcpu.run() {
+                Ok(VcpuExit::IoOut(port, data)) => {
+                    if Some(port) == self.doorbell
+                        && let Ok(word) = <[u8; 4]>::try_from(data)
+                    {
+                        break Stop::Doorbell {
+                            value: u32::from_le_bytes(word),
+                        };
+                    }
+                    self.devices.write(port, data).map_err(RunError::Console)?;
+                }
+                Ok(VcpuExit::IoIn(port, data)) => self.devices.read(port, data),
+                // Nobody is there: the bus floats.
+                Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
+                Ok(VcpuExit::MmioWrite(..) | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
+                Ok(VcpuExit::Shutdown) => break Stop::Shutdown,
+                Ok(VcpuExit::FailEntry(reason, _)) => break Stop::FailEntry { reason },
+                Ok(VcpuExit::InternalError) => {
+                    let error = self.vcpu.internal_error();
+                    let instruction = if error.instruction.is_empty() {
+                        self.instruction()?
+                    } else {
+                        error.instruction
+                    };
+                    break Stop::InternalError {
+                        suberror: error.suberror,
+                        instruction,
+                    };
+                }
+                Ok(exit) => {
+                    break Stop::Unexpected {
+                        exit: format!("{exit:?}"),
+                    };
+                }
+                Err(error) => match error.errno() {
+                    libc::EINTR | libc::EAGAIN => {}
+                    errno => return Err(RunError::Vcpu(io::Error::from_raw_os_error(errno))),
+                },
+            }
+        };
+        // Still under the watchdog: the sink may block.
+        self.devices.drain().map_err(RunError::Console)?;
+        drop(guard);
+        Ok(stop)
+    }
+
+    /// The bytes at RIP, as far as they are mapped.
+    fn instruction(&self) -> Result<Vec<u8>, KvmError> {
+        let mut bytes = Vec::with_capacity(INSTRUCTION_LIMIT);
+        let mut at = self.vcpu.registers()?.rip;
+        while bytes.len() < INSTRUCTION_LIMIT {
+            let Some(GuestAddress(physical)) = self.vcpu.translate(GuestVirtual(at))? else {
+                break;
+            };
+            let in_page = PAGE_SIZE - at % PAGE_SIZE;
+            let count =
+                (INSTRUCTION_LIMIT - bytes.len()).min(usize::try_from(in_page).unwrap_or(0));
+            let mut part = vec![0; count];
+            if self
+                .memory()
+                .read_slice(&mut part, GuestAddress(physical))
+                .is_err()
+            {
+                break;
+            }
+            bytes.append(&mut part);
+            at = at.wrapping_add(in_page);
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,186 @@
+//! One virtual CPU: what it looks like to the guest, its state at PVH entry, its registers.
+#![expect(
+    unsafe_code,
+    reason = "the details of an internal error lie in a C union that KVM shares"
+)]
+
+use kvm_bindings::{
+    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
+    KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_regs, kvm_segment,
+};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vm_memory::GuestAddress;
+
+use crate::address::GuestVirtual;
+use crate::cpuid::Cpuid;
+use crate::kvm::{KvmError, call};
+use crate::registers::Registers;
+use crate::vm::Vm;
+
+/// CR0.PE, protected mode; CR0.ET is always set on real CPUs (Intel SDM vol. 3A, 2.5).
+const CR0_AT_ENTRY: u64 = 1 << 0 | 1 << 4;
+/// The bit of RFLAGS that is always set.
+const RFLAGS_AT_ENTRY: u64 = 1 << 1;
+
+/// A virtual CPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+}
+
+/// What KVM could not do for the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InternalError {
+    pub suberror: u32,
+    /// At most 15 bytes of the instruction; empty where KVM does not say.
+    pub instruction: Vec<u8>,
+}
+
+impl Vcpu {
+    /// Makes CPU `id` of `vm`.
+    ///
+    /// # Errors
+    /// [`KvmError`] names the call that KVM refused.
+    pub fn new(vm: &Vm, id: u8, cpuid: &Cpuid) -> Result<Vcpu, KvmError> {
+        let fd = vm
+            .fd()
+            .create_vcpu(id.into())
+            .map_err(call("make a vCPU (KVM_CREATE_VCPU)"))?;
+        fd.set_cpuid2(&cpuid.for_vcpu(id))
+            .map_err(call("set the vCPU's features (KVM_SET_CPUID2)"))?;
+        Ok(Vcpu { fd })
+    }
+
+    /// What CPUID shows the guest. Not what [`Vcpu::new`] was given: KVM adds what follows from the
+    /// vCPU's state, and kvm_pvm the host's own features.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn cpuid(&self) -> Result<Cpuid, KvmError> {
+        self.fd
+            .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+            .map(Cpuid::of_vcpu)
+            .map_err(call("read the vCPU's features (KVM_GET_CPUID2)"))
+    }
+
+    /// Sets the state that PVH demands (Xen's docs/misc/pvh.pandoc): 32-bit flat protected mode without
+    /// paging, EBX = `start_info`, interrupts off.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn enter_at(&self, entry: GuestAddress, start_info: GuestAddress) -> Result<(), KvmError> {
+        let mut special = self
+            .fd
+            .get_sregs()
+            .map_err(call("read the vCPU's control registers (KVM_GET_SREGS)"))?;
+        // Types of Intel SDM vol. 3A, tables 3-1 and 3-2: execute/read, read/write, busy 32-bit TSS.
+        special.cs = flat_segment(0x08, 0xb);
+        let data = flat_segment(0x10, 0x3);
+        (special.ds, special.es, special.fs, special.gs, special.ss) =
+            (data, data, data, data, data);
+        special.tr = kvm_segment {
+            s: 0,
+            g: 0,
+            db: 0,
+            limit: 0x67,
+            ..flat_segment(0x18, 0xb)
+        };
+        special.ldt = kvm_segment {
+            unusable: 1,
+            ..Default::default()
+        };
+        // The PVH ABI leaves the tables undefined: the kernel loads its own before it needs them.
+        special.gdt = kvm_dtable::default();
+        special.idt = kvm_dtable::default();
+        special.cr0 = CR0_AT_ENTRY;
+        special.cr3 = 0;
+        special.cr4 = 0;
+        special.efer = 0;
+        self.fd
+            .set_sregs(&special)
+            .map_err(call("set the vCPU's control registers (KVM_SET_SREGS)"))?;
+        let general = kvm_regs {
+            rip: entry.0,
+            rbx: start_info.0,
+            rflags: RFLAGS_AT_ENTRY,
+            ..Default::default()
+        };
+        self.fd
+            .set_regs(&general)
+            .map_err(call("set the vCPU's registers (KVM_SET_REGS)"))
+    }
+
+    /// Where the CPU is. Only while it stands still.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn registers(&self) -> Result<Registers, KvmError> {
+        let general = self
+            .fd
+            .get_regs()
+            .map_err(call("read the vCPU's registers (KVM_GET_REGS)"))?;
+        let special = self
+            .fd
+            .get_sregs()
+            .map_err(call("read the vCPU's control registers (KVM_GET_SREGS)"))?;
+        Ok(Registers::new(&general, &special))
+    }
+
+    /// What KVM itself makes of `address` in the CPU's present address space; `None` if it is unmapped.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn translate(&self, address: GuestVirtual) -> Result<Option<GuestAddress>, KvmError> {
+        let translation = self
+            .fd
+            .translate_gva(address.0)
+            .map_err(call("translate an address (KVM_TRANSLATE)"))?;
+        Ok((translation.valid != 0).then_some(GuestAddress(translation.physical_address)))
+    }
+
+    /// Runs the CPU until it needs the host, or a signal arrives (EINTR).
+    pub(crate) fn run(&mut self) -> Result<VcpuExit<'_>, kvm_ioctls::Error> {
+        self.fd.run()
+    }
+
+    /// What KVM says about the internal error that [`Vcpu::run`] just returned.
+    pub(crate) fn internal_error(&mut self) -> InternalError {
+        let exit = &self.fd.get_kvm_run().__bindgen_anon_1;
+        // SAFETY: the exit reason is KVM_EXIT_INTERNAL_ERROR, which fills `internal`; it is plain data.
+        let internal = unsafe { exit.internal };
+        let mut instruction = Vec::new();
+        // Two words: the flags, then size and bytes of the instruction's first part.
+        if internal.suberror == KVM_INTERNAL_ERROR_EMULATION && internal.ndata >= 3 {
+            // SAFETY: for this suberror KVM lays `internal` out as `emulation_failure`; plain data.
+            let (failure, bytes) = unsafe {
+                let failure = exit.emulation_failure;
+                (failure, failure.__bindgen_anon_1.__bindgen_anon_1)
+            };
+            if failure.flags & u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0 {
+                let size = usize::from(bytes.insn_size).min(bytes.insn_bytes.len());
+                instruction.extend_from_slice(&bytes.insn_bytes[..size]);
+            }
+        }
+        InternalError {
+            suberror: internal.suberror,
+            instruction,
+        }
+    }
+}
+
+/// A present ring-0 segment of the whole 4 GiB.
+fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
+    kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector,
+        type_,
+        present: 1,
+        dpl: 0,
+        db: 1,
+        s: 1,
+        l: 0,
+        g: 1,
+        ..Default::default()
+    }
+}

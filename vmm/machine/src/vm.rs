@@ -1,0 +1,82 @@
+//! KVM's virtual machine object: guest memory plugged into it, and interrupt controllers.
+#![expect(
+    unsafe_code,
+    reason = "KVM is handed raw host addresses of guest memory"
+)]
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::kvm::{Host, KvmError, call};
+use crate::memory::Ram;
+
+/// Three pages that Intel CPUs without unrestricted-guest mode need for real-mode emulation, in the
+/// PCI hole just below the firmware's place (Documentation/virt/kvm/api.rst, `KVM_SET_TSS_ADDR`).
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// A virtual machine that owns its memory.
+#[derive(Debug)]
+pub struct Vm {
+    // KVM lets go of the memory before it is unmapped: fields drop in this order.
+    fd: VmFd,
+    ram: Ram,
+}
+
+impl Vm {
+    /// Makes a machine without CPUs over `ram`.
+    ///
+    /// # Errors
+    /// [`KvmError`] names the call that KVM refused.
+    pub fn new(host: &Host, ram: Ram) -> Result<Vm, KvmError> {
+        let fd = host
+            .kvm()
+            .create_vm()
+            .map_err(call("make a virtual machine (KVM_CREATE_VM)"))?;
+        for (slot, region) in (0..).zip(ram.memory().iter()) {
+            let region = kvm_userspace_memory_region {
+                slot,
+                flags: 0,
+                guest_phys_addr: region.start_addr().raw_value(),
+                memory_size: region.len(),
+                userspace_addr: region.as_ptr() as u64,
+            };
+            // SAFETY: the region is a live mapping of this size, regions of one `GuestMemoryMmap`
+            // never overlap, and `ram` outlives `fd`, as `Vm` owns both in that order.
+            unsafe { fd.set_user_memory_region(region) }.map_err(call(
+                "give the machine its memory (KVM_SET_USER_MEMORY_REGION)",
+            ))?;
+        }
+        fd.set_tss_address(TSS_ADDRESS)
+            .map_err(call("place the real-mode TSS (KVM_SET_TSS_ADDR)"))?;
+        fd.create_irq_chip()
+            .map_err(call("make interrupt controllers (KVM_CREATE_IRQCHIP)"))?;
+        Ok(Vm { fd, ram })
+    }
+
+    /// An event that raises interrupt line `irq`.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn interrupt_line(&self, irq: u32) -> Result<EventFd, KvmError> {
+        let event = EventFd::new(libc::EFD_NONBLOCK).map_err(|source| KvmError::Call {
+            what: "make an eventfd",
+            source,
+        })?;
+        self.fd
+            .register_irqfd(&event, irq)
+            .map_err(call("connect an interrupt line (KVM_IRQFD)"))?;
+        Ok(event)
+    }
+
+    /// The machine's memory.
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// The raw handle, to make vCPUs with.
+    pub(crate) fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+}

@@ -1,0 +1,266 @@
+//! What a running guest does, and how each run ends, on the real /dev/kvm.
+
+mod common;
+
+use std::io::{self, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{AMPLE, Console, HALT, LOAD_ADDRESS, RING_WITH_EBX, SPIN, code, config, machine, run};
+use heirloom_machine::{Config, GuestAddress, GuestVirtual, RunError, Stop};
+
+const LIMIT: Duration = Duration::from_millis(100);
+/// What a loaded machine with two cores may be late by.
+const LATE: Duration = Duration::from_secs(5);
+
+/// `mov al, byte; mov dx, 0x3f8; out dx, al`
+fn print(byte: u8) -> Vec<u8> {
+    vec![0xb0, byte, 0x66, 0xba, 0xf8, 0x03, 0xee]
+}
+
+/// `mov eax, word; mov dx, 0xd00; out dx, eax`
+fn ring(word: u32) -> Vec<u8> {
+    let mut code = vec![0xb8];
+    code.extend(word.to_le_bytes());
+    code.extend([0x66, 0xba, 0x00, 0x0d, 0xef]);
+    code
+}
+
+fn assert_ends_by_its_limit(guest: &[u8]) {
+    let mut machine = machine(config(guest));
+    let start = Instant::now();
+    assert_eq!(machine.run(start + LIMIT).unwrap(), Stop::TimeLimit);
+    let took = start.elapsed();
+    assert!(took >= LIMIT, "ended {took:?} into a run of {LIMIT:?}");
+    assert!(took < LIMIT + LATE, "ended only after {took:?}");
+}
+
+#[test]
+fn what_the_guest_prints_reaches_the_console() {
+    let console = Console::default();
+    let text = b"two lines\nand a half";
+    let guest: Vec<u8> = text
+        .iter()
+        .flat_map(|byte| print(*byte))
+        .chain(ring(0))
+        .collect();
+    let mut machine = machine(Config {
+        console: Box::new(console.clone()),
+        ..config(&guest)
+    });
+    assert_eq!(run(&mut machine), Stop::Doorbell { value: 0 });
+    assert_eq!(console.text().as_bytes(), text);
+}
+
+#[test]
+fn the_doorbell_gives_its_word_and_the_guest_goes_on_behind_it() {
+    let guest = code(&[&ring(0x1234_5678), &ring(u32::MAX), HALT]);
+    let mut machine = machine(config(&guest));
+    assert_eq!(run(&mut machine), Stop::Doorbell { value: 0x1234_5678 });
+    assert_eq!(run(&mut machine), Stop::Doorbell { value: u32::MAX });
+    assert_eq!(
+        machine.run(Instant::now() + LIMIT).unwrap(),
+        Stop::TimeLimit
+    );
+}
+
+#[test]
+fn a_write_to_the_doorbell_that_is_not_four_bytes_wide_is_no_ring() {
+    // mov dx, 0xd00; out dx, al; out dx, ax
+    let guest = code(&[&[0x66, 0xba, 0x00, 0x0d, 0xee, 0x66, 0xef], &ring(7)]);
+    assert_eq!(
+        run(&mut machine(config(&guest))),
+        Stop::Doorbell { value: 7 }
+    );
+}
+
+#[test]
+fn without_a_doorbell_its_port_is_like_any_other() {
+    let guest = code(&[&ring(7), SPIN]);
+    let mut machine = machine(Config {
+        doorbell: None,
+        ..config(&guest)
+    });
+    assert_eq!(
+        machine.run(Instant::now() + LIMIT).unwrap(),
+        Stop::TimeLimit
+    );
+}
+
+#[test]
+fn a_loop_with_interrupts_off_ends_by_the_time_limit() {
+    assert_ends_by_its_limit(SPIN);
+}
+
+#[test]
+fn a_guest_that_halts_for_ever_ends_by_the_time_limit() {
+    assert_ends_by_its_limit(HALT);
+}
+
+#[test]
+fn a_guest_that_only_writes_ports_ends_by_the_time_limit() {
+    // mov dx, 0x80; out dx, al; jmp -3
+    assert_ends_by_its_limit(&[0x66, 0xba, 0x80, 0x00, 0xee, 0xeb, 0xfd]);
+}
+
+#[test]
+fn a_guest_that_floods_a_stuck_console_ends_by_the_time_limit() {
+    let (_reader, writer) = io::pipe().unwrap();
+    // mov dx, 0x3f8; mov al, '\n'; out dx, al; jmp -3
+    let guest = [0x66, 0xba, 0xf8, 0x03, 0xb0, 0x0a, 0xee, 0xeb, 0xfd];
+    // Nobody reads, so the pipe fills up.
+    let mut filler = writer.try_clone().unwrap();
+    thread::spawn(move || filler.write_all(&vec![0; 16 << 20]));
+    let mut machine = machine(Config {
+        console: Box::new(writer),
+        ..config(&guest)
+    });
+    let start = Instant::now();
+    assert_eq!(machine.run(start + LIMIT).unwrap(), Stop::TimeLimit);
+    assert!(start.elapsed() < LIMIT + LATE);
+}
+
+#[test]
+fn the_limit_is_kept_again_and_again() {
+    let mut machine = machine(config(SPIN));
+    for _ in 0..50 {
+        let start = Instant::now();
+        let limit = Duration::from_millis(3);
+        assert_eq!(machine.run(start + limit).unwrap(), Stop::TimeLimit);
+        assert!(start.elapsed() >= limit);
+    }
+    assert_eq!(machine.run(Instant::now()).unwrap(), Stop::TimeLimit);
+}
+
+#[test]
+fn an_interruption_from_another_thread_ends_a_run_once() {
+    let mut machine = machine(config(SPIN));
+    let interrupter = machine.interrupter();
+    let other = thread::spawn(move || {
+        thread::sleep(LIMIT);
+        interrupter.interrupt();
+    });
+    assert_eq!(
+        machine.run(Instant::now() + AMPLE).unwrap(),
+        Stop::Interrupted
+    );
+    other.join().unwrap();
+    assert_eq!(
+        machine.run(Instant::now() + LIMIT).unwrap(),
+        Stop::TimeLimit
+    );
+}
+
+#[test]
+fn two_machines_at_once_keep_their_own_limits() {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for limit in [LIMIT, LIMIT * 3] {
+            scope.spawn(move || {
+                let mut machine = machine(config(SPIN));
+                assert_eq!(machine.run(start + limit).unwrap(), Stop::TimeLimit);
+                assert!(start.elapsed() >= limit);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_triple_fault_is_a_shutdown() {
+    // PVH gives no IDT, so the page-less #UD of ud2 cannot be delivered.
+    assert_eq!(run(&mut machine(config(&[0x0f, 0x0b]))), Stop::Shutdown);
+}
+
+#[test]
+fn an_instruction_that_kvm_cannot_run_is_named_by_its_bytes_or_never_stops_the_guest() {
+    // vzeroupper, without a CR4 that allows it. Hardware gives #UD, which is a triple fault
+    // here; a KVM that emulates the guest kernel says that it cannot.
+    let instruction = [0xc5, 0xf8, 0x77];
+    match run(&mut machine(config(&instruction))) {
+        Stop::Shutdown => {}
+        Stop::InternalError {
+            suberror: 1,
+            instruction: bytes,
+        } => {
+            assert!(bytes.starts_with(&instruction[..1]), "{bytes:x?}");
+        }
+        stop => panic!("{stop:?}"),
+    }
+}
+
+#[test]
+fn unclaimed_ports_and_addresses_read_as_all_ones() {
+    let guest = code(&[
+        // mov dx, 0x1234; in eax, dx; mov esi, eax
+        &[0x66, 0xba, 0x34, 0x12, 0xed, 0x89, 0xc6],
+        // mov eax, [0xd0000000]; mov [0xd0000000], eax; and eax, esi
+        &[0xa1, 0, 0, 0, 0xd0, 0xa3, 0, 0, 0, 0xd0, 0x21, 0xf0],
+        // mov dx, 0xd00; out dx, eax
+        &[0x66, 0xba, 0x00, 0x0d, 0xef],
+    ]);
+    assert_eq!(
+        run(&mut machine(config(&guest))),
+        Stop::Doorbell { value: u32::MAX }
+    );
+}
+
+#[test]
+fn the_serial_port_says_that_it_can_send() {
+    // mov dx, 0x3fd; xor eax, eax; in al, dx; mov dx, 0xd00; out dx, eax
+    let guest = [
+        0x66, 0xba, 0xfd, 0x03, 0x31, 0xc0, 0xec, 0x66, 0xba, 0x00, 0x0d, 0xef,
+    ];
+    let stop = run(&mut machine(config(&guest)));
+    // Line status register: transmitter empty, holding register empty.
+    assert_eq!(stop, Stop::Doorbell { value: 0x60 });
+}
+
+#[test]
+fn a_console_that_fails_is_an_error_and_not_a_stop() {
+    struct Broken;
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut machine = machine(Config {
+        console: Box::new(Broken),
+        ..config(&code(&[&print(b'\n'), SPIN]))
+    });
+    let error = machine.run(Instant::now() + AMPLE).unwrap_err();
+    assert!(
+        matches!(&error, RunError::Console(cause) if cause.kind() == io::ErrorKind::BrokenPipe),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_registers_at_the_first_stop_are_those_of_pvh_entry() {
+    let mut machine = machine(config(&code(&[RING_WITH_EBX, SPIN])));
+    let before = machine.registers().unwrap();
+    assert_eq!(before.rip, LOAD_ADDRESS);
+    assert_eq!(before.cr0, 0x11, "protected mode, no paging");
+    assert_eq!((before.cr3, before.cr4, before.efer), (0, 0, 0));
+    assert_eq!(before.cpl, 0);
+    assert_eq!(before.rflags & 0x200, 0, "interrupts are off");
+    run(&mut machine);
+    let after = machine.registers().unwrap();
+    let end = LOAD_ADDRESS + RING_WITH_EBX.len() as u64;
+    assert!(
+        (LOAD_ADDRESS..=end).contains(&after.rip),
+        "{:#x}",
+        after.rip
+    );
+    assert_eq!(after.cs, before.cs);
+}
+
+#[test]
+fn without_paging_an_address_translates_to_itself() {
+    let machine = machine(config(SPIN));
+    let translated = machine.translate(GuestVirtual(0x12_3456)).unwrap();
+    assert_eq!(translated, Some(GuestAddress(0x12_3456)));
+    assert!((32..=52).contains(&machine.max_phys_addr()));
+}
