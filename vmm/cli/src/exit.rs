@@ -18,6 +18,8 @@ pub(crate) const HELP: &str = "Exit codes:
 pub(crate) enum Exit {
     /// All rules hold.
     Good = 0,
+    /// A rule is broken.
+    Broken = 1,
     /// The command line, or a file it names, is no good. Clap uses the same number.
     Usage = 2,
     /// No usable KVM.

@@ -9,6 +9,7 @@ mod extract;
 mod guest;
 mod output;
 mod run;
+mod session;
 
 use std::process;
 

@@ -28,6 +28,19 @@ impl Output {
         })
     }
 
+    /// The same on standard error.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub(crate) fn standard_error() -> Result<Output, Failure> {
+        let descriptor = io::stderr().as_fd().try_clone_to_owned().map_err(|error| {
+            Failure::new(Exit::Usage, format!("standard error is no good: {error}"))
+        })?;
+        Ok(Output {
+            file: Some(File::from(descriptor)),
+        })
+    }
+
     /// Writes `text` and a line end.
     ///
     /// # Errors

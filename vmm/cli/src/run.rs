@@ -1,49 +1,57 @@
-//! `heirloom run`: boots the guest, streams its console, and follows its events to the end.
+//! `heirloom run`: boots the guest, judges it at every event, and shows what was found.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use heirloom_abi::event::{Crash, DOORBELL_PORT, Event, ProbePage};
-use heirloom_abi::{PAGE_SIZE, options as words};
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
+use heirloom_abi::options::Strategy;
 use heirloom_machine::kvm::DEVICE;
-use heirloom_machine::{
-    Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Registers, Stop,
-};
-use vm_memory::Bytes;
-use zerocopy::FromBytes;
+use heirloom_machine::{Host, KernelImage, MemorySize, Module};
 
-use crate::backtrace::{self, Place};
 use crate::exit::{Exit, Failure};
 use crate::guest;
 use crate::output::Output;
+use crate::session::{Ended, Session, Setup};
 
 /// The embedded program that runs first unless `--program` names another.
 const FIRST_PROGRAM: &str = "family";
 /// Larger files are no ring-3 programs.
 const PROGRAM_LIMIT: u64 = 1 << 30;
 const YEAR: u64 = 365 * 24 * 60 * 60;
+/// As many processes as the kernel's table holds, less a margin for orphans not yet waited for.
+const MOST_PROCESSES: u64 = 2000;
 
 /// What `heirloom run` is told.
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// How a kernel mapping reaches every process.
+    #[arg(long, value_name = "STRATEGY", default_value = "prealloc", value_parser = strategies())]
+    propagation: Strategy,
+    /// Processes that live at one time in the default scenario.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(8..=MOST_PROCESSES))]
+    processes: u64,
     /// The guest's memory, such as 64M (the least), 512M or 6G.
     #[arg(long, value_name = "SIZE", default_value = "128M")]
     memory: MemorySize,
     /// Boots this kernel (an ELF with a PVH note) instead of the embedded one.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Runs this ring-3 ELF as the first process.
-    #[arg(long, value_name = "FILE")]
+    /// Runs this ring-3 ELF (static, x86-64) as the first process instead of the default scenario.
+    #[arg(long, value_name = "FILE", conflicts_with = "processes")]
     program: Option<PathBuf>,
     /// Stops the guest after so many seconds.
     #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=YEAR))]
     timeout: u64,
+    /// Prints the report as JSON; the guest's console goes to standard error.
+    #[arg(long)]
+    json: bool,
     /// KVM's device, where it is not in its usual place.
     #[arg(long, value_name = "PATH", default_value = DEVICE)]
     device: PathBuf,
-    /// More words for the kernel's command line; what follows ` -- ` goes to the first program.
+    /// More words for the kernel's command line.
     #[arg(
         long,
         value_name = "WORDS",
@@ -51,58 +59,85 @@ pub(crate) struct Options {
         allow_hyphen_values = true
     )]
     cmdline: String,
+    /// Arguments of the first program, when `--program` names it.
+    #[arg(last = true, value_name = "ARGUMENTS", requires = "program")]
+    arguments: Vec<String>,
 }
 
-/// Boots the guest and follows it until it is done.
+/// Strategies by their names.
+fn strategies() -> impl TypedValueParser<Value = Strategy> {
+    PossibleValuesParser::new(Strategy::ALL.map(Strategy::name))
+        .map(|name| Strategy::from_name(&name).unwrap_or(Strategy::Prealloc))
+}
+
+/// Boots the guest, follows it to its end, and prints the report.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let mut machine = Machine::on(&Host::open_at(&options.device)?, configure(options)?)?;
-    let interrupter = machine.interrupter();
+    let host = Host::open_at(&options.device)?;
+    let mut session = Session::new(&host, setup(options)?)?;
+    let interrupter = session.interrupter();
     // Only a second handler in the same process could make this fail.
     ctrlc::set_handler(move || interrupter.interrupt()).map_err(|error| {
         Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
     })?;
-    let deadline = Instant::now() + Duration::from_secs(options.timeout);
-    loop {
-        match machine.run(deadline)? {
-            Stop::Doorbell { value } => {
-                if let Some(exit) = react(&machine, value)? {
-                    return Ok(exit);
-                }
-            }
-            stop => return Err(lost(&machine, &stop, options.timeout)),
+    let ended = session.run(|_| {});
+    // A guest that crashed was judged until then.
+    let mut output = Output::new()?;
+    if let Some(report) = session.report() {
+        if options.json {
+            let json = serde_json::to_string_pretty(&report).map_err(|error| {
+                Failure::new(Exit::Usage, format!("the report cannot be JSON: {error}"))
+            })?;
+            output.line(&json)?;
+        } else {
+            output.line(&report.to_string())?;
         }
     }
+    let Ended { status } = ended?;
+    if !session.judge().all_hold() {
+        return Ok(Exit::Broken);
+    }
+    if status == 0 {
+        return Ok(Exit::Good);
+    }
+    let how = match status & 0x7f {
+        0 => format!("exit code {}", status >> 8),
+        signal => format!("signal {signal}"),
+    };
+    Err(Failure::new(
+        Exit::Guest,
+        format!("the rules hold, but the first program ended with {how}"),
+    ))
 }
 
-fn configure(options: &Options) -> Result<Config, Failure> {
+fn setup(options: &Options) -> Result<Setup, Failure> {
     let kernel = match &options.kernel {
         Some(path) => KernelImage::read(path),
         None => guest::kernel(),
     }
     .map_err(|error| Failure::new(Exit::Usage, error))?;
-    let mut modules = guest::modules();
-    let mut first = FIRST_PROGRAM.to_string();
-    if let Some(path) = &options.program {
-        let program = read_program(path)?;
-        first.clone_from(&program.name);
-        // In front, so that it wins over an embedded program of the same name.
-        modules.insert(0, program);
-    }
-    // Guest memory is a fresh mapping: the kernel need not zero it again.
-    let command_line = format!(
-        "{}={first} {} {}=zero {}",
-        words::INIT,
-        words::PROBE,
-        words::FRESH_MEMORY,
-        options.cmdline
-    );
-    Ok(Config {
+    let program = options.program.as_deref().map(read_program).transpose()?;
+    let (first, arguments) = match &program {
+        Some(program) => (program.name.clone(), options.arguments.clone()),
+        None => (
+            FIRST_PROGRAM.to_owned(),
+            vec![options.processes.to_string()],
+        ),
+    };
+    let console = if options.json {
+        Output::standard_error()?
+    } else {
+        Output::new()?
+    };
+    Ok(Setup {
         memory: options.memory,
         kernel,
-        command_line,
-        modules,
-        console: Box::new(Output::new()?),
-        doorbell: Some(DOORBELL_PORT),
+        program,
+        first,
+        arguments,
+        strategy: options.propagation,
+        more_words: options.cmdline.clone(),
+        console: Box::new(console),
+        time_limit: Duration::from_secs(options.timeout),
     })
 }
 
@@ -135,116 +170,4 @@ fn read_program(path: &Path) -> Result<Module, Failure> {
         name: name.into(),
         bytes: bytes.into(),
     })
-}
-
-/// Reads the event behind a ring; an exit if it is the last one.
-fn react(machine: &Machine, frame: u32) -> Result<Option<Exit>, Failure> {
-    let page = read_probe_page(machine, frame)?;
-    let header = page.header;
-    let event = page.decode().map_err(|error| {
-        Failure::new(
-            Exit::Guest,
-            format!("the guest rang with frame {frame:#x}, but {error}"),
-        )
-    })?;
-    log::info!(
-        "event {} cpu {} pid {:x}: {event:x?}",
-        header.sequence,
-        header.cpu,
-        header.pid
-    );
-    match event {
-        Event::Done(done) if done.status == 0 => Ok(Some(Exit::Good)),
-        Event::Done(done) => Err(Failure::new(
-            Exit::Guest,
-            format!("the first program failed: wait status {:#x}", done.status),
-        )),
-        Event::Crash(crash) => Err(crashed(machine, &crash)),
-        _ => Ok(None),
-    }
-}
-
-fn read_probe_page(machine: &Machine, frame: u32) -> Result<ProbePage, Failure> {
-    let mut bytes = [0; size_of::<ProbePage>()];
-    machine
-        .memory()
-        .read_slice(&mut bytes, GuestAddress(u64::from(frame) * PAGE_SIZE))
-        .map_err(|error| {
-            Failure::new(
-                Exit::Guest,
-                format!("the guest rang with frame {frame:#x}, which is no memory: {error}"),
-            )
-        })?;
-    ProbePage::read_from_bytes(&bytes).map_err(|error| {
-        Failure::new(
-            Exit::Guest,
-            format!("the probe page cannot be read: {error}"),
-        )
-    })
-}
-
-/// The guest kernel says that it cannot go on; it has printed its own account.
-fn crashed(machine: &Machine, crash: &Crash) -> Failure {
-    let what = if crash.vector == Crash::PANIC {
-        "the guest kernel panicked".to_string()
-    } else {
-        format!(
-            "the guest kernel took exception {} (error code {:#x}, address {:#x})",
-            crash.vector, crash.error_code, crash.address
-        )
-    };
-    let place = Place {
-        rip: crash.rip,
-        rbp: crash.rbp,
-    };
-    Failure::new(Exit::Guest, what + &backtrace::told(machine, place))
-}
-
-/// The guest is gone, or was stopped from outside.
-fn lost(machine: &Machine, stop: &Stop, timeout: u64) -> Failure {
-    let what = match stop {
-        Stop::TimeLimit => {
-            format!("the guest was not done after {timeout} s; --timeout gives it more")
-        }
-        Stop::Interrupted => "interrupted".into(),
-        Stop::Shutdown => {
-            "the guest crashed so badly that it could not say so (triple fault)".into()
-        }
-        Stop::InternalError {
-            suberror: 1,
-            instruction,
-        } => {
-            let bytes: Vec<String> = instruction
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            format!(
-                "this host's KVM cannot emulate the guest's instruction {}",
-                bytes.join(" ")
-            )
-        }
-        Stop::InternalError { suberror, .. } => format!("KVM gave up (internal error {suberror})"),
-        Stop::FailEntry { reason } => {
-            format!("the CPU refused to enter the guest (hardware reason {reason:#x})")
-        }
-        Stop::Doorbell { .. } => "the guest rang".into(),
-        Stop::Unexpected { exit } => format!("KVM stopped the guest unasked ({exit})"),
-    };
-    let told = machine.registers().map_or_else(
-        |error| format!("\n  {error}"),
-        |registers| {
-            let Registers {
-                rip,
-                rbp,
-                rsp,
-                cr2,
-                cr3,
-                cpl,
-                ..
-            } = registers;
-            format!("\n  RIP {rip:#x} RSP {rsp:#x} CR2 {cr2:#x} CR3 {cr3:#x} ring {cpl}")
-                + &backtrace::told(machine, Place { rip, rbp })
-        },
-    );
-    Failure::new(Exit::Guest, what + &told)
 }

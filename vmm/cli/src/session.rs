@@ -1,0 +1,309 @@
+//! A judged run: the machine runs from event to event, and at each one, while the guest stands still,
+//! the tables of every address space are captured and judged.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
+use heirloom_abi::options::{self as words, Strategy};
+use heirloom_abi::{PAGE_SIZE, layout};
+use heirloom_inspect::judge::{
+    Claim, Counters, Expectation, GroundTruth, Image, Judge, PhysRange, Told,
+};
+use heirloom_inspect::mode::PhysBits;
+use heirloom_inspect::show::{Exhibit, Report};
+use heirloom_inspect::{Capturer, CpuState, Cr3, GuestPhys, GuestVirt, Mode};
+use heirloom_machine::{
+    Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Registers, Stop,
+};
+use vm_memory::Bytes;
+use zerocopy::FromBytes;
+
+use crate::backtrace::{self, Place};
+use crate::exit::{Exit, Failure};
+use crate::guest;
+
+/// What a run is made from.
+pub(crate) struct Setup {
+    pub(crate) memory: MemorySize,
+    pub(crate) kernel: KernelImage,
+    /// A program in front of the embedded ones.
+    pub(crate) program: Option<Module>,
+    /// The boot module that becomes process 1, and its arguments.
+    pub(crate) first: String,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) strategy: Strategy,
+    /// More words for the kernel's command line.
+    pub(crate) more_words: String,
+    /// Where the guest's console goes.
+    pub(crate) console: Box<dyn Write + Send>,
+    pub(crate) time_limit: Duration,
+}
+
+/// Where vmalloc starts unless said otherwise: eight pages below the second PGD entry of its area, so
+/// that small allocations lie below the first entry, and a larger one needs a new entry.
+const VMALLOC_START: u64 = layout::Region::Vmalloc.start() + layout::PGD_ENTRY_SPAN - 8 * PAGE_SIZE;
+
+/// A machine and its judge.
+pub(crate) struct Session {
+    machine: Machine,
+    judge: Judge,
+    capturer: Capturer,
+    exhibit: Option<Exhibit>,
+    counters: Counters,
+    deadline: Instant,
+    time_limit: Duration,
+}
+
+/// How a guest's run ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// The first program's status, as `wait4` would report it.
+    pub(crate) status: u64,
+}
+
+impl Session {
+    /// Makes the machine. It runs at the first [`Session::run`].
+    pub(crate) fn new(host: &Host, setup: Setup) -> Result<Session, Failure> {
+        let Setup {
+            memory,
+            kernel,
+            program,
+            first,
+            arguments,
+            strategy,
+            more_words,
+            console,
+            time_limit,
+        } = setup;
+        let mut modules = guest::modules();
+        if let Some(program) = program {
+            // In front, so that it wins over an embedded program of the same name.
+            modules.insert(0, program);
+        }
+        // Guest memory is a fresh mapping: the kernel need not zero it again.
+        let command_line = format!(
+            "{}={first} {}={} {}={VMALLOC_START:#x} {} {}=zero {more_words} -- {}",
+            words::INIT,
+            words::PROPAGATION,
+            strategy.name(),
+            words::VMALLOC_START,
+            words::PROBE,
+            words::FRESH_MEMORY,
+            arguments.join(" "),
+        );
+        let config = Config {
+            memory,
+            kernel,
+            command_line,
+            modules,
+            console,
+            doorbell: Some(DOORBELL_PORT),
+        };
+        let machine = Machine::on(host, config)?;
+        let judge = Judge::new(ground_truth(&machine), Expectation { strategy });
+        Ok(Session {
+            machine,
+            judge,
+            capturer: Capturer::new(),
+            exhibit: None,
+            counters: Counters::default(),
+            deadline: Instant::now() + time_limit,
+            time_limit,
+        })
+    }
+
+    /// Stops the run from another thread.
+    pub(crate) fn interrupter(&self) -> heirloom_machine::Interrupter {
+        self.machine.interrupter()
+    }
+
+    /// Runs the guest to its end, judging at every event; `watch` sees each one after that.
+    pub(crate) fn run(&mut self, mut watch: impl FnMut(&Told)) -> Result<Ended, Failure> {
+        loop {
+            let frame = match self.machine.run(self.deadline)? {
+                Stop::Doorbell { value } => value,
+                stop => return Err(self.lost(&stop)),
+            };
+            let told = self.hear(frame)?;
+            self.observe(&told)?;
+            watch(&told);
+            match told.claim {
+                Claim::Done { status } => return Ok(Ended { status }),
+                Claim::Crash { .. } => return Err(self.crashed(&told)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The judge, with its verdicts so far.
+    pub(crate) fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// What the run showed; `None` if the guest told nothing.
+    pub(crate) fn report(&self) -> Option<Report> {
+        let exhibit = self.exhibit.as_ref()?;
+        Some(Report::new(&self.judge, exhibit, self.counters))
+    }
+
+    /// Reads the event behind a ring of the doorbell.
+    fn hear(&self, frame: u32) -> Result<Told, Failure> {
+        let mut bytes = [0; size_of::<ProbePage>()];
+        let address = GuestAddress(u64::from(frame) * PAGE_SIZE);
+        self.machine
+            .memory()
+            .read_slice(&mut bytes, address)
+            .map_err(|error| {
+                let what =
+                    format!("the guest rang with frame {frame:#x}, which is no memory: {error}");
+                Failure::new(Exit::Guest, what)
+            })?;
+        let page = ProbePage::read_from_bytes(&bytes).map_err(|error| {
+            Failure::new(
+                Exit::Guest,
+                format!("the probe page cannot be read: {error}"),
+            )
+        })?;
+        Told::decode(&page).map_err(|error| {
+            Failure::new(
+                Exit::Guest,
+                format!("the guest rang with frame {frame:#x}, but {error}"),
+            )
+        })
+    }
+
+    /// Captures every address space and judges.
+    fn observe(&mut self, told: &Told) -> Result<(), Failure> {
+        log::info!("event {} pid {}: {:?}", told.sequence, told.pid, told.claim);
+        self.counters = told.counters;
+        let cpu = cpu_state(&self.machine.registers()?);
+        let phys_bits = PhysBits::new(self.machine.max_phys_addr().into()).unwrap_or(PhysBits::MAX);
+        let mode = Mode::of_cpu(&cpu, phys_bits, self.machine.gigabyte_pages())
+            .map_err(|error| Failure::new(Exit::Guest, error))?;
+        self.judge.hear(told);
+        let roots = self.judge.roots();
+        let snapshot = self.capturer.capture(self.machine.memory(), mode, &roots);
+        self.judge
+            .observe(told, &cpu, &snapshot, self.machine.memory());
+        self.exhibit = Exhibit::choose(self.exhibit.take(), &self.judge, told);
+        Ok(())
+    }
+
+    /// The guest kernel says that it cannot go on; it has printed its own account.
+    fn crashed(&self, told: &Told) -> Failure {
+        let Claim::Crash {
+            vector,
+            error_code,
+            rip,
+            rbp,
+            address,
+        } = told.claim
+        else {
+            return Failure::new(Exit::Guest, "the guest kernel crashed");
+        };
+        let what = match vector {
+            None => "the guest kernel panicked".to_owned(),
+            Some(vector) => format!(
+                "the guest kernel took exception {vector} (error code {error_code:#x}, address {address})"
+            ),
+        };
+        let place = Place {
+            rip: rip.get(),
+            rbp: rbp.get(),
+        };
+        Failure::new(Exit::Guest, what + &backtrace::told(&self.machine, place))
+    }
+
+    /// The guest is gone, or was stopped from outside.
+    fn lost(&self, stop: &Stop) -> Failure {
+        let what = match stop {
+            Stop::TimeLimit => format!(
+                "the guest was not done after {} s; --timeout gives it more",
+                self.time_limit.as_secs()
+            ),
+            Stop::Interrupted => "interrupted".into(),
+            Stop::Shutdown => {
+                "the guest crashed so badly that it could not say so (triple fault)".into()
+            }
+            Stop::InternalError {
+                suberror: 1,
+                instruction,
+            } => {
+                let bytes: Vec<String> = instruction
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
+                format!(
+                    "this host's KVM cannot emulate the guest's instruction {}",
+                    bytes.join(" ")
+                )
+            }
+            Stop::InternalError { suberror, .. } => {
+                format!("KVM gave up (internal error {suberror})")
+            }
+            Stop::FailEntry { reason } => {
+                format!("the CPU refused to enter the guest (hardware reason {reason:#x})")
+            }
+            Stop::Doorbell { .. } => "the guest rang".into(),
+            Stop::Unexpected { exit } => format!("KVM stopped the guest unasked ({exit})"),
+        };
+        let told = self.machine.registers().map_or_else(
+            |error| format!("\n  {error}"),
+            |registers| {
+                let Registers {
+                    rip,
+                    rbp,
+                    rsp,
+                    cr2,
+                    cr3,
+                    cpl,
+                    ..
+                } = registers;
+                format!("\n  RIP {rip:#x} RSP {rsp:#x} CR2 {cr2:#x} CR3 {cr3:#x} ring {cpl}")
+                    + &backtrace::told(&self.machine, Place { rip, rbp })
+            },
+        );
+        Failure::new(Exit::Guest, what + &told)
+    }
+}
+
+/// What the host knows of the guest because it built it.
+fn ground_truth(machine: &Machine) -> GroundTruth {
+    let ram = machine
+        .ram()
+        .iter()
+        .map(|range| PhysRange {
+            start: GuestPhys::new(range.start.0),
+            bytes: range.bytes,
+        })
+        .collect();
+    let image = machine
+        .kernel()
+        .segments()
+        .iter()
+        .map(|segment| Image {
+            va: GuestVirt::new(segment.virtual_address.0),
+            pa: GuestPhys::new(segment.physical_address.0),
+            bytes: segment.memory_bytes.next_multiple_of(PAGE_SIZE),
+            writable: segment.writable,
+            executable: segment.executable,
+        })
+        .collect();
+    GroundTruth { ram, image }
+}
+
+fn cpu_state(registers: &Registers) -> CpuState {
+    CpuState {
+        cr0: registers.cr0,
+        cr2: GuestVirt::new(registers.cr2),
+        cr3: Cr3::new(registers.cr3),
+        cr4: registers.cr4,
+        efer: registers.efer,
+        cpl: registers.cpl,
+        rip: GuestVirt::new(registers.rip),
+        rsp: GuestVirt::new(registers.rsp),
+        rbp: GuestVirt::new(registers.rbp),
+        rflags: registers.rflags,
+    }
+}

@@ -1,0 +1,209 @@
+//! Address spaces side by side: how each kernel half compares, and what the kernel's PGD entries are.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::addr::{GuestPhys, VirtRange};
+use crate::compare::{Comparer, Mappings};
+use crate::level::Half;
+use crate::region::{Region, regions_of_top_entry};
+use crate::snapshot::{Root, RootLabel, Snapshot};
+
+/// One address space and how its kernel half compares with the kernel's own.
+#[derive(Clone, Debug, Serialize)]
+pub struct AddressSpace {
+    pub whose: RootLabel,
+    pub root: GuestPhys,
+    pub kernel_half: KernelHalf,
+}
+
+/// How a kernel half compares with the kernel's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "comparison", rename_all = "kebab-case")]
+pub enum KernelHalf {
+    /// It is the one that the others are compared with.
+    Reference { entries: usize },
+    /// The very same entries, and so the very same tables.
+    Same { entries: usize },
+    /// These PGD entries differ; `mapped_differently` of them also map something else.
+    Differs {
+        entries: Vec<u16>,
+        mapped_differently: usize,
+    },
+    /// The root is outside the guest's memory.
+    Unreadable,
+}
+
+impl fmt::Display for KernelHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KernelHalf::Reference { entries } => write!(f, "{entries} entries: the reference"),
+            KernelHalf::Same { entries } => {
+                write!(f, "the same {entries} entries, the same tables")
+            }
+            KernelHalf::Differs {
+                entries,
+                mapped_differently,
+            } => {
+                write!(f, "DIFFERS at {}", Indices(entries))?;
+                if *mapped_differently == 0 {
+                    write!(f, ", maps the same")
+                } else {
+                    write!(f, ", maps other memory")
+                }
+            }
+            KernelHalf::Unreadable => write!(f, "UNREADABLE: the root is outside RAM"),
+        }
+    }
+}
+
+/// PGD indices as people write them: `PGD[402–465], PGD[511]`.
+pub(super) struct Indices<'a>(pub(super) &'a [u16]);
+
+impl fmt::Display for Indices<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        let mut separator = "";
+        while let Some((first, _)) = rest.split_first() {
+            let run = rest
+                .iter()
+                .zip(*first..)
+                .take_while(|(index, next)| *index == next)
+                .count();
+            let last = rest[run - 1];
+            write!(f, "{separator}PGD[{first}")?;
+            if last > *first {
+                write!(f, "–{last}")?;
+            }
+            write!(f, "]")?;
+            separator = ", ";
+            rest = &rest[run..];
+        }
+        Ok(())
+    }
+}
+
+/// Compares every address space of `snapshot` with the kernel's own, or else the first.
+pub(super) fn address_spaces(snapshot: &Snapshot) -> Vec<AddressSpace> {
+    let reference = snapshot
+        .root_of(RootLabel::Kernel)
+        .or(snapshot.roots().first());
+    let mut comparer = Comparer::within(snapshot);
+    snapshot
+        .roots()
+        .iter()
+        .map(|root| AddressSpace {
+            whose: root.label,
+            root: root.address,
+            kernel_half: kernel_half(snapshot, &mut comparer, root, reference),
+        })
+        .collect()
+}
+
+fn kernel_half(
+    snapshot: &Snapshot,
+    comparer: &mut Comparer<'_>,
+    root: &Root,
+    reference: Option<&Root>,
+) -> KernelHalf {
+    let Some(table) = snapshot.root_table(root.id) else {
+        return KernelHalf::Unreadable;
+    };
+    let entries = table
+        .present()
+        .iter()
+        .filter(|i| Half::of_index(*i) == Half::Kernel)
+        .count();
+    match reference {
+        Some(reference) if reference.id != root.id => {
+            let differences = comparer.compare(reference.id, root.id, Half::Kernel);
+            if differences.is_empty() {
+                return KernelHalf::Same { entries };
+            }
+            let mapped_differently = differences
+                .iter()
+                .filter(|difference| difference.mappings != Mappings::Same)
+                .count();
+            let entries = differences
+                .iter()
+                .map(|difference| difference.index)
+                .collect();
+            KernelHalf::Differs {
+                entries,
+                mapped_differently,
+            }
+        }
+        _ => KernelHalf::Reference { entries },
+    }
+}
+
+/// Neighbouring PGD entries of one region that as many address spaces share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EntryGroup {
+    pub first: u16,
+    pub last: u16,
+    pub range: VirtRange,
+    /// The region's name, or none.
+    pub region: Option<&'static str>,
+    /// How many address spaces have these very entries …
+    pub shared_by: usize,
+    /// … of how many.
+    pub of: usize,
+    /// How many different entries stand there in different address spaces: 1 where all is well.
+    pub versions: usize,
+    /// Pages mapped below, in the first address space that has the entries.
+    pub pages: u64,
+    /// The same in bytes.
+    pub bytes: u64,
+}
+
+/// The kernel-half PGD entries in use, by region.
+pub(super) fn entry_groups(snapshot: &Snapshot) -> Vec<EntryGroup> {
+    let depth = snapshot.mode().depth;
+    let of = snapshot.roots().len();
+    let mut groups: Vec<EntryGroup> = Vec::new();
+    let mut last_index = None;
+    for subtree in snapshot.subtrees(Half::Kernel) {
+        let region = regions_of_top_entry(subtree.index, depth)
+            .next()
+            .map(Region::name);
+        let (mut pages, mut bytes) = (0, 0);
+        for page in snapshot.leaves(subtree.roots[0], subtree.range) {
+            pages += 1;
+            bytes += page.size.bytes();
+        }
+        let shared_by = subtree.roots.len();
+        match groups.last_mut() {
+            // Another version of the same entry.
+            Some(group) if last_index == Some(subtree.index) => {
+                group.versions += 1;
+                group.shared_by = group.shared_by.max(shared_by);
+            }
+            Some(group)
+                if group.region == region
+                    && group.last + 1 == subtree.index
+                    && group.shared_by == shared_by
+                    && group.versions == 1 =>
+            {
+                group.last = subtree.index;
+                group.range.last = subtree.range.last;
+                group.pages += pages;
+                group.bytes += bytes;
+            }
+            _ => groups.push(EntryGroup {
+                first: subtree.index,
+                last: subtree.index,
+                range: subtree.range,
+                region,
+                shared_by,
+                of,
+                versions: 1,
+                pages,
+                bytes,
+            }),
+        }
+        last_index = Some(subtree.index);
+    }
+    groups
+}

@@ -1,0 +1,62 @@
+//! A run's report: everything that is shown, as data.
+
+use serde::Serialize;
+
+use super::address_spaces::{AddressSpace, EntryGroup, address_spaces, entry_groups};
+use super::exhibit::Exhibit;
+use crate::judge::{Counters, Judge, ProcessRecord, Verdict};
+
+/// Version of the JSON form; grows when a field changes its meaning or goes.
+pub const REPORT_VERSION: u32 = 1;
+
+/// What a run showed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`REPORT_VERSION`].
+    pub version: u32,
+    /// The strategy that the guest was held to.
+    pub propagation: &'static str,
+    /// What the guest kernel says it found and uses of the CPU.
+    pub machine: Vec<&'static str>,
+    /// Whether every rule holds.
+    pub holds: bool,
+    /// Events judged.
+    pub events: u64,
+    /// All processes that ever lived.
+    pub processes: Vec<ProcessRecord>,
+    /// The moment that is shown in full.
+    pub shown_event: u64,
+    /// What happened then.
+    pub shown_event_text: String,
+    /// Its address spaces, the kernel's own first.
+    pub address_spaces: Vec<AddressSpace>,
+    /// Its kernel-half PGD entries.
+    pub kernel_entries: Vec<EntryGroup>,
+    /// Page-table frames then: in all, below kernel halves, below user halves.
+    pub table_frames: crate::sharing::TableFrames,
+    pub rules: Vec<Verdict>,
+    /// The guest's last counters: claims.
+    pub counters: Counters,
+}
+
+impl Report {
+    /// The report of a run that `judge` has judged, with `exhibit` shown in full.
+    pub fn new(judge: &Judge, exhibit: &Exhibit, counters: Counters) -> Report {
+        let world = judge.world();
+        Report {
+            version: REPORT_VERSION,
+            propagation: world.expectation().strategy.name(),
+            machine: world.machine().to_vec(),
+            holds: judge.all_hold(),
+            events: world.events(),
+            processes: world.processes().copied().collect(),
+            shown_event: exhibit.event,
+            shown_event_text: exhibit.what.clone(),
+            address_spaces: address_spaces(&exhibit.snapshot),
+            kernel_entries: entry_groups(&exhibit.snapshot),
+            table_frames: exhibit.snapshot.table_frames(),
+            rules: judge.verdicts().to_vec(),
+            counters,
+        }
+    }
+}

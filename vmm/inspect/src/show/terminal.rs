@@ -1,0 +1,274 @@
+//! A report for people: short, in a terminal's width.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::address_spaces::{AddressSpace, EntryGroup, KernelHalf};
+use super::report::Report;
+use crate::judge::{Finding, Life, ProcessRecord, Verdict};
+use crate::snapshot::RootLabel;
+
+/// Lines of the family tree before it is cut.
+const MOST_TREE_LINES: usize = 24;
+/// Address spaces that are listed one by one; beyond, those that are as they should be are counted.
+const MOST_ROWS: usize = 16;
+/// Findings of one rule that are shown with their walks.
+const MOST_FINDINGS: usize = 2;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "family ({} processes, by parent)", self.processes.len())?;
+        write_tree(f, &self.processes)?;
+        writeln!(
+            f,
+            "\naddress spaces at event {}: {}",
+            self.shown_event, self.shown_event_text
+        )?;
+        writeln!(
+            f,
+            "{}",
+            address_space_table(&self.address_spaces, &self.processes)
+        )?;
+        writeln!(f, "\nkernel PGD entries in use then")?;
+        writeln!(f, "{}", entry_table(&self.kernel_entries))?;
+        let tables = &self.table_frames;
+        writeln!(
+            f,
+            "page-table frames: {} roots, {} below kernel halves, {} below user halves",
+            tables.roots, tables.kernel_half, tables.user_half
+        )?;
+        writeln!(f, "\nrules over {} events", self.events)?;
+        writeln!(f, "{}", rule_table(&self.rules))?;
+        for verdict in self.rules.iter().filter(|verdict| verdict.violations > 0) {
+            write_findings(f, verdict)?;
+        }
+        write_verdict(f, self)
+    }
+}
+
+fn write_verdict(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    let Report {
+        rules,
+        events,
+        propagation,
+        ..
+    } = report;
+    let checks: u64 = rules.iter().map(|verdict| verdict.checks).sum();
+    let broken: Vec<&str> = rules
+        .iter()
+        .filter(|verdict| verdict.violations > 0)
+        .map(|verdict| verdict.rule.name)
+        .collect();
+    if broken.is_empty() {
+        write!(
+            f,
+            "\nHOLDS: with propagation={propagation} all {} rules hold at all {events} events \
+             ({checks} checks).",
+            rules.len()
+        )
+    } else {
+        write!(
+            f,
+            "\nBROKEN: with propagation={propagation} {} of {} rules are broken: {}.",
+            broken.len(),
+            rules.len(),
+            broken.join(", ")
+        )
+    }
+}
+
+/// Parents above their children, indented by generation.
+fn write_tree(f: &mut fmt::Formatter<'_>, processes: &[ProcessRecord]) -> fmt::Result {
+    let mut children: BTreeMap<u32, Vec<&ProcessRecord>> = BTreeMap::new();
+    for process in processes {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut pending: Vec<(&ProcessRecord, usize)> = Vec::new();
+    let push = |pending: &mut Vec<_>, parent: u32, depth: usize| {
+        for child in children.get(&parent).into_iter().flatten().rev() {
+            pending.push((*child, depth));
+        }
+    };
+    push(&mut pending, heirloom_abi::event::KERNEL_PID, 0);
+    let mut lines = 0;
+    while let Some((process, depth)) = pending.pop() {
+        // A damaged family may have loops; every process is shown once at most.
+        if lines == MOST_TREE_LINES.min(processes.len()) {
+            writeln!(f, "  … and {} more", processes.len() - lines)?;
+            break;
+        }
+        lines += 1;
+        let end = match process.life {
+            Life::Live => String::new(),
+            Life::Ended { status: 0 } => "  ended".into(),
+            Life::Ended { status } if status < 128 => format!("  killed ({})", signal(status)),
+            Life::Ended { status } => format!("  ended with {}", status >> 8),
+        };
+        writeln!(f, "  {}{}{end}", "  ".repeat(depth), process.pid)?;
+        push(&mut pending, process.pid, depth + 1);
+    }
+    Ok(())
+}
+
+/// The name of the signal that Linux would have sent.
+fn signal(number: u64) -> String {
+    match number {
+        4 => "SIGILL".into(),
+        5 => "SIGTRAP".into(),
+        8 => "SIGFPE".into(),
+        9 => "SIGKILL".into(),
+        11 => "SIGSEGV".into(),
+        _ => format!("signal {number}"),
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.to_vec());
+    table
+}
+
+fn align_right(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+fn address_space_table(spaces: &[AddressSpace], processes: &[ProcessRecord]) -> Table {
+    let mut rows = table(&[
+        "address space",
+        "parent",
+        "generation",
+        "root (CR3)",
+        "kernel half",
+    ]);
+    let mut left_out = 0;
+    for (number, space) in spaces.iter().enumerate() {
+        let sound = matches!(space.kernel_half, KernelHalf::Same { .. });
+        if number >= MOST_ROWS && (sound || number >= 2 * MOST_ROWS) {
+            left_out += 1;
+            continue;
+        }
+        let process = match space.whose {
+            RootLabel::Process(pid) => processes.iter().find(|process| process.pid == pid),
+            _ => None,
+        };
+        let of = |value: fn(&ProcessRecord) -> u32| {
+            process.map_or("–".into(), |process| value(process).to_string())
+        };
+        rows.add_row([
+            space.whose.to_string(),
+            of(|process| process.parent),
+            of(|process| process.generation),
+            space.root.to_string(),
+            space.kernel_half.to_string(),
+        ]);
+    }
+    if left_out > 0 {
+        let differing = spaces
+            .iter()
+            .filter(|space| matches!(space.kernel_half, KernelHalf::Differs { .. }))
+            .count();
+        rows.add_row([
+            format!("… {left_out} more"),
+            String::new(),
+            String::new(),
+            String::new(),
+            format!("{differing} of all {} differ", spaces.len()),
+        ]);
+    }
+    align_right(&mut rows, &[1, 2, 3]);
+    rows
+}
+
+fn entry_table(groups: &[EntryGroup]) -> Table {
+    let mut rows = table(&["entries", "from", "region", "shared by", "pages below"]);
+    for group in groups {
+        let entries = if group.first == group.last {
+            format!("PGD[{}]", group.first)
+        } else {
+            format!("PGD[{}–{}]", group.first, group.last)
+        };
+        let shared = if group.shared_by == group.of && group.versions == 1 {
+            format!("all {}", group.of)
+        } else if group.versions > 1 {
+            format!(
+                "{} of {}, in {} versions",
+                group.shared_by, group.of, group.versions
+            )
+        } else {
+            format!("{} of {} only", group.shared_by, group.of)
+        };
+        rows.add_row([
+            entries,
+            group.range.first.to_string(),
+            group.region.unwrap_or("no region").to_owned(),
+            shared,
+            format!("{} ({} KiB)", group.pages, group.bytes / 1024),
+        ]);
+    }
+    rows
+}
+
+fn rule_table(verdicts: &[Verdict]) -> Table {
+    let mut rows = table(&["rule", "verdict", "checks", "broken", "since event"]);
+    for verdict in verdicts {
+        let (word, broken, since) = match verdict.findings.first() {
+            None => ("holds", String::new(), String::new()),
+            Some(first) => (
+                "BROKEN",
+                verdict.violations.to_string(),
+                first.first_event.to_string(),
+            ),
+        };
+        rows.add_row([
+            verdict.rule.name.to_owned(),
+            word.to_owned(),
+            verdict.checks.to_string(),
+            broken,
+            since,
+        ]);
+    }
+    align_right(&mut rows, &[2, 3, 4]);
+    rows
+}
+
+fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
+    writeln!(f, "\n{}: {}", verdict.rule.name, verdict.rule.statement)?;
+    for seen in verdict.findings.iter().take(MOST_FINDINGS) {
+        let Finding {
+            whose,
+            place,
+            address,
+            expected,
+            found,
+            walks,
+        } = &seen.finding;
+        write!(f, "  event {}: ", seen.first_event)?;
+        if let Some(whose) = whose {
+            write!(f, "{whose}, ")?;
+        }
+        write!(f, "{place}")?;
+        if let Some(address) = address {
+            write!(f, ", address {address}")?;
+        }
+        writeln!(f, "\n    expected  {expected}\n    found     {found}")?;
+        for (label, walk) in walks {
+            let text = format!("{label}: {walk}");
+            for line in text.lines() {
+                writeln!(f, "    {line}")?;
+            }
+        }
+    }
+    let more = verdict.findings.len().saturating_sub(MOST_FINDINGS);
+    if more > 0 {
+        writeln!(f, "  … and {more} more places; --json has them all")?;
+    }
+    Ok(())
+}
