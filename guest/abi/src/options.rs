@@ -3,21 +3,40 @@
 /// How a change of a kernel mapping becomes visible in every address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Strategy {
+    /// Every process has private copies of all kernel tables; each change is written into every one.
+    CopyAll,
     /// All kernel PGD entries exist from boot; a child inherits them.
     Prealloc,
+    /// PGD entries are shared from creation; a new one is written to every PGD.
+    Sync,
+    /// A new PGD entry is copied on the first kernel fault of each process.
+    Fault,
+    /// The kernel has its own root; user roots hold only the entry trampoline.
+    Isolated,
     /// A new kernel PGD entry stays with the process that made it: the bug the lecture warns of.
     None,
 }
 
 impl Strategy {
     /// Every strategy, in the order in which people read about them.
-    pub const ALL: [Strategy; 2] = [Strategy::Prealloc, Strategy::None];
+    pub const ALL: [Strategy; 6] = [
+        Strategy::CopyAll,
+        Strategy::Prealloc,
+        Strategy::Sync,
+        Strategy::Fault,
+        Strategy::Isolated,
+        Strategy::None,
+    ];
 
     /// Its name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Strategy::CopyAll => "copy-all",
             Strategy::Prealloc => "prealloc",
+            Strategy::Sync => "sync",
+            Strategy::Fault => "fault",
+            Strategy::Isolated => "isolated",
             Strategy::None => "none",
         }
     }

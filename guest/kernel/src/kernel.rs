@@ -1,12 +1,15 @@
 //! All state of the kernel in one place, behind one lock.
 
-use crate::arch::cpu::Features;
+use crate::arch::cpu::{self, Features};
+use crate::arch::entry_area::DATA;
 use crate::boot::memory_map::Ranges;
 use crate::boot::modules::Modules;
+use crate::mm::entry::Flags;
 use crate::mm::frame::FrameAllocator;
 use crate::mm::kernel_space::KernelSpace;
-use crate::mm::user_access;
+use crate::mm::table::Table;
 use crate::mm::user_space::Access;
+use crate::mm::{VirtAddr, direct_map, user_access};
 use crate::process::cells::Cells;
 use crate::process::scheduler::ReadyQueue;
 use crate::process::table::Processes;
@@ -14,6 +17,7 @@ use crate::process::{Pid, Process};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
+use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::event::KERNEL_PID;
 use heirloom_abi::layout::USER_END;
 use heirloom_abi::options::CommandLine;
@@ -66,8 +70,36 @@ impl Kernel {
             .expect("a process is loaded")
     }
 
+    /// Gives ring 3 the current process's address space, dropping its old translations: now, or, if
+    /// the kernel has its own, on the way out.
+    pub fn use_current_space(&mut self) {
+        let kernel = self.space.root();
+        let isolates = self.space.propagation().isolates();
+        let process = self.current_process();
+        let (root, tag) = (process.space.root(), process.tag());
+        if isolates {
+            let user = cpu::cr3_value(root, tag, false);
+            DATA.local()
+                .set_roots(cpu::cr3_value(kernel, 0, true), user);
+        } else {
+            // SAFETY: every process's root has the kernel half, by the strategy's `inherit`.
+            unsafe { cpu::load_root(root, tag) };
+        }
+    }
+
+    /// Loads the kernel's own address space, if it is not loaded anyway.
+    pub fn use_kernel_space(&mut self) {
+        if !self.space.propagation().isolates() {
+            // SAFETY: the kernel's own root.
+            unsafe { cpu::load_root(self.space.root(), 0) };
+        }
+    }
+
     /// Copies user memory of the current process, putting pages into place as needed.
     pub fn read_user(&mut self, user: u64, to: &mut [u8]) -> Result<(), Errno> {
+        if self.space.propagation().isolates() {
+            return self.read_process(self.current, user, to);
+        }
         check_user_range(user, to.len())?;
         let mut done = 0;
         while done < to.len() {
@@ -81,33 +113,88 @@ impl Kernel {
 
     /// Copies to user memory of the current process, putting pages into place as needed.
     pub fn write_user(&mut self, user: u64, from: &[u8]) -> Result<(), Errno> {
-        self.write_user_as(self.current, user, from)
-    }
-
-    /// The same for process `pid`, whose address space is loaded.
-    pub fn write_user_as(&mut self, pid: Pid, user: u64, from: &[u8]) -> Result<(), Errno> {
+        if self.space.propagation().isolates() {
+            return self.write_process(self.current, user, from);
+        }
         check_user_range(user, from.len())?;
         let mut done = 0;
         while done < from.len() {
             // SAFETY: the range was checked to be in the user half.
             done += unsafe { user_access::copy_to_user(user + done as u64, &from[done..]) };
             if done < from.len() {
-                self.resolve_user(pid, user + done as u64, Access::Write)?;
+                self.resolve_user(self.current, user + done as u64, Access::Write)?;
             }
         }
         Ok(())
+    }
+
+    /// Copies user memory of any process, through its tables and the direct map, whichever address
+    /// space is loaded.
+    pub fn read_process(&mut self, pid: Pid, user: u64, to: &mut [u8]) -> Result<(), Errno> {
+        check_user_range(user, to.len())?;
+        let mut done = 0;
+        while done < to.len() {
+            let (from, room) = self.user_bytes(pid, user + done as u64, Access::Read)?;
+            let piece = room.min(to.len() - done);
+            // SAFETY: `room` bytes from `from` are in a user page of that process; nobody runs.
+            unsafe { from.copy_to_nonoverlapping(to[done..].as_mut_ptr(), piece) };
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// Copies to user memory of any process, in the same way.
+    pub fn write_process(&mut self, pid: Pid, user: u64, from: &[u8]) -> Result<(), Errno> {
+        check_user_range(user, from.len())?;
+        let mut done = 0;
+        while done < from.len() {
+            let (to, room) = self.user_bytes(pid, user + done as u64, Access::Write)?;
+            let piece = room.min(from.len() - done);
+            // SAFETY: as in `read_process`, and the page is that process's own to write.
+            unsafe { to.copy_from_nonoverlapping(from[done..].as_ptr(), piece) };
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// Where the direct map shows the byte at user address `user` of a process, and how many follow
+    /// in its page.
+    fn user_bytes(
+        &mut self,
+        pid: Pid,
+        user: u64,
+        access: Access,
+    ) -> Result<(*mut u8, usize), Errno> {
+        let process = self.processes.get_mut(pid).ok_or(Errno::NoSuchProcess)?;
+        let needed = match access {
+            Access::Write => Flags::USER.with(Flags::WRITABLE),
+            Access::Read | Access::Execute => Flags::USER,
+        };
+        let leaf = |root: Table| {
+            let (_, _, entry) = root.leaf(VirtAddr(user))?;
+            entry.flags().contains(needed).then_some(entry)
+        };
+        let root = process.space.root();
+        let entry = if let Some(entry) = leaf(root) {
+            entry
+        } else {
+            self.resolve_user(pid, user, access)?;
+            leaf(root).ok_or(Errno::Fault)?
+        };
+        let offset = user % PAGE_SIZE;
+        let page = direct_map::words(entry.frame()).cast::<u8>();
+        let follow = usize::try_from(PAGE_SIZE - offset).unwrap_or(0);
+        Ok((
+            page.wrapping_add(usize::try_from(offset).unwrap_or(0)),
+            follow,
+        ))
     }
 
     fn resolve_user(&mut self, pid: Pid, address: u64, access: Access) -> Result<(), Errno> {
         let process = self.processes.get_mut(pid).ok_or(Errno::Fault)?;
         process
             .space
-            .resolve(
-                crate::mm::VirtAddr(address),
-                access,
-                &self.modules,
-                &mut self.frames,
-            )
+            .resolve(VirtAddr(address), access, &self.modules, &mut self.frames)
             .map_err(|_| Errno::Fault)
     }
 }

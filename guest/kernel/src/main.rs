@@ -21,7 +21,8 @@ mod syscall;
 mod trap;
 
 use arch::cpu::{self, Features};
-use arch::entry::{CpuLocal, TrapFrame, leave_with, syscall_entry};
+use arch::entry::{TrapFrame, leave_with, syscall_entry};
+use arch::entry_area::{DATA, Place};
 use arch::{apic, descriptors};
 use boot::start_info::{self, BootInfo};
 use heirloom_abi::layout::Region;
@@ -30,7 +31,6 @@ use kernel::{KERNEL, Kernel};
 use mm::frame::FrameAllocator;
 use mm::{PhysAddr, VirtAddr, boot_map, propagation};
 use process::scheduler;
-use x86_64::registers::model_specific::GsBase;
 
 core::arch::global_asm!(include_str!("boot/pvh.s"), options(att_syntax));
 
@@ -38,18 +38,18 @@ unsafe extern "C" {
     static cpu_stack_top: u8;
 }
 
-/// This CPU's data, which GS points to.
-static CPU_LOCAL: CpuLocal = CpuLocal::new(&raw const cpu_stack_top);
-
 /// The kernel's Rust entry, on the boot's stack and tables, in the upper half.
 ///
 /// # Safety
 /// 1. Called once, by the boot's assembly, with what the PVH loader passed in EBX.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
-    // SAFETY: obligation 1: once, at boot; ring 3 has not run, so nothing uses the CPU's stack.
-    unsafe { descriptors::load(CPU_LOCAL.stack_top()) };
-    GsBase::write(x86_64::VirtAddr::from_ptr(&raw const CPU_LOCAL));
+    DATA.local().set_stacks(
+        Place::Image.entry_stack_top(),
+        &raw const cpu_stack_top as u64,
+    );
+    // SAFETY: obligation 1: at boot; the image is mapped.
+    unsafe { descriptors::load(Place::Image) };
 
     let image = boot_map::image().frames();
     // SAFETY: obligation 1; nothing but the boot's own stack has been written.
@@ -59,7 +59,7 @@ unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
         Err(error) => panic!("the PVH start info cannot be used: {error}"),
     };
     let frame = start(info);
-    leave_with(&frame, &CPU_LOCAL)
+    leave_with(&frame)
 }
 
 /// Sets up memory, CPU and the first process; the registers to leave the kernel with.
@@ -94,22 +94,24 @@ fn start(info: BootInfo) -> TrapFrame {
     kernel.features = features;
     kernel.ram = info.ram;
 
-    let root = boot_map::build(&kernel.ram, features, &mut kernel.frames)
+    let propagation = propagation::of(strategy);
+    let root = boot_map::build(&kernel.ram, features, propagation, &mut kernel.frames)
         .expect("too little memory for the kernel's page tables");
     // SAFETY: the new root maps the image where it runs, and the direct map.
     unsafe { cpu::load_root(root, 0) };
     features.enable();
     kernel
         .space
-        .start(
-            root,
-            propagation::of(strategy),
-            VirtAddr(first),
-            &mut kernel.frames,
-        )
+        .start(root, propagation, VirtAddr(first), &mut kernel.frames)
         .expect("too little memory for the strategy's page tables");
 
-    cpu::enable_syscall(syscall_entry as *const () as u64, descriptors::KERNEL_CODE);
+    DATA.local().set_stacks(
+        Place::Area.entry_stack_top(),
+        &raw const cpu_stack_top as u64,
+    );
+    // SAFETY: still the boot, and the kernel's root maps the area.
+    unsafe { descriptors::load(Place::Area) };
+    cpu::enable_syscall(Place::Area.text(syscall_entry), descriptors::KERNEL_CODE);
     // SAFETY: a new state.
     unsafe { scheduler::load_float(&process::FloatState::new()) };
     apic::start(features);

@@ -161,8 +161,8 @@ impl Kernel {
             .space
             .unmap(VirtAddr(start), VirtAddr(end), &mut self.frames)
             .map_err(|_| Errno::NoMemory)?;
-        // SAFETY: the root that is loaded already: flushes what was unmapped.
-        unsafe { crate::arch::cpu::load_root(process.space.root(), process.tag()) };
+        // Once more, to flush what was unmapped.
+        self.use_current_space();
         Ok(0)
     }
 
@@ -271,9 +271,9 @@ impl Kernel {
 
     fn kernel_protect(&mut self, address: u64, writable: u64) -> Result<u64, Errno> {
         let current = self.current_process().space.root();
-        let (area, protection) = self
-            .space
-            .protect(VirtAddr(address), writable != 0, current)?;
+        let (area, protection) =
+            self.space
+                .protect(VirtAddr(address), writable != 0, current, &mut self.frames)?;
         self.tell(
             &KernelProtected {
                 address,

@@ -5,9 +5,11 @@ use crate::arch::cpu;
 use crate::arch::entry::{
     PAGE_FAULT_VECTOR, SPURIOUS_VECTOR, SYSCALL_VECTOR, TIMER_VECTOR, TrapFrame, syscall_entry,
 };
+use crate::arch::entry_area::Place;
+use crate::counters::{COUNTERS, Counter};
 use crate::kernel::{KERNEL, Kernel};
 use crate::mm::user_space::{Access, Unresolved};
-use crate::mm::{VirtAddr, user_access};
+use crate::mm::{VirtAddr, propagation, user_access};
 use crate::{crash, println, self_check};
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -58,6 +60,10 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
 
 impl Kernel {
     fn user_trap(&mut self, frame: &mut TrapFrame) {
+        if self.space.propagation().isolates() {
+            // One on the way in, one on the way out.
+            COUNTERS.add_many(Counter::Cr3Loads, 2);
+        }
         match frame.vector {
             SYSCALL_VECTOR => {
                 self.learn_syscall_path(SyscallPath::Native);
@@ -113,7 +119,7 @@ impl Kernel {
     /// Where `syscall` does not leave ring 3, this fault is one. It can be nothing else: ring 3
     /// fetches at exactly the entry address, and that is not its to execute.
     fn is_syscall_by_page_fault(&mut self, frame: &TrapFrame, address: u64) -> bool {
-        let entry = syscall_entry as *const () as u64;
+        let entry = Place::Area.text(syscall_entry);
         let looks_like_one = address == entry
             && frame.rip == entry
             && frame.error_code & (FAULT_USER | FAULT_FETCH) == FAULT_USER | FAULT_FETCH;
@@ -216,6 +222,9 @@ impl fmt::Display for Cause<'_> {
 fn kernel_trap(frame: &mut TrapFrame) {
     if frame.vector == PAGE_FAULT {
         let address = cpu::fault_address();
+        if propagation::kernel_fault(VirtAddr(address)) {
+            return;
+        }
         if let Some((rip, rax)) = user_access::fixup(frame.rip, frame.error_code) {
             frame.rip = rip;
             frame.rax = rax.unwrap_or(frame.rax);

@@ -143,6 +143,18 @@ pub unsafe fn load_root(root: Table, tag: u16) {
     }
 }
 
+/// The value of CR3 for `root`. With `keep`, loading it drops no translations of that tag (SDM vol.
+/// 3A, 4.10.4.1).
+pub fn cr3_value(root: Table, tag: u16, keep: bool) -> u64 {
+    const KEEP: u64 = 1 << 63;
+    let address = root.frame().start().0;
+    if PCID.load(Relaxed) {
+        address | u64::from(tag & 0xfff) | if keep { KEEP } else { 0 }
+    } else {
+        address
+    }
+}
+
 /// The root that the CPU uses.
 pub fn loaded_root() -> Frame {
     Frame::containing(PhysAddr(Cr3::read_raw().0.start_address().as_u64()))

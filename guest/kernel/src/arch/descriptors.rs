@@ -1,9 +1,12 @@
 //! GDT, TSS and IDT of the one CPU (Intel SDM vol. 3A, 3.5, 6.14, 7.7).
 
-use super::entry::{TRAP_STUBS, VECTORS};
+use super::entry::{CpuLocal, TRAP_STUBS, VECTORS};
+use super::entry_area::{DATA, IDT, Place};
 use core::cell::UnsafeCell;
+use core::mem::offset_of;
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
+use x86_64::registers::model_specific::GsBase;
 use x86_64::registers::segmentation::SegmentSelector;
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::tss::TaskStateSegment;
@@ -16,7 +19,6 @@ const TSS_SELECTOR: u16 = 0x28;
 /// Double faults get a stack of their own, because the kernel's may be what is broken.
 const DOUBLE_FAULT_VECTOR: usize = 8;
 const DOUBLE_FAULT_IST: u64 = 1;
-const DOUBLE_FAULT_STACK: usize = 8192;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -40,56 +42,85 @@ impl Gate {
     }
 }
 
+/// The page of the CPU's own data.
+#[repr(C, align(4096))]
+pub struct Data {
+    local: CpuLocal,
+    tables: UnsafeCell<Tables>,
+}
+
 #[repr(C, align(16))]
 struct Tables {
     gdt: [u64; 7],
     tss: TaskStateSegment,
-    idt: [Gate; VECTORS],
-    double_fault_stack: [u8; DOUBLE_FAULT_STACK],
 }
 
-struct Shared(UnsafeCell<Tables>);
+/// The page of the interrupt descriptor table.
+#[repr(C, align(4096))]
+pub struct Idt(UnsafeCell<[Gate; VECTORS]>);
 
-// SAFETY: written once by `load`, before there is a second CPU or an interrupt.
-unsafe impl Sync for Shared {}
+// SAFETY: the tables are only written by `load`, at boot, before there is a second CPU or an
+// interrupt.
+unsafe impl Sync for Data {}
 
-static TABLES: Shared = Shared(UnsafeCell::new(Tables {
-    gdt: [
-        0,
-        0x00af_9b00_0000_ffff, // kernel code, 64 bit
-        0x00cf_9300_0000_ffff, // kernel data
-        0x00cf_f300_0000_ffff, // user data
-        0x00af_fb00_0000_ffff, // user code, 64 bit
-        0,
-        0,
-    ],
-    tss: TaskStateSegment::new(),
-    idt: [Gate { low: 0, high: 0 }; VECTORS],
-    double_fault_stack: [0; DOUBLE_FAULT_STACK],
-}));
+// SAFETY: as for `Data`.
+unsafe impl Sync for Idt {}
 
-/// Fills in and loads the tables; traps from ring 3 will use the stack that ends at `stack_top`.
+const _: () = assert!(size_of::<Data>() == 4096 && size_of::<Idt>() == 4096);
+
+impl Data {
+    /// A page that [`load`] will fill in.
+    pub const fn empty() -> Data {
+        Data {
+            local: CpuLocal::new(),
+            tables: UnsafeCell::new(Tables {
+                gdt: [
+                    0,
+                    0x00af_9b00_0000_ffff, // kernel code, 64 bit
+                    0x00cf_9300_0000_ffff, // kernel data
+                    0x00cf_f300_0000_ffff, // user data
+                    0x00af_fb00_0000_ffff, // user code, 64 bit
+                    0,
+                    0,
+                ],
+                tss: TaskStateSegment::new(),
+            }),
+        }
+    }
+
+    /// This CPU's own data.
+    pub fn local(&self) -> &CpuLocal {
+        &self.local
+    }
+}
+
+impl Idt {
+    /// A page that [`load`] will fill in.
+    pub const fn empty() -> Idt {
+        Idt(UnsafeCell::new([Gate { low: 0, high: 0 }; VECTORS]))
+    }
+}
+
+/// Fills in and loads the tables, and GS, as they are seen at `place`.
 ///
 /// # Safety
-/// 1. Called once, at boot, with interrupts off.
-/// 2. `stack_top` is the end of a stack that nothing uses when ring 3 runs.
-pub unsafe fn load(stack_top: u64) {
-    // SAFETY: obligation 1 makes this the only reference.
-    let tables = unsafe { &mut *TABLES.0.get() };
-    tables.tss.privilege_stack_table[0] = VirtAddr::new_truncate(stack_top);
-    let double_fault_top = &raw const tables.double_fault_stack as u64 + DOUBLE_FAULT_STACK as u64;
-    tables.tss.interrupt_stack_table[0] = VirtAddr::new_truncate(double_fault_top);
-
-    for (vector, gate) in tables.idt.iter_mut().enumerate() {
+/// 1. Called at boot, with interrupts off, and `place` is mapped.
+pub unsafe fn load(place: Place) {
+    // SAFETY: obligation 1 makes these the only references.
+    let (tables, idt) = unsafe { (&mut *DATA.tables.get(), &mut *IDT.0.get()) };
+    tables.tss.privilege_stack_table[0] = VirtAddr::new_truncate(place.entry_stack_top());
+    tables.tss.interrupt_stack_table[0] = VirtAddr::new_truncate(place.double_fault_stack_top());
+    for (vector, gate) in idt.iter_mut().enumerate() {
         let stack = if vector == DOUBLE_FAULT_VECTOR {
             DOUBLE_FAULT_IST
         } else {
             0
         };
-        *gate = Gate::new(TRAP_STUBS[vector] as *const () as u64, stack);
+        *gate = Gate::new(place.text(TRAP_STUBS[vector]), stack);
     }
 
-    let tss = &raw const tables.tss as u64;
+    let at = place.data() + offset_of!(Data, tables) as u64;
+    let tss = at + offset_of!(Tables, tss) as u64;
     let limit = size_of::<TaskStateSegment>() as u64 - 1;
     tables.gdt[5] = limit | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56;
     tables.gdt[6] = tss >> 32;
@@ -98,17 +129,17 @@ pub unsafe fn load(stack_top: u64) {
         base: VirtAddr::new_truncate(base),
         limit: u16::try_from(bytes - 1).unwrap_or(u16::MAX),
     };
-    // SAFETY: the tables are static, complete, and have the segments that are in use in their old
-    // places.
+    // SAFETY: the tables are static, complete, mapped by obligation 1, and have the segments that
+    // are in use in their old places.
     unsafe {
         lgdt(&pointer(
-            &raw const tables.gdt as u64,
+            at + offset_of!(Tables, gdt) as u64,
             size_of_val(&tables.gdt),
         ));
-        lidt(&pointer(
-            &raw const tables.idt as u64,
-            size_of_val(&tables.idt),
-        ));
+        lidt(&pointer(place.idt(), size_of_val(idt)));
         load_tss(SegmentSelector(TSS_SELECTOR));
     }
+    GsBase::write(VirtAddr::new_truncate(
+        place.data() + offset_of!(Data, local) as u64,
+    ));
 }

@@ -1,12 +1,16 @@
 //! The ways into the kernel and the one way out.
 //!
-//! Every way in leaves a [`TrapFrame`] on top of the CPU's kernel stack and calls `trap` with it.
-//! There is one kernel stack for each CPU and none for a process: the kernel never blocks inside a
-//! system call, so to switch processes it only exchanges the frame (and CR3) before it leaves.
+//! Every way in leaves a [`TrapFrame`], on top of the CPU's entry stack if ring 3 was interrupted, and
+//! calls `trap` with it. There is one kernel stack for each CPU and none for a process: the kernel
+//! never blocks inside a system call, so to switch processes it only exchanges the frame (and CR3)
+//! before it leaves.
 
 use super::descriptors::{USER_CODE, USER_DATA};
+use super::entry_area::{self, Place};
+use crate::mm::VirtAddr;
 use core::arch::naked_asm;
-use core::sync::atomic::AtomicU64;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Exception vectors and the interrupts this kernel uses.
 pub const VECTORS: usize = 34;
@@ -69,28 +73,53 @@ impl TrapFrame {
 /// What GS points to in the kernel: this CPU's own data.
 #[repr(C)]
 pub struct CpuLocal {
-    /// End of the kernel stack.
-    stack_top: *const u8,
     /// Ring 3's stack pointer while `syscall` is between stacks.
     user_rsp: AtomicU64,
+    /// End of the stack that traps from ring 3 first use.
+    entry_stack_top: AtomicU64,
+    /// End of the kernel stack.
+    kernel_stack_top: AtomicU64,
+    /// What to load into CR3 on the way in; 0 if the address space stays.
+    kernel_cr3: AtomicU64,
+    /// What to load into CR3 on the way out; 0 if the address space stays.
+    user_cr3: AtomicU64,
 }
 
-// SAFETY: the pointer is only ever used as the stack of this one CPU.
-unsafe impl Sync for CpuLocal {}
-
 impl CpuLocal {
-    /// A CPU whose kernel stack ends at `stack_top`.
-    pub const fn new(stack_top: *const u8) -> CpuLocal {
+    pub const fn new() -> CpuLocal {
         CpuLocal {
-            stack_top,
             user_rsp: AtomicU64::new(0),
+            entry_stack_top: AtomicU64::new(0),
+            kernel_stack_top: AtomicU64::new(0),
+            kernel_cr3: AtomicU64::new(0),
+            user_cr3: AtomicU64::new(0),
         }
     }
 
-    /// Where its kernel stack ends.
-    pub fn stack_top(&self) -> u64 {
-        self.stack_top as u64
+    /// Sets the ends of the two stacks.
+    pub fn set_stacks(&self, entry: u64, kernel: u64) {
+        self.entry_stack_top.store(entry, Relaxed);
+        self.kernel_stack_top.store(kernel, Relaxed);
     }
+
+    /// From now on the kernel runs on a root of its own: CR3 values for the way in and the way out.
+    pub fn set_roots(&self, kernel: u64, user: u64) {
+        self.kernel_cr3.store(kernel, Relaxed);
+        self.user_cr3.store(user, Relaxed);
+    }
+}
+
+unsafe extern "C" {
+    static __entry_text_start: u8;
+    static __entry_text_end: u8;
+}
+
+/// Where the text of this module lies in the kernel image: whole pages.
+pub fn entry_text() -> (VirtAddr, VirtAddr) {
+    (
+        VirtAddr(&raw const __entry_text_start as u64),
+        VirtAddr(&raw const __entry_text_end as u64),
+    )
 }
 
 /// Where `syscall` enters: RIP in RCX, RFLAGS in R11, stack still ring 3's.
@@ -100,7 +129,7 @@ pub extern "C" fn syscall_entry() {
     naked_asm!(
         "swapgs",
         "mov gs:[{user_rsp}], rsp",
-        "mov rsp, gs:[{stack_top}]",
+        "mov rsp, gs:[{entry_stack_top}]",
         "push {user_data}",
         "push qword ptr gs:[{user_rsp}]",
         "push r11",
@@ -109,8 +138,8 @@ pub extern "C" fn syscall_entry() {
         "push 0",
         "push {vector}",
         "jmp {save}",
-        user_rsp = const core::mem::offset_of!(CpuLocal, user_rsp),
-        stack_top = const core::mem::offset_of!(CpuLocal, stack_top),
+        user_rsp = const offset_of!(CpuLocal, user_rsp),
+        entry_stack_top = const offset_of!(CpuLocal, entry_stack_top),
         user_data = const USER_DATA,
         user_code = const USER_CODE,
         vector = const SYSCALL_VECTOR,
@@ -131,6 +160,8 @@ extern "C" fn trap_entry() {
     )
 }
 
+/// Completes the frame, goes to the kernel's stack and, if it has one, its own address space, and
+/// calls the kernel. Calls go through a register: this text runs at an address of its own.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.entry")]
 extern "C" fn save_and_call() {
@@ -152,20 +183,40 @@ extern "C" fn save_and_call() {
         "push r15",
         "cld",
         "mov rdi, rsp",
-        // The saved RIP and RBP of whatever was interrupted are the caller's frame for backtraces.
-        "mov rbp, [rsp + 32]",
-        "call {trap}",
-        "jmp {leave}",
+        "mov rbx, rsp",
+        "test byte ptr [rsp + {cs}], 3",
+        "jz 3f",
+        "mov rax, gs:[{kernel_cr3}]",
+        "test rax, rax",
+        "jz 2f",
+        "mov cr3, rax",
+        "2:",
+        "mov rsp, gs:[{kernel_stack_top}]",
+        "3:",
+        "movabs rax, offset {trap}",
+        "call rax",
+        "mov rsp, rbx",
+        "jmp {restore}",
+        cs = const offset_of!(TrapFrame, cs),
+        kernel_cr3 = const offset_of!(CpuLocal, kernel_cr3),
+        kernel_stack_top = const offset_of!(CpuLocal, kernel_stack_top),
         trap = sym crate::trap::trap,
-        leave = sym leave,
+        restore = sym restore,
     )
 }
 
 /// Pops the frame that RSP points to and goes on where it says.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.entry")]
-pub extern "C" fn leave() {
+pub extern "C" fn restore() {
     naked_asm!(
+        "test byte ptr [rsp + {cs}], 3",
+        "jz 2f",
+        "mov rax, gs:[{user_cr3}]",
+        "test rax, rax",
+        "jz 2f",
+        "mov cr3, rax",
+        "2:",
         "pop r15",
         "pop r14",
         "pop r13",
@@ -187,17 +238,25 @@ pub extern "C" fn leave() {
         "swapgs",
         "2:",
         "iretq",
+        cs = const offset_of!(TrapFrame, cs),
+        user_cr3 = const offset_of!(CpuLocal, user_cr3),
     )
 }
 
 /// Leaves the kernel with `frame`, never to return to the caller.
-pub fn leave_with(frame: &TrapFrame, local: &CpuLocal) -> ! {
-    let top = (local.stack_top() as *mut TrapFrame).wrapping_sub(1);
-    // SAFETY: the top of the CPU's own stack has room for a frame; the boot's stack frames there
-    // are never returned to.
+pub fn leave_with(frame: &TrapFrame) -> ! {
+    let top = (Place::Area.entry_stack_top() as *mut TrapFrame).wrapping_sub(1);
+    let restore = entry_area::restore_in_area();
+    // SAFETY: the entry stack is empty, and `restore` runs where every address space has it.
     unsafe {
         top.write(*frame);
-        core::arch::asm!("mov rsp, {top}", "jmp {leave}", top = in(reg) top, leave = sym leave, options(noreturn));
+        core::arch::asm!(
+            "mov rsp, {top}",
+            "jmp {restore}",
+            top = in(reg) top,
+            restore = in(reg) restore,
+            options(noreturn)
+        );
     }
 }
 

@@ -4,4 +4,5 @@ pub mod apic;
 pub mod cpu;
 pub mod descriptors;
 pub mod entry;
+pub mod entry_area;
 pub mod serial;

@@ -58,8 +58,7 @@ impl Kernel {
                 .cast::<u8>()
                 .copy_from_nonoverlapping(PROGRAM.as_ptr(), PROGRAM.len());
         }
-        // SAFETY: the root has just inherited the kernel half.
-        unsafe { crate::arch::cpu::load_root(process.space.root(), process.tag()) };
+        self.use_current_space();
         Ok(TrapFrame::for_program(PAGE.0, 0))
     }
 

@@ -6,10 +6,11 @@
 
 use super::entry::{Entry, Flags, Level};
 use super::frame::{FrameAllocator, PAGE_INFO_SIZE, Use};
+use super::propagation::Propagation;
 use super::table::Table;
 use super::{Frame, OutOfFrames, PhysAddr, VirtAddr, direct_map, page_down, page_up};
-use crate::arch::apic;
 use crate::arch::cpu::Features;
+use crate::arch::{apic, entry_area};
 use crate::boot::memory_map::{Range, Ranges};
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::{KERNEL_IMAGE_OFFSET, Region};
@@ -65,6 +66,7 @@ fn frames_of(start: VirtAddr, end: VirtAddr) -> Range {
 pub fn build(
     ram: &Ranges,
     features: Features,
+    propagation: &'static dyn Propagation,
     frames: &mut FrameAllocator,
 ) -> Result<Table, OutOfFrames> {
     let frame = frames.allocate_at_boot(Use::Table, 1)?;
@@ -73,11 +75,15 @@ pub fn build(
     let mut builder = Builder {
         root,
         features,
+        propagation,
         frames,
     };
     builder.direct_map(ram)?;
     builder.vmemmap(ram)?;
     builder.kernel_image()?;
+    for (at, in_image, length, flags) in entry_area::parts() {
+        builder.map(at, direct_map::physical_in_image(in_image), length, flags)?;
+    }
     if !features.x2apic {
         let registers = PhysAddr(apic::memory_mapped_at());
         let flags = Flags::KERNEL_DATA.with(Flags::UNCACHED);
@@ -89,6 +95,7 @@ pub fn build(
 struct Builder<'a> {
     root: Table,
     features: Features,
+    propagation: &'static dyn Propagation,
     frames: &'a mut FrameAllocator,
 }
 
@@ -180,6 +187,7 @@ impl Builder<'_> {
         length: u64,
         flags: Flags,
     ) -> Result<(), OutOfFrames> {
+        let flags = self.propagation.leaf(flags);
         let mut done = 0;
         while done < length {
             let (at, from, left) = (start.0 + done, physical.0 + done, length - done);

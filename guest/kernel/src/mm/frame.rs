@@ -28,8 +28,10 @@ struct PageInfo {
     used_for: Use,
     /// User frames: how many leaf entries map it. User tables: how many entries are present.
     references: u32,
-    /// Free frames: the next in the list, or 0.
-    next: u64,
+    /// Free frames and PGDs: the next in the list, by frame number, or 0.
+    next: u32,
+    /// PGDs: the one before in the list, or 0.
+    previous: u32,
 }
 
 /// Bytes of vmemmap for each frame.
@@ -41,8 +43,8 @@ const _: () = assert!(PAGE_INFO_SIZE == 16);
 pub struct FrameAllocator {
     fresh: Ranges,
     fresh_is_zero: bool,
-    zeroed: u64,
-    dirty: u64,
+    zeroed: u32,
+    dirty: u32,
     total: u64,
     free: u64,
     table: u64,
@@ -128,6 +130,12 @@ impl FrameAllocator {
     pub fn free_table(&mut self, frame: Frame) {
         self.given_back(frame, Use::Table);
         push(&mut self.zeroed, frame);
+    }
+
+    /// Takes back a page table that still has entries.
+    pub fn free_full_table(&mut self, frame: Frame) {
+        self.given_back(frame, Use::Table);
+        push(&mut self.dirty, frame);
     }
 
     /// Takes back a frame of kernel data.
@@ -233,14 +241,65 @@ fn info(frame: Frame) -> &'static mut PageInfo {
     unsafe { &mut *(address as *mut PageInfo) }
 }
 
-fn push(head: &mut u64, frame: Frame) {
+fn push(head: &mut u32, frame: Frame) {
     info(frame).next = *head;
-    *head = frame.0;
+    *head = number(frame);
 }
 
-fn pop(head: &mut u64) -> Option<Frame> {
+fn pop(head: &mut u32) -> Option<Frame> {
     // Frame 0 is low memory, which the allocator never owns.
-    let frame = (*head != 0).then_some(Frame(*head))?;
+    let frame = (*head != 0).then_some(Frame((*head).into()))?;
     *head = info(frame).next;
     Some(frame)
+}
+
+/// 32 bits number the frames of 16 TiB.
+fn number(frame: Frame) -> u32 {
+    u32::try_from(frame.0).expect("a machine of more than 16 TiB")
+}
+
+/// A list of frames in use, each in at most one list: Linux's `pgd_list`.
+pub struct FrameList {
+    first: u32,
+}
+
+impl FrameList {
+    pub const fn new() -> FrameList {
+        FrameList { first: 0 }
+    }
+
+    /// Adds a frame that is in no list.
+    pub fn insert(&mut self, frame: Frame) {
+        let next = self.first;
+        if next != 0 {
+            info(Frame(next.into())).previous = number(frame);
+        }
+        let info = info(frame);
+        info.next = next;
+        info.previous = 0;
+        self.first = number(frame);
+    }
+
+    /// Takes out a frame that is in this list.
+    pub fn remove(&mut self, frame: Frame) {
+        let (next, previous) = (info(frame).next, info(frame).previous);
+        if next != 0 {
+            info(Frame(next.into())).previous = previous;
+        }
+        if previous == 0 {
+            self.first = next;
+        } else {
+            info(Frame(previous.into())).next = next;
+        }
+    }
+
+    /// The frames, last added first.
+    pub fn iter(&self) -> impl Iterator<Item = Frame> + '_ {
+        let mut next = self.first;
+        core::iter::from_fn(move || {
+            let frame = (next != 0).then_some(Frame(next.into()))?;
+            next = info(frame).next;
+            Some(frame)
+        })
+    }
 }

@@ -1,8 +1,8 @@
 //! The kernel half: one set of mappings that every address space shall show.
 
 use super::entry::{Entry, Flags, Level};
-use super::frame::{FrameAllocator, Use};
-use super::propagation::{self, Propagation, Roots};
+use super::frame::{FrameAllocator, FrameList, Use};
+use super::propagation::{self, Propagation, Spaces};
 use super::table::Table;
 use super::vmalloc::{Area, Vmalloc};
 use super::{Frame, OutOfFrames, VirtAddr};
@@ -18,6 +18,8 @@ pub struct KernelSpace {
     root: Table,
     propagation: &'static dyn Propagation,
     areas: Vmalloc,
+    /// The roots of all processes.
+    processes: FrameList,
 }
 
 /// A mapping just made: where, and the frames of its first pages.
@@ -34,6 +36,7 @@ impl KernelSpace {
         root: unsafe { Table::new(Frame(0), Level::Pgd) },
         propagation: propagation::DEFAULT,
         areas: Vmalloc::new(),
+        processes: FrameList::new(),
     };
 
     /// Takes over the tables that the boot built. Mappings will be made from `first` on.
@@ -47,6 +50,7 @@ impl KernelSpace {
         self.root = root;
         self.propagation = propagation;
         self.areas.start_at(first);
+        propagation::activate(propagation.strategy(), root);
         propagation.prepare(root, first, frames)
     }
 
@@ -56,6 +60,30 @@ impl KernelSpace {
 
     pub fn propagation(&self) -> &'static dyn Propagation {
         self.propagation
+    }
+
+    /// A new root whose kernel half comes from `parent`'s; `None` stands for the kernel's own.
+    pub fn new_root(
+        &mut self,
+        parent: Option<Table>,
+        frames: &mut FrameAllocator,
+    ) -> Result<Table, OutOfFrames> {
+        let root = Table::allocate(Level::Pgd, frames)?;
+        let (mut spaces, propagation) = self.spaces(parent.unwrap_or(self.root), frames);
+        if let Err(error) = propagation.inherit(&mut spaces, root) {
+            self.propagation.disinherit(root, frames);
+            frames.free_table(root.frame());
+            return Err(error);
+        }
+        self.processes.insert(root.frame());
+        Ok(root)
+    }
+
+    /// Frees a root that no CPU uses and whose user half is empty.
+    pub fn drop_root(&mut self, root: Table, frames: &mut FrameAllocator) {
+        self.processes.remove(root.frame());
+        self.propagation.disinherit(root, frames);
+        frames.free_table(root.frame());
     }
 
     /// The lowest address that allocations may get.
@@ -119,13 +147,14 @@ impl KernelSpace {
         start: VirtAddr,
         writable: bool,
         current: Table,
+        frames: &mut FrameAllocator,
     ) -> Result<(Area, u64), Errno> {
         let area = self.areas.find(start).ok_or(Errno::NoSuchProcess)?;
         let protection = PROT_READ | if writable { PROT_WRITE } else { 0 };
         for page in area.pages() {
-            let roots = self.roots(current);
-            self.propagation
-                .change(roots, page, Some(Flags::kernel(protection)));
+            let flags = self.propagation.leaf(Flags::kernel(protection));
+            let (mut spaces, propagation) = self.spaces(current, frames);
+            propagation.change(&mut spaces, page, Some(flags));
             flush_page(page);
         }
         Ok((area, protection))
@@ -138,9 +167,9 @@ impl KernelSpace {
         frames: &mut FrameAllocator,
     ) -> Result<Frame, OutOfFrames> {
         let frame = frames.allocate_zeroed(Use::Kernel)?;
-        let leaf = Entry::new(frame, Flags::KERNEL_DATA);
-        let roots = self.roots(current);
-        if let Err(error) = self.propagation.map(roots, page, leaf, frames) {
+        let leaf = Entry::new(frame, self.propagation.leaf(Flags::KERNEL_DATA));
+        let (mut spaces, propagation) = self.spaces(current, frames);
+        if let Err(error) = propagation.map(&mut spaces, page, leaf) {
             frames.free_kernel(frame);
             return Err(error);
         }
@@ -149,18 +178,26 @@ impl KernelSpace {
 
     fn unmap(&mut self, area: Area, current: Table, frames: &mut FrameAllocator) {
         for page in area.pages() {
-            if let Some(old) = self.propagation.change(self.roots(current), page, None) {
+            let (mut spaces, propagation) = self.spaces(current, frames);
+            if let Some(old) = propagation.change(&mut spaces, page, None) {
                 flush_page(page);
                 frames.free_kernel(old.frame());
             }
         }
     }
 
-    fn roots(&self, current: Table) -> Roots {
-        Roots {
+    fn spaces<'a>(
+        &'a self,
+        current: Table,
+        frames: &'a mut FrameAllocator,
+    ) -> (Spaces<'a>, &'static dyn Propagation) {
+        let spaces = Spaces {
             kernel: self.root,
             current,
-        }
+            processes: &self.processes,
+            frames,
+        };
+        (spaces, self.propagation)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One page table, reached through the direct map. All writes to page tables go through [`Table::set`].
 
-use super::entry::{Entry, Flags, Level};
+use super::entry::{Entry, Level};
 use super::frame::{FrameAllocator, Use};
 use super::{Frame, OutOfFrames, VirtAddr, direct_map};
 use crate::counters::{COUNTERS, Counter};
@@ -93,19 +93,56 @@ impl Table {
     /// parent", the lecture).
     pub fn copy_kernel_half(self, parent: Table) {
         debug_assert!(self.level == Level::Pgd && parent.level == Level::Pgd);
-        let half = ENTRIES - KERNEL_HALF_FIRST_ENTRY;
-        COUNTERS.add_many(Counter::KernelPgdWrites, half as u64);
-        // SAFETY: both are PGDs by their level, so both halves are 256 words of RAM; `rep movsq`
-        // is the shortest way where kernel code is emulated.
+        self.copy_entries(parent, KERNEL_HALF_FIRST_ENTRY);
+        let copied = (ENTRIES - KERNEL_HALF_FIRST_ENTRY) as u64;
+        COUNTERS.add_many(Counter::KernelPgdWrites, copied);
+    }
+
+    /// A new kernel table with the entries of this one.
+    pub fn duplicate(self, frames: &mut FrameAllocator) -> Result<Table, OutOfFrames> {
+        let frame = frames.allocate_dirty(Use::Table)?;
+        let copy = Table {
+            frame,
+            level: self.level,
+        };
+        copy.copy_entries(self, 0);
+        COUNTERS.add_many(Counter::KernelEntryWrites, ENTRIES as u64);
+        Ok(copy)
+    }
+
+    /// Copies the entries from `first` on.
+    fn copy_entries(self, from: Table, first: usize) {
+        // SAFETY: both are tables of 512 words of RAM; `rep movsq` is the shortest way where kernel
+        // code is emulated.
         unsafe {
             core::arch::asm!(
                 "rep movsq",
-                inout("rcx") half => _,
-                inout("rsi") direct_map::words(parent.frame).add(KERNEL_HALF_FIRST_ENTRY) => _,
-                inout("rdi") direct_map::words(self.frame).add(KERNEL_HALF_FIRST_ENTRY) => _,
+                inout("rcx") ENTRIES - first => _,
+                inout("rsi") direct_map::words(from.frame).add(first) => _,
+                inout("rdi") direct_map::words(self.frame).add(first) => _,
                 options(nostack, preserves_flags)
             );
         }
+    }
+
+    /// The first entry from `first` on that is not zero.
+    pub fn next_used(self, first: usize) -> Option<usize> {
+        let left = ENTRIES.checked_sub(first).filter(|left| *left > 0)?;
+        let (rest, found): (usize, u8);
+        // SAFETY: reads the words of the table from `first` on, and stops behind the first that is
+        // not zero; again the shortest way.
+        unsafe {
+            core::arch::asm!(
+                "repe scasq",
+                "setne {found}",
+                found = out(reg_byte) found,
+                inout("rcx") left => rest,
+                inout("rdi") direct_map::words(self.frame).add(first) => _,
+                in("rax") 0,
+                options(nostack, readonly)
+            );
+        }
+        (found != 0).then(|| ENTRIES - rest - 1)
     }
 
     /// Empties the kernel half of a PGD that is about to be freed.
@@ -142,14 +179,5 @@ impl Table {
                 _ => return Some((table, index, entry)),
             }
         }
-    }
-}
-
-/// Flags of the entries above the leaves of the half that `address` lies in.
-pub const fn table_flags(address: VirtAddr) -> Flags {
-    if address.0 < heirloom_abi::layout::USER_END {
-        Flags::USER_TABLE
-    } else {
-        Flags::KERNEL_TABLE
     }
 }

@@ -3,11 +3,8 @@
 use super::program::{self, Arguments};
 use super::table::Processes;
 use super::{FloatState, Pid, Process, State, scheduler};
-use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
 use crate::kernel::Kernel;
-use crate::mm::entry::Level;
-use crate::mm::table::Table;
 use crate::mm::user_space::UserSpace;
 use core::arch::asm;
 use heirloom_abi::event::{Done, KERNEL_PID, ProcessCreated, ProcessExecuted, ProcessExited};
@@ -17,29 +14,21 @@ use heirloom_abi::syscall::Errno;
 pub const FIRST: Pid = 1;
 
 impl Kernel {
-    /// A new address space whose kernel half comes from `parent`'s.
-    fn new_space(&mut self, parent: Table) -> Result<UserSpace, Errno> {
-        let root = Table::allocate(Level::Pgd, &mut self.frames).map_err(|_| Errno::NoMemory)?;
-        self.space.propagation().inherit(parent, root);
-        Ok(UserSpace::new(root))
-    }
-
-    /// Frees an address space that no CPU has loaded.
+    /// Frees an address space that no CPU uses.
     fn drop_space(&mut self, mut space: UserSpace) {
         space.clear(&mut self.frames);
-        let root = space.root();
-        self.space.propagation().disinherit(root);
-        self.frames.free_table(root.frame());
+        self.space.drop_root(space.root(), &mut self.frames);
     }
 
     /// Makes a process without memory, as child of `parent`, whose address space the kernel half
     /// comes from.
     pub fn new_process(&mut self, pid: Pid, parent: Pid) -> Result<(), Errno> {
-        let parent_root = self
-            .processes
-            .get(parent)
-            .map_or(self.space.root(), |p| p.space.root());
-        let space = self.new_space(parent_root)?;
+        let parent_root = self.processes.get(parent).map(|parent| parent.space.root());
+        let root = self
+            .space
+            .new_root(parent_root, &mut self.frames)
+            .map_err(|_| Errno::NoMemory)?;
+        let space = UserSpace::new(root);
         let Ok(frame) = Processes::allocate_frame(&mut self.frames) else {
             self.drop_space(space);
             return Err(Errno::NoMemory);
@@ -59,13 +48,9 @@ impl Kernel {
         self.new_process(FIRST, KERNEL_PID)?;
         self.tell_created(FIRST, KERNEL_PID);
         self.current = FIRST;
-        let process = self.current_process();
-        let (root, tag) = (process.space.root(), process.tag());
-        // SAFETY: the root has just inherited the kernel half; the float state is a new one.
-        unsafe {
-            cpu::load_root(root, tag);
-            scheduler::load_float(&FloatState::new());
-        }
+        self.use_current_space();
+        // SAFETY: a new state.
+        unsafe { scheduler::load_float(&FloatState::new()) };
         self.execute(module, arguments)?.ok_or(Errno::NoMemory)
     }
 
@@ -78,18 +63,20 @@ impl Kernel {
         arguments: &Arguments,
     ) -> Result<Option<TrapFrame>, Errno> {
         let layout = program::layout(module, self.modules.get(module).bytes)?;
-        let pid = self.current;
-        let process = self.processes.get_mut(pid).expect("the current process");
+        let process = self
+            .processes
+            .get_mut(self.current)
+            .expect("the current process");
         process.space.clear(&mut self.frames);
         process.space.vmas = layout.vmas;
         process.float = FloatState::new();
-        // SAFETY: a new state; the process's own root once more, to flush the old program.
-        unsafe {
-            scheduler::load_float(&process.float);
-            cpu::load_root(process.space.root(), process.tag());
-        }
-        let stack = self.build_stack(pid, arguments).ok();
-        self.tell(&ProcessExecuted { pid: pid.into() }, &[]);
+        // SAFETY: a new state.
+        unsafe { scheduler::load_float(&process.float) };
+        // Once more, to flush the old program.
+        self.use_current_space();
+        let stack = self.build_stack(arguments).ok();
+        let pid = self.current.into();
+        self.tell(&ProcessExecuted { pid }, &[]);
         Ok(stack.map(|stack| TrapFrame::for_program(layout.entry, stack)))
     }
 
@@ -98,15 +85,18 @@ impl Kernel {
         let pid = self.processes.free_pid().ok_or(Errno::TryAgain)?;
         let parent = self.current;
         let parent_root = self.current_process().space.root();
-        let mut space = self.new_space(parent_root)?;
+        let root = self
+            .space
+            .new_root(Some(parent_root), &mut self.frames)
+            .map_err(|_| Errno::NoMemory)?;
+        let mut space = UserSpace::new(root);
         let process = self.processes.get_mut(parent).expect("the current process");
         let copied = process.space.fork_into(&mut space, &mut self.frames);
-        // The parent's pages are read-only now, whatever the TLB remembers.
-        // SAFETY: the root that is loaded already.
-        unsafe { cpu::load_root(parent_root, process.tag()) };
         // SAFETY: the area is 512 bytes, 16-byte aligned.
         unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut process.float, options(nostack)) };
         let float = process.float;
+        // The parent's pages are read-only now, whatever the TLB remembers.
+        self.use_current_space();
         let frame_for_child = match copied {
             Ok(()) => Processes::allocate_frame(&mut self.frames),
             Err(error) => Err(error),
@@ -156,8 +146,7 @@ impl Kernel {
     /// Drops the address space of the current process; its old root.
     fn leave_space(&mut self) -> u64 {
         let kernel_root = self.space.root();
-        // SAFETY: the kernel's own root.
-        unsafe { cpu::load_root(kernel_root, 0) };
+        self.use_kernel_space();
         let process = self.current_process();
         // The handle that stays behind points to the kernel's root, never to a freed frame.
         let space = core::mem::replace(&mut process.space, UserSpace::new(kernel_root));

@@ -1,6 +1,5 @@
 //! Programs: from an ELF boot module to areas of memory and a first stack.
 
-use super::Pid;
 use crate::kernel::Kernel;
 use crate::mm::vma::{Backing, Vma, Vmas};
 use crate::mm::{VirtAddr, page_down, page_up};
@@ -132,15 +131,15 @@ impl Arguments {
 }
 
 impl Kernel {
-    /// Writes the first stack of a program into the address space that is loaded, the one of `pid`:
+    /// Writes the first stack of a program into the address space of the current process:
     /// argument count, argument pointers, no environment, no auxiliary vector, the texts above
     /// (System V ABI for AMD64, 3.4.1). Returns the stack pointer.
-    pub fn build_stack(&mut self, pid: Pid, arguments: &Arguments) -> Result<u64, Errno> {
+    pub fn build_stack(&mut self, arguments: &Arguments) -> Result<u64, Errno> {
         let texts = STACK_END - arguments.length as u64;
         // Argument count, pointers, null, null (environment), two words of AT_NULL.
         let words = arguments.count + 5;
         let stack = (texts - words as u64 * 8) & !0xf;
-        self.write_user_as(pid, texts, &arguments.text[..arguments.length])?;
+        self.write_user(texts, &arguments.text[..arguments.length])?;
         let mut block = [0_u64; MOST_ARGUMENTS + 5];
         block[0] = arguments.count as u64;
         let mut start = 0;
@@ -151,7 +150,7 @@ impl Kernel {
             *word = texts + start;
             start = *end as u64;
         }
-        self.write_user_as(pid, stack, zerocopy::IntoBytes::as_bytes(&block[..words]))?;
+        self.write_user(stack, zerocopy::IntoBytes::as_bytes(&block[..words]))?;
         Ok(stack)
     }
 }

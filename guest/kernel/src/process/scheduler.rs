@@ -2,7 +2,6 @@
 
 use super::table::Processes;
 use super::{FloatState, Pid, State};
-use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
 use crate::kernel::Kernel;
 use core::arch::asm;
@@ -74,11 +73,9 @@ impl Kernel {
         self.current = next;
         let process = self.current_process();
         *frame = process.frame;
-        let (root, tag) = (process.space.root(), process.tag());
         // SAFETY: the area was filled by `fxsave64` or is a valid initial state.
         unsafe { load_float(&process.float) };
-        // SAFETY: every process's root has the kernel half, by the strategy's `inherit`.
-        unsafe { cpu::load_root(root, tag) };
+        self.use_current_space();
     }
 }
 

@@ -5,7 +5,7 @@
 //! needs a new PGD entry. Later children of its maker inherit that one; everybody else never learns
 //! of it. The checker must fail this strategy.
 
-use super::{Propagation, Roots};
+use super::{Propagation, Spaces};
 use crate::mm::table::Table;
 use heirloom_abi::options::Strategy;
 
@@ -16,7 +16,7 @@ impl Propagation for None {
         Strategy::None
     }
 
-    fn writable_root(&self, roots: Roots) -> Table {
-        roots.current
+    fn writable_root(&self, spaces: &Spaces<'_>) -> Table {
+        spaces.current
     }
 }

@@ -5,11 +5,11 @@
 //! come and go; the other regions' entries are complete at boot. So no PGD entry is ever new, and no
 //! change to a kernel mapping ever concerns more than one table.
 
-use super::{Propagation, Roots, new_child};
+use super::{Propagation, new_child};
 use crate::mm::frame::FrameAllocator;
 use crate::mm::table::Table;
 use crate::mm::{OutOfFrames, VirtAddr};
-use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
+use heirloom_abi::layout::Region;
 use heirloom_abi::options::Strategy;
 
 pub struct Prealloc;
@@ -26,14 +26,9 @@ impl Propagation for Prealloc {
         frames: &mut FrameAllocator,
     ) -> Result<(), OutOfFrames> {
         let (first, last) = Region::Vmalloc.pgd_entries();
-        for (index, nth) in (first..=last).zip(0..) {
-            let address = VirtAddr(Region::Vmalloc.start() + nth * PGD_ENTRY_SPAN);
-            new_child(kernel, index, address, frames)?;
+        for index in first..=last {
+            new_child(kernel, index, frames)?;
         }
         Ok(())
-    }
-
-    fn writable_root(&self, roots: Roots) -> Table {
-        roots.kernel
     }
 }
