@@ -3,6 +3,7 @@
 //! - [`layout`]: where things lie in the guest's virtual address space;
 //! - [`syscall`]: what a ring-3 program may ask of the kernel;
 //! - [`options`]: what the kernel's command line may say;
+//! - [`bugs`]: the deliberate mistakes that the kernel can be told to make;
 //! - [`event`]: what the kernel tells the host through its probe page.
 //!
 //! Everything the kernel says here is a *claim* to the host: it is checked against CR3 and the page
@@ -10,6 +11,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod bugs;
 pub mod event;
 pub mod layout;
 pub mod options;

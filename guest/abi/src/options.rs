@@ -52,6 +52,8 @@ impl Strategy {
 pub const PROPAGATION: &str = "propagation";
 /// `vmalloc-start=0xADDRESS`: where the vmalloc area begins to be used; page aligned.
 pub const VMALLOC_START: &str = "vmalloc-start";
+/// `bug=NAME`: a deliberate mistake, see [`crate::bugs`].
+pub const BUG: &str = "bug";
 /// `init=NAME`: the boot module that becomes process 1.
 pub const INIT: &str = "init";
 /// `probe`: a host listens at the doorbell; without it no event is written.

@@ -10,6 +10,7 @@
 
 mod arch;
 mod boot;
+mod bug;
 mod counters;
 mod crash;
 mod kernel;
@@ -25,6 +26,7 @@ use arch::entry::{TrapFrame, leave_with, syscall_entry};
 use arch::entry_area::{DATA, Place};
 use arch::{apic, descriptors};
 use boot::start_info::{self, BootInfo};
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::{self, CommandLine, Strategy};
 use kernel::{KERNEL, Kernel};
@@ -70,6 +72,12 @@ fn start(info: BootInfo) -> TrapFrame {
     }
     if command_line.get(options::PROBE).is_some() {
         probe::enable();
+    }
+    if let Some(name) = command_line.get(options::BUG) {
+        bug::make(
+            Bug::from_name(name)
+                .unwrap_or_else(|| panic!("bug={name} is no bug that this kernel knows")),
+        );
     }
     let strategy = match command_line.get(options::PROPAGATION) {
         None => Strategy::Prealloc,

@@ -1,13 +1,17 @@
 //! Telling the host what happened: fills in the probe page and rings the doorbell.
 
+use crate::bug;
 use crate::counters::{COUNTERS, Counter};
 use crate::kernel::Kernel;
 use crate::mm::{VirtAddr, direct_map};
+use crate::process::lifecycle::FIRST;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{
-    Counters, DOORBELL_PORT, Done, Header, MAGIC, PAYLOAD_WORDS, Payload, ProbePage, VERSION,
+    Counters, DOORBELL_PORT, Done, Header, KERNEL_PID, MAGIC, PAYLOAD_WORDS, Payload, ProbePage,
+    VERSION,
 };
 use x86_64::instructions::port::PortWriteOnly;
 
@@ -92,7 +96,9 @@ impl Kernel {
     /// Tells the host an event of the current process.
     pub fn tell<P: Payload>(&self, payload: &P, list: &[u64]) {
         if enabled() {
-            ring(self.current, payload, list, Some(self.counters()));
+            let lies = bug::is(Bug::LyingPid) && self.current != KERNEL_PID;
+            let pid = if lies { FIRST } else { self.current };
+            ring(pid, payload, list, Some(self.counters()));
         }
     }
 
@@ -118,7 +124,7 @@ impl Kernel {
         Counters {
             frames_total: usage.total,
             frames_free: usage.free,
-            frames_table: usage.table,
+            frames_table: usage.table - u64::from(bug::is(Bug::LyingCounter)),
             frames_user: usage.user,
             frames_kernel: usage.kernel,
             frames_reserved: usage.reserved,

@@ -2,6 +2,7 @@
 
 use crate::arch::entry::TrapFrame;
 use crate::arch::serial::Serial;
+use crate::bug;
 use crate::counters::{COUNTERS, Counter};
 use crate::kernel::Kernel;
 use crate::mm::vma::{Backing, Vma};
@@ -9,6 +10,7 @@ use crate::mm::{VirtAddr, page_up, user_access};
 use crate::process::program::{Arguments, MOST_ARGUMENT_BYTES};
 use crate::process::{Pid, State, lifecycle};
 use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{
     Checkpoint, KernelAccess, KernelMapped, KernelProtected, KernelUnmapped,
 };
@@ -244,13 +246,18 @@ impl Kernel {
 
     fn kernel_alloc(&mut self, pages: u64) -> Result<u64, Errno> {
         let current = self.current_process().space.root();
-        let mapped = self.space.allocate(pages, current, &mut self.frames)?;
+        let mut mapped = self.space.allocate(pages, current, &mut self.frames)?;
         let payload = KernelMapped {
             address: mapped.area.start.0,
             pages,
             protection: PROT_READ | PROT_WRITE,
         };
-        self.tell(&payload, &mapped.frames[..mapped.listed]);
+        if bug::is(Bug::LyingFrames) {
+            mapped.frames.iter_mut().for_each(|frame| *frame += 1);
+        }
+        if !bug::is(Bug::ForgottenEvent) {
+            self.tell(&payload, &mapped.frames[..mapped.listed]);
+        }
         Ok(mapped.area.start.0)
     }
 
@@ -287,8 +294,12 @@ impl Kernel {
 
     fn kernel_write(&mut self, address: u64, value: u64) -> Result<u64, Errno> {
         check_kernel_address(address)?;
-        // SAFETY: in the vmalloc area, which holds nothing of the kernel's own.
-        let result = unsafe { user_access::write(address, value) };
+        let result = if bug::is(Bug::LostWrite) && address & PAGE_SIZE != 0 {
+            Ok(())
+        } else {
+            // SAFETY: in the vmalloc area, which holds nothing of the kernel's own.
+            unsafe { user_access::write(address, value) }
+        };
         self.tell_access(address, value, true, result.err())
     }
 

@@ -12,7 +12,9 @@ use super::{Frame, OutOfFrames, PhysAddr, VirtAddr, direct_map, page_down, page_
 use crate::arch::cpu::Features;
 use crate::arch::{apic, entry_area};
 use crate::boot::memory_map::{Range, Ranges};
+use crate::bug;
 use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::{KERNEL_IMAGE_OFFSET, Region};
 
 unsafe extern "C" {
@@ -81,6 +83,7 @@ pub fn build(
     builder.direct_map(ram)?;
     builder.vmemmap(ram)?;
     builder.kernel_image()?;
+    builder.make_mistake(ram)?;
     for (at, in_image, length, flags) in entry_area::parts() {
         builder.map(at, direct_map::physical_in_image(in_image), length, flags)?;
     }
@@ -117,7 +120,12 @@ impl Builder<'_> {
                 end: range.end,
             };
             self.direct_map_part(below, Flags::KERNEL_DATA)?;
-            self.direct_map_part(inside, Flags::KERNEL_READ_ONLY)?;
+            let alias = if bug::is(Bug::WritableTextAlias) {
+                Flags::KERNEL_DATA
+            } else {
+                Flags::KERNEL_READ_ONLY
+            };
+            self.direct_map_part(inside, alias)?;
             self.direct_map_part(above, Flags::KERNEL_DATA)?;
         }
         Ok(())
@@ -128,6 +136,11 @@ impl Builder<'_> {
             return Ok(());
         }
         let physical = Frame(range.start).start();
+        let flags = if bug::is(Bug::ExecutableDirectMap) {
+            flags.without(Flags::NO_EXECUTE)
+        } else {
+            flags
+        };
         self.map(
             direct_map::address_of(physical),
             physical,
@@ -164,8 +177,13 @@ impl Builder<'_> {
 
     fn kernel_image(&mut self) -> Result<(), OutOfFrames> {
         let image = image();
+        let text = if bug::is(Bug::WritableText) {
+            Flags::KERNEL_TEXT.with(Flags::WRITABLE)
+        } else {
+            Flags::KERNEL_TEXT
+        };
         for ((start, end), flags) in [
-            (image.text, Flags::KERNEL_TEXT),
+            (image.text, text),
             (image.rodata, Flags::KERNEL_READ_ONLY),
             (image.data, Flags::KERNEL_DATA),
         ] {
@@ -174,6 +192,38 @@ impl Builder<'_> {
                 PhysAddr(start.0 - KERNEL_IMAGE_OFFSET),
                 end.0 - start.0,
                 flags,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The deliberate mistakes that are made when all is in place. Low memory is chosen where a
+    /// frame must not matter: the allocator never gives it out.
+    fn make_mistake(&mut self, ram: &Ranges) -> Result<(), OutOfFrames> {
+        const LOW: Frame = Frame(0x50);
+        let place = |frame: Frame| direct_map::address_of(frame.start());
+        let last = ram.iter().last().map_or(LOW, |range| Frame(range.end - 1));
+        let root = self.root;
+        let set = |address, entry| {
+            if let Some((table, index, _)) = root.leaf(address) {
+                table.set_kernel(index, entry);
+            }
+        };
+        if bug::is(Bug::DirectMapHole) {
+            set(place(LOW), Entry::ABSENT);
+        } else if bug::is(Bug::DirectMapShort) {
+            set(place(last), Entry::ABSENT);
+        } else if bug::is(Bug::DirectMapWrongFrame) {
+            set(place(LOW), Entry::new(Frame(LOW.0 + 1), Flags::KERNEL_DATA));
+        } else if bug::is(Bug::DirectMapOverrun) {
+            let beyond = Frame(last.0 + 1);
+            self.map(place(beyond), beyond.start(), PAGE_SIZE, Flags::KERNEL_DATA)?;
+        } else if bug::is(Bug::IdentityMapLeft) {
+            self.map(
+                VirtAddr(0),
+                PhysAddr(0),
+                Level::Pd.span(),
+                Flags::KERNEL_DATA,
             )?;
         }
         Ok(())

@@ -6,8 +6,11 @@ use super::propagation::{self, Propagation, Spaces};
 use super::table::Table;
 use super::vmalloc::{Area, Vmalloc};
 use super::{Frame, OutOfFrames, VirtAddr};
+use crate::bug;
 use crate::counters::{COUNTERS, Counter};
 use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::bugs::Bug;
+use heirloom_abi::layout::Region;
 use heirloom_abi::syscall::{Errno, PROT_READ, PROT_WRITE};
 
 /// Most frames that a mapping event lists.
@@ -74,6 +77,16 @@ impl KernelSpace {
             self.propagation.disinherit(root, frames);
             frames.free_table(root.frame());
             return Err(error);
+        }
+        if bug::is(Bug::ChildMissesEntry) && parent.is_some() {
+            root.set_kernel(Region::Vmalloc.pgd_entries().0, Entry::ABSENT);
+        }
+        if bug::is(Bug::ChildCopiesTable) && parent.is_some() {
+            let index = Region::Vmalloc.pgd_entries().0;
+            if let Some(child) = root.child(index) {
+                let copy = child.duplicate(frames)?;
+                root.set_kernel(index, Entry::new(copy.frame(), Flags::KERNEL_TABLE));
+            }
         }
         self.processes.insert(root.frame());
         Ok(root)
@@ -151,7 +164,13 @@ impl KernelSpace {
     ) -> Result<(Area, u64), Errno> {
         let area = self.areas.find(start).ok_or(Errno::NoSuchProcess)?;
         let protection = PROT_READ | if writable { PROT_WRITE } else { 0 };
-        for page in area.pages() {
+        let forgotten = u64::from(bug::is(Bug::ProtectForgetsLast));
+        for page in (Area {
+            pages: area.pages - forgotten,
+            ..area
+        })
+        .pages()
+        {
             let flags = self.propagation.leaf(Flags::kernel(protection));
             let (mut spaces, propagation) = self.spaces(current, frames);
             propagation.change(&mut spaces, page, Some(flags));
@@ -167,7 +186,14 @@ impl KernelSpace {
         frames: &mut FrameAllocator,
     ) -> Result<Frame, OutOfFrames> {
         let frame = frames.allocate_zeroed(Use::Kernel)?;
-        let leaf = Entry::new(frame, self.propagation.leaf(Flags::KERNEL_DATA));
+        let mut flags = self.propagation.leaf(Flags::KERNEL_DATA);
+        if bug::is(Bug::UserBit) {
+            flags = flags.with(Flags::USER);
+        }
+        if bug::is(Bug::ExecutableData) {
+            flags = flags.without(Flags::NO_EXECUTE);
+        }
+        let leaf = Entry::new(frame, flags);
         let (mut spaces, propagation) = self.spaces(current, frames);
         if let Err(error) = propagation.map(&mut spaces, page, leaf) {
             frames.free_kernel(frame);
@@ -177,12 +203,24 @@ impl KernelSpace {
     }
 
     fn unmap(&mut self, area: Area, current: Table, frames: &mut FrameAllocator) {
-        for page in area.pages() {
+        for (page, number) in area.pages().zip(1..) {
             let (mut spaces, propagation) = self.spaces(current, frames);
-            if let Some(old) = propagation.change(&mut spaces, page, None) {
+            let old = if bug::is(Bug::UnmapForgetsLast) && number == area.pages {
+                spaces.kernel.leaf(page).map(|(_, _, entry)| entry)
+            } else {
+                propagation.change(&mut spaces, page, None)
+            };
+            if let Some(old) = old {
                 flush_page(page);
-                frames.free_kernel(old.frame());
+                if !bug::is(Bug::LeakedKernelMemory) {
+                    frames.free_kernel(old.frame());
+                }
             }
+        }
+        if bug::is(Bug::FreedSharedTable)
+            && let Some(table) = self.root.table(area.start, Level::Pt)
+        {
+            frames.free_table(table.frame());
         }
     }
 

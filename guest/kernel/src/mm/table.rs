@@ -160,6 +160,15 @@ impl Table {
         }
     }
 
+    /// The table of `level` that `address` uses below this one.
+    pub fn table(self, address: VirtAddr, level: Level) -> Option<Table> {
+        let mut table = self;
+        while table.level != level {
+            table = table.child(table.level.index(address))?;
+        }
+        Some(table)
+    }
+
     /// The leaf entry that maps `address` below this table: its table, index and value.
     pub fn leaf(self, address: VirtAddr) -> Option<(Table, usize, Entry)> {
         let mut table = self;

@@ -9,8 +9,10 @@ use super::table::Table;
 use super::vma::{Backing, NoRoom, Vma, Vmas};
 use super::{Frame, OutOfFrames, VirtAddr, direct_map, page_down};
 use crate::boot::modules::Modules;
+use crate::bug;
 use crate::counters::{COUNTERS, Counter};
 use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::syscall::{PROT_EXEC, PROT_READ, PROT_WRITE};
 
 /// How an address was accessed.
@@ -111,7 +113,7 @@ impl UserSpace {
                         return;
                     }
                     let mut entry = table.get(index);
-                    if entry.flags().contains(Flags::WRITABLE) {
+                    if entry.flags().contains(Flags::WRITABLE) && !bug::is(Bug::ForkKeepsWritable) {
                         let flags = entry
                             .flags()
                             .without(Flags::WRITABLE)
@@ -127,7 +129,29 @@ impl UserSpace {
             );
             failed?;
         }
+        if bug::is(Bug::ForkSharesTable) {
+            self.share_text_table(child);
+        }
+        if bug::is(Bug::TableUserMapped) {
+            let own = Entry::new(child.root.frame(), Flags::user(PROT_READ));
+            child.put(VirtAddr(PAGE_SIZE), own, frames)?;
+        }
         Ok(())
+    }
+
+    /// The mistake of `fork-shares-table`: the child's entry for the program's text points to the
+    /// parent's page table.
+    fn share_text_table(&self, child: &UserSpace) {
+        let text = self
+            .vmas
+            .iter()
+            .next()
+            .map_or(VirtAddr(0), |area| area.start);
+        let table_of = |root: Table| root.table(text, Level::Pd);
+        if let (Some(parents), Some(childs)) = (table_of(self.root), table_of(child.root)) {
+            let index = Level::Pd.index(text);
+            childs.set_user(index, parents.get(index));
+        }
     }
 
     /// Unmaps `start..end`. The caller flushes the TLB.
@@ -188,7 +212,7 @@ fn copy_on_write(
         .without(Flags::COPY_ON_WRITE)
         .with(Flags::WRITABLE);
     let shared = entry.frame();
-    if frames.is_exclusive(shared) {
+    if frames.is_exclusive(shared) || bug::is(Bug::CopyOnWriteSkipsCopy) {
         table.set_user(index, entry.with_flags(flags));
         return Ok(());
     }
@@ -270,12 +294,16 @@ fn release(table: Table, start: VirtAddr, end: VirtAddr, frames: &mut FrameAlloc
         if entry.is_present() {
             let gone = match table.child(index) {
                 None => {
-                    frames.release_user(entry.frame());
+                    if !bug::is(Bug::LeakedPage) {
+                        frames.release_user(entry.frame());
+                    }
                     true
                 }
                 Some(child) => {
                     let empty = release(child, VirtAddr(at), VirtAddr(end.0.min(next)), frames);
-                    if empty {
+                    let kept = child.level() == Level::Pt
+                        && (bug::is(Bug::LeakedTable) || bug::is(Bug::ForkSharesTable));
+                    if empty && !kept {
                         frames.free_table(child.frame());
                     }
                     empty

@@ -4,9 +4,11 @@ use super::program::{self, Arguments};
 use super::table::Processes;
 use super::{FloatState, Pid, Process, State, scheduler};
 use crate::arch::entry::TrapFrame;
+use crate::bug;
 use crate::kernel::Kernel;
 use crate::mm::user_space::UserSpace;
 use core::arch::asm;
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{Done, KERNEL_PID, ProcessCreated, ProcessExecuted, ProcessExited};
 use heirloom_abi::syscall::Errno;
 
@@ -146,6 +148,12 @@ impl Kernel {
     /// Drops the address space of the current process; its old root.
     fn leave_space(&mut self) -> u64 {
         let kernel_root = self.space.root();
+        if bug::is(Bug::ExitKeepsCr3) {
+            let process = self.current_process();
+            let space = core::mem::replace(&mut process.space, UserSpace::new(kernel_root));
+            self.current = KERNEL_PID;
+            return space.root().frame().start().0;
+        }
         self.use_kernel_space();
         let process = self.current_process();
         // The handle that stays behind points to the kernel's root, never to a freed frame.

@@ -5,10 +5,12 @@
 //! xv6's `setupkvm`, which builds a kernel half of its own for every process.
 
 use super::{Propagation, Spaces, change, put};
+use crate::bug;
 use crate::mm::entry::{Entry, Flags, Level};
 use crate::mm::frame::FrameAllocator;
 use crate::mm::table::Table;
-use crate::mm::{OutOfFrames, VirtAddr};
+use crate::mm::{Frame, OutOfFrames, VirtAddr};
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::KERNEL_HALF_FIRST_ENTRY;
 use heirloom_abi::options::Strategy;
 
@@ -48,10 +50,17 @@ impl Propagation for CopyAll {
             return Err(OutOfFrames);
         }
         put(spaces.kernel, address, leaf, spaces.frames)?;
-        for frame in spaces.processes.iter() {
+        for (number, frame) in spaces.processes.iter().enumerate() {
             // SAFETY: the list holds the PGDs of living address spaces.
             let root = unsafe { Table::new(frame, Level::Pgd) };
-            put(root, address, leaf, spaces.frames)?;
+            let wrong = number == 0 && bug::is(Bug::WrongFrameInOne);
+            let frame = Frame(leaf.frame().0 + u64::from(wrong));
+            put(
+                root,
+                address,
+                Entry::new(frame, leaf.flags()),
+                spaces.frames,
+            )?;
         }
         Ok(())
     }
@@ -62,7 +71,8 @@ impl Propagation for CopyAll {
         address: VirtAddr,
         flags: Option<Flags>,
     ) -> Option<Entry> {
-        for root in spaces.process_roots() {
+        let skipped = usize::from(flags.is_none() && bug::is(Bug::StaleInOne));
+        for root in spaces.process_roots().skip(skipped) {
             change(root, address, flags);
         }
         change(spaces.kernel, address, flags)

@@ -6,9 +6,11 @@
 //! (Documentation/arch/x86/pti.rst) is its descendant.
 
 use super::{Propagation, Spaces};
+use crate::bug;
 use crate::mm::entry::{Flags, Level};
 use crate::mm::table::Table;
 use crate::mm::{OutOfFrames, VirtAddr};
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::Strategy;
 
@@ -22,6 +24,10 @@ impl Propagation for Isolated {
     fn inherit(&self, spaces: &mut Spaces<'_>, child: Table) -> Result<(), OutOfFrames> {
         let trampoline = Level::Pgd.index(VirtAddr(Region::CpuEntryArea.start()));
         child.set_kernel(trampoline, spaces.kernel.get(trampoline));
+        if bug::is(Bug::TrampolineLeaks) {
+            let direct_map = Region::DirectMap.pgd_entries().0;
+            child.set_kernel(direct_map, spaces.kernel.get(direct_map));
+        }
         Ok(())
     }
 

@@ -16,8 +16,10 @@ use super::frame::{FrameAllocator, FrameList};
 use super::table::Table;
 use super::{Frame, OutOfFrames, VirtAddr};
 use crate::arch::cpu;
+use crate::bug;
 use crate::counters::{COUNTERS, Counter};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::Strategy;
 
 /// The address spaces there are, and frames for their tables.
@@ -211,6 +213,11 @@ fn new_child(
         .below()
         .expect("a page table has no tables below it");
     let child = Table::allocate(level, frames)?;
-    table.set_kernel(index, Entry::new(child.frame(), Flags::KERNEL_TABLE));
+    let flags = if bug::is(Bug::UserBit) {
+        Flags::USER_TABLE
+    } else {
+        Flags::KERNEL_TABLE
+    };
+    table.set_kernel(index, Entry::new(child.frame(), flags));
     Ok(child)
 }

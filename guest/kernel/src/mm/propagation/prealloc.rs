@@ -6,10 +6,13 @@
 //! change to a kernel mapping ever concerns more than one table.
 
 use super::{Propagation, new_child};
+use crate::bug;
+use crate::mm::entry::Flags;
 use crate::mm::frame::FrameAllocator;
 use crate::mm::table::Table;
 use crate::mm::{OutOfFrames, VirtAddr};
-use heirloom_abi::layout::Region;
+use heirloom_abi::bugs::Bug;
+use heirloom_abi::layout::{KERNEL_HALF_FIRST_ENTRY, Region};
 use heirloom_abi::options::Strategy;
 
 pub struct Prealloc;
@@ -28,6 +31,20 @@ impl Propagation for Prealloc {
         let (first, last) = Region::Vmalloc.pgd_entries();
         for index in first..=last {
             new_child(kernel, index, frames)?;
+        }
+        if bug::is(Bug::ReservedBit) {
+            kernel.set_kernel(
+                last,
+                kernel
+                    .get(last)
+                    .with_flags(Flags::KERNEL_TABLE.with(Flags::LARGE)),
+            );
+        }
+        if bug::is(Bug::AliasByHighTable) {
+            kernel.set_kernel(last, kernel.get(first));
+        }
+        if bug::is(Bug::UnnamedRegion) {
+            new_child(kernel, KERNEL_HALF_FIRST_ENTRY, frames)?;
         }
         Ok(())
     }
