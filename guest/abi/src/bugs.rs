@@ -98,7 +98,7 @@ bugs! {
         "the count of page tables is one too low"
     ForgottenEvent "forgotten-event" Prealloc "claims-match-tables"
         "kernel memory is mapped and nobody told"
-    AliasByHighTable "alias-by-high-table" Prealloc "claims-match-tables"
+    AliasByHighTable "alias-by-high-table" Prealloc "no-dangling-table"
         "two PGD entries share a PDPT, so memory appears twice"
     LeakedTable "leaked-table" Prealloc "frames-released"
         "a process's last-level tables are not freed when it ends"

@@ -212,6 +212,23 @@ pub struct KernelAccess {
     pub error_code: u64,
 }
 
+/// A user page fault was handled: a page was put into place, or copied on write. Told only with
+/// `probe-faults` on the command line. A table that the handler made new had no entry before: 0.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PageFaultHandled {
+    pub pid: u64,
+    /// CR2.
+    pub address: u64,
+    pub error_code: u64,
+    /// Where in the direct map the leaf entry stands that was written.
+    pub entry_address: u64,
+    /// The leaf entry when the fault came.
+    pub before: u64,
+    /// The leaf entry that the kernel wrote.
+    pub after: u64,
+}
+
 /// The program says how far it is; the list holds the text, 8 bytes a word.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -270,6 +287,7 @@ pub enum Event<'a> {
     Checkpoint(&'a str),
     Crash(Crash),
     Done(Done),
+    PageFaultHandled(PageFaultHandled),
 }
 
 macro_rules! kinds {
@@ -281,7 +299,7 @@ macro_rules! kinds {
 kinds! {
     1 Boot, 2 ProcessCreated, 3 ProcessExecuted, 4 ProcessExited, 5 ProcessKilled,
     6 KernelMapped, 7 KernelUnmapped, 8 KernelProtected, 9 KernelAccess,
-    10 Checkpoint, 11 Crash, 12 Done,
+    10 Checkpoint, 11 Crash, 12 Done, 13 PageFaultHandled,
 }
 
 /// Why a probe page is not an event.
@@ -355,6 +373,7 @@ impl ProbePage {
             }
             Crash::KIND => Event::Crash(self.fixed()),
             Done::KIND => Event::Done(self.fixed()),
+            PageFaultHandled::KIND => Event::PageFaultHandled(self.fixed()),
             kind => return Err(Malformed::Kind(kind)),
         })
     }

@@ -58,6 +58,8 @@ pub const BUG: &str = "bug";
 pub const INIT: &str = "init";
 /// `probe`: a host listens at the doorbell; without it no event is written.
 pub const PROBE: &str = "probe";
+/// `probe-faults`: each user page fault that was handled is an event, too.
+pub const PROBE_FAULTS: &str = "probe-faults";
 /// `fresh-memory=zero`: RAM that nobody has used yet reads as zero (an mmap by the VMM does).
 pub const FRESH_MEMORY: &str = "fresh-memory";
 /// `clearcpuid=NAME,NAME…`: CPU features ([`crate::event::machine`] names) that the kernel shall not

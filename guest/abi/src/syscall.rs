@@ -26,6 +26,13 @@ pub const WAIT4: u64 = 61;
 pub const GETPPID: u64 = 110;
 /// `exit_group(status)`: as `exit`, there being one thread per process.
 pub const EXIT_GROUP: u64 = 231;
+/// `process_vm_readv(pid, local, 1, remote, 1, 0)`: copies from the memory of process `pid` to the
+/// caller's; both vectors have one `struct iovec` (base, length), the shorter length counts. The bytes
+/// copied: fewer than asked for where a page of either side is missing or forbidden, or beyond
+/// [`REMOTE_COPY_LIMIT`]; an error only if there is none. Any process may reach any other.
+pub const PROCESS_VM_READV: u64 = 310;
+/// `process_vm_writev(pid, local, 1, remote, 1, 0)`: the same from the caller's memory to that of `pid`.
+pub const PROCESS_VM_WRITEV: u64 = 311;
 
 /// `kernel_alloc(pages)`: kernel virtual memory from the vmalloc area; its address.
 pub const KERNEL_ALLOC: u64 = 1000;
@@ -50,6 +57,9 @@ pub const CELL_WAIT: u64 = 1013;
 
 /// `checkpoint(text, length)`: tells the host how far the program is.
 pub const CHECKPOINT: u64 = 1020;
+
+/// Bytes that one `process_vm_readv` or `process_vm_writev` copies at most: nobody else runs meanwhile.
+pub const REMOTE_COPY_LIMIT: u64 = 1 << 20;
 
 /// Counters that processes may meet at.
 pub const CELLS: u64 = 64;

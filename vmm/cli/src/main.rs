@@ -2,6 +2,7 @@
 //! returns into an exit code.
 
 mod backtrace;
+mod bugs;
 mod cpio;
 mod doctor;
 mod exit;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Boots the guest kernel and runs its programs.
     Run(run::Options),
+    /// Lists the deliberate bugs of the guest kernel, and proves that each is caught.
+    Bugs(bugs::Options),
     /// Says whether this host can run heirloom, and how to mend what is missing.
     Doctor(doctor::Options),
     /// Writes the embedded guest to files, to boot it elsewhere.
@@ -42,6 +45,7 @@ fn main() -> process::ExitCode {
     start_log(cli.verbose);
     let result = match cli.command {
         Command::Run(options) => run::run(&options),
+        Command::Bugs(options) => bugs::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Extract(options) => extract::run(&options),
     };

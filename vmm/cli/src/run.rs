@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
-use heirloom_abi::options::Strategy;
+use heirloom_abi::bugs::Bug;
+use heirloom_abi::options::{self as words, Strategy};
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, KernelImage, MemorySize, Module};
 
@@ -17,7 +18,7 @@ use crate::output::Output;
 use crate::session::{Ended, Session, Setup};
 
 /// The embedded program that runs first unless `--program` names another.
-const FIRST_PROGRAM: &str = "family";
+pub(crate) const FIRST_PROGRAM: &str = "family";
 /// Larger files are no ring-3 programs.
 const PROGRAM_LIMIT: u64 = 1 << 30;
 const YEAR: u64 = 365 * 24 * 60 * 60;
@@ -30,6 +31,9 @@ pub(crate) struct Options {
     /// How a kernel mapping reaches every process.
     #[arg(long, value_name = "STRATEGY", default_value = "prealloc", value_parser = strategies())]
     propagation: Strategy,
+    /// A deliberate bug for the kernel to make, by its name; `heirloom bugs` lists them.
+    #[arg(long, value_name = "BUG", value_parser = crate::bugs::parse)]
+    bug: Option<Bug>,
     /// Processes that live at one time in the default scenario.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(8..=MOST_PROCESSES))]
     processes: u64,
@@ -123,6 +127,9 @@ fn setup(options: &Options) -> Result<Setup, Failure> {
             vec![options.processes.to_string()],
         ),
     };
+    let bug = options.bug.map_or_else(String::new, |bug| {
+        format!("{}={} ", words::BUG, bug.info().name)
+    });
     let console = if options.json {
         Output::standard_error()?
     } else {
@@ -135,7 +142,7 @@ fn setup(options: &Options) -> Result<Setup, Failure> {
         first,
         arguments,
         strategy: options.propagation,
-        more_words: options.cmdline.clone(),
+        more_words: bug + &options.cmdline,
         console: Box::new(console),
         time_limit: Duration::from_secs(options.timeout),
     })
@@ -166,8 +173,36 @@ fn read_program(path: &Path) -> Result<Module, Failure> {
     if bytes.len() as u64 > PROGRAM_LIMIT {
         return Err(unusable(&"it is larger than 1 GiB"));
     }
+    if let Some(reason) = why_no_program(&bytes) {
+        return Err(unusable(&reason));
+    }
     Ok(Module {
         name: name.into(),
         bytes: bytes.into(),
     })
+}
+
+/// Why the guest kernel would refuse this file, as far as its ELF header tells (System V ABI,
+/// chapter 4).
+fn why_no_program(bytes: &[u8]) -> Option<&'static str> {
+    const HEADER_BYTES: usize = 64;
+    const CLASS_64_LITTLE_ENDIAN: [u8; 2] = [2, 1];
+    const X86_64: u16 = 62;
+    const EXEC: u16 = 2;
+    const DYN: u16 = 3;
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
+        return Some("it is no ELF file");
+    };
+    if !header.starts_with(b"\x7fELF") {
+        return Some("it is no ELF file");
+    }
+    let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+    if header[4..6] != CLASS_64_LITTLE_ENDIAN || half(18) != X86_64 {
+        return Some("it is not for x86-64");
+    }
+    match half(16) {
+        EXEC => None,
+        DYN => Some("it is position-independent: link it with -static -no-pie"),
+        _ => Some("it is no executable: link it with -static -no-pie"),
+    }
 }

@@ -12,7 +12,7 @@ use heirloom_inspect::judge::{
 };
 use heirloom_inspect::mode::PhysBits;
 use heirloom_inspect::show::{Exhibit, Report};
-use heirloom_inspect::{Capturer, CpuState, Cr3, GuestPhys, GuestVirt, Mode};
+use heirloom_inspect::{Capturer, CpuState, Cr3, GuestPhys, GuestVirt, Mode, Snapshot};
 use heirloom_machine::{
     Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Registers, Stop,
 };
@@ -53,6 +53,17 @@ pub(crate) struct Session {
     counters: Counters,
     deadline: Instant,
     time_limit: Duration,
+    /// How long the guest has run, without the time that it stood still for the host to look.
+    guest_time: Duration,
+}
+
+/// The guest at an event: it stands still, and has been judged.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub(crate) told: &'a Told,
+    /// With the tables of this moment.
+    pub(crate) judge: &'a Judge,
+    pub(crate) machine: &'a Machine,
 }
 
 /// How a guest's run ended by itself.
@@ -110,6 +121,7 @@ impl Session {
             counters: Counters::default(),
             deadline: Instant::now() + time_limit,
             time_limit,
+            guest_time: Duration::ZERO,
         })
     }
 
@@ -119,15 +131,36 @@ impl Session {
     }
 
     /// Runs the guest to its end, judging at every event; `watch` sees each one after that.
-    pub(crate) fn run(&mut self, mut watch: impl FnMut(&Told)) -> Result<Ended, Failure> {
+    pub(crate) fn run(&mut self, mut watch: impl FnMut(&Seen<'_>)) -> Result<Ended, Failure> {
+        self.follow(|session, told| {
+            session.observe(told)?;
+            watch(&Seen {
+                told,
+                judge: &session.judge,
+                machine: &session.machine,
+            });
+            Ok(())
+        })
+    }
+
+    /// Runs the guest to its end and judges nothing: `watch` is called at each event, while the guest
+    /// stands still, and captures where it wants to.
+    pub(crate) fn follow(
+        &mut self,
+        mut watch: impl FnMut(&mut Session, &Told) -> Result<(), Failure>,
+    ) -> Result<Ended, Failure> {
         loop {
-            let frame = match self.machine.run(self.deadline)? {
+            let resumed = Instant::now();
+            let stop = self.machine.run(self.deadline)?;
+            self.guest_time += resumed.elapsed();
+            let frame = match stop {
                 Stop::Doorbell { value } => value,
                 stop => return Err(self.lost(&stop)),
             };
             let told = self.hear(frame)?;
-            self.observe(&told)?;
-            watch(&told);
+            log::info!("event {} pid {}: {:?}", told.sequence, told.pid, told.claim);
+            self.judge.hear(&told);
+            watch(self, &told)?;
             match told.claim {
                 Claim::Done { status } => return Ok(Ended { status }),
                 Claim::Crash { .. } => return Err(self.crashed(&told)),
@@ -173,17 +206,30 @@ impl Session {
         })
     }
 
-    /// Captures every address space and judges.
-    fn observe(&mut self, told: &Told) -> Result<(), Failure> {
-        log::info!("event {} pid {}: {:?}", told.sequence, told.pid, told.claim);
-        self.counters = told.counters;
+    /// How long the guest has run: without the time that it stood still for the host to look.
+    pub(crate) fn guest_time(&self) -> Duration {
+        self.guest_time
+    }
+
+    /// The CPU, and the tables of every address space that the guest told of, as they are now.
+    pub(crate) fn capture(&mut self) -> Result<(CpuState, Snapshot), Failure> {
         let cpu = cpu_state(&self.machine.registers()?);
         let phys_bits = PhysBits::new(self.machine.max_phys_addr().into()).unwrap_or(PhysBits::MAX);
         let mode = Mode::of_cpu(&cpu, phys_bits, self.machine.gigabyte_pages())
             .map_err(|error| Failure::new(Exit::Guest, error))?;
-        self.judge.hear(told);
         let roots = self.judge.roots();
         let snapshot = self.capturer.capture(self.machine.memory(), mode, &roots);
+        Ok((cpu, snapshot))
+    }
+
+    /// Captures every address space and judges.
+    fn observe(&mut self, told: &Told) -> Result<(), Failure> {
+        self.counters = told.counters;
+        if self.judge.roots().is_empty() && matches!(told.claim, Claim::Crash { .. }) {
+            // The kernel never came up: there is nothing yet that a rule is about.
+            return Ok(());
+        }
+        let (cpu, snapshot) = self.capture()?;
         self.judge
             .observe(told, &cpu, &snapshot, self.machine.memory());
         self.exhibit = Exhibit::choose(self.exhibit.take(), &self.judge, told);

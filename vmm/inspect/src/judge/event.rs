@@ -5,6 +5,7 @@ use heirloom_abi::options::Strategy;
 use serde::Serialize;
 
 use crate::addr::{GuestPhys, GuestVirt, Pfn};
+use crate::entry::Entry;
 use crate::snapshot::RootLabel;
 
 /// The probe page holds no event.
@@ -81,6 +82,15 @@ pub enum Claim {
         write: bool,
         /// The page-fault error code, if the CPU faulted.
         fault: Option<u64>,
+    },
+    /// A user page fault was handled: the leaf entry that was written, and where.
+    PageFaultHandled {
+        process: u32,
+        address: GuestVirt,
+        error_code: u64,
+        entry_address: GuestVirt,
+        before: Entry,
+        after: Entry,
     },
     /// The program says how far it is.
     Checkpoint { text: String },
@@ -207,6 +217,14 @@ impl Claim {
                 value: access.value,
                 write: access.write != 0,
                 fault: (access.faulted != 0).then_some(access.error_code),
+            },
+            Event::PageFaultHandled(handled) => Claim::PageFaultHandled {
+                process: pid(handled.pid),
+                address: GuestVirt::new(handled.address),
+                error_code: handled.error_code,
+                entry_address: GuestVirt::new(handled.entry_address),
+                before: Entry::new(handled.before),
+                after: Entry::new(handled.after),
             },
             Event::Checkpoint(text) => Claim::Checkpoint {
                 text: text.to_owned(),

@@ -10,7 +10,10 @@ use crate::snapshot::RootLabel;
 use crate::walk::Walk;
 
 /// Findings that are kept with their evidence, for each rule; more are only counted.
-const MOST_KEPT: usize = 64;
+pub const MOST_KEPT: usize = 64;
+
+/// Walks that a rule may make at one moment, so that tables and claims of absurd size end.
+const MOST_WALKS: u64 = 1 << 24;
 
 /// One place where a rule is broken, from the first event at which it was seen.
 #[derive(Clone, Debug, Serialize)]
@@ -53,25 +56,40 @@ pub struct SeenFinding {
 }
 
 /// Where a rule puts what it finds at one moment.
-#[derive(Default)]
 pub struct Evidence {
     checks: u64,
+    violations: u64,
     found: Vec<Finding>,
-    uncounted: u64,
+    walks_left: u64,
+}
+
+impl Default for Evidence {
+    fn default() -> Self {
+        Evidence {
+            checks: 0,
+            violations: 0,
+            found: Vec::new(),
+            walks_left: MOST_WALKS,
+        }
+    }
 }
 
 impl Evidence {
     /// So many facts were looked at.
     pub fn checked(&mut self, facts: u64) {
-        self.checks += facts;
+        self.checks = self.checks.saturating_add(facts);
     }
 
     /// One of them breaks the rule. The finding is only made if there is room to keep it.
     pub fn broken(&mut self, finding: impl FnOnce() -> Finding) {
+        self.broken_at(1, finding);
+    }
+
+    /// So many of them break the rule, all at one place.
+    pub fn broken_at(&mut self, facts: u64, finding: impl FnOnce() -> Finding) {
+        self.violations = self.violations.saturating_add(facts);
         if self.found.len() < MOST_KEPT {
             self.found.push(finding());
-        } else {
-            self.uncounted += 1;
         }
     }
 
@@ -82,13 +100,35 @@ impl Evidence {
             self.broken(finding);
         }
     }
+
+    /// Whether `walks` more walks may be made; if not, that breaks the rule.
+    pub fn may_walk(&mut self, walks: u64) -> bool {
+        let may = walks <= self.walks_left;
+        self.walks_left = self.walks_left.saturating_sub(walks);
+        if !may {
+            self.broken(|| Finding {
+                whose: None,
+                place: "too much to judge".into(),
+                address: None,
+                expected: format!("at most {MOST_WALKS} pages to look at"),
+                found: "more: the rest was not judged".into(),
+                walks: Vec::new(),
+            });
+        }
+        may
+    }
 }
+
+/// What makes two findings one: the number of the rule, whose it is, and the place.
+type Key = (usize, Option<RootLabel>, String);
 
 /// All rules' verdicts.
 pub struct Findings {
     verdicts: Vec<Verdict>,
-    /// Which finding of a rule is about that place.
-    known: HashMap<(usize, Option<RootLabel>, String), usize>,
+    /// Which finding of a rule is about that place, and the last moment at which it was there.
+    known: HashMap<Key, (usize, u64)>,
+    /// The present moment, counted.
+    moment: u64,
 }
 
 impl Findings {
@@ -105,7 +145,13 @@ impl Findings {
         Findings {
             verdicts,
             known: HashMap::new(),
+            moment: 0,
         }
+    }
+
+    /// The next moment begins.
+    pub fn next_moment(&mut self) {
+        self.moment += 1;
     }
 
     /// Lets rule `number` judge the moment of event `event`.
@@ -113,19 +159,25 @@ impl Findings {
         let mut evidence = Evidence::default();
         judge(&mut evidence);
         let verdict = &mut self.verdicts[number];
-        verdict.checks += evidence.checks;
-        verdict.violations += evidence.found.len() as u64 + evidence.uncounted;
+        verdict.checks = verdict.checks.saturating_add(evidence.checks);
+        verdict.violations = verdict.violations.saturating_add(evidence.violations);
         for finding in evidence.found {
             let key = (number, finding.whose, finding.place.clone());
-            if let Some(known) = self.known.get(&key) {
-                verdict.findings[*known].events += 1;
-            } else if verdict.findings.len() < MOST_KEPT {
-                self.known.insert(key, verdict.findings.len());
-                verdict.findings.push(SeenFinding {
-                    first_event: event,
-                    events: 1,
-                    finding,
-                });
+            match self.known.get_mut(&key) {
+                Some((known, last)) => {
+                    verdict.findings[*known].events += u64::from(*last != self.moment);
+                    *last = self.moment;
+                }
+                None if verdict.findings.len() < MOST_KEPT => {
+                    self.known
+                        .insert(key, (verdict.findings.len(), self.moment));
+                    verdict.findings.push(SeenFinding {
+                        first_event: event,
+                        events: 1,
+                        finding,
+                    });
+                }
+                None => {}
             }
         }
     }

@@ -7,51 +7,44 @@
 
 mod event;
 mod finding;
+mod kernel_memory;
 mod rule;
 pub mod rules;
+mod survey;
+mod truth;
 mod world;
 
 pub use event::{Claim, Counters, MalformedEvent, Told};
-pub use finding::{Finding, Findings, Verdict};
+pub use finding::{Evidence, Finding, Findings, MOST_KEPT, SeenFinding, Verdict};
+pub use kernel_memory::Allocation;
 pub use rule::{Moment, Rule, RuleInfo};
-pub use world::{
-    Allocation, Expectation, GroundTruth, Image, Life, PhysRange, ProcessRecord, World,
-};
+pub use survey::{Page, Place, Survey, Twice};
+pub use truth::{Expectation, GroundTruth, Image, PhysRange, Sharing};
+pub use world::{Life, ProcessRecord, World};
 
-use std::sync::Arc;
-
-use crate::addr::{GuestVirt, VirtRange};
-use crate::level::Half;
+use crate::addr::GuestVirt;
 use crate::mode::CpuState;
 use crate::snapshot::{RootLabel, Snapshot};
-use crate::table::Table;
 use crate::{GuestPhys, PhysicalMemory};
-
-/// Pages of one process that are looked at: 1 GiB in 4 KiB pages. Tables that point to themselves can
-/// claim far more with a single frame.
-const MOST_USER_PAGES: usize = 1 << 18;
 
 /// Holds the rules against one run of a guest.
 pub struct Judge {
     world: World,
     rules: Vec<Box<dyn Rule>>,
     findings: Findings,
-    previous: Option<Snapshot>,
-    /// The kernel half's tables at the event before.
-    kernel_tables: Vec<Arc<Table>>,
+    last: Option<Snapshot>,
 }
 
 impl Judge {
     /// A judge with all rules for our own guest.
     pub fn new(truth: GroundTruth, expectation: Expectation) -> Judge {
-        let rules = rules::all();
+        let rules = rules::all(expectation.sharing());
         let findings = Findings::new(rules.iter().map(|rule| rule.info()));
         Judge {
             world: World::new(truth, expectation),
             rules,
             findings,
-            previous: None,
-            kernel_tables: Vec::new(),
+            last: None,
         }
     }
 
@@ -62,7 +55,7 @@ impl Judge {
 
     /// The last moment's tables.
     pub fn snapshot(&self) -> Option<&Snapshot> {
-        self.previous.as_ref()
+        self.last.as_ref()
     }
 
     /// Takes in what the guest told. The roots that must be captured for [`Judge::observe`] are
@@ -85,45 +78,22 @@ impl Judge {
         memory: &M,
     ) {
         self.world.witness(told, snapshot);
-        let kernel_half = snapshot.subtrees(Half::Kernel);
-        let kernel_tables = rule::kernel_tables(snapshot, &kernel_half);
-        let kernel_unchanged = kernel_tables.len() == self.kernel_tables.len()
-            && kernel_tables
-                .iter()
-                .zip(&self.kernel_tables)
-                .all(|(placed, known)| Arc::ptr_eq(placed.table, known));
-        let user_pages: Vec<_> = snapshot
-            .roots()
-            .iter()
-            .flat_map(|root| {
-                let pages = snapshot.leaves(root.id, VirtRange::half(Half::User));
-                pages.take(MOST_USER_PAGES).map(|page| (root.id, page))
-            })
-            .collect();
-        let table_frames = snapshot.tables().map(|table| table.pfn()).collect();
+        let survey = Survey::of(snapshot);
         let moment = Moment {
             told,
             cpu,
             snapshot,
-            kernel_half: &kernel_half,
-            kernel_tables: &kernel_tables,
-            kernel_unchanged,
-            user_pages: &user_pages,
-            table_frames: &table_frames,
-            previous: self.previous.as_ref(),
+            survey: &survey,
             world: &self.world,
-            memory_value: value_in_memory(told, snapshot, memory),
+            memory_value: value_in_memory(told, self.world.kernel_view(told), snapshot, memory),
         };
+        self.findings.next_moment();
         for (number, rule) in self.rules.iter_mut().enumerate() {
             self.findings.of_rule(number, told.sequence, |evidence| {
                 rule.judge(&moment, evidence);
             });
         }
-        self.kernel_tables = kernel_tables
-            .iter()
-            .map(|placed| Arc::clone(placed.table))
-            .collect();
-        self.previous = Some(snapshot.clone());
+        self.last = Some(snapshot.clone());
     }
 
     /// What each rule found so far.
@@ -133,7 +103,7 @@ impl Judge {
 
     /// Whether every rule holds and at least one moment was judged.
     pub fn all_hold(&self) -> bool {
-        self.previous.is_some()
+        self.last.is_some()
             && self
                 .verdicts()
                 .iter()
@@ -141,17 +111,24 @@ impl Judge {
     }
 }
 
-/// What memory holds where the kernel says it read or wrote, found through the tables of the process
-/// in whose address space it did.
+/// What memory holds where the kernel says it read or wrote 8 bytes, found through the tables of the
+/// address space that it did it in. The bytes may lie in two pages.
 fn value_in_memory<M: PhysicalMemory + ?Sized>(
     told: &Told,
+    view: RootLabel,
     snapshot: &Snapshot,
     memory: &M,
 ) -> Option<u64> {
     let Claim::KernelAccess { address, .. } = told.claim else {
         return None;
     };
-    let root = snapshot.root_of(told.label())?;
-    let walk = snapshot.translate(root.id, GuestVirt::new(address));
-    memory.read_u64(walk.translation()?.pa).ok()
+    let root = snapshot.root_of(view)?;
+    let mut bytes = [0; 8];
+    for (offset, byte) in (0..).zip(&mut bytes) {
+        let va = GuestVirt::new(address).checked_add(offset)?;
+        let walk = snapshot.translate(root.id, va);
+        let at = walk.translation()?.pa;
+        memory.read_bytes(at, std::slice::from_mut(byte)).ok()?;
+    }
+    Some(u64::from_le_bytes(bytes))
 }

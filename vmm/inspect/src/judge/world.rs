@@ -3,72 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use heirloom_abi::options::Strategy;
+use heirloom_abi::event::KERNEL_PID;
 use serde::Serialize;
 
-use super::event::{Claim, Told, label};
-use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE, Pfn, VirtRange};
+use super::event::{Claim, Counters, Told, label};
+use super::kernel_memory::{Allocation, KernelMemory};
+use super::truth::{Expectation, GroundTruth, Sharing};
+use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE, VirtRange};
 use crate::snapshot::{RootLabel, Snapshot};
 
-/// Physical addresses `start..start + bytes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct PhysRange {
-    pub start: GuestPhys,
-    pub bytes: u64,
-}
-
-impl PhysRange {
-    /// Whether `length` bytes from `at` lie inside.
-    pub fn contains(&self, at: GuestPhys, length: u64) -> bool {
-        let offset = at.get().wrapping_sub(self.start.get());
-        at >= self.start && offset < self.bytes && length <= self.bytes - offset
-    }
-
-    /// Whole frames inside.
-    pub fn frames(&self) -> u64 {
-        let end = (self.start.get() + self.bytes) / PAGE_SIZE;
-        end.saturating_sub(self.start.get().div_ceil(PAGE_SIZE))
-    }
-}
-
-/// A segment of the kernel image, as the host loaded it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Image {
-    pub va: GuestVirt,
-    pub pa: GuestPhys,
-    /// In memory, whole pages.
-    pub bytes: u64,
-    pub writable: bool,
-    pub executable: bool,
-}
-
-/// What the host knows without asking the guest.
-#[derive(Clone, Debug, Default)]
-pub struct GroundTruth {
-    /// The RAM that the guest was told of, ascending.
-    pub ram: Vec<PhysRange>,
-    /// The kernel's segments.
-    pub image: Vec<Image>,
-}
-
-impl GroundTruth {
-    /// Whether `length` bytes from `at` are RAM.
-    pub fn is_ram(&self, at: GuestPhys, length: u64) -> bool {
-        self.ram.iter().any(|range| range.contains(at, length))
-    }
-
-    /// All frames of RAM.
-    pub fn frames(&self) -> u64 {
-        self.ram.iter().map(PhysRange::frames).sum()
-    }
-}
-
-/// How the kernel half is to be shared: what the user asked for, which is what the guest is held to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expectation {
-    /// The strategy that was asked for.
-    pub strategy: Strategy,
-}
+/// Most processes that may live at once; a claim of more is no process, so that what must be looked
+/// at for one event has a bound.
+const MOST_LIVE: usize = 1 << 13;
 
 /// Whether a process has an address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -95,43 +41,17 @@ pub struct ProcessRecord {
     pub born: u64,
 }
 
-/// Kernel memory that the guest says is mapped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Allocation {
-    pub range: VirtRange,
-    pub writable: bool,
-    /// In whose system call it was made.
-    pub maker: u32,
-    /// The frames of its pages, as found in the maker's tables when it was made.
-    pub frames: Vec<Pfn>,
-    /// The event that told of it.
-    pub made: u64,
-    #[serde(skip)]
-    values: BTreeMap<u64, u64>,
-}
-
-impl Allocation {
-    /// The address of each page.
-    pub fn pages(&self) -> impl Iterator<Item = GuestVirt> + use<> {
-        let (first, pages) = (self.range.first, self.range.bytes() / PAGE_SIZE);
-        (0..pages).map(move |page| first.wrapping_add(page * PAGE_SIZE))
-    }
-
-    /// What was last written at `address`; fresh memory is zero.
-    pub fn value_at(&self, address: u64) -> u64 {
-        self.values.get(&address).copied().unwrap_or(0)
-    }
-}
-
 /// The state of the guest, as far as it is told or known.
 pub struct World {
     truth: GroundTruth,
     expectation: Expectation,
     kernel_root: Option<GuestPhys>,
+    /// The counters of the boot event.
+    at_boot: Option<Counters>,
     machine: Vec<&'static str>,
     processes: BTreeMap<u32, ProcessRecord>,
-    allocations: BTreeMap<u64, Allocation>,
-    revoked: BTreeMap<u64, VirtRange>,
+    live: usize,
+    memory: KernelMemory,
     /// Claims that contradict what was told before, of the present event.
     contradictions: Vec<String>,
     next_sequence: BTreeMap<u32, u64>,
@@ -142,13 +62,14 @@ impl World {
     /// Before the guest has told anything.
     pub fn new(truth: GroundTruth, expectation: Expectation) -> World {
         World {
+            memory: KernelMemory::new(truth.frames()),
             truth,
             expectation,
             kernel_root: None,
+            at_boot: None,
             machine: Vec::new(),
             processes: BTreeMap::new(),
-            allocations: BTreeMap::new(),
-            revoked: BTreeMap::new(),
+            live: 0,
             contradictions: Vec::new(),
             next_sequence: BTreeMap::new(),
             events: 0,
@@ -168,7 +89,12 @@ impl World {
         &self.machine
     }
 
-    /// All processes that ever were, by number.
+    /// The counters of the boot event; `None` before it.
+    pub fn counters_at_boot(&self) -> Option<&Counters> {
+        self.at_boot.as_ref()
+    }
+
+    /// All processes that ever were, by number; of those that had the same number, the last.
     pub fn processes(&self) -> impl Iterator<Item = &ProcessRecord> {
         self.processes.values()
     }
@@ -179,6 +105,11 @@ impl World {
             .filter(|process| process.life == Life::Live)
     }
 
+    /// How many processes have an address space.
+    pub fn live_count(&self) -> usize {
+        self.live
+    }
+
     /// One process.
     pub fn process(&self, pid: u32) -> Option<&ProcessRecord> {
         self.processes.get(&pid)
@@ -186,18 +117,27 @@ impl World {
 
     /// Kernel memory that is mapped, ascending.
     pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
-        self.allocations.values()
+        self.memory.allocations()
     }
 
-    /// The allocation that `address` lies in.
-    pub fn allocation_of(&self, address: GuestVirt) -> Option<&Allocation> {
-        let (_, allocation) = self.allocations.range(..=address.get()).next_back()?;
-        allocation.range.contains(address).then_some(allocation)
+    /// Pages of all allocations.
+    pub fn allocated_pages(&self) -> u64 {
+        self.memory.pages()
+    }
+
+    /// The allocation that the whole of `range` lies in.
+    pub fn allocation_holding(&self, range: VirtRange) -> Option<&Allocation> {
+        self.memory.holding(range)
     }
 
     /// Ranges that were freed and not mapped again.
     pub fn revoked(&self) -> impl Iterator<Item = VirtRange> {
-        self.revoked.values().copied()
+        self.memory.revoked()
+    }
+
+    /// A freed range that has an address of `range`.
+    pub fn revoked_in(&self, range: VirtRange) -> Option<VirtRange> {
+        self.memory.revoked_in(range)
     }
 
     /// What the present event says that cannot be, given the ones before.
@@ -226,6 +166,23 @@ impl World {
         }
     }
 
+    /// The address space that the kernel works in on behalf of the process that tells: the process's,
+    /// or, if the kernel is isolated, its own.
+    pub fn kernel_view(&self, told: &Told) -> RootLabel {
+        match self.expectation.sharing() {
+            Sharing::EntryAreaOnly => RootLabel::Kernel,
+            _ => told.label(),
+        }
+    }
+
+    /// The address space in which a mapping made on behalf of the process that tells is there at once.
+    pub fn maker_view(&self, told: &Told) -> RootLabel {
+        match self.expectation.sharing() {
+            Sharing::EntriesOnFault => RootLabel::Kernel,
+            _ => self.kernel_view(told),
+        }
+    }
+
     /// Every address space: the kernel's own first, then the living processes' by number.
     pub fn roots(&self) -> Vec<(RootLabel, GuestPhys)> {
         let kernel = self.kernel_root.map(|root| (RootLabel::Kernel, root));
@@ -239,48 +196,52 @@ impl World {
     pub(super) fn hear(&mut self, told: &Told) {
         self.events += 1;
         self.contradictions.clear();
-        let expected = self
-            .next_sequence
-            .insert(told.cpu, told.sequence + 1)
-            .unwrap_or(0);
-        if told.sequence != expected {
-            let (sequence, cpu) = (told.sequence, told.cpu);
-            self.contradict(format!(
-                "event {sequence} of CPU {cpu} follows event {expected} − 1"
-            ));
-        }
+        self.count_on(told);
         match &told.claim {
-            Claim::Boot { root, machine, .. } => {
-                if self.kernel_root.replace(*root).is_some() {
-                    self.contradict("the kernel booted twice".into());
-                }
-                self.machine.clone_from(machine);
+            Claim::Boot { root, machine, .. } => self.boot(*root, machine, &told.counters),
+            Claim::Crash { .. } => {}
+            _ if self.kernel_root.is_none() => {
+                self.contradict("the kernel has not booted yet".into());
             }
+            _ => {}
+        }
+        match told.claim {
             Claim::ProcessCreated {
                 child,
                 parent,
                 root,
-            } => {
-                self.create(told.sequence, *child, *parent, *root);
-            }
+            } => self.create(told.sequence, child, parent, root),
             Claim::ProcessExited {
-                process, status, ..
-            } => self.end(*process, *status),
+                process,
+                status,
+                root,
+            } => self.end(process, status, root),
+            Claim::ProcessExecuted { process } | Claim::ProcessKilled { process, .. } => {
+                self.must_live(process);
+            }
             Claim::KernelMapped {
                 address,
                 pages,
                 writable,
                 ..
             } => {
-                self.map(told, *address, *pages, *writable);
+                let mapped = self
+                    .memory
+                    .map(address, pages, writable, told.pid, told.sequence);
+                self.unless_contradictory(mapped);
             }
-            Claim::KernelUnmapped { address, pages } => self.unmap(*address, *pages),
+            Claim::KernelUnmapped { address, pages } => {
+                let unmapped = self.memory.unmap(address, pages);
+                self.unless_contradictory(unmapped);
+            }
             Claim::KernelProtected {
-                address, writable, ..
-            } => match self.allocations.get_mut(&address.get()) {
-                Some(allocation) => allocation.writable = *writable,
-                None => self.contradict(format!("no kernel memory was mapped at {address:#x}")),
-            },
+                address,
+                pages,
+                writable,
+            } => {
+                let protected = self.memory.protect(address, pages, writable);
+                self.unless_contradictory(protected);
+            }
             _ => {}
         }
     }
@@ -290,10 +251,14 @@ impl World {
     pub(super) fn witness(&mut self, told: &Told, snapshot: &Snapshot) {
         match told.claim {
             Claim::KernelMapped { address, .. } => {
-                let Some(root) = snapshot.root_of(told.label()) else {
+                let Some(root) = snapshot.root_of(self.maker_view(told)) else {
                     return;
                 };
-                if let Some(allocation) = self.allocations.get_mut(&address.get()) {
+                let made_now = self
+                    .memory
+                    .starting_at(address)
+                    .filter(|allocation| allocation.made == told.sequence);
+                if let Some(allocation) = made_now {
                     allocation.frames = allocation
                         .pages()
                         .map_while(|page| {
@@ -309,40 +274,64 @@ impl World {
                 write: true,
                 fault: None,
             } => {
-                let allocation = self
-                    .allocations
-                    .range_mut(..=address)
-                    .next_back()
-                    .map(|(_, allocation)| allocation)
-                    .filter(|allocation| allocation.range.contains(GuestVirt::new(address)));
-                if let Some(allocation) = allocation {
-                    allocation.values.insert(address, value);
+                if let Some(allocation) = self.memory.holding_mut(word_at(address)) {
+                    allocation.write(GuestVirt::new(address), value);
                 }
             }
             _ => {}
         }
     }
 
-    fn create(&mut self, event: u64, child: u32, parent: u32, root: GuestPhys) {
-        if self.live().any(|process| process.pid == child) {
-            self.contradict(format!("process {child} was created and lives already"));
-        }
-        let owner = self
-            .live()
-            .find(|process| process.root == root)
-            .map(|process| process.pid);
-        if let Some(other) = owner {
-            self.contradict(format!("process {child} has the root of process {other}"));
-        }
-        let generation = match self.processes.get(&parent) {
-            Some(parent) => parent.generation + 1,
-            None => 1,
-        };
-        if generation == 1 && parent != heirloom_abi::event::KERNEL_PID {
+    fn count_on(&mut self, told: &Told) {
+        let (sequence, cpu) = (told.sequence, told.cpu);
+        let next = sequence.wrapping_add(1);
+        let expected = self.next_sequence.insert(cpu, next).unwrap_or(0);
+        if sequence != expected {
             self.contradict(format!(
-                "process {child} has a parent, {parent}, that never was"
+                "CPU {cpu} tells event {sequence} where event {expected} was to come"
             ));
         }
+    }
+
+    fn boot(&mut self, root: GuestPhys, machine: &[&'static str], counters: &Counters) {
+        self.check_root(root);
+        if self.kernel_root.replace(root).is_some() {
+            self.contradict("the kernel booted twice".into());
+        }
+        machine.clone_into(&mut self.machine);
+        self.at_boot = Some(*counters);
+    }
+
+    fn create(&mut self, event: u64, child: u32, parent: u32, root: GuestPhys) {
+        // The first is the kernel's own, the last stands for a number that is none.
+        if [KERNEL_PID, u32::MAX].contains(&child) {
+            self.contradict(format!("no process has the number {child}"));
+            return;
+        }
+        if self.live >= MOST_LIVE {
+            self.contradict(format!(
+                "process {child} is one more than {MOST_LIVE}, the most that are followed"
+            ));
+            return;
+        }
+        self.check_root(root);
+        let owner = self.live().find(|process| process.root == root);
+        if let Some(ProcessRecord { pid: other, .. }) = owner {
+            let other = *other;
+            self.contradict(format!("process {child} has the root of process {other}"));
+        } else if self.kernel_root == Some(root) {
+            self.contradict(format!("process {child} has the kernel's own root"));
+        }
+        let generation = match self.processes.get(&parent) {
+            Some(parent) if parent.life == Life::Live => parent.generation.saturating_add(1),
+            _ if parent == KERNEL_PID => 1,
+            _ => {
+                self.contradict(format!(
+                    "process {child} has a parent, {parent}, that does not live"
+                ));
+                1
+            }
+        };
         let record = ProcessRecord {
             pid: child,
             parent,
@@ -351,66 +340,51 @@ impl World {
             life: Life::Live,
             born: event,
         };
-        self.processes.insert(child, record);
-    }
-
-    fn end(&mut self, pid: u32, status: u64) {
-        match self.processes.get_mut(&pid) {
-            Some(process) if process.life == Life::Live => process.life = Life::Ended { status },
-            _ => self.contradict(format!("process {pid} ended and did not live")),
+        match self.processes.insert(child, record) {
+            Some(before) if before.life == Life::Live => {
+                self.contradict(format!("process {child} was created and lives already"));
+            }
+            _ => self.live += 1,
         }
     }
 
-    fn map(&mut self, told: &Told, address: GuestVirt, pages: u64, writable: bool) {
-        let bytes = pages.checked_mul(PAGE_SIZE).filter(|bytes| *bytes > 0);
-        let range = bytes.and_then(|bytes| VirtRange::new(address, bytes));
-        let Some(range) = range.filter(|range| range.bytes() <= MOST_ALLOCATION) else {
-            self.contradict(format!(
-                "{pages} pages of kernel memory at {address:#x} cannot be"
-            ));
+    fn end(&mut self, pid: u32, status: u64, root: GuestPhys) {
+        if !self.must_live(pid) {
+            return;
+        }
+        let Some(process) = self.processes.get_mut(&pid) else {
             return;
         };
-        if self
-            .allocations
-            .values()
-            .any(|other| other.range.overlaps(&range))
-        {
-            self.contradict(format!("kernel memory at {address:#x} was mapped already"));
+        process.life = Life::Ended { status };
+        self.live -= 1;
+        if process.root != root {
+            let known = process.root;
+            self.contradict(format!("process {pid} had the root {known}, not {root}"));
         }
-        // What is mapped again is no longer revoked, page for page.
-        let overlapping: Vec<VirtRange> = self
-            .revoked()
-            .filter(|revoked| revoked.overlaps(&range))
-            .collect();
-        for revoked in overlapping {
-            self.revoked.remove(&revoked.first.get());
-            for rest in without(revoked, range) {
-                self.revoked.insert(rest.first.get(), rest);
-            }
-        }
-        let allocation = Allocation {
-            range,
-            writable,
-            maker: told.pid,
-            frames: Vec::new(),
-            made: told.sequence,
-            values: BTreeMap::new(),
-        };
-        self.allocations.insert(address.get(), allocation);
     }
 
-    fn unmap(&mut self, address: GuestVirt, pages: u64) {
-        match self.allocations.remove(&address.get()) {
-            Some(allocation) if allocation.range.bytes() == pages.saturating_mul(PAGE_SIZE) => {
-                self.revoked.insert(address.get(), allocation.range);
-            }
-            Some(allocation) => {
-                self.contradict(format!(
-                    "kernel memory at {address:#x} has not {pages} pages"
-                ));
-                self.revoked.insert(address.get(), allocation.range);
-            }
-            None => self.contradict(format!("no kernel memory was mapped at {address:#x}")),
+    /// Whether process `pid` has an address space; a contradiction if not.
+    fn must_live(&mut self, pid: u32) -> bool {
+        let lives = self
+            .process(pid)
+            .is_some_and(|process| process.life == Life::Live);
+        if !lives {
+            self.contradict(format!("process {pid} does not live"));
+        }
+        lives
+    }
+
+    fn check_root(&mut self, root: GuestPhys) {
+        let is_frame = root.get().is_multiple_of(PAGE_SIZE) && self.truth.is_ram(root, PAGE_SIZE);
+        // Frame 0 is the firmware's, whatever the memory map says.
+        if !is_frame || root.get() == 0 {
+            self.contradict(format!("the root {root} is not a frame of RAM"));
+        }
+    }
+
+    fn unless_contradictory(&mut self, claim: Result<(), String>) {
+        if let Err(contradiction) = claim {
+            self.contradict(contradiction);
         }
     }
 
@@ -419,19 +393,10 @@ impl World {
     }
 }
 
-/// Most bytes of one allocation; a greater claim is no allocation, so that what must be looked at for
-/// one event has a bound.
-const MOST_ALLOCATION: u64 = 1 << 28;
-
-/// What is left of `range` without `hole`.
-fn without(range: VirtRange, hole: VirtRange) -> impl Iterator<Item = VirtRange> {
-    let below = (range.first < hole.first).then(|| VirtRange {
-        first: range.first,
-        last: GuestVirt::new(hole.first.get() - 1),
-    });
-    let above = (range.last > hole.last).then(|| VirtRange {
-        first: GuestVirt::new(hole.last.get() + 1),
-        last: range.last,
-    });
-    below.into_iter().chain(above)
+/// The 8 bytes that an access at `address` touches, cut at the end of the address space.
+pub(super) fn word_at(address: u64) -> VirtRange {
+    VirtRange {
+        first: GuestVirt::new(address),
+        last: GuestVirt::new(address.saturating_add(7)),
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::addr::{GuestPhys, VirtRange};
-use crate::compare::{Comparer, Mappings};
+use crate::compare::{Comparer, EntryDifferenceKind, Mappings};
 use crate::level::Half;
 use crate::region::{Region, regions_of_top_entry};
 use crate::snapshot::{Root, RootLabel, Snapshot};
@@ -26,6 +26,10 @@ pub enum KernelHalf {
     Reference { entries: usize },
     /// The very same entries, and so the very same tables.
     Same { entries: usize },
+    /// These PGD entries are absent; all others are the same.
+    Lacks { entries: Vec<u16> },
+    /// These PGD entries point to tables of its own, which map the same; all others are the same.
+    Copies { entries: Vec<u16> },
     /// These PGD entries differ; `mapped_differently` of them also map something else.
     Differs {
         entries: Vec<u16>,
@@ -52,6 +56,14 @@ impl fmt::Display for KernelHalf {
                 } else {
                     write!(f, ", maps other memory")
                 }
+            }
+            KernelHalf::Lacks { entries } => write!(f, "lacks {}", Indices(entries)),
+            KernelHalf::Copies { entries } => {
+                write!(
+                    f,
+                    "tables of its own at {}, maps the same",
+                    Indices(entries)
+                )
             }
             KernelHalf::Unreadable => write!(f, "UNREADABLE: the root is outside RAM"),
         }
@@ -121,14 +133,26 @@ fn kernel_half(
             if differences.is_empty() {
                 return KernelHalf::Same { entries };
             }
-            let mapped_differently = differences
-                .iter()
-                .filter(|difference| difference.mappings != Mappings::Same)
-                .count();
+            let all = |kind, mappings: fn(Mappings) -> bool| {
+                let mut differences = differences.iter();
+                differences.all(|found| found.kind == kind && mappings(found.mappings))
+            };
             let entries = differences
                 .iter()
                 .map(|difference| difference.index)
                 .collect();
+            if all(EntryDifferenceKind::OnlyLeft, |_| true) {
+                return KernelHalf::Lacks { entries };
+            }
+            if all(EntryDifferenceKind::Frame, |mappings| {
+                mappings == Mappings::Same
+            }) {
+                return KernelHalf::Copies { entries };
+            }
+            let mapped_differently = differences
+                .iter()
+                .filter(|difference| difference.mappings != Mappings::Same)
+                .count();
             KernelHalf::Differs {
                 entries,
                 mapped_differently,

@@ -86,6 +86,9 @@ pub(super) fn describe(told: &Told) -> String {
             };
             format!("{who} {did} kernel memory at {address:#x}")
         }
+        Claim::PageFaultHandled {
+            process, address, ..
+        } => format!("process {process} faulted at {address}, and goes on"),
         Claim::Checkpoint { text } => text.clone(),
         Claim::Crash { .. } => "the kernel crashed".into(),
         Claim::Done { .. } => "the run is over".into(),

@@ -30,7 +30,11 @@ impl Propagation for Prealloc {
     ) -> Result<(), OutOfFrames> {
         let (first, last) = Region::Vmalloc.pgd_entries();
         for index in first..=last {
-            new_child(kernel, index, frames)?;
+            if index == last && bug::is(Bug::AliasByHighTable) {
+                kernel.set_kernel(last, kernel.get(first));
+            } else {
+                new_child(kernel, index, frames)?;
+            }
         }
         if bug::is(Bug::ReservedBit) {
             kernel.set_kernel(
@@ -39,9 +43,6 @@ impl Propagation for Prealloc {
                     .get(last)
                     .with_flags(Flags::KERNEL_TABLE.with(Flags::LARGE)),
             );
-        }
-        if bug::is(Bug::AliasByHighTable) {
-            kernel.set_kernel(last, kernel.get(first));
         }
         if bug::is(Bug::UnnamedRegion) {
             new_child(kernel, KERNEL_HALF_FIRST_ENTRY, frames)?;

@@ -1,16 +1,16 @@
 //! A kernel mapping made during one process's system call is there in all, and gone in all when it
 //! is freed. Both witnesses count: what the tables say, and what the CPU read.
 
-use std::collections::HashMap;
-
+use super::shown_end;
 use crate::addr::{GuestVirt, PAGE_SIZE, Pfn, VirtRange};
-use crate::entry::Entry;
-use crate::judge::event::Claim;
+use crate::judge::event::{self, Claim};
 use crate::judge::finding::{Evidence, Finding};
+use crate::judge::kernel_memory::Allocation;
 use crate::judge::rule::{Moment, Rule, RuleInfo};
-use crate::judge::world::Allocation;
-use crate::snapshot::{Root, RootId};
-use crate::walk::Translation;
+use crate::judge::truth::Sharing;
+use crate::judge::world;
+use crate::snapshot::{RootId, RootLabel};
+use crate::walk::{Translation, Walk};
 
 /// Mapped for one is mapped for all.
 pub(super) struct Propagated;
@@ -26,44 +26,49 @@ impl Rule for Propagated {
 
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
         for allocation in moment.world.allocations() {
-            tables_agree(moment, allocation, evidence);
+            for part in parts_by_top_entry(moment, allocation.range) {
+                for group in groups_that_show(moment, part.first) {
+                    if !evidence.may_walk(pages_in(part)) {
+                        return;
+                    }
+                    tables_agree(moment, allocation, part, &group, evidence);
+                }
+            }
         }
         cpu_agrees(moment, evidence);
     }
 }
 
-fn tables_agree(moment: &Moment<'_>, allocation: &Allocation, evidence: &mut Evidence) {
-    for part in parts_by_top_entry(moment, allocation.range) {
-        for (representative, roots) in groups(moment, part.first) {
-            for page in pages_of(part) {
-                evidence.checked(roots.len() as u64);
-                let number = (page.get() - allocation.range.first.get()) / PAGE_SIZE;
-                let frame = usize::try_from(number)
-                    .ok()
-                    .and_then(|number| allocation.frames.get(number))
-                    .copied();
-                let walk = moment.snapshot.translate(representative, page);
-                let right = walk
-                    .translation()
-                    .is_some_and(|found| is_as_mapped(found, frame, allocation.writable));
-                if right {
-                    continue;
-                }
-                for root in &roots {
-                    evidence.broken(|| Finding {
-                        whose: Some(root.label),
-                        place: format!("kernel memory of event {}", allocation.made),
-                        address: Some(page),
-                        expected: expected(frame, allocation),
-                        found: match &walk.result {
-                            Ok(found) => format!("frame {}, {}", found.pa.pfn(), found.rights),
-                            Err(fault) => fault.to_string(),
-                        },
-                        walks: walks_of_maker_and(moment, allocation.maker, root, page),
-                    });
-                }
-            }
-        }
+/// Looks at the pages of `part` of an allocation in a group of address spaces, which translate
+/// them alike.
+fn tables_agree(
+    moment: &Moment<'_>,
+    allocation: &Allocation,
+    part: VirtRange,
+    group: &[RootId],
+    evidence: &mut Evidence,
+) {
+    evidence.checked(pages_in(part) * group.len() as u64);
+    let mut wrong = pages_of(part).filter(|page| {
+        let walk = moment.snapshot.translate(group[0], *page);
+        let frame = allocation.frame_at(*page);
+        !walk
+            .translation()
+            .is_some_and(|found| is_as_mapped(found, frame, allocation.writable))
+    });
+    let Some(first) = wrong.next() else {
+        return;
+    };
+    let pages = 1 + wrong.count() as u64;
+    for root in group {
+        evidence.broken_at(pages, || Finding {
+            whose: Some(moment.label(*root)),
+            place: place_of(allocation),
+            address: Some(first),
+            expected: expected(allocation.frame_at(first), allocation),
+            found: shown_end(&moment.snapshot.translate(*root, first)),
+            walks: moment.walks(event::label(allocation.maker), *root, first),
+        });
     }
 }
 
@@ -74,36 +79,21 @@ fn is_as_mapped(found: &Translation, frame: Option<Pfn>, writable: bool) -> bool
         && !found.rights.user
 }
 
+fn place_of(allocation: &Allocation) -> String {
+    format!("kernel memory of event {}", allocation.made)
+}
+
 fn expected(frame: Option<Pfn>, allocation: &Allocation) -> String {
     let rights = if allocation.writable {
         "writable"
     } else {
         "read-only"
     };
-    let maker = allocation.maker;
+    let maker = event::label(allocation.maker);
     match frame {
-        Some(frame) => format!("frame {frame}, {rights}, no execute, as process {maker} mapped it"),
-        None => format!("a page, {rights}: process {maker} mapped it, says the guest"),
+        Some(frame) => format!("frame {frame}, {rights}, no execute, as {maker} mapped it"),
+        None => format!("a page, {rights}: {maker} mapped it, says the guest"),
     }
-}
-
-/// The maker's walk, if it lives and is another one, and that of `root`.
-fn walks_of_maker_and(
-    moment: &Moment<'_>,
-    maker: u32,
-    root: &Root,
-    page: GuestVirt,
-) -> Vec<(crate::RootLabel, crate::Walk)> {
-    let label = crate::judge::event::label(maker);
-    let maker = moment
-        .snapshot
-        .root_of(label)
-        .filter(|maker| maker.id != root.id);
-    maker
-        .into_iter()
-        .chain([root])
-        .map(|root| (root.label, moment.snapshot.translate(root.id, page)))
-        .collect()
 }
 
 /// What the CPU read or wrote in the process's address space.
@@ -117,25 +107,21 @@ fn cpu_agrees(moment: &Moment<'_>, evidence: &mut Evidence) {
     else {
         return;
     };
-    let at = GuestVirt::new(address);
-    let Some(allocation) = moment.world.allocation_of(at) else {
+    let word = world::word_at(address);
+    let Some(allocation) = moment.world.allocation_holding(word) else {
         return;
     };
     let what = if write { "write" } else { "read" };
     let finding = |expected: String, found: String| Finding {
         whose: Some(moment.told.label()),
-        place: format!("{what} of kernel memory of event {}", allocation.made),
-        address: Some(at),
+        place: format!("{what} of {}", place_of(allocation)),
+        address: Some(word.first),
         expected,
         found,
-        walks: moment
-            .snapshot
-            .root_of(moment.told.label())
-            .map(|root| walks_of_maker_and(moment, allocation.maker, root, at))
-            .unwrap_or_default(),
+        walks: walks_of_maker_and_teller(moment, allocation, word.first),
     };
+    let allowed = !write || allocation.writable;
     if let Some(code) = fault {
-        let allowed = !write || allocation.writable;
         evidence.check(!allowed, || {
             finding(
                 format!("the CPU to {what} it"),
@@ -144,13 +130,13 @@ fn cpu_agrees(moment: &Moment<'_>, evidence: &mut Evidence) {
         });
         return;
     }
-    evidence.check(!write || allocation.writable, || {
+    evidence.check(allowed, || {
         finding(
             "a fault: the memory is read-only".into(),
             "the CPU wrote to it".into(),
         )
     });
-    let written = allocation.value_at(address);
+    let written = allocation.value_at(word.first);
     evidence.check(value == written, || {
         finding(
             format!("{written:#x}, which was written"),
@@ -166,6 +152,19 @@ fn cpu_agrees(moment: &Moment<'_>, evidence: &mut Evidence) {
     });
 }
 
+fn walks_of_maker_and_teller(
+    moment: &Moment<'_>,
+    allocation: &Allocation,
+    at: GuestVirt,
+) -> Vec<(RootLabel, Walk)> {
+    let teller = moment
+        .snapshot
+        .root_of(moment.world.kernel_view(moment.told));
+    teller.map_or_else(Vec::new, |root| {
+        moment.walks(event::label(allocation.maker), root.id, at)
+    })
+}
+
 /// Freed for one is gone for all.
 pub(super) struct Revoked;
 
@@ -179,89 +178,145 @@ impl Rule for Revoked {
     }
 
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
+        let (mut pages, mut ends) = (0_u64, None);
         for range in moment.world.revoked() {
-            for part in parts_by_top_entry(moment, range) {
-                for (representative, roots) in groups(moment, part.first) {
-                    for page in pages_of(part) {
-                        evidence.checked(roots.len() as u64);
-                        let walk = moment.snapshot.translate(representative, page);
-                        let Some(found) = walk.translation() else {
-                            continue;
-                        };
-                        for root in &roots {
-                            evidence.broken(|| Finding {
-                                whose: Some(root.label),
-                                place: format!("freed kernel memory at {}", range.first),
-                                address: Some(page),
-                                expected: "nothing: the memory was freed".into(),
-                                found: format!("frame {}, {}", found.pa.pfn(), found.rights),
-                                walks: moment.walks(root.id, page),
-                            });
-                        }
+            pages += pages_in(range);
+            let (first, _) = ends.unwrap_or((range.first, range.last));
+            ends = Some((first, range.last));
+        }
+        let Some((first, last)) = ends else {
+            return;
+        };
+        evidence.checked(pages.saturating_mul(moment.snapshot.roots().len() as u64));
+        let all = VirtRange { first, last };
+        // Nothing is mapped but what the survey found.
+        for page in &moment.survey.kernel_pages {
+            if !all.overlaps(&page.range()) {
+                continue;
+            }
+            let Some(freed) = moment.world.revoked_in(page.range()) else {
+                continue;
+            };
+            let at = page.va.max(freed.first);
+            for group in groups(moment, at) {
+                if !evidence.may_walk(1) {
+                    return;
+                }
+                if moment
+                    .snapshot
+                    .translate(group[0], at)
+                    .translation()
+                    .is_some()
+                {
+                    for root in group {
+                        evidence.broken(|| still_mapped(moment, root, at, freed));
                     }
                 }
             }
         }
-        if let Claim::KernelAccess {
-            address,
-            value,
-            write,
-            fault,
-        } = moment.told.claim
-        {
-            let at = GuestVirt::new(address);
-            if moment.world.revoked().any(|range| range.contains(at)) {
-                let what = if write { "wrote" } else { "read" };
-                evidence.check(fault.is_some(), || Finding {
-                    whose: Some(moment.told.label()),
-                    place: format!("access to freed kernel memory at {at}"),
-                    address: Some(at),
-                    expected: "a page fault: the memory was freed".into(),
-                    found: format!("the CPU {what} {value:#x}"),
-                    walks: Vec::new(),
-                });
-            }
-        }
+        cpu_faults(moment, evidence);
     }
 }
 
+fn still_mapped(moment: &Moment<'_>, root: RootId, at: GuestVirt, freed: VirtRange) -> Finding {
+    Finding {
+        whose: Some(moment.label(root)),
+        place: format!("freed kernel memory at {}", freed.first),
+        address: Some(at),
+        expected: "nothing: the memory was freed".into(),
+        found: shown_end(&moment.snapshot.translate(root, at)),
+        walks: moment.walks(RootLabel::Kernel, root, at),
+    }
+}
+
+/// An access that touches freed memory faults.
+fn cpu_faults(moment: &Moment<'_>, evidence: &mut Evidence) {
+    let Claim::KernelAccess {
+        address,
+        value,
+        write,
+        fault,
+    } = moment.told.claim
+    else {
+        return;
+    };
+    let word = world::word_at(address);
+    if moment.world.revoked_in(word).is_none() {
+        return;
+    }
+    evidence.check(fault.is_some(), || {
+        let what = if write { "wrote" } else { "read" };
+        let teller = moment
+            .snapshot
+            .root_of(moment.world.kernel_view(moment.told));
+        Finding {
+            whose: Some(moment.told.label()),
+            place: format!("access to freed kernel memory at {}", word.first),
+            address: Some(word.first),
+            expected: "a page fault: the memory was freed".into(),
+            found: format!("the CPU {what} {value:#x}"),
+            walks: teller.map_or_else(Vec::new, |root| {
+                moment.walks(RootLabel::Kernel, root.id, word.first)
+            }),
+        }
+    });
+}
+
 /// The address spaces, grouped by the top-level entry that translates `at`: all of a group
-/// translate it alike, as its first member does.
-fn groups<'m>(moment: &'m Moment<'_>, at: GuestVirt) -> Vec<(RootId, Vec<&'m Root>)> {
+/// translate it alike.
+fn groups(moment: &Moment<'_>, at: GuestVirt) -> Vec<Vec<RootId>> {
     let top = moment.snapshot.mode().depth.top();
-    let index = at.index(top);
-    let mut groups: Vec<(RootId, Vec<&Root>)> = Vec::new();
-    let mut by_entry: HashMap<Entry, usize> = HashMap::new();
-    for root in moment.snapshot.roots() {
-        let entry = match moment.snapshot.root_table(root.id) {
-            Some(table) => table.entry(index).as_written(),
-            None => Entry::ABSENT,
-        };
-        let group = *by_entry.entry(entry).or_insert_with(|| {
-            groups.push((root.id, Vec::new()));
-            groups.len() - 1
-        });
-        groups[group].1.push(root);
+    moment.survey.groups_at(moment.snapshot, at.index(top))
+}
+
+/// The groups of address spaces that must show kernel memory at `at` now: all of them, but those that
+/// the strategy allows not to have the top-level entry.
+fn groups_that_show(moment: &Moment<'_>, at: GuestVirt) -> Vec<Vec<RootId>> {
+    let kernel = moment
+        .snapshot
+        .root_of(RootLabel::Kernel)
+        .map(|root| root.id);
+    let index = at.index(moment.snapshot.mode().depth.top());
+    let sharing = moment.world.expectation().sharing();
+    let mut groups = groups(moment, at);
+    groups.retain(|group| match sharing {
+        Sharing::Entries | Sharing::Copies => true,
+        // The kernel's own root must; a process whose entry has not come yet need not.
+        Sharing::EntriesOnFault => {
+            let table = moment.snapshot.root_table(group[0]);
+            group.iter().any(|root| Some(*root) == kernel)
+                || table.is_some_and(|table| table.entry(index).present())
+        }
+        Sharing::EntryAreaOnly => group.iter().any(|root| Some(*root) == kernel),
+    });
+    if sharing == Sharing::EntryAreaOnly {
+        for group in &mut groups {
+            group.retain(|root| Some(*root) == kernel);
+        }
     }
     groups
 }
 
 /// `range` cut where the top-level entry changes.
-fn parts_by_top_entry(moment: &Moment<'_>, range: VirtRange) -> Vec<VirtRange> {
+fn parts_by_top_entry(
+    moment: &Moment<'_>,
+    range: VirtRange,
+) -> impl Iterator<Item = VirtRange> + use<> {
     let span = moment.snapshot.mode().depth.top().entry_span();
-    let mut parts = Vec::new();
-    let mut first = range.first;
-    loop {
+    let mut next = Some(range.first);
+    std::iter::from_fn(move || {
+        let first = next?;
         let end_of_entry = GuestVirt::new(first.get() | (span - 1));
         let last = end_of_entry.min(range.last);
-        parts.push(VirtRange { first, last });
-        if last == range.last {
-            return parts;
-        }
-        first = last.wrapping_add(1);
-    }
+        next = (last < range.last).then(|| last.wrapping_add(1));
+        Some(VirtRange { first, last })
+    })
+}
+
+fn pages_in(range: VirtRange) -> u64 {
+    range.bytes() / PAGE_SIZE
 }
 
 fn pages_of(range: VirtRange) -> impl Iterator<Item = GuestVirt> {
-    (0..range.bytes() / PAGE_SIZE).map(move |page| range.first.wrapping_add(page * PAGE_SIZE))
+    (0..pages_in(range)).map(move |page| range.first.wrapping_add(page * PAGE_SIZE))
 }

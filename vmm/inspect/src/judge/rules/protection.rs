@@ -1,8 +1,8 @@
 //! What the kernel half lets whom do.
 
-use super::super::rule::KernelPage;
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
+use crate::judge::survey::Page;
 
 /// Ring 3 can reach nothing of the kernel half.
 pub(super) struct KernelNotUser;
@@ -23,22 +23,32 @@ impl Rule for KernelNotUser {
     }
 }
 
-/// Nothing of the kernel half is writable and executable.
+/// Nothing of the kernel half is writable and executable, and only kernel text is executable.
 pub(super) struct WriteXorExecute;
 
 impl Rule for WriteXorExecute {
     fn info(&self) -> RuleInfo {
         RuleInfo {
             name: "write-xor-execute",
-            statement: "no page of the kernel half is both writable and executable",
+            statement: "no page of the kernel half is both writable and executable, and only kernel text is executable",
             source: "Linux CONFIG_DEBUG_WX; SDM vol. 3A, 4.6",
         }
     }
 
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
+        let image = &moment.world.truth().image;
         each_kernel_page(moment, evidence, |page| {
-            let both = page.rights.write && page.rights.execute;
-            both.then(|| "writable or executable, not both".to_owned())
+            if !page.rights.execute {
+                return None;
+            }
+            if page.rights.write {
+                return Some("writable or executable, not both".to_owned());
+            }
+            let is_text = image.iter().any(|segment| {
+                let text = segment.physical();
+                segment.executable && text.start <= page.pa && page.end() <= text.end()
+            });
+            (!is_text).then(|| "no execute: this is not kernel text".to_owned())
         });
     }
 }
@@ -58,12 +68,13 @@ impl Rule for NoWritableTextAlias {
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
         let image = &moment.world.truth().image;
         each_kernel_page(moment, evidence, |page| {
-            let hit = page.rights.write.then(|| {
-                image.iter().find(|segment| {
-                    let (start, end) = (segment.pa.get(), segment.pa.get() + segment.bytes);
-                    !segment.writable && page.pa.get() < end && start < page.pa.get() + page.bytes
-                })
-            })??;
+            if !page.rights.write {
+                return None;
+            }
+            let hit = image.iter().find(|segment| {
+                let physical = segment.physical();
+                !segment.writable && physical.overlaps(page.pa, page.size.bytes())
+            })?;
             let what = if hit.executable { "text" } else { "constants" };
             Some(format!("read-only: the frame holds kernel {what}"))
         });
@@ -83,31 +94,18 @@ impl Rule for TablesNotUserMapped {
     }
 
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
-        evidence.checked(moment.user_pages.len() as u64);
-        let user = moment.user_pages.iter().map(|(root, page)| KernelPage {
-            va: page.va,
-            pa: page.pa,
-            bytes: page.size.bytes(),
-            rights: page.rights,
-            root: *root,
-        });
-        let kernel = moment
-            .kernel_tables
+        let survey = moment.survey;
+        evidence.checked((survey.user_pages.len() + survey.kernel_pages.len()) as u64);
+        let kernel = survey
+            .kernel_pages
             .iter()
-            .flat_map(super::super::rule::KernelTable::pages);
-        for page in user.chain(kernel).filter(|page| page.rights.user) {
-            let frames = page.bytes / crate::addr::PAGE_SIZE;
-            let first = page.pa.pfn().get();
-            let hit = (first..first + frames)
-                .map(crate::addr::Pfn::new)
-                .find(|frame| moment.table_frames.contains(frame));
-            if let Some(frame) = hit {
+            .filter(|page| page.rights.user)
+            .filter_map(|page| Some((page, survey.table_in(page)?)));
+        for (page, frame) in survey.user_pages_on_tables().chain(kernel) {
+            if page.rights.user {
                 evidence.broken(|| {
-                    finding(
-                        moment,
-                        &page,
-                        format!("no page table: frame {frame} is one"),
-                    )
+                    let expected = format!("no page table: frame {frame} is one");
+                    finding(moment, page, expected)
                 });
             }
         }
@@ -118,28 +116,23 @@ impl Rule for TablesNotUserMapped {
 fn each_kernel_page(
     moment: &Moment<'_>,
     evidence: &mut Evidence,
-    wrong: impl Fn(&KernelPage) -> Option<String>,
+    wrong: impl Fn(&Page) -> Option<String>,
 ) {
-    for page in moment
-        .kernel_tables
-        .iter()
-        .flat_map(super::super::rule::KernelTable::pages)
-    {
-        evidence.checked(1);
-        if let Some(expected) = wrong(&page) {
-            evidence.broken(|| finding(moment, &page, expected));
+    evidence.checked(moment.survey.kernel_pages.len() as u64);
+    for page in &moment.survey.kernel_pages {
+        if let Some(expected) = wrong(page) {
+            evidence.broken(|| finding(moment, page, expected));
         }
     }
 }
 
-fn finding(moment: &Moment<'_>, page: &KernelPage, expected: String) -> Finding {
-    let label = moment.label(page.root);
+fn finding(moment: &Moment<'_>, page: &Page, expected: String) -> Finding {
     Finding {
-        whose: Some(label),
+        whose: Some(moment.label(page.root)),
         place: format!("page at {}", page.va),
         address: Some(page.va),
         expected,
-        found: format!("{} bytes at {}, {}", page.bytes, page.pa, page.rights),
-        walks: vec![(label, moment.snapshot.translate(page.root, page.va))],
+        found: format!("{} page at {}, {}", page.size, page.pa, page.rights),
+        walks: vec![moment.walk(page.root, page.va)],
     }
 }

@@ -3,12 +3,12 @@
 use heirloom_abi::layout::Region;
 
 use super::shown;
-use crate::addr::GuestVirt;
+use crate::addr::{GuestVirt, PAGE_SIZE, VirtRange};
 use crate::entry::Decoded;
 use crate::judge::event::Claim;
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
-use crate::level::Half;
+use crate::region::regions_of_top_entry;
 use crate::snapshot::RootLabel;
 
 /// No entry makes the CPU fault for a reserved bit.
@@ -31,13 +31,20 @@ impl Rule for ReservedBitsClear {
             }
             for (index, entry) in table.entries() {
                 if let Decoded::Reserved { bits } = table.decode(index) {
-                    evidence.broken(|| Finding {
-                        whose: None,
-                        place: format!("{}[{index}] in frame {}", table.level(), table.pfn()),
-                        address: None,
-                        expected: "reserved bits clear".into(),
-                        found: format!("{}; reserved: {bits}", shown(entry)),
-                        walks: Vec::new(),
+                    evidence.broken(|| {
+                        let this = (table.pfn(), table.level());
+                        let place = moment.survey.place_of(moment.snapshot, this, index);
+                        Finding {
+                            whose: place.map(|(root, _)| moment.label(root)),
+                            place: format!("{}[{index}] in frame {}", table.level(), table.pfn()),
+                            address: place.map(|(_, va)| va),
+                            expected: "reserved bits clear".into(),
+                            found: format!("{}; reserved: {bits}", shown(entry)),
+                            walks: place
+                                .into_iter()
+                                .map(|(root, va)| moment.walk(root, va))
+                                .collect(),
+                        }
                     });
                 }
             }
@@ -52,23 +59,14 @@ impl Rule for Canonical {
     fn info(&self) -> RuleInfo {
         RuleInfo {
             name: "canonical",
-            statement: "addresses lie where they belong: kernel mappings in named regions, kernel memory in vmalloc, the CPU in kernel text",
+            statement: "addresses lie where they belong: kernel mappings in named regions, the kernel image where it was linked, kernel memory in vmalloc, the CPU in kernel text",
             source: "lecture: virtual memory layout (x86_64), 47 bits and 0xffff800000000000; Linux mm.rst",
         }
     }
 
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
-        for subtree in moment.kernel_half {
-            let named = Region::of_pgd_entry(usize::from(subtree.index)).is_some();
-            evidence.check(named, || Finding {
-                whose: Some(moment.label(subtree.roots[0])),
-                place: format!("PGD[{}]", subtree.index),
-                address: Some(subtree.range.first),
-                expected: "absent: no region of the layout is there".into(),
-                found: shown(subtree.entry),
-                walks: Vec::new(),
-            });
-        }
+        kernel_half_is_named(moment, evidence);
+        image_is_in_place(moment, evidence);
         let mut address = |what: &str, at: GuestVirt, belongs: bool, expected: &str| {
             evidence.check(belongs, || Finding {
                 whose: Some(moment.told.label()),
@@ -80,26 +78,18 @@ impl Rule for Canonical {
             });
         };
         let rip = moment.cpu.rip;
-        let in_text = moment.world.truth().image.iter().any(|segment| {
-            let offset = rip.get().wrapping_sub(segment.va.get());
-            segment.executable && offset < segment.bytes
-        });
+        let mut image = moment.world.truth().image.iter();
+        let in_text = image.any(|segment| segment.executable && segment.offset_of(rip).is_some());
         address("RIP", rip, in_text, "an address of kernel text");
         match moment.told.claim {
             Claim::KernelMapped {
                 address: at, pages, ..
             } => {
-                let bytes = pages.saturating_mul(crate::addr::PAGE_SIZE);
-                let last = at.wrapping_add(bytes.saturating_sub(1));
-                let inside = [at, last]
-                    .iter()
-                    .all(|at| at.region() == Some(Region::Vmalloc));
-                address(
-                    "kernel memory",
-                    at,
-                    inside && last >= at,
-                    "inside the vmalloc area",
-                );
+                let bytes = pages.saturating_mul(PAGE_SIZE).max(1);
+                let last = at.checked_add(bytes - 1);
+                let area = VirtRange::of_region(Region::Vmalloc);
+                let inside = area.contains(at) && last.is_some_and(|last| area.contains(last));
+                address("kernel memory", at, inside, "inside the vmalloc area");
             }
             Claim::ProcessKilled { rip, .. } => {
                 // Ring 3 may well have jumped into the kernel half, and died of that.
@@ -111,6 +101,44 @@ impl Rule for Canonical {
     }
 }
 
+/// Every kernel mapping lies in a region that has a name.
+fn kernel_half_is_named(moment: &Moment<'_>, evidence: &mut Evidence) {
+    let depth = moment.snapshot.mode().depth;
+    for subtree in &moment.survey.kernel_half {
+        let named = regions_of_top_entry(subtree.index, depth).next().is_some();
+        let whose = moment.label(subtree.roots[0]);
+        evidence.check(named, || Finding {
+            whose: Some(whose),
+            place: format!("PGD[{}]", subtree.index),
+            address: Some(subtree.range.first),
+            expected: "absent: no region of the layout is there".into(),
+            found: shown(subtree.entry),
+            walks: vec![moment.walk(subtree.roots[0], subtree.range.first)],
+        });
+    }
+}
+
+/// Each page of the kernel image shows what the host loaded there.
+fn image_is_in_place(moment: &Moment<'_>, evidence: &mut Evidence) {
+    let image = &moment.world.truth().image;
+    let area = VirtRange::of_region(Region::KernelImage);
+    let pages = moment.survey.kernel_pages.iter();
+    for page in pages.filter(|page| area.contains(page.va)) {
+        let loaded = image.iter().find_map(|segment| {
+            let offset = segment.offset_of(page.va)?;
+            Some(segment.pa.wrapping_add(offset))
+        });
+        evidence.check(loaded.is_none_or(|loaded| loaded == page.pa), || Finding {
+            whose: Some(moment.label(page.root)),
+            place: format!("kernel image at {}", page.va),
+            address: Some(page.va),
+            expected: loaded.map_or_else(String::new, |at| format!("the kernel image, at {at}")),
+            found: format!("{} page at {}", page.size, page.pa),
+            walks: vec![moment.walk(page.root, page.va)],
+        });
+    }
+}
+
 /// The CPU uses the tables that it should.
 pub(super) struct Cr3Known;
 
@@ -118,14 +146,17 @@ impl Rule for Cr3Known {
     fn info(&self) -> RuleInfo {
         RuleInfo {
             name: "cr3-known",
-            statement: "CR3 holds the root of the process that the kernel says is running, and no other",
+            statement: "CR3 holds the root of the process that the kernel says is running, or of the kernel where it has its own, and no other",
             source: "SDM vol. 3A, 4.5: CR3 locates the PML4 table",
         }
     }
 
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
         let root = moment.cpu.cr3.root();
-        let expected = moment.world.root_of(moment.told.pid);
+        let expected = match moment.world.kernel_view(moment.told) {
+            RootLabel::Kernel => moment.world.kernel_root(),
+            _ => moment.world.root_of(moment.told.pid),
+        };
         evidence.check(Some(root) == expected, || {
             let owner = moment
                 .snapshot
@@ -148,21 +179,11 @@ impl Rule for Cr3Known {
                 walks: Vec::new(),
             }
         });
-        let kernel_has_user_half = moment
-            .snapshot
-            .root_of(RootLabel::Kernel)
-            .filter(|kernel| kernel.address == root)
-            .and_then(|kernel| moment.snapshot.root_table(kernel.id))
-            .is_some_and(|top| {
-                top.present()
-                    .iter()
-                    .any(|i| Half::of_index(i) == Half::User)
-            });
-        evidence.check(moment.cpu.cpl == 0 && !kernel_has_user_half, || Finding {
+        evidence.check(moment.cpu.cpl == 0, || Finding {
             whose: Some(moment.told.label()),
             place: "privilege level".into(),
             address: None,
-            expected: "ring 0 at the doorbell, without a user half in the kernel's own root".into(),
+            expected: "ring 0 at the doorbell".into(),
             found: format!("ring {}", moment.cpu.cpl),
             walks: Vec::new(),
         });

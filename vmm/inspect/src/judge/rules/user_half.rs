@@ -1,104 +1,139 @@
 //! The user half is each process's own.
 
-use std::collections::HashMap;
-
-use crate::addr::Pfn;
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
+use crate::judge::survey::Page;
 use crate::level::Half;
-use crate::snapshot::{RootId, RootLabel};
+use crate::snapshot::RootLabel;
 
-/// No user table is shared, and a page that two processes have is writable in neither.
+/// No user table is shared, a page that two processes have is writable in neither, and none is the
+/// kernel's memory.
 pub(super) struct UserHalfPrivate;
-
-/// Who has a user frame, and whether it may be written there.
-struct Holder {
-    root: RootId,
-    writable: bool,
-}
 
 impl Rule for UserHalfPrivate {
     fn info(&self) -> RuleInfo {
         RuleInfo {
             name: "user-half-private",
-            statement: "no two processes share a user table, or a page that one of them may write to; the kernel's own root has no user half",
+            statement: "no two processes share a user table, or a page that one of them may write to; no user page is kernel memory; the kernel's own root has no user half",
             source: "lecture: every process owns its own pgd entries; copy on write: POSIX fork",
         }
     }
 
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
-        let snapshot = moment.snapshot;
-        let mut tables: HashMap<Pfn, RootId> = HashMap::new();
-        let mut pages: HashMap<Pfn, Holder> = HashMap::new();
-        for root in snapshot.roots() {
-            let label = root.label;
-            let Some(top) = snapshot.root_table(root.id) else {
-                continue;
-            };
-            if label == RootLabel::Kernel {
-                let entry = top
-                    .present()
-                    .iter()
-                    .find(|index| Half::of_index(*index) == Half::User);
-                evidence.check(entry.is_none(), || Finding {
-                    whose: Some(label),
-                    place: format!("PGD[{}]", entry.unwrap_or_default()),
-                    address: None,
-                    expected: "an empty user half: the boot's identity map is gone".into(),
-                    found: "a present entry".into(),
-                    walks: Vec::new(),
-                });
+        kernel_has_none(moment, evidence);
+        tables_are_private(moment, evidence);
+        pages_are_private(moment, evidence);
+        pages_are_not_the_kernels(moment, evidence);
+    }
+}
+
+fn kernel_has_none(moment: &Moment<'_>, evidence: &mut Evidence) {
+    let kernel = moment.snapshot.root_of(RootLabel::Kernel);
+    let Some((root, top)) =
+        kernel.and_then(|root| Some((root, moment.snapshot.root_table(root.id)?)))
+    else {
+        return;
+    };
+    let entries = top.present().iter();
+    let mut user = entries.filter(|index| Half::of_index(*index) == Half::User);
+    evidence.checked(1);
+    if let Some(index) = user.next() {
+        evidence.broken(|| {
+            let at = moment.address_below(index);
+            Finding {
+                whose: Some(root.label),
+                place: format!("PGD[{index}]"),
+                address: Some(at),
+                expected: "absent: the boot's identity map is gone".into(),
+                found: super::shown(top.entry(index)),
+                walks: vec![moment.walk(root.id, at)],
             }
-            let mut below: Vec<_> = Half::User
-                .indices()
-                .filter_map(|index| snapshot.child(top, index))
-                .collect();
-            while let Some(table) = below.pop() {
-                evidence.checked(1);
-                if let Some(other) = tables.insert(table.pfn(), root.id)
-                    && other != root.id
-                {
-                    evidence.broken(|| Finding {
-                        whose: Some(label),
-                        place: format!("{} in frame {}", table.level(), table.pfn()),
-                        address: None,
-                        expected: "a table of its own".into(),
-                        found: format!("the table of {}", moment.label(other)),
-                        walks: Vec::new(),
-                    });
-                    // What is below is shared, too; one finding says it.
-                    continue;
-                }
-                below.extend(
-                    table
-                        .pointers()
-                        .iter()
-                        .filter_map(|index| snapshot.child(table, index)),
-                );
-            }
+        });
+    }
+}
+
+fn tables_are_private(moment: &Moment<'_>, evidence: &mut Evidence) {
+    evidence.checked(moment.survey.user_tables);
+    for twice in &moment.survey.twice {
+        if !twice.is_shared_user_table() {
+            continue;
         }
-        for (root, page) in moment.user_pages {
-            evidence.checked(1);
-            let holder = Holder {
-                root: *root,
-                writable: page.rights.write,
-            };
-            let Some(other) = pages.get_mut(&page.pa.pfn()) else {
-                pages.insert(page.pa.pfn(), holder);
-                continue;
-            };
-            if other.root != holder.root && (other.writable || holder.writable) {
-                let (pfn, other_root, label) = (page.pa.pfn(), other.root, moment.label(*root));
-                evidence.broken(|| Finding {
-                    whose: Some(label),
-                    place: format!("user page in frame {pfn}"),
-                    address: Some(page.va),
-                    expected: "a page of its own, or one that nobody may write to".into(),
-                    found: format!("shared with {}, writable", moment.label(other_root)),
-                    walks: vec![(label, snapshot.translate(*root, page.va))],
-                });
+        evidence.broken(|| {
+            let (table, (owner, at), (root, again)) = (twice.table, twice.first, twice.again);
+            Finding {
+                whose: Some(moment.label(root)),
+                place: format!("{} in frame {}", table.level(), table.pfn()),
+                address: Some(again),
+                expected: "a table of its own".into(),
+                found: format!("the table of {}", moment.label(owner)),
+                walks: vec![moment.walk(owner, at), moment.walk(root, again)],
             }
-            other.writable |= holder.writable;
+        });
+    }
+}
+
+fn pages_are_private(moment: &Moment<'_>, evidence: &mut Evidence) {
+    let pages = &moment.survey.user_pages;
+    evidence.checked(pages.len() as u64);
+    // Pages ascend, so those that share a frame follow one another. Of each such run: its first
+    // page, whether one so far may be written, and where it ends.
+    let mut run: Option<(&Page, bool, u64)> = None;
+    for page in pages {
+        let (writable, end) = (page.rights.write, page.end().get());
+        let Some((first, any_writable, run_end)) =
+            run.filter(|(_, _, run_end)| page.pa.get() < *run_end)
+        else {
+            run = Some((page, writable, end));
+            continue;
+        };
+        if first.root != page.root && (any_writable || writable) {
+            evidence.broken(|| Finding {
+                whose: Some(moment.label(page.root)),
+                place: format!("user page in frame {}", page.pa.pfn()),
+                address: Some(page.va),
+                expected: "a page of its own, or one that nobody may write to".into(),
+                found: format!("shared with {}, writable", moment.label(first.root)),
+                walks: vec![
+                    moment.walk(first.root, first.va),
+                    moment.walk(page.root, page.va),
+                ],
+            });
         }
+        run = Some((first, any_writable || writable, run_end.max(end)));
+    }
+}
+
+fn pages_are_not_the_kernels(moment: &Moment<'_>, evidence: &mut Evidence) {
+    let truth = moment.world.truth();
+    for segment in truth.image.iter().map(crate::judge::Image::physical) {
+        evidence.checked(1);
+        for page in moment.survey.user_pages_in(segment.start, segment.bytes) {
+            evidence.broken(|| not_of_ring_3(moment, page, "the kernel image"));
+        }
+    }
+    for kernel in moment.survey.vmalloc_pages() {
+        evidence.checked(1);
+        for page in moment.survey.user_pages_in(kernel.pa, kernel.size.bytes()) {
+            evidence.broken(|| {
+                let what = format!("kernel memory, at {}", kernel.va);
+                not_of_ring_3(moment, page, &what)
+            });
+        }
+    }
+    for page in &moment.survey.user_pages {
+        if !truth.is_ram(page.pa, page.size.bytes()) {
+            evidence.broken(|| not_of_ring_3(moment, page, "no RAM"));
+        }
+    }
+}
+
+fn not_of_ring_3(moment: &Moment<'_>, page: &Page, what: &str) -> Finding {
+    Finding {
+        whose: Some(moment.label(page.root)),
+        place: format!("user page at {}", page.va),
+        address: Some(page.va),
+        expected: "memory of ring 3".into(),
+        found: format!("frame {}, which is {what}", page.pa.pfn()),
+        walks: vec![moment.walk(page.root, page.va)],
     }
 }

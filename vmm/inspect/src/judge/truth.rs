@@ -1,0 +1,165 @@
+//! What the host knows of the guest without asking it: it built the machine, and chose the strategy.
+
+use heirloom_abi::options::Strategy;
+use serde::Serialize;
+
+use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
+
+/// Physical addresses `start..start + bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PhysRange {
+    pub start: GuestPhys,
+    pub bytes: u64,
+}
+
+impl PhysRange {
+    /// The first address after the range.
+    pub fn end(&self) -> GuestPhys {
+        GuestPhys::new(self.start.get().saturating_add(self.bytes))
+    }
+
+    /// Whether `length` bytes from `at` have an address in common with the range.
+    pub fn overlaps(&self, at: GuestPhys, length: u64) -> bool {
+        at < self.end() && self.start.get() < at.get().saturating_add(length)
+    }
+
+    /// The addresses of the whole frames inside.
+    pub fn whole_frames(&self) -> std::ops::Range<u64> {
+        let start = self.start.get().next_multiple_of(PAGE_SIZE);
+        start..(self.end().get() & !(PAGE_SIZE - 1)).max(start)
+    }
+
+    /// Whole frames inside.
+    pub fn frames(&self) -> u64 {
+        let whole = self.whole_frames();
+        (whole.end - whole.start) / PAGE_SIZE
+    }
+}
+
+/// A segment of the kernel image, as the host loaded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Image {
+    pub va: GuestVirt,
+    pub pa: GuestPhys,
+    /// In memory, whole pages.
+    pub bytes: u64,
+    pub writable: bool,
+    pub executable: bool,
+}
+
+impl Image {
+    /// Its physical addresses.
+    pub fn physical(&self) -> PhysRange {
+        PhysRange {
+            start: self.pa,
+            bytes: self.bytes,
+        }
+    }
+
+    /// How far `va` is into the segment; `None` outside.
+    pub fn offset_of(&self, va: GuestVirt) -> Option<u64> {
+        let offset = va.get().checked_sub(self.va.get())?;
+        (offset < self.bytes).then_some(offset)
+    }
+}
+
+/// What the host knows without asking the guest.
+#[derive(Clone, Debug, Default)]
+pub struct GroundTruth {
+    /// The RAM that the guest was told of, ascending; ranges may meet.
+    pub ram: Vec<PhysRange>,
+    /// The kernel's segments.
+    pub image: Vec<Image>,
+}
+
+impl GroundTruth {
+    /// Whether all `length` bytes from `at` are RAM.
+    pub fn is_ram(&self, at: GuestPhys, length: u64) -> bool {
+        let Some(end) = at.checked_add(length) else {
+            return false;
+        };
+        let mut reached = at;
+        for range in &self.ram {
+            if range.start <= reached && reached < end {
+                reached = reached.max(range.end());
+            }
+        }
+        reached >= end
+    }
+
+    /// All whole frames of RAM.
+    pub fn frames(&self) -> u64 {
+        self.ram.iter().map(PhysRange::frames).sum()
+    }
+}
+
+/// How the kernel half is to be shared: what the user asked for, which is what the guest is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// The strategy that was asked for.
+    pub strategy: Strategy,
+}
+
+/// What a strategy promises of the kernel half of every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// The kernel's own PGD entries, and so its own tables.
+    Entries,
+    /// The same, but that a vmalloc entry may come only when the process's first access faults.
+    EntriesOnFault,
+    /// Tables of its own that map the same.
+    Copies,
+    /// The CPU entry area and nothing else; the kernel runs on its own root.
+    EntryAreaOnly,
+}
+
+impl Expectation {
+    /// What the strategy promises. `none` is held to what a kernel owes, which it breaks.
+    pub fn sharing(self) -> Sharing {
+        match self.strategy {
+            Strategy::Prealloc | Strategy::Sync | Strategy::None => Sharing::Entries,
+            Strategy::Fault => Sharing::EntriesOnFault,
+            Strategy::CopyAll => Sharing::Copies,
+            Strategy::Isolated => Sharing::EntryAreaOnly,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, bytes: u64) -> PhysRange {
+        PhysRange {
+            start: GuestPhys::new(start),
+            bytes,
+        }
+    }
+
+    #[test]
+    fn ram_may_span_ranges_that_meet_and_never_a_hole() {
+        let truth = GroundTruth {
+            ram: vec![
+                range(0, 0x1000),
+                range(0x1000, 0x2000),
+                range(0x4000, 0x1000),
+            ],
+            image: Vec::new(),
+        };
+        let is_ram = |at, length| truth.is_ram(GuestPhys::new(at), length);
+        assert!(is_ram(0, 0x3000));
+        assert!(is_ram(0xfff, 2));
+        assert!(!is_ram(0x2fff, 2));
+        assert!(!is_ram(0x3000, 0x1000));
+        assert!(is_ram(0x4000, 0x1000));
+        assert!(!is_ram(0x4000, 0x1001));
+        assert!(!is_ram(u64::MAX, 2));
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_is_no_frame() {
+        assert_eq!(range(0x0, 0x9_fc00).whole_frames(), 0..0x9_f000);
+        assert_eq!(range(0x800, 0x1800).whole_frames(), 0x1000..0x2000);
+        assert_eq!(range(0x800, 0x100).frames(), 0);
+    }
+}
