@@ -11,6 +11,7 @@ mod kernel_memory;
 mod rule;
 pub mod rules;
 mod survey;
+mod surveyor;
 mod truth;
 mod world;
 
@@ -26,12 +27,14 @@ use crate::addr::GuestVirt;
 use crate::mode::CpuState;
 use crate::snapshot::{RootLabel, Snapshot};
 use crate::{GuestPhys, PhysicalMemory};
+use surveyor::Surveyor;
 
 /// Holds the rules against one run of a guest.
 pub struct Judge {
     world: World,
     rules: Vec<Box<dyn Rule>>,
     findings: Findings,
+    surveyor: Surveyor,
     last: Option<Snapshot>,
 }
 
@@ -44,6 +47,7 @@ impl Judge {
             world: World::new(truth, expectation),
             rules,
             findings,
+            surveyor: Surveyor::default(),
             last: None,
         }
     }
@@ -78,7 +82,7 @@ impl Judge {
         memory: &M,
     ) {
         self.world.witness(told, snapshot);
-        let survey = Survey::of(snapshot);
+        let survey = self.surveyor.survey(snapshot);
         let moment = Moment {
             told,
             cpu,

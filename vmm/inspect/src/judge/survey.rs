@@ -4,20 +4,14 @@
 //! rights, in user halves once. Where it is reached a second time, somewhere else, is evidence of its
 //! own ([`Twice`]). So the work is bounded by the tables that there are, even if they loop.
 
-use std::sync::Arc;
-
 use super::world::World;
 use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE, Pfn, VirtRange};
-use crate::entry::Decoded;
 use crate::level::{Half, Level, PageSize};
 use crate::rights::Rights;
 use crate::sharing::Subtree;
-use crate::snapshot::{RootId, RootLabel, Snapshot};
-use crate::table::{Slot, Table};
+use crate::snapshot::{RootId, Snapshot};
+use crate::table::Table;
 use heirloom_abi::layout::Region;
-
-/// Pages that are looked at, of all address spaces together: 32 GiB in 4 KiB pages.
-const MOST_PAGES: usize = 1 << 23;
 
 /// A leaf, and one address space that has it.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +58,8 @@ impl Twice<'_> {
 /// The tables of one moment, looked through.
 #[derive(Debug)]
 pub struct Survey<'s> {
+    /// The address spaces, those together whose roots have the same kernel half.
+    pub same_kernel_half: Vec<Vec<RootId>>,
     /// What is below the kernel-half entries of the roots, ascending by index.
     pub kernel_half: Vec<Subtree>,
     /// Tables of the kernel half, each once for each set of rights.
@@ -82,57 +78,24 @@ pub struct Survey<'s> {
     pub table_frames: Vec<Pfn>,
     /// There are more pages than were looked at.
     pub is_cut: bool,
-    largest_user_page: u64,
+    pub(super) largest_user_page: u64,
     /// Where each table was reached first, by slot.
-    places: Vec<Option<Place>>,
+    pub(super) places: Vec<Option<Place>>,
 }
 
 /// An address space and the first address that a table translates there.
 pub type Place = (RootId, GuestVirt);
 
-/// Where a table was reached.
-#[derive(Clone, Copy, Default)]
-struct Mark {
-    first: Option<Place>,
-    /// A bit for each set of rights.
-    rights: u8,
-    twice: bool,
-}
-
-struct Surveyor<'s> {
-    snapshot: &'s Snapshot,
-    marks: Vec<Mark>,
-    twice: Vec<Twice<'s>>,
-    pending: Vec<(Slot, Rights, GuestVirt)>,
-    pages_left: usize,
-    is_cut: bool,
-}
-
-impl<'s> Survey<'s> {
-    /// Looks through `snapshot`.
-    pub fn of(snapshot: &'s Snapshot) -> Survey<'s> {
-        let mut surveyor = Surveyor {
-            snapshot,
-            marks: vec![Mark::default(); snapshot.slots()],
-            twice: Vec::new(),
-            pending: Vec::new(),
-            pages_left: MOST_PAGES,
-            is_cut: false,
-        };
-        let kernel_half = snapshot.subtrees(Half::Kernel);
-        let mut kernel_pages = Vec::new();
-        let kernel_tables = surveyor.kernel_half(&kernel_half, &mut kernel_pages);
-        let mut user_pages = Vec::new();
-        let user_tables = surveyor.user_halves(&mut user_pages);
+impl Survey<'_> {
+    /// A survey of nothing but user pages, put into order.
+    pub(super) fn of_user_pages(mut user_pages: Vec<Page>) -> Self {
         user_pages.sort_unstable_by_key(|page| (page.pa, page.root, page.va));
-        let mut table_frames: Vec<Pfn> = snapshot.tables().map(|table| table.pfn()).collect();
-        table_frames.sort_unstable();
-        table_frames.dedup();
         Survey {
-            kernel_half,
-            kernel_tables,
-            kernel_pages,
-            user_tables,
+            same_kernel_half: Vec::new(),
+            kernel_half: Vec::new(),
+            kernel_tables: 0,
+            kernel_pages: Vec::new(),
+            user_tables: 0,
             user_frames: frames_of(&user_pages),
             largest_user_page: user_pages
                 .iter()
@@ -140,11 +103,18 @@ impl<'s> Survey<'s> {
                 .max()
                 .unwrap_or(0),
             user_pages,
-            twice: surveyor.twice,
-            table_frames,
-            is_cut: surveyor.is_cut,
-            places: surveyor.marks.iter().map(|mark| mark.first).collect(),
+            twice: Vec::new(),
+            table_frames: Vec::new(),
+            is_cut: false,
+            places: Vec::new(),
         }
+    }
+
+    /// The address spaces, ascending, whose roots have the same kernel half as `root`'s.
+    pub fn with_kernel_half_of(&self, root: RootId) -> &[RootId] {
+        let mut groups = self.same_kernel_half.iter();
+        let group = groups.find(|group| group.binary_search(&root).is_ok());
+        group.map_or(&[], Vec::as_slice)
     }
 
     /// Kernel pages in the vmalloc area.
@@ -232,119 +202,6 @@ impl<'s> Survey<'s> {
             groups.push(roots.filter(|root| without[root.0 as usize]).collect());
         }
         groups
-    }
-}
-
-impl Surveyor<'_> {
-    fn kernel_half(&mut self, subtrees: &[Subtree], pages: &mut Vec<Page>) -> u64 {
-        let mut tables = 0;
-        for subtree in subtrees {
-            let root = subtree.roots[0];
-            let top = self.snapshot.root_table(root);
-            if let Some(slot) = top.and_then(|top| top.link(subtree.index)) {
-                let rights = Rights::ALL.through(subtree.entry);
-                self.arrive(slot, rights, (root, subtree.range.first));
-            }
-            while let Some((slot, rights, base)) = self.pending.pop() {
-                let mark = &mut self.marks[slot.index()];
-                let bit = 1 << rights.number();
-                if mark.rights & bit == 0 {
-                    mark.rights |= bit;
-                    tables += self.look_through(slot, rights, (root, base), pages);
-                }
-            }
-        }
-        tables
-    }
-
-    fn user_halves(&mut self, pages: &mut Vec<Page>) -> u64 {
-        let mut tables = 0;
-        let snapshot = self.snapshot;
-        for root in snapshot.roots() {
-            let Some(top) = snapshot.root_table(root.id) else {
-                continue;
-            };
-            if root.label == RootLabel::Kernel {
-                continue;
-            }
-            let shift = top.level().shift();
-            for (index, slot) in top.indexed_links() {
-                if Half::of_index(index) == Half::User {
-                    let base = GuestVirt::new(u64::from(index) << shift);
-                    let rights = Rights::ALL.through(top.entry(index));
-                    self.arrive(slot, rights, (root.id, base));
-                }
-            }
-            while let Some((slot, rights, base)) = self.pending.pop() {
-                let mark = &mut self.marks[slot.index()];
-                if mark.rights == 0 {
-                    mark.rights = u8::MAX;
-                    tables += self.look_through(slot, rights, (root.id, base), pages);
-                }
-            }
-        }
-        tables
-    }
-
-    /// Notes that a walk reaches the table in `slot`, to be looked through later.
-    fn arrive(&mut self, slot: Slot, rights: Rights, place: Place) {
-        let mark = &mut self.marks[slot.index()];
-        let (root, base) = place;
-        let first = *mark.first.get_or_insert(place);
-        // The kernel half's tables are everybody's.
-        let same = first.1 == base && (base.half() == Half::Kernel || first.0 == root);
-        if !same
-            && !mark.twice
-            && let Some(table) = self.snapshot.table_at(slot)
-        {
-            mark.twice = true;
-            self.twice.push(Twice {
-                table,
-                first,
-                again: place,
-            });
-        }
-        self.pending.push((slot, rights, base));
-    }
-
-    /// Puts a table's leaves into `pages` and arrives at the tables below. How many tables that
-    /// was: 0 if guest memory does not have it.
-    fn look_through(
-        &mut self,
-        slot: Slot,
-        rights: Rights,
-        (root, base): Place,
-        pages: &mut Vec<Page>,
-    ) -> u64 {
-        let snapshot = self.snapshot;
-        let Some(table) = snapshot.table_at(slot).map(Arc::as_ref) else {
-            return 0;
-        };
-        let shift = table.level().shift();
-        for (index, entry) in table.entries() {
-            let va = base.wrapping_add(u64::from(index) << shift);
-            let rights = rights.through(entry);
-            match table.decode(index) {
-                Decoded::Leaf(leaf) if self.pages_left > 0 => {
-                    self.pages_left -= 1;
-                    pages.push(Page {
-                        va,
-                        pa: leaf.pa,
-                        size: leaf.size,
-                        rights,
-                        root,
-                    });
-                }
-                Decoded::Leaf(_) => self.is_cut = true,
-                Decoded::Table(_) => {
-                    if let Some(below) = table.link(index) {
-                        self.arrive(below, rights, (root, va));
-                    }
-                }
-                Decoded::Absent | Decoded::Reserved { .. } => {}
-            }
-        }
-        1
     }
 }
 

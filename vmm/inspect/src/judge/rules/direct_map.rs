@@ -63,7 +63,7 @@ fn look(pages: &mut std::iter::Peekable<Leaves<'_>>, rest: &std::ops::Range<u64>
     if page.va > va {
         return (shown(page.va).min(rest.end), false);
     }
-    let right = is_in_place(page) && !page.rights.user;
+    let right = is_in_place(page);
     (
         shown(page.range().last).saturating_add(1).min(rest.end),
         right,
@@ -77,7 +77,7 @@ fn missing(moment: &Moment<'_>, root: RootId, physical: u64) -> Finding {
         whose: Some(label),
         place: format!("frame {}", GuestPhys::new(physical).pfn()),
         address: Some(va),
-        expected: "this frame of RAM, for the kernel".into(),
+        expected: "this frame of RAM".into(),
         found: super::shown_end(&walk),
         walks: vec![(label, walk)],
     }

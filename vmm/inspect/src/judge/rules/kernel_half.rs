@@ -1,6 +1,6 @@
 //! The kernel half is one: same PGD entries, same tables.
 
-use heirloom_abi::layout::{KERNEL_HALF_FIRST_ENTRY, Region};
+use heirloom_abi::layout::Region;
 
 use super::shown;
 use crate::addr::GuestPhys;
@@ -35,6 +35,7 @@ impl Rule for KernelHalfShared {
             return;
         };
         let mut comparer = Comparer::within(snapshot);
+        let like_kernel = moment.survey.with_kernel_half_of(kernel.id);
         for root in snapshot.roots().iter().filter(|root| root.id != kernel.id) {
             evidence.checked(Half::Kernel.indices().len() as u64);
             let Some(table) = snapshot.root_table(root.id) else {
@@ -44,9 +45,7 @@ impl Rule for KernelHalfShared {
                 copies_map_the_same(moment, &mut comparer, kernel.id, root.id, evidence);
                 continue;
             }
-            let half = KERNEL_HALF_FIRST_ENTRY..;
-            if sharing == Sharing::Entries && reference.words()[half.clone()] == table.words()[half]
-            {
+            if sharing == Sharing::Entries && like_kernel.binary_search(&root.id).is_ok() {
                 continue;
             }
             for index in Half::Kernel.indices() {

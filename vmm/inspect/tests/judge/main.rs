@@ -1,0 +1,16 @@
+//! The judge, judged: a sound run breaks no rule, and each deliberate mistake breaks the rule that is
+//! there for it, and no other, with evidence that names the place.
+
+mod accounting;
+mod claims;
+mod direct_map;
+mod findings;
+mod hostile;
+mod kernel_half;
+mod propagation;
+mod protection;
+mod sanity;
+mod scene;
+mod sound;
+mod tables;
+mod user_half;

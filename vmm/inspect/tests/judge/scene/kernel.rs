@@ -1,0 +1,266 @@
+//! What the kernel does, and tells of.
+
+use std::collections::BTreeMap;
+
+use heirloom_inspect::judge::Claim;
+use heirloom_inspect::testing::FakeMemory;
+use heirloom_inspect::{
+    Entry, GuestPhys, GuestVirt, Level, Pfn, PhysicalMemory, translate_in_memory,
+};
+
+use super::{DATA, MODE, PAGE, Process, STACK, Scene, TEXT, pa};
+
+impl Scene {
+    /// Makes process 1.
+    pub(crate) fn first(&mut self) {
+        self.adopt(0, BTreeMap::new());
+        self.exec(1);
+    }
+
+    /// Makes a child of `parent` that has its pages, copy on write.
+    pub(crate) fn fork(&mut self, parent: u32) -> u32 {
+        let root = self.root(parent);
+        let mut pages = self.processes[&parent].pages.clone();
+        for (va, (frame, flags)) in &mut pages {
+            if flags.writable() {
+                *flags = flags.without(Entry::WRITABLE);
+                self.map_in(root, *va, frame.base(), *flags);
+            }
+        }
+        if let Some(process) = self.processes.get_mut(&parent) {
+            process.pages.clone_from(&pages);
+        }
+        self.adopt(parent, pages)
+    }
+
+    fn adopt(&mut self, parent: u32, pages: BTreeMap<GuestVirt, (Pfn, Entry)>) -> u32 {
+        let root = self.memory.child_of(self.root(parent));
+        for (va, (frame, flags)) in &pages {
+            self.map_in(root, *va, frame.base(), *flags);
+        }
+        let child = self.next_pid;
+        self.next_pid += 1;
+        self.adopt_as(child, parent, root);
+        if let Some(process) = self.processes.get_mut(&child) {
+            process.pages = pages;
+        }
+        child
+    }
+
+    /// Makes a process without pages, with a number and a root of the caller's choice.
+    pub(crate) fn adopt_as(&mut self, child: u32, parent: u32, root: GuestPhys) {
+        let pages = BTreeMap::new();
+        self.processes.insert(child, Process { root, pages });
+        self.tell(
+            parent,
+            Claim::ProcessCreated {
+                child,
+                parent,
+                root,
+            },
+        );
+    }
+
+    /// Gives a process pages of its own.
+    pub(crate) fn exec(&mut self, pid: u32) {
+        for va in [TEXT, DATA, STACK] {
+            self.touch(pid, va);
+        }
+        self.tell(pid, Claim::ProcessExecuted { process: pid });
+    }
+
+    /// A page fault puts a page of its own into place; told with the next event.
+    pub(crate) fn touch(&mut self, pid: u32, va: GuestVirt) {
+        let flags = if va == TEXT {
+            FakeMemory::USER_TEXT
+        } else {
+            FakeMemory::USER_DATA
+        };
+        let frame = self.memory.frame();
+        self.map_in(self.root(pid), va, frame.base(), flags);
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.pages.insert(va, (frame, flags));
+        }
+    }
+
+    /// Maps kernel memory on behalf of `pid`, in the kernel's own tables.
+    pub(crate) fn map(&mut self, pid: u32, pages: u64) -> GuestVirt {
+        self.map_below(self.kernel, pid, pages)
+    }
+
+    /// The same in the tables below another root.
+    pub(crate) fn map_below(&mut self, root: GuestPhys, pid: u32, pages: u64) -> GuestVirt {
+        let frames = (0..pages).map(|_| self.memory.frame()).collect();
+        self.map_frames(root, pid, frames)
+    }
+
+    /// The same with certain frames.
+    pub(crate) fn map_frames(&mut self, root: GuestPhys, pid: u32, frames: Vec<Pfn>) -> GuestVirt {
+        let address = self.next_address;
+        let pages = frames.len() as u64;
+        self.next_address = address.wrapping_add((pages + 1) * PAGE);
+        for (page, frame) in (0..).zip(&frames) {
+            let va = address.wrapping_add(page * PAGE);
+            self.map_in(root, va, frame.base(), FakeMemory::KERNEL_DATA);
+        }
+        self.allocations.insert(address, pages);
+        self.tell(
+            pid,
+            Claim::KernelMapped {
+                address,
+                pages,
+                writable: true,
+                frames,
+            },
+        );
+        address
+    }
+
+    /// From now on allocations start here.
+    pub(crate) fn allocate_from(&mut self, address: GuestVirt) {
+        self.next_address = address;
+    }
+
+    /// Where the next allocation will be.
+    pub(crate) fn next_address(&self) -> GuestVirt {
+        self.next_address
+    }
+
+    pub(crate) fn unmap(&mut self, pid: u32, address: GuestVirt) {
+        let pages = self.allocations[&address];
+        for page in 0..pages {
+            let va = address.wrapping_add(page * PAGE);
+            self.change(self.kernel, va, Level::Pt, |_| Entry::ABSENT);
+        }
+        self.tell_unmapped(pid, address);
+    }
+
+    /// Tells that memory was unmapped, and does nothing.
+    pub(crate) fn tell_unmapped(&mut self, pid: u32, address: GuestVirt) {
+        let pages = self.allocations.remove(&address).unwrap();
+        self.tell(pid, Claim::KernelUnmapped { address, pages });
+    }
+
+    pub(crate) fn protect(&mut self, pid: u32, address: GuestVirt, writable: bool) {
+        for page in 0..self.allocations[&address] {
+            let va = address.wrapping_add(page * PAGE);
+            self.change(self.kernel, va, Level::Pt, |entry| {
+                if writable {
+                    entry | Entry::WRITABLE
+                } else {
+                    entry.without(Entry::WRITABLE)
+                }
+            });
+        }
+        self.tell_protected(pid, address, writable);
+    }
+
+    /// Tells that memory was protected, and does nothing.
+    pub(crate) fn tell_protected(&mut self, pid: u32, address: GuestVirt, writable: bool) {
+        let pages = self.allocations[&address];
+        self.tell(
+            pid,
+            Claim::KernelProtected {
+                address,
+                pages,
+                writable,
+            },
+        );
+    }
+
+    /// The CPU writes 8 bytes to kernel memory in the address space of `pid`, or faults.
+    pub(crate) fn write(&mut self, pid: u32, at: GuestVirt, value: u64) {
+        let fault = match self.word(pid, at) {
+            None => Some(2),
+            Some(bytes) if bytes.iter().any(|(_, writable)| !writable) => Some(3),
+            Some(bytes) => {
+                for ((at, _), byte) in bytes.into_iter().zip(value.to_le_bytes()) {
+                    self.store(at, byte);
+                }
+                None
+            }
+        };
+        self.tell_access(pid, at, value, true, fault);
+    }
+
+    /// The CPU reads 8 bytes of kernel memory in the address space of `pid`, or faults.
+    pub(crate) fn read(&mut self, pid: u32, at: GuestVirt) {
+        let value = self.word(pid, at).map(|bytes| {
+            u64::from_le_bytes(bytes.map(|(at, _)| {
+                let mut byte = 0;
+                let buffer = std::slice::from_mut(&mut byte);
+                self.memory.read_bytes(at, buffer).unwrap();
+                byte
+            }))
+        });
+        let fault = if value.is_none() { Some(0) } else { None };
+        self.tell_access(pid, at, value.unwrap_or(0), false, fault);
+    }
+
+    /// Where the 8 bytes at `at` are, and whether they may be written; `None` if one is nowhere.
+    fn word(&self, pid: u32, at: GuestVirt) -> Option<[(GuestPhys, bool); 8]> {
+        let mut bytes = [(pa(0), false); 8];
+        for (offset, byte) in (0..).zip(&mut bytes) {
+            let va = at.wrapping_add(offset);
+            let walk = translate_in_memory(&self.memory, &MODE, self.root(pid), va);
+            let found = walk.translation()?;
+            *byte = (found.pa, found.rights.write);
+        }
+        Some(bytes)
+    }
+
+    /// Puts a byte into memory.
+    pub(crate) fn store(&mut self, at: GuestPhys, byte: u8) {
+        let index = u16::try_from(at.get() % PAGE / 8).unwrap();
+        let mut bytes = self.memory.peek(at.pfn(), index).get().to_le_bytes();
+        bytes[usize::try_from(at.get() % 8).unwrap()] = byte;
+        let word = Entry::new(u64::from_le_bytes(bytes));
+        self.memory.poke(at.pfn(), index, word);
+    }
+
+    pub(crate) fn tell_access(
+        &mut self,
+        pid: u32,
+        at: GuestVirt,
+        value: u64,
+        write: bool,
+        fault: Option<u64>,
+    ) {
+        let address = at.get();
+        self.tell(
+            pid,
+            Claim::KernelAccess {
+                address,
+                value,
+                write,
+                fault,
+            },
+        );
+    }
+
+    /// A process ends; it is a zombie then.
+    pub(crate) fn exit(&mut self, pid: u32) {
+        let root = self.root(pid);
+        self.processes.remove(&pid);
+        self.zombies += 1;
+        self.tell(
+            0,
+            Claim::ProcessExited {
+                process: pid,
+                status: 0,
+                root,
+            },
+        );
+    }
+
+    /// A zombie was waited for; told with the next event.
+    pub(crate) fn reap(&mut self) {
+        self.zombies -= 1;
+    }
+
+    /// Tells nothing but how it stands.
+    pub(crate) fn checkpoint(&mut self, pid: u32) {
+        let text = "so it stands".into();
+        self.tell(pid, Claim::Checkpoint { text });
+    }
+}
