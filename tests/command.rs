@@ -53,15 +53,6 @@ fn a_kernel_that_cannot_be_used_is_exit_code_two_and_named() {
 }
 
 #[test]
-fn a_program_that_cannot_be_used_is_exit_code_two_and_named() {
-    for path in ["/no/such/program", "/dev/zero", "/tmp"] {
-        let (code, said) = run(&["run", "--program", path]);
-        assert_eq!(code, Some(2), "{said}");
-        assert!(said.contains(path), "{said}");
-    }
-}
-
-#[test]
 fn help_lists_the_exit_codes() {
     let output = heirloom().arg("--help").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

@@ -116,7 +116,9 @@ impl Bug {
     /// The bug of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Bug> {
-        ALL.iter().find(|info| info.name == name).map(|info| info.bug)
+        ALL.iter()
+            .find(|info| info.name == name)
+            .map(|info| info.bug)
     }
 
     /// All that is known of it.

@@ -73,6 +73,9 @@ fn start(info: BootInfo) -> TrapFrame {
     if command_line.get(options::PROBE).is_some() {
         probe::enable();
     }
+    if command_line.get(options::PROBE_FAULTS).is_some() {
+        probe::enable_faults();
+    }
     if let Some(name) = command_line.get(options::BUG) {
         bug::make(
             Bug::from_name(name)

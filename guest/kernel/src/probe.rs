@@ -54,6 +54,7 @@ static PAGE: Page = Page(UnsafeCell::new(ProbePage {
 }));
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
+static FAULTS: AtomicBool = AtomicBool::new(false);
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
 /// From now on a host listens.
@@ -64,6 +65,16 @@ pub fn enable() {
 /// Whether a host listens.
 pub fn enabled() -> bool {
     ENABLED.load(Relaxed)
+}
+
+/// From now on the host hears of user page faults too.
+pub fn enable_faults() {
+    FAULTS.store(true, Relaxed);
+}
+
+/// Whether the host hears of user page faults.
+pub fn faults_enabled() -> bool {
+    FAULTS.load(Relaxed)
 }
 
 /// Tells one event. `counters` is `None` where the kernel's state cannot be read any more.

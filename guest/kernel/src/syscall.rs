@@ -8,6 +8,7 @@ use crate::kernel::Kernel;
 use crate::mm::vma::{Backing, Vma};
 use crate::mm::{VirtAddr, page_up, user_access};
 use crate::process::program::{Arguments, MOST_ARGUMENT_BYTES};
+use crate::process::remote_memory::Direction;
 use crate::process::{Pid, State, lifecycle};
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
@@ -68,6 +69,8 @@ impl Kernel {
                 return Ok(Outcome::Done);
             }
             number::WAIT4 => return self.wait4(frame, a, b, c),
+            number::PROCESS_VM_READV => self.copy_remote(frame, Direction::Read)?,
+            number::PROCESS_VM_WRITEV => self.copy_remote(frame, Direction::Write)?,
             number::KERNEL_ALLOC => self.kernel_alloc(a)?,
             number::KERNEL_FREE => self.kernel_free(a)?,
             number::KERNEL_WRITE => self.kernel_write(a, b)?,

@@ -9,11 +9,11 @@ use crate::arch::entry_area::Place;
 use crate::counters::{COUNTERS, Counter};
 use crate::kernel::{KERNEL, Kernel};
 use crate::mm::user_space::{Access, Unresolved};
-use crate::mm::{VirtAddr, propagation, user_access};
-use crate::{crash, println, self_check};
+use crate::mm::{PhysAddr, VirtAddr, direct_map, propagation, user_access};
+use crate::{crash, println, probe, self_check};
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use heirloom_abi::event::{ProcessKilled, machine};
+use heirloom_abi::event::{PageFaultHandled, ProcessKilled, machine};
 use heirloom_abi::layout::{Region, USER_END};
 
 const PAGE_FAULT: u64 = PAGE_FAULT_VECTOR as u64;
@@ -102,17 +102,42 @@ impl Kernel {
             .processes
             .get_mut(self.current)
             .expect("ring 3 is a process");
+        let before = probe::faults_enabled().then(|| process.space.root().leaf(VirtAddr(address)));
         match process
             .space
             .resolve(VirtAddr(address), access, &self.modules, &mut self.frames)
         {
-            Ok(()) => {}
+            Ok(()) => {
+                if let Some(before) = before {
+                    let before = before.map_or(0, |(_, _, entry)| entry.bits());
+                    self.tell_fault_handled(address, code, before);
+                }
+            }
             Err(Unresolved::NotAllowed) => self.kill(frame, address),
             Err(Unresolved::OutOfMemory) => {
                 println!("process {} killed: out of memory", self.current);
                 self.exit(crate::syscall::KILLED);
                 self.run_next(frame);
             }
+        }
+    }
+
+    /// Tells the host which leaf entry the fault at `address` was handled by.
+    fn tell_fault_handled(&mut self, address: u64, error_code: u64, before: u64) {
+        let root = self.current_process().space.root();
+        if let Some((table, index, after)) = root.leaf(VirtAddr(address)) {
+            let entry = PhysAddr(table.frame().start().0 + 8 * index as u64);
+            self.tell(
+                &PageFaultHandled {
+                    pid: self.current.into(),
+                    address,
+                    error_code,
+                    entry_address: direct_map::address_of(entry).0,
+                    before,
+                    after: after.bits(),
+                },
+                &[],
+            );
         }
     }
 
@@ -174,6 +199,17 @@ const fn signal(vector: u64) -> u64 {
     }
 }
 
+/// What a process did to raise an exception that has no address.
+fn did(vector: u64) -> &'static str {
+    match vector {
+        0 => "divided by zero (#DE)",
+        3 => "hit a breakpoint (#BP)",
+        6 => "executed an undefined instruction (#UD)",
+        13 => "executed a privileged instruction or used a non-canonical address (#GP)",
+        _ => crash::name(vector),
+    }
+}
+
 /// What a process did, for people.
 struct Cause<'a> {
     frame: &'a TrapFrame,
@@ -192,7 +228,7 @@ impl fmt::Display for Cause<'_> {
             return write!(
                 f,
                 "{} at rip {rip:#x} (error code {error_code:#x})",
-                crash::name(*vector)
+                did(*vector)
             );
         }
         let did = if error_code & FAULT_FETCH != 0 {

@@ -14,6 +14,7 @@ pub mod kernel_memory;
 pub mod print;
 pub mod process;
 mod raw;
+pub mod remote_memory;
 
 pub use arguments::Arguments;
 pub use heirloom_abi::syscall::Errno;

@@ -2,7 +2,7 @@
 
 use crate::{Result, raw};
 use heirloom_abi::syscall as number;
-use heirloom_abi::syscall::{MAP_ANONYMOUS, MAP_PRIVATE};
+use heirloom_abi::syscall::{MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE};
 
 /// This process's number.
 #[must_use]
@@ -90,6 +90,19 @@ pub fn map(length: u64, protection: u64) -> Result<*mut u8> {
     // SAFETY: new memory, where nothing was.
     let address = unsafe { raw::call(number::MMAP, [0, length, protection, flags]) }?;
     Ok(address as *mut u8)
+}
+
+/// The same at `address`, in place of whatever is there.
+///
+/// # Safety
+/// 1. Nothing refers to what is there.
+///
+/// # Errors
+/// No room, or not a page of the user half.
+pub unsafe fn map_at(address: u64, length: u64, protection: u64) -> Result<()> {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    // SAFETY: obligation 1.
+    unsafe { raw::call(number::MMAP, [address, length, protection, flags]) }.map(|_| ())
 }
 
 /// Gives memory back that [`map`] gave.

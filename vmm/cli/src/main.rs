@@ -8,6 +8,8 @@ mod doctor;
 mod exit;
 mod extract;
 mod guest;
+mod lab;
+mod lecture;
 mod output;
 mod run;
 mod session;
@@ -34,6 +36,10 @@ enum Command {
     Run(run::Options),
     /// Lists the deliberate bugs of the guest kernel, and proves that each is caught.
     Bugs(bugs::Options),
+    /// Measures what a kernel mapping costs under each strategy, as processes get many.
+    Lab(lab::Options),
+    /// Makes every claim of the lecture an experiment on KVM, and judges it.
+    Lecture(lecture::Options),
     /// Says whether this host can run heirloom, and how to mend what is missing.
     Doctor(doctor::Options),
     /// Writes the embedded guest to files, to boot it elsewhere.
@@ -46,6 +52,8 @@ fn main() -> process::ExitCode {
     let result = match cli.command {
         Command::Run(options) => run::run(&options),
         Command::Bugs(options) => bugs::run(&options),
+        Command::Lab(options) => lab::run(&options),
+        Command::Lecture(options) => lecture::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Extract(options) => extract::run(&options),
     };

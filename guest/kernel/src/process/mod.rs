@@ -3,6 +3,7 @@
 pub mod cells;
 pub mod lifecycle;
 pub mod program;
+pub mod remote_memory;
 pub mod scheduler;
 pub mod table;
 

@@ -19,7 +19,7 @@ const PAGE: u64 = heirloom_abi::PAGE_SIZE;
 /// What the child of a trial does, and the status that it must end with.
 type Trial = (&'static str, fn(), u32);
 
-const TRIALS: [Trial; 20] = [
+const TRIALS: [Trial; 23] = [
     (
         "a program that ends with a code",
         || process::exit(7),
@@ -77,11 +77,21 @@ const TRIALS: [Trial; 20] = [
     ("write to kernel text", || write(KERNEL_TEXT), SIGSEGV),
     ("execute kernel text", || execute(KERNEL_TEXT), SIGSEGV),
     ("read vmalloc memory", read_vmalloc, SIGSEGV),
+    ("read the cpu entry area", || read(ENTRY_AREA), SIGSEGV),
+    ("write to the cpu entry area", || write(ENTRY_AREA), SIGSEGV),
+    (
+        "execute the cpu entry area",
+        || execute(ENTRY_TEXT),
+        SIGSEGV,
+    ),
     ("a privileged instruction", halt, SIGSEGV),
     ("an undefined instruction", undefined, SIGILL),
     ("divide by zero", divide, SIGFPE),
 ];
 
+const ENTRY_AREA: u64 = Region::CpuEntryArea.start();
+/// Where `guest/kernel/src/arch/entry_area.rs` puts the entry text.
+const ENTRY_TEXT: u64 = ENTRY_AREA + 0x7000;
 const KERNEL_TEXT: u64 = Region::KernelImage.start() + 0x20_0000;
 
 fn main(arguments: Arguments) -> u8 {

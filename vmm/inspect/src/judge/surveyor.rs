@@ -113,11 +113,11 @@ impl Surveyor {
                 .remove(&root.label)
                 .filter(|half| half.is_still_so(walked.snapshot, root));
             let half = match half {
-                Some(half) => {
+                Some(half) if walked.is_new(&half) => {
                     walked.arrive_again(root.id, &half);
                     half
                 }
-                None => walked.user_half(root),
+                _ => walked.user_half(root),
             };
             tables += half.tables.len().saturating_sub(1) as u64;
             pages.extend(half.pages.iter().map(|page| Page {
@@ -183,6 +183,12 @@ impl Walked<'_> {
             }
         }
         half
+    }
+
+    /// Whether none of the half's tables was reached yet in this survey.
+    fn is_new(&self, half: &UserHalf) -> bool {
+        let mut tables = half.tables.iter().skip(1);
+        tables.all(|(slot, _, _)| self.marks[slot.index()].first.is_none())
     }
 
     /// Notes where a user half that is still as it was has its tables.

@@ -56,6 +56,7 @@ pub struct World {
     contradictions: Vec<String>,
     next_sequence: BTreeMap<u32, u64>,
     events: u64,
+    done: bool,
 }
 
 impl World {
@@ -73,7 +74,13 @@ impl World {
             contradictions: Vec::new(),
             next_sequence: BTreeMap::new(),
             events: 0,
+            done: false,
         }
+    }
+
+    /// Whether the guest said that its first process has ended.
+    pub fn is_done(&self) -> bool {
+        self.done
     }
 
     pub fn truth(&self) -> &GroundTruth {
@@ -206,6 +213,7 @@ impl World {
             _ => {}
         }
         match told.claim {
+            Claim::Done { .. } => self.done = true,
             Claim::ProcessCreated {
                 child,
                 parent,

@@ -18,8 +18,10 @@ pub struct Report {
     pub propagation: &'static str,
     /// What the guest kernel says it found and uses of the CPU.
     pub machine: Vec<&'static str>,
-    /// Whether every rule holds.
+    /// Whether every rule holds, at the events that there were.
     pub holds: bool,
+    /// Whether the run came to its own end; else it crashed or was stopped.
+    pub complete: bool,
     /// Events judged.
     pub events: u64,
     /// All processes that ever lived.
@@ -48,6 +50,7 @@ impl Report {
             propagation: world.expectation().strategy.name(),
             machine: world.machine().to_vec(),
             holds: judge.all_hold(),
+            complete: judge.world().is_done(),
             events: world.events(),
             processes: world.processes().copied().collect(),
             shown_event: exhibit.event,

@@ -61,22 +61,28 @@ fn write_verdict(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
         .filter(|verdict| verdict.violations > 0)
         .map(|verdict| verdict.rule.name)
         .collect();
-    if broken.is_empty() {
-        write!(
-            f,
-            "\nHOLDS: with propagation={propagation} all {} rules hold at all {events} events \
-             ({checks} checks).",
-            rules.len()
-        )
-    } else {
-        write!(
+    if !broken.is_empty() {
+        return write!(
             f,
             "\nBROKEN: with propagation={propagation} {} of {} rules are broken: {}.",
             broken.len(),
             rules.len(),
             broken.join(", ")
-        )
+        );
     }
+    if !report.complete {
+        return write!(
+            f,
+            "\nBROKEN OFF: with propagation={propagation} no rule was broken at the {events} events \
+             ({checks} checks) until the run broke off."
+        );
+    }
+    write!(
+        f,
+        "\nHOLDS: with propagation={propagation} all {} rules hold at all {events} events \
+         ({checks} checks).",
+        rules.len()
+    )
 }
 
 /// Parents above their children, indented by generation.
@@ -220,6 +226,7 @@ fn rule_table(verdicts: &[Verdict]) -> Table {
     let mut rows = table(&["rule", "verdict", "checks", "broken", "since event"]);
     for verdict in verdicts {
         let (word, broken, since) = match verdict.findings.first() {
+            None if verdict.checks == 0 => ("not tried", String::new(), String::new()),
             None => ("holds", String::new(), String::new()),
             Some(first) => (
                 "BROKEN",

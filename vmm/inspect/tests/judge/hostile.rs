@@ -188,6 +188,49 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_judge_that_remembers_says_what_one_that_looks_anew_says(
+        moments in proptest::collection::vec((words(), told()), 1..12),
+    ) {
+        let expectation = Expectation { strategy: Propagation::Prealloc };
+        let mut memory = FakeMemory::new();
+        for frame in 0..FRAMES {
+            memory.add(Pfn::new(FIRST_FRAME + frame));
+        }
+        let mut judges = [(); 2].map(|()| Judge::new(truth(), expectation));
+        let mut remembering = Capturer::new();
+        for (number, (words, mut told)) in (1..).zip(moments) {
+            for (frame, index, word) in words.into_iter().take(6) {
+                memory.poke(Pfn::new(FIRST_FRAME + frame), index, Entry::new(word));
+            }
+            if number < 5 {
+                // A few processes with roots that are tables, so that there is something to see.
+                told.claim = Claim::ProcessCreated {
+                    child: number,
+                    parent: number - 1,
+                    root: Pfn::new(FIRST_FRAME + u64::from(number)).base(),
+                };
+            }
+            // Tables that another capturer read are no tables that a judge remembers.
+            let mut forgetful = Capturer::new();
+            let capturers = [&mut remembering, &mut forgetful];
+            for (judge, capturer) in judges.iter_mut().zip(capturers) {
+                judge.hear(&told);
+                let snapshot = capturer.capture(&memory, MODE, &judge.roots());
+                judge.observe(&told, &CpuState::default(), &snapshot, &memory);
+            }
+            let said = judges.each_ref().map(|judge| {
+                let verdicts = judge.verdicts().iter();
+                verdicts
+                    .map(|verdict| (verdict.rule.name, verdict.checks, verdict.violations))
+                    .collect::<Vec<_>>()
+            });
+            prop_assert_eq!(&said[0], &said[1]);
+        }
+    }
+}
+
 #[test]
 fn thousands_of_allocations_are_no_more_than_ram_has_frames() {
     let mut scene = Scene::booted();

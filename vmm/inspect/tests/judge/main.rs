@@ -3,6 +3,7 @@
 
 mod accounting;
 mod claims;
+mod contradictions;
 mod direct_map;
 mod findings;
 mod hostile;

@@ -34,21 +34,26 @@ fn an_identity_map_left_in_the_kernels_own_root_is_found() {
 #[test]
 fn a_user_table_that_two_processes_share_is_named_with_both() {
     for level in [Level::Pdpt, Level::Pd, Level::Pt] {
-        let mut scene = Scene::family();
-        let above = [Level::Pgd, Level::Pdpt, Level::Pd]
-            .into_iter()
-            .find(|above| above.next() == Some(level))
-            .unwrap();
-        let parent = scene.table(scene.root(4), TEXT, above);
-        let entry = scene.memory.peek(parent, TEXT.index(above));
-        scene.change(scene.root(5), TEXT, above, |_| entry);
-        scene.checkpoint(1);
-        scene.assert_broken(&[PRIVATE]);
-        let finding = scene.finding(PRIVATE);
-        let place = format!("{level} in frame {}", entry.address().pfn());
-        let base = TEXT.get() & !(above.entry_span() - 1);
-        assert_evidence(finding, 5, &place, GuestVirt::new(base));
-        assert_walks(finding, &[4, 5]);
+        for (owner, other) in [(4, 5), (5, 4)] {
+            let mut scene = Scene::family();
+            scene.touch(owner, DATA);
+            scene.checkpoint(1);
+            let above = [Level::Pgd, Level::Pdpt, Level::Pd]
+                .into_iter()
+                .find(|above| above.next() == Some(level))
+                .unwrap();
+            let parent = scene.table(scene.root(owner), TEXT, above);
+            let entry = scene.memory.peek(parent, TEXT.index(above));
+            scene.change(scene.root(other), TEXT, above, |_| entry);
+            scene.checkpoint(1);
+            scene.assert_broken(&[PRIVATE]);
+            // One finding for all that is below the table, whoever had it first.
+            let finding = scene.finding(PRIVATE);
+            let place = format!("{level} in frame {}", entry.address().pfn());
+            let base = TEXT.get() & !(above.entry_span() - 1);
+            assert_evidence(finding, 5, &place, GuestVirt::new(base));
+            assert_walks(finding, &[4, 5]);
+        }
     }
 }
 

@@ -1,0 +1,119 @@
+//! `heirloom lecture`: every claim holds on real KVM, and none holds on a kernel with a bug that it is
+//! about.
+
+mod common;
+
+use common::heirloom;
+use serde_json::Value;
+
+/// Runs `heirloom lecture --json ARGUMENTS`; its exit code and its claims.
+fn lecture(arguments: &[&str]) -> (Option<i32>, Value) {
+    let run = heirloom(&[&["lecture", "--json"], arguments].concat());
+    let lecture = serde_json::from_str(&run.stdout)
+        .unwrap_or_else(|error| panic!("{error}, in: {}\n{}", run.stdout, run.stderr));
+    (run.code, lecture)
+}
+
+#[test]
+fn all_thirteen_claims_hold() {
+    let (code, lecture) = lecture(&[]);
+    assert_eq!(code, Some(0), "{lecture:#}");
+    assert_eq!(lecture["version"], 1);
+    assert_eq!(lecture["holds"], true);
+    let claims = lecture["claims"].as_array().unwrap();
+    assert_eq!(claims.len(), 13);
+    for (number, claim) in (1..).zip(claims) {
+        assert_eq!(claim["number"], number);
+        assert_eq!(claim["holds"], true, "{claim:#}");
+        assert!(claim["checks"].as_u64().unwrap() > 0, "{claim:#}");
+        for column in ["tables", "cpu"] {
+            let shown = claim[column].as_array().unwrap();
+            assert!(!shown.is_empty(), "{column} of {claim:#}");
+        }
+    }
+}
+
+#[test]
+fn one_claim_is_one_row_with_its_verdict() {
+    let run = heirloom(&["lecture", "--claim", "3"]);
+    assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
+    let numbers: Vec<u32> = run
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+        .collect();
+    assert_eq!(numbers, [3], "{}", run.stdout);
+    assert!(
+        run.stdout.contains("HOLDS: 1 of 1 claims hold"),
+        "{}",
+        run.stdout
+    );
+    assert!(!run.stdout.contains("BROKEN"), "{}", run.stdout);
+}
+
+#[test]
+fn each_claim_is_broken_by_a_bug_that_it_is_about_and_says_where() {
+    for (claim, bug, objection) in [
+        ("1", "trampoline-leaks", "process 1's root has the pages"),
+        ("2", "copy-on-write-skips-copy", "shared page changed"),
+        ("3", "child-misses-entry", "prealloc: process 2 has"),
+        (
+            "4",
+            "wrong-frame-in-one",
+            "copy-all: process 1 has the page",
+        ),
+        ("4", "stale-in-one", "copy-all: the leaves written"),
+        ("5", "child-copies-table", "PGD[402] of process 2"),
+        ("6", "unnamed-region", "{256} are too many"),
+        ("6", "alias-by-high-table", "different tables"),
+        ("7", "child-copies-table", "process 2 should read"),
+        ("8", "sync-skips-one", "sync: expected"),
+        ("9", "unnamed-region", "0xffff800000000000 should be"),
+        ("10", "direct-map-hole", "PFN→VA"),
+        ("10", "direct-map-wrong-frame", "KVM translates"),
+        (
+            "10",
+            "direct-map-overrun",
+            "frames that the direct map shows",
+        ),
+        ("11", "copy-on-write-skips-copy", "could not do its part"),
+        ("13", "user-bit", "prealloc: Read of vmalloc: Survived"),
+        (
+            "13",
+            "trampoline-leaks",
+            "isolated: direct map in the process's root",
+        ),
+        ("13", "table-user-mapped", "has a page table at its own"),
+    ] {
+        let (code, lecture) = lecture(&["--claim", claim, "--bug", bug]);
+        assert_eq!(code, Some(1), "claim {claim} with {bug}: {lecture:#}");
+        assert_eq!(lecture["holds"], false);
+        let objections = lecture["claims"][0]["objections"].as_array().unwrap();
+        assert!(
+            objections
+                .iter()
+                .any(|found| found.as_str().unwrap().contains(objection)),
+            "claim {claim} with {bug}: {objections:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_claim_or_no_bug_is_wrong_usage() {
+    for arguments in [
+        ["--claim", "0"],
+        ["--claim", "14"],
+        ["--bug", "none-such"],
+        ["--timeout", "0"],
+    ] {
+        let run = heirloom(&[&["lecture"], &arguments[..]].concat());
+        assert_eq!(run.code, Some(2), "{arguments:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_lecture_that_takes_too_long_is_stopped_with_exit_code_four() {
+    let run = heirloom(&["lecture", "--claim", "12", "--timeout", "1"]);
+    assert_eq!(run.code, Some(4), "{}\n{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("--timeout"), "{}", run.stderr);
+}

@@ -1,0 +1,127 @@
+//! `heirloom run --program FILE`: a ring-3 program of the user's own as the first process.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::program::{
+    DYN, EXEC, SPIN, UNDEFINED, X86_64, elf, elf_of, exit, print, print_argument,
+};
+use common::{Run, heirloom};
+
+/// Runs `file` as a program called `name`, with more `arguments` of the command.
+fn run_as(name: &str, file: &[u8], arguments: &[&str]) -> Run {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(name);
+    fs::write(&path, file).unwrap();
+    run_at(&path, arguments)
+}
+
+fn run_at(path: &Path, arguments: &[&str]) -> Run {
+    heirloom(&[&["run", "--program", path.to_str().unwrap()], arguments].concat())
+}
+
+#[test]
+fn a_program_of_the_users_own_runs_and_what_it_writes_is_seen() {
+    let run = run_as("hello", &elf(&print("hello\n", 0)), &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stdout.contains("\nhello\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("\nHOLDS: "), "{}", run.stdout);
+}
+
+#[test]
+fn a_programs_arguments_stand_behind_the_dashes() {
+    let program = elf(&print_argument(4));
+    let run = run_as("echo", &program, &["--", "one!", "--two", "three"]);
+    assert!(run.stdout.contains("\none!"), "{}", run.stdout);
+    // Its name and three more.
+    assert!(run.stderr.contains("exit code 4"), "{}", run.stderr);
+}
+
+#[test]
+fn a_program_may_have_the_name_of_an_embedded_one() {
+    let run = run_as("family", &elf(&print("my own\n", 0)), &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stdout.contains("\nmy own\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("family (1 processes"), "{}", run.stdout);
+}
+
+#[test]
+fn a_program_that_exits_with_an_error_is_exit_code_four_and_its_own_code_is_named() {
+    let run = run_as("three", &elf(&exit(3)), &[]);
+    assert_eq!(run.code, Some(4), "{}", run.stderr);
+    assert!(run.stderr.contains("exit code 3"), "{}", run.stderr);
+}
+
+#[test]
+fn a_program_that_is_killed_is_exit_code_four_and_the_kernel_says_what_it_did() {
+    let run = run_as("undefined", &elf(UNDEFINED), &[]);
+    assert_eq!(run.code, Some(4), "{}", run.stderr);
+    assert!(run.stderr.contains("signal 4"), "{}", run.stderr);
+    assert!(
+        run.stdout
+            .contains("process 1 killed: executed an undefined instruction (#UD) at rip 0x400078"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn a_program_that_never_ends_is_stopped_in_ring_3_by_the_time_limit() {
+    let run = run_as("spin", &elf(SPIN), &["--timeout", "2"]);
+    assert_eq!(run.code, Some(4), "{}", run.stderr);
+    for words in ["not done after 2 s", "--timeout", "RIP 0x400078", "ring 3"] {
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_program_file_that_is_not_there_or_no_file_is_exit_code_two_and_named() {
+    for path in ["/no/such/program", "/dev/zero", "/tmp"] {
+        let run = run_at(Path::new(path), &[]);
+        assert_eq!(run.code, Some(2), "{}", run.stderr);
+        assert!(run.stderr.contains(path), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_program_file_that_is_no_static_x86_64_elf_is_exit_code_two_and_said_to_be_none() {
+    let code = exit(0);
+    let mut foreign_class = elf(&code);
+    foreign_class[4] = 1;
+    for (file, words) in [
+        (Vec::new(), "no ELF"),
+        (b"#!/bin/sh\necho hello\n".to_vec(), "no ELF"),
+        (elf(&code)[..40].to_vec(), "no ELF"),
+        (foreign_class, "x86-64"),
+        (elf_of(EXEC, X86_64 + 1, &code), "x86-64"),
+        (elf_of(DYN, X86_64, &code), "-no-pie"),
+    ] {
+        let run = run_as("program", &file, &[]);
+        assert_eq!(run.code, Some(2), "{words}: {}", run.stderr);
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+        assert!(run.stderr.contains("program"), "{}", run.stderr);
+        assert_eq!(run.stdout, "", "the guest was not to boot");
+    }
+}
+
+#[test]
+fn a_program_whose_segment_is_cut_off_is_refused_by_the_guest_with_its_name() {
+    let file = elf(&exit(0));
+    let run = run_as("cut-off", &file[..file.len() - 1], &[]);
+    assert_eq!(run.code, Some(4), "{}", run.stderr);
+    assert!(
+        run.stdout
+            .contains("boot module \"cut-off\": NotExecutable"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn a_program_name_that_a_command_line_cannot_hold_is_exit_code_two() {
+    let run = run_as("two words", &elf(&exit(0)), &[]);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    assert!(run.stderr.contains("blanks"), "{}", run.stderr);
+}

@@ -1,0 +1,343 @@
+//! The results as a chart: four log-log panels over the number of processes, in one SVG.
+
+use heirloom_abi::options::Strategy;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::cell::Cell;
+use super::figure::Figure;
+use super::labels::{self, Area, FONT, Label};
+use super::law::Law;
+use super::plan::StrategyName;
+use super::results::Results;
+
+/// Pixels; an SVG scales.
+const SIZE: (u32, u32) = (1200, 900);
+const TITLE_HEIGHT: u32 = 50;
+const FOOT_HEIGHT: u32 = 30;
+const PANEL_TITLE_HEIGHT: u32 = 26;
+/// Where the vertical axis is.
+const PANEL_TITLE_LEFT: i32 = 78;
+/// Beside each panel, for the names of its lines.
+const LABEL_WIDTH: u32 = 140;
+/// Letters in a line of a label.
+const LABEL_LETTERS: usize = 18;
+const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
+const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
+
+/// Why there is no chart.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChartError {
+    #[error("there are no cells to draw; measure some first")]
+    Empty,
+    #[error("the drawing failed: {0}; please report it with the JSON of these results")]
+    Drawing(String),
+}
+
+impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for ChartError {
+    fn from(error: DrawingAreaErrorKind<E>) -> ChartError {
+        ChartError::Drawing(error.to_string())
+    }
+}
+
+/// What a panel shows.
+struct Panel {
+    title: &'static str,
+    unit: &'static str,
+    value: fn(&Cell, u64) -> Option<u64>,
+    /// Whether the values are counts, of which a law can be stated.
+    exact: bool,
+}
+
+const PANELS: [Panel; 4] = [
+    Panel {
+        title: "A mapping below a PGD entry that every process has",
+        unit: "table entries written",
+        value: |cell, allocations| sum(cell, allocations, [Figure::EntryWrites, Figure::PgdWrites]),
+        exact: true,
+    },
+    Panel {
+        title: "A mapping with a new PGD entry, read by every process",
+        unit: "table entries written",
+        value: |cell, allocations| {
+            let figures = [Figure::NewEntryWrites, Figure::NewPgdWrites];
+            sum(cell, allocations, figures)
+        },
+        exact: true,
+    },
+    Panel {
+        title: "Memory for the kernel's tables",
+        unit: "page-table frames below kernel halves",
+        value: |cell, allocations| Figure::KernelTables.of(cell, allocations),
+        exact: true,
+    },
+    Panel {
+        title: "The same mapping's time, the fastest of all",
+        unit: "microseconds of the host's clock",
+        value: |cell, _| Some(cell.fastest_mapping_nanoseconds / 1000),
+        exact: false,
+    },
+];
+
+fn sum(cell: &Cell, allocations: u64, figures: [Figure; 2]) -> Option<u64> {
+    let [first, second] = figures.map(|figure| figure.of(cell, allocations));
+    first?.checked_add(second?)
+}
+
+/// A line of a panel: the strategies that have exactly these points.
+struct Line {
+    strategies: Vec<StrategyName>,
+    points: Vec<(u64, u64)>,
+}
+
+/// Draws the results.
+///
+/// # Errors
+/// [`ChartError`].
+pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
+    if results.cells.is_empty() {
+        return Err(ChartError::Empty);
+    }
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let (head, rest) = root.split_vertically(TITLE_HEIGHT);
+        let (body, foot) = rest.split_vertically(SIZE.1 - TITLE_HEIGHT - FOOT_HEIGHT);
+        let centre = i32::try_from(SIZE.0 / 2).unwrap_or(0);
+        let middle = Pos::new(HPos::Center, VPos::Center);
+        head.draw_text(
+            "What a kernel mapping costs with N processes, by propagation strategy",
+            &(FONT, 24).into_text_style(&head).color(&INK).pos(middle),
+            (centre, 28),
+        )?;
+        foot.draw_text(
+            "Counts are the guest kernel's own, each checked by the host against the page tables. \
+             Where a KVM emulates kernel code, times are long.",
+            &(FONT, 13).into_text_style(&foot).color(&INK).pos(middle),
+            (centre, 12),
+        )?;
+        for (panel, area) in PANELS.iter().zip(body.split_evenly((2, 2))) {
+            panel.draw(&area, results)?;
+        }
+        root.present()?;
+    }
+    Ok(text)
+}
+
+impl Panel {
+    /// The lines, strategies with equal points together.
+    fn lines(&self, results: &Results) -> Vec<Line> {
+        let mut lines: Vec<Line> = Vec::new();
+        for strategy in &results.plan.strategies {
+            let points: Vec<(u64, u64)> = results
+                .cells
+                .iter()
+                .filter(|cell| cell.name.strategy == *strategy)
+                .filter_map(|cell| {
+                    let value = (self.value)(cell, results.plan.allocations)?;
+                    // A logarithm has no 0.
+                    (value > 0).then_some((cell.name.processes, value))
+                })
+                .collect();
+            match lines.iter_mut().find(|line| line.points == points) {
+                Some(line) => line.strategies.push(*strategy),
+                None => lines.push(Line {
+                    strategies: vec![*strategy],
+                    points,
+                }),
+            }
+        }
+        lines
+    }
+
+    fn draw(&self, area: &Area<'_>, results: &Results) -> Result<(), ChartError> {
+        let lines = self.lines(results);
+        let points = || lines.iter().flat_map(|line| &line.points);
+        let widest = points().map(|(n, _)| *n).max().unwrap_or(1).max(2);
+        let least = points().map(|(n, _)| *n).min().unwrap_or(1);
+        // Whole decades, and room above the highest point.
+        let decade = |value: Option<u64>| value.and_then(u64::checked_ilog10).unwrap_or(0);
+        let bottom = power_of_ten(decade(points().map(|(_, value)| *value).min()));
+        let top = power_of_ten(decade(points().map(|(_, value)| *value).max()) + 1);
+        let (head, area) = area.split_vertically(PANEL_TITLE_HEIGHT);
+        let style = (FONT, 16).into_text_style(&head).color(&INK);
+        head.draw_text(self.title, &style, (PANEL_TITLE_LEFT, 4))?;
+        let area = &area;
+        let mut chart = ChartBuilder::on(area)
+            .margin(12)
+            .margin_right(LABEL_WIDTH)
+            .x_label_area_size(44)
+            .y_label_area_size(66)
+            .build_cartesian_2d(
+                (float(least)..float(widest)).log_scale().base(2.0),
+                (bottom..top).log_scale(),
+            )?;
+        chart
+            .configure_mesh()
+            .max_light_lines(0)
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .x_labels(12)
+            .y_labels(8)
+            .label_style((FONT, 13).into_font().color(&INK))
+            .axis_desc_style((FONT, 14).into_font().color(&INK))
+            .x_desc("N, processes")
+            .y_desc(self.unit)
+            .x_label_formatter(&|n| format!("{n:.0}"))
+            .y_label_formatter(&|value| thousands(*value))
+            .draw()?;
+        // The backend counts pixels from the whole drawing's corner, the area from its own.
+        let (_, above) = area.get_base_pixel();
+        let mut labels = Vec::new();
+        for line in &lines {
+            let colour = line.colour();
+            let floats: Vec<(f64, f64)> = line
+                .points
+                .iter()
+                .map(|(n, value)| (float(*n), float(*value)))
+                .collect();
+            chart.draw_series(std::iter::once(PathElement::new(
+                floats.clone(),
+                colour.stroke_width(2),
+            )))?;
+            chart.draw_series(
+                floats
+                    .iter()
+                    .map(|point| Circle::new(*point, 4, colour.filled())),
+            )?;
+            let end = floats.last().map_or(bottom, |(_, value)| *value);
+            labels.push(Label {
+                lines: line.label(self.exact),
+                colour,
+                centre: chart.backend_coord(&(float(widest), end)).1 - above,
+            });
+        }
+        let floor = chart.backend_coord(&(float(widest), bottom)).1 - above;
+        labels::spread(&mut labels, floor + labels::LINE / 2);
+        for label in &labels {
+            label.draw(area, LABEL_WIDTH)?;
+        }
+        Ok(())
+    }
+}
+
+impl Line {
+    /// That of its first strategy; all dark enough for text on white, and told apart by people who see
+    /// fewer colours.
+    fn colour(&self) -> RGBColor {
+        match self.strategies.first().map(|strategy| strategy.0) {
+            Some(Strategy::CopyAll) => RGBColor(0xc4, 0x3c, 0x00),
+            Some(Strategy::Prealloc) => RGBColor(0x00, 0x60, 0xa8),
+            Some(Strategy::Sync) => RGBColor(0x00, 0x79, 0x5a),
+            Some(Strategy::Fault) => RGBColor(0xa8, 0x34, 0x7e),
+            Some(Strategy::Isolated) => RGBColor(0x9a, 0x66, 0x00),
+            Some(Strategy::None) | None => RGBColor(0x4d, 0x4d, 0x4d),
+        }
+    }
+
+    /// The strategies and, of counts, the law, in lines of a label's width.
+    fn label(&self, exact: bool) -> Vec<String> {
+        let mut words: Vec<String> = self
+            .strategies
+            .iter()
+            .map(StrategyName::to_string)
+            .collect();
+        let names = words.len();
+        for word in &mut words[..names - 1] {
+            word.push(',');
+        }
+        let mut lines: Vec<String> = Vec::new();
+        for word in words {
+            match lines.last_mut() {
+                Some(line) if line.len() + 1 + word.len() <= LABEL_LETTERS => {
+                    line.push(' ');
+                    line.push_str(&word);
+                }
+                _ => lines.push(word),
+            }
+        }
+        let law = Law::of(&self.points);
+        if exact && law != Law::TooFewSizes {
+            lines.push(format!("= {law}"));
+        }
+        lines
+    }
+}
+
+/// Of any decade of 64-bit counts.
+fn power_of_ten(decade: u32) -> f64 {
+    10_f64.powi(i32::try_from(decade).unwrap_or(0))
+}
+
+/// A count on an axis; the eye sees three digits.
+#[allow(clippy::cast_precision_loss)]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// `1`, `1,000`, `1,000,000`.
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::plan::Shard;
+    use crate::lab::results::tests::sweep;
+
+    #[test]
+    fn lines_with_the_same_points_are_one_that_names_all_its_strategies() {
+        let lines = PANELS[0].lines(&sweep(Shard::WHOLE));
+        let labels: Vec<String> = lines
+            .iter()
+            .map(|line| line.label(true).join(" "))
+            .collect();
+        assert_eq!(
+            labels,
+            [
+                "copy-all = 1 + N",
+                "prealloc, sync, fault, isolated, none = 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_chart_is_well_formed_and_names_every_strategy_and_panel() {
+        let text = svg(&sweep(Shard::WHOLE)).unwrap();
+        let document = roxmltree::Document::parse(&text).unwrap();
+        assert_eq!(document.root_element().tag_name().name(), "svg");
+        let words: String = document
+            .descendants()
+            .filter_map(|node| node.text())
+            .collect();
+        for name in Strategy::ALL.map(Strategy::name) {
+            assert!(words.contains(name), "no {name}");
+        }
+        for panel in &PANELS {
+            assert!(words.contains(panel.title), "no {}", panel.title);
+        }
+    }
+
+    #[test]
+    fn absurd_counts_and_single_sizes_are_drawn_without_panic() {
+        let mut absurd = sweep(Shard::WHOLE);
+        absurd.cells.truncate(1);
+        absurd.cells[0].map.guest.written.entries = u64::MAX;
+        absurd.cells[0].fastest_mapping_nanoseconds = 0;
+        assert!(svg(&absurd).unwrap().contains("</svg>"));
+        absurd.plan.allocations = 0;
+        assert!(svg(&absurd).unwrap().contains("</svg>"));
+        absurd.cells.clear();
+        assert!(matches!(svg(&absurd), Err(ChartError::Empty)));
+    }
+}

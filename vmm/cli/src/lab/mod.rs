@@ -1,0 +1,173 @@
+//! `heirloom lab`: what a kernel mapping costs under each strategy, from one process to a thousand.
+//!
+//! Each cell of the sweep, a strategy with a number of processes, is a machine of its own. The guest's
+//! counters are held against what its tables show.
+
+mod cell;
+mod chart;
+mod figure;
+mod interruption;
+mod labels;
+mod law;
+mod measure;
+mod plan;
+mod results;
+mod terminal;
+mod witness;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use heirloom_abi::options::Strategy;
+use heirloom_machine::kvm::DEVICE;
+use heirloom_machine::{Host, MemorySize};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Output};
+use interruption::Interruption;
+use measure::Laboratory;
+use plan::{Plan, Shard, StrategyName};
+use results::Results;
+
+const YEAR: u64 = 365 * 24 * 60 * 60;
+/// As many as the guest kernel's table holds, less a margin.
+const MOST_PROCESSES: u64 = 4000;
+/// What one page table maps, a guard page behind each, less the one that the table is made for.
+const MOST_ALLOCATIONS: u64 = 255;
+const MIB: u64 = 1 << 20;
+
+/// What `heirloom lab` is told.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Numbers of processes.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "1,2,4,8,16,32,64,128,256,512,1024",
+        value_parser = clap::value_parser!(u64).range(1..=MOST_PROCESSES),
+    )]
+    processes: Vec<u64>,
+    /// Strategies, by their names; all of them unless given.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    strategies: Option<Vec<StrategyName>>,
+    /// Kernel mappings made in each cell, below a PGD entry that every process has.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=MOST_ALLOCATIONS))]
+    allocations: u64,
+    /// The guest's memory, such as 512M or 6G.
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    memory: MemorySize,
+    /// Gives up a cell after so many seconds.
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=YEAR))]
+    timeout: u64,
+    /// Prints the results as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Also draws them.
+    #[arg(long, value_name = "FILE", conflicts_with = "shard")]
+    svg: Option<PathBuf>,
+    /// Runs one part, every COUNT-th cell from number INDEX (from 0) on, and prints its JSON.
+    #[arg(long, value_name = "INDEX/COUNT")]
+    shard: Option<Shard>,
+    /// Runs nothing: joins the JSON of all shards.
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        conflicts_with_all = ["shard", "processes", "strategies", "allocations", "memory", "timeout", "device", "cmdline"],
+    )]
+    merge: Vec<PathBuf>,
+    /// KVM's device, where it is not in its usual place.
+    #[arg(long, value_name = "PATH", default_value = DEVICE)]
+    device: PathBuf,
+    /// More words for the guest kernel's command line.
+    #[arg(
+        long,
+        value_name = "WORDS",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    cmdline: String,
+}
+
+/// Runs the sweep, or a part of it, or joins parts, and shows what came of it.
+pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let results = if options.merge.is_empty() {
+        sweep(options)?
+    } else {
+        Results::merge(&options.merge).map_err(|error| Failure::new(Exit::Usage, error))?
+    };
+    let mut output = Output::new()?;
+    if options.json || options.shard.is_some() {
+        let json = serde_json::to_string_pretty(&results.document()).map_err(|error| {
+            Failure::new(Exit::Usage, format!("the results cannot be JSON: {error}"))
+        })?;
+        output.line(&json)?;
+    } else {
+        output.line(&results.to_string())?;
+    }
+    if let Some(path) = &options.svg {
+        let unusable = |error: &dyn std::fmt::Display| {
+            let what = format!("could not draw the chart {}: {error}", path.display());
+            Failure::new(Exit::Usage, what)
+        };
+        let chart = chart::svg(&results).map_err(|error| unusable(&error))?;
+        fs::write(path, chart).map_err(|error| unusable(&error))?;
+    }
+    let complaints = results.complaints();
+    for complaint in &complaints {
+        output::complain(&Failure::new(Exit::Broken, complaint));
+    }
+    Ok(if complaints.is_empty() {
+        Exit::Good
+    } else {
+        Exit::Broken
+    })
+}
+
+fn sweep(options: &Options) -> Result<Results, Failure> {
+    let all = Strategy::ALL.map(StrategyName);
+    let plan = Plan::new(
+        options.strategies.as_deref().unwrap_or(&all),
+        &options.processes,
+        options.allocations,
+        options.memory.bytes() / MIB,
+        &options.cmdline,
+    );
+    let host = Host::open_at(&options.device)?;
+    let laboratory = Laboratory {
+        host: &host,
+        memory: options.memory,
+        allocations: plan.allocations,
+        more_words: &options.cmdline,
+        time_limit: Duration::from_secs(options.timeout),
+        interruption: &Interruption::listen()?,
+    };
+    let shard = options.shard.unwrap_or(Shard::WHOLE);
+    let names = shard.cells(&plan);
+    // The time that a cell takes grows with its processes.
+    let progress = progress_bar(names.iter().map(|name| name.processes).sum());
+    let mut cells = Vec::with_capacity(names.len());
+    for name in names {
+        progress.set_message(name.to_string());
+        log::info!("cell {name}");
+        cells.push(laboratory.measure(name)?);
+        progress.inc(name.processes);
+    }
+    progress.finish_and_clear();
+    Ok(Results::new(plan, shard, cells))
+}
+
+/// A bar on standard error; nothing where that is no terminal.
+fn progress_bar(processes: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} processes, {elapsed}, {eta} to go: {msg}",
+    );
+    let progress = ProgressBar::new(processes);
+    if let Ok(style) = style {
+        progress.set_style(style);
+    }
+    progress
+}

@@ -1,0 +1,115 @@
+//! The results for people: the laws first, then the counts that they come from.
+
+use std::fmt;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::cell::Phase;
+use super::figure::{Figure, Growth};
+use super::results::Results;
+
+impl fmt::Display for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plan = &self.plan;
+        writeln!(
+            f,
+            "What a kernel mapping costs with N processes, as a function of N \
+             (from {} runs of {} mappings each)",
+            self.cells.len(),
+            plan.allocations
+        )?;
+        writeln!(f, "{}", growth_table(&self.growth()))?;
+        writeln!(
+            f,
+            "  below an entry: a page is mapped below a PGD entry that every process has, and each of the N reads it once\n\
+             \x20 new entry:      the same for a page that needs a new PGD entry\n\
+             \x20 faults:         of all N together; lost: processes that could not read it\n\
+             \x20 tables:         page-table frames below kernel halves, PGDs not counted\n"
+        )?;
+        writeln!(
+            f,
+            "The counts, each the guest's own and checked against its tables"
+        )?;
+        writeln!(f, "{}", count_table(self))?;
+        write!(
+            f,
+            "  µs: the host's wall clock while the guest ran: the fastest of the mappings below an entry, and the\n\
+             \x20 one mapping with a new entry together with N reads; long where a KVM emulates kernel code"
+        )?;
+        for complaint in self.complaints() {
+            write!(f, "\n\nDIFFERS: {complaint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Head lines of the figures, in the order of [`Figure::ALL`].
+const HEADS: [&str; Figure::ALL.len()] = [
+    "below an entry\nPTE writes",
+    "\nPGD writes",
+    "\nfaults",
+    "new entry\nPTE writes",
+    "\nPGD writes",
+    "\nfaults",
+    "\nlost",
+    "unmap\nPTE writes",
+    "\nflushes",
+    "CR3 loads\nper call",
+    "kernel\ntables",
+];
+
+fn growth_table(growth: &[Growth]) -> Table {
+    let mut table = table(&["\nstrategy"], &[]);
+    for Growth { strategy, laws } in growth {
+        let mut row = vec![strategy.to_string()];
+        row.extend(laws.iter().map(|(_, law)| law.to_string()));
+        table.add_row(row);
+    }
+    align(&mut table, 1);
+    table
+}
+
+fn count_table(results: &Results) -> Table {
+    let mut table = table(
+        &["\nstrategy", "\nN"],
+        &["µs: fastest\nmapping", "new entry\n+ N reads"],
+    );
+    for strategy in &results.plan.strategies {
+        let cells = results
+            .cells
+            .iter()
+            .filter(|cell| cell.name.strategy == *strategy);
+        for cell in cells {
+            let mut row = vec![strategy.to_string(), cell.name.processes.to_string()];
+            row.extend(Figure::ALL.iter().map(|figure| {
+                figure
+                    .of(cell, results.plan.allocations)
+                    .map_or_else(|| "uneven".into(), |count| count.to_string())
+            }));
+            let read = microseconds(cell.map_new).saturating_add(microseconds(cell.read_new));
+            row.push((cell.fastest_mapping_nanoseconds / 1000).to_string());
+            row.push(read.to_string());
+            table.add_row(row);
+        }
+    }
+    align(&mut table, 1);
+    table
+}
+
+const fn microseconds(phase: Phase) -> u64 {
+    phase.nanoseconds / 1000
+}
+
+fn table(first: &[&str], last: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(first.iter().chain(&HEADS).chain(last));
+    table
+}
+
+/// Numbers to the right.
+fn align(table: &mut Table, from: usize) {
+    for column in table.column_iter_mut().skip(from) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}

@@ -1,0 +1,304 @@
+//! Claim 11: "how kernel updates the page tables in PF handler? (answered!)".
+
+use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::layout::Region;
+use heirloom_abi::options::{PROBE_FAULTS, Strategy};
+use heirloom_inspect::judge::Claim as Told;
+use heirloom_inspect::{Entry, GuestPhys, GuestVirt, Level, Step, Walk};
+use heirloom_machine::{GuestAddress, GuestVirtual};
+
+use super::Claim;
+use super::footage::Moment;
+use super::proof::{Proof, Trouble, missing};
+use super::stage::{Experiment, Stage, moment};
+
+pub(super) const CLAIM: Claim = Claim {
+    words: "How kernel updates the page tables in PF handler? (answered!) Through the direct map",
+    experiment: "each page fault of demand paging and copy on write, under prealloc",
+    prove,
+};
+
+/// Two pages that process 1 maps, and its child inherits.
+const PAGES: u64 = 0x10_0000_0000;
+
+/// Error codes of faults in ring 3 (Intel SDM vol. 3A, 4.7).
+const READ_ABSENT: u64 = 4;
+const WRITE_ABSENT: u64 = 6;
+const WRITE_READ_ONLY: u64 = 7;
+
+/// A page fault that was handled, as the kernel tells it.
+#[derive(Clone, Copy, Debug)]
+struct Handled {
+    process: u32,
+    address: GuestVirt,
+    error_code: u64,
+    entry_address: GuestVirt,
+    before: Entry,
+    after: Entry,
+}
+
+impl Handled {
+    fn of(claim: &Told) -> Option<Handled> {
+        match *claim {
+            Told::PageFaultHandled {
+                process,
+                address,
+                error_code,
+                entry_address,
+                before,
+                after,
+            } => Some(Handled {
+                process,
+                address,
+                error_code,
+                entry_address,
+                before,
+                after,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// A page fault with the moments around it.
+struct Scene {
+    handled: Handled,
+    before: Moment,
+    after: Moment,
+    /// Where KVM says that the direct map shows the entry.
+    by_kvm: Option<GuestPhys>,
+}
+
+fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+    let experiment = Experiment {
+        words: PROBE_FAULTS,
+        ..Experiment::new(Strategy::Prealloc, &["faults", &PAGES.to_string()])
+    };
+    let mut last: Option<Moment> = None;
+    let mut scenes = Vec::new();
+    stage.watch(&experiment, |seen| {
+        let now = moment(seen);
+        if let (Some(handled), Some(before), Some(after)) =
+            (Handled::of(&seen.told.claim), last.take(), now.clone())
+        {
+            let address = GuestVirtual(handled.entry_address.get());
+            let by_kvm = seen.machine.translate(address).ok().flatten();
+            scenes.push(Scene {
+                handled,
+                before,
+                after,
+                by_kvm: by_kvm.map(|GuestAddress(at)| GuestPhys::new(at)),
+            });
+        }
+        last = now;
+    })?;
+    for scene in &scenes {
+        judge(scene, proof)?;
+    }
+    let handled: Vec<Handled> = scenes.iter().map(|scene| scene.handled).collect();
+    judge_kinds(&handled, proof)?;
+    if let Some(scene) = scenes
+        .iter()
+        .find(|scene| scene.handled.process != 1 && scene.handled.error_code == WRITE_READ_ONLY)
+    {
+        let Handled {
+            address,
+            entry_address,
+            before,
+            after,
+            ..
+        } = scene.handled;
+        proof.tables(format!(
+            "copy on write at {address}: the entry at direct-map address {entry_address} was {before}, \
+             is {after}"
+        ));
+    }
+    proof.tables(format!(
+        "{} entries written, each in the frame of its page table, by a direct-map page with A and D",
+        scenes.len()
+    ));
+    proof.cpu(format!(
+        "{} page faults; KVM_TRANSLATE finds the same entry at each of those addresses",
+        scenes.len()
+    ));
+    Ok(())
+}
+
+/// The entry that the walk of the faulting address ends at is the one that the kernel names, at an
+/// address of the direct map that shows its table's frame and that the CPU has written through.
+fn judge(scene: &Scene, proof: &mut Proof) -> Result<(), Trouble> {
+    let Scene {
+        handled,
+        before,
+        after,
+        by_kvm,
+    } = scene;
+    let process = after.process(handled.process)?;
+    let walk = after.walk(process, handled.address);
+    let step = leaf(&walk).ok_or_else(|| missing(format!("a page table behind {walk}")))?;
+    proof.require(
+        step.entry.as_written() == handled.after.as_written(),
+        || {
+            format!(
+                "after the fault: the kernel wrote {}, the tables have {walk}",
+                handled.after
+            )
+        },
+    );
+    let entry_at = step.table.base().wrapping_add(8 * u64::from(step.index));
+    let expected = GuestVirt::new(Region::DirectMap.start()).wrapping_add(entry_at.get());
+    proof.require_equal(
+        "the entry's address in the direct map",
+        &handled.entry_address,
+        &expected,
+    );
+    proof.require_equal("that address, by KVM", by_kvm, &Some(entry_at));
+
+    let window = after.walk(process, handled.entry_address);
+    let found = window
+        .translation()
+        .ok_or_else(|| missing(format!("the direct map's page: {window}")))?;
+    proof.require_equal("that address, by the tables", &found.pa, &entry_at);
+    proof.require(
+        found.accessed && found.dirty && found.rights.write && !found.rights.user,
+        || format!("the kernel, and no other, should have written through {window}"),
+    );
+
+    let walk = before.walk(before.process(handled.process)?, handled.address);
+    let was = leaf(&walk).map_or(Entry::ABSENT, |step| step.entry);
+    proof.require(was.as_written() == handled.before.as_written(), || {
+        format!(
+            "before the fault: the kernel found {}, the tables had {walk}",
+            handled.before
+        )
+    });
+    proof.require(
+        handled.before.as_written() != handled.after.as_written(),
+        || format!("nothing was changed at {}", handled.address),
+    );
+    Ok(())
+}
+
+/// The last step of a walk that came to a page table.
+fn leaf(walk: &Walk) -> Option<&Step> {
+    walk.steps().last().filter(|step| step.level == Level::Pt)
+}
+
+/// Each kind of fault that the program provokes happened once, and changed what it must.
+fn judge_kinds(handled: &[Handled], proof: &mut Proof) -> Result<(), Trouble> {
+    let second = PAGES + PAGE_SIZE;
+    let child = 2;
+    // Process, page, error code; whether the page was there, and is the same frame afterwards.
+    let kinds: [(&str, u32, u64, u64, bool, bool); 4] = [
+        ("a first write", 1, PAGES, WRITE_ABSENT, false, false),
+        ("a first read", 1, second, READ_ABSENT, false, false),
+        (
+            "the child's copy",
+            child,
+            PAGES,
+            WRITE_READ_ONLY,
+            true,
+            false,
+        ),
+        (
+            "the parent's, not shared any more",
+            1,
+            PAGES,
+            WRITE_READ_ONLY,
+            true,
+            true,
+        ),
+    ];
+    for (what, process, address, code, was_there, same_frame) in kinds {
+        let found: Vec<Handled> = handled
+            .iter()
+            .copied()
+            .filter(|handled| {
+                handled.process == process
+                    && handled.address.get() == address
+                    && handled.error_code == code
+            })
+            .collect();
+        let [handled] = found[..] else {
+            return Err(missing(format!(
+                "{what}: {} faults instead of one",
+                found.len()
+            )));
+        };
+        let Handled { before, after, .. } = handled;
+        proof.require(before.present() == was_there && !before.writable(), || {
+            format!("{what}: the entry before was {before}")
+        });
+        proof.require(after.present() && after.user() && after.writable(), || {
+            format!("{what}: the entry after is {after}")
+        });
+        proof.require((before.address() == after.address()) == same_frame, || {
+            format!("{what}: from {before} to {after}, same frame expected: {same_frame}")
+        });
+    }
+    proof.cpu("demand-zero write and read, copy on write with a copy and without: one fault each");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER_PAGE: u64 = 1 << 63 | 0b111;
+    const READ_ONLY: u64 = 1 << 63 | 1 << 9 | 0b101;
+
+    /// The four faults as they should be.
+    fn good() -> [Handled; 4] {
+        let fault = |process, address, error_code, before, after| Handled {
+            process,
+            address: GuestVirt::new(address),
+            error_code,
+            entry_address: GuestVirt::new(Region::DirectMap.start()),
+            before: Entry::new(before),
+            after: Entry::new(after),
+        };
+        [
+            fault(1, PAGES, WRITE_ABSENT, 0, 0x1000 | USER_PAGE),
+            fault(1, PAGES + PAGE_SIZE, READ_ABSENT, 0, 0x2000 | USER_PAGE),
+            fault(
+                2,
+                PAGES,
+                WRITE_READ_ONLY,
+                0x1000 | READ_ONLY,
+                0x3000 | USER_PAGE,
+            ),
+            fault(
+                1,
+                PAGES,
+                WRITE_READ_ONLY,
+                0x1000 | READ_ONLY,
+                0x1000 | USER_PAGE,
+            ),
+        ]
+    }
+
+    fn holds(handled: &[Handled]) -> bool {
+        let mut proof = Proof::default();
+        judge_kinds(handled, &mut proof).is_ok() && proof.holds()
+    }
+
+    #[test]
+    fn each_kind_of_fault_must_happen_once_and_change_what_it_must() {
+        assert!(holds(&good()));
+        assert!(!holds(&good()[..3]));
+        let doctored: [fn(&mut [Handled; 4]); 6] = [
+            // Copied though nobody shares it, and not copied though somebody does.
+            |handled| handled[3].after = Entry::new(0x4000 | USER_PAGE),
+            |handled| handled[2].after = Entry::new(0x1000 | USER_PAGE),
+            |handled| handled[0].before = Entry::new(0x1000 | READ_ONLY),
+            |handled| handled[1].after = Entry::new(0x2000 | READ_ONLY),
+            |handled| handled[1].process = 2,
+            |handled| handled[3] = handled[2],
+        ];
+        for (number, doctor) in doctored.into_iter().enumerate() {
+            let mut handled = good();
+            doctor(&mut handled);
+            assert!(!holds(&handled), "{number}");
+        }
+    }
+}

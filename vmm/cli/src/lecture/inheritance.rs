@@ -1,0 +1,123 @@
+//! Claim 5: "a child process page table inherits the kernel mappings of the parent".
+
+use std::collections::BTreeMap;
+
+use heirloom_abi::event::KERNEL_PID;
+use heirloom_abi::options::Strategy;
+use heirloom_inspect::judge::Claim as Told;
+use heirloom_inspect::{Half, Root, RootLabel};
+
+use super::Claim;
+use super::footage::{Footage, Moment, readings};
+use super::proof::{Proof, Trouble};
+use super::propagation::{E1_SCENE, experiment};
+use super::stage::Stage;
+
+pub(super) const CLAIM: Claim = Claim {
+    words: "A child process page table inherits the kernel mappings of the parent; the inheritance \
+            tree is rooted at the first process",
+    experiment: "each birth in a family of several generations, under prealloc",
+    prove,
+};
+
+fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+    let footage = stage.footage(&experiment(Strategy::Prealloc))?;
+    judge(&footage, proof)
+}
+
+fn judge(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+    let mut parents = BTreeMap::new();
+    let mut inherited = 0;
+    for moment in footage.moments() {
+        let Told::ProcessCreated { child, parent, .. } = moment.told.claim else {
+            continue;
+        };
+        parents.insert(child, parent);
+        let heir = moment.process(child)?;
+        let testator = moment.root(match parent {
+            KERNEL_PID => RootLabel::Kernel,
+            _ => RootLabel::Process(parent),
+        })?;
+        proof.require(heir.address != testator.address, || {
+            format!("process {child} does not own its PGD: it is process {parent}'s")
+        });
+        inherited += judge_birth(moment, heir, testator, proof);
+    }
+    let depths: Vec<usize> = parents
+        .keys()
+        .filter_map(|pid| generation(*pid, &parents))
+        .collect();
+    let generations = depths.iter().max().copied().unwrap_or(0);
+    proof.require(depths.len() == parents.len(), || {
+        format!("not every line of parents leads to process 1: {parents:?}")
+    });
+    proof.require(generations >= 3, || {
+        format!("{generations} generations are too few to speak of a tree")
+    });
+    let readings = readings(footage.scene(E1_SCENE)?);
+    proof.require(!readings.is_empty(), || "nobody read kernel memory".into());
+    for reading in &readings {
+        proof.require(reading.result.is_ok(), || {
+            format!("a read failed: {reading:?}")
+        });
+    }
+    proof.tables(format!(
+        "{} births in {generations} generations; {inherited} kernel PGD entries inherited, all with the \
+         parent's own table frames",
+        parents.len(),
+    ));
+    proof.tables("every line of parents ends at process 1");
+    proof.cpu(format!(
+        "{} processes read kernel memory by them",
+        readings.len()
+    ));
+    Ok(())
+}
+
+/// Holds each kernel PGD entry of a newborn against its parent's; how many are in use.
+fn judge_birth(moment: &Moment, heir: &Root, testator: &Root, proof: &mut Proof) -> usize {
+    let tables = (
+        moment.snapshot.root_table(heir.id),
+        moment.snapshot.root_table(testator.id),
+    );
+    let (Some(own), Some(parents)) = tables else {
+        proof.object(|| format!("the PGD of {} cannot be read", heir.label));
+        return 0;
+    };
+    let mut inherited = 0;
+    for index in Half::Kernel.indices() {
+        let (own, parents) = (own.entry(index), parents.entry(index));
+        proof.require(own.as_written() == parents.as_written(), || {
+            format!(
+                "PGD[{index}] of {} is {own}, of {} {parents}",
+                heir.label, testator.label
+            )
+        });
+        inherited += usize::from(own.present());
+    }
+    inherited
+}
+
+/// 1 for process 1, one more for each parent in between; `None` if the line does not lead there.
+fn generation(pid: u32, parents: &BTreeMap<u32, u32>) -> Option<usize> {
+    let mut at = pid;
+    (1..=parents.len()).find(|_| {
+        let first = at == 1 && parents.get(&at) == Some(&KERNEL_PID);
+        at = parents.get(&at).copied().unwrap_or(KERNEL_PID);
+        first
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_parents_leads_to_process_1_or_nowhere() {
+        let parents = BTreeMap::from([(1, 0), (2, 1), (3, 2), (7, 8), (8, 7), (9, 5)]);
+        assert_eq!(generation(1, &parents), Some(1));
+        assert_eq!(generation(3, &parents), Some(3));
+        assert_eq!(generation(7, &parents), None);
+        assert_eq!(generation(9, &parents), None);
+    }
+}

@@ -1,0 +1,174 @@
+//! Where experiments are made: each is a run of the guest program `lecture` on a machine of its own,
+//! judged at every event like any other run.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use heirloom_abi::bugs::Bug;
+use heirloom_abi::options::{BUG, Strategy};
+use heirloom_inspect::Cr3;
+use heirloom_machine::{Host, Interrupter, MemorySize};
+
+use super::footage::{Footage, Moment};
+use super::proof::{Trouble, missing};
+use crate::exit::{Exit, Failure};
+use crate::guest;
+use crate::output::Output;
+use crate::session::{Ended, Seen, Session, Setup};
+
+/// The ring-3 program that has a part in every experiment.
+const PROGRAM: &str = "lecture";
+
+/// A run: the strategy, what the program is told, and more words for the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Experiment {
+    pub(super) strategy: Strategy,
+    /// The experiment's name in the program, and its arguments.
+    pub(super) arguments: Vec<String>,
+    pub(super) words: &'static str,
+}
+
+impl Experiment {
+    /// `lecture ARGUMENTS…` under `strategy`.
+    pub(super) fn new(strategy: Strategy, arguments: &[&str]) -> Experiment {
+        Experiment {
+            strategy,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            words: "",
+        }
+    }
+}
+
+/// What stops the present run, whichever it is, and keeps others from starting.
+#[derive(Clone, Default)]
+struct Curtain(Arc<Mutex<(bool, Option<Interrupter>)>>);
+
+impl Curtain {
+    /// Stops the present run and all later ones.
+    fn fall(&self) {
+        if let Ok(mut state) = self.0.lock() {
+            state.0 = true;
+            if let Some(interrupter) = &state.1 {
+                interrupter.interrupt();
+            }
+        }
+    }
+
+    /// From now on, `session` is the present run.
+    fn rise_for(&self, session: &Session) -> Result<(), Failure> {
+        let mut state = self
+            .0
+            .lock()
+            .map_err(|_| Failure::new(Exit::Guest, "interrupted"))?;
+        if state.0 {
+            return Err(Failure::new(Exit::Guest, "interrupted"));
+        }
+        state.1 = Some(session.interrupter());
+        Ok(())
+    }
+}
+
+/// Makes experiments, and keeps what was seen of those that several claims are judged by.
+pub(super) struct Stage {
+    host: Host,
+    bug: Option<Bug>,
+    deadline: Instant,
+    curtain: Curtain,
+    footage: HashMap<Experiment, Rc<Footage>>,
+}
+
+impl Stage {
+    /// On KVM at `device`; all runs together end after `time_limit`.
+    pub(super) fn new(
+        device: &Path,
+        bug: Option<Bug>,
+        time_limit: Duration,
+    ) -> Result<Stage, Failure> {
+        let curtain = Curtain::default();
+        let handle = curtain.clone();
+        // Only a second handler in the same process could make this fail.
+        ctrlc::set_handler(move || handle.fall()).map_err(|error| {
+            Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
+        })?;
+        Ok(Stage {
+            host: Host::open_at(device)?,
+            bug,
+            deadline: Instant::now() + time_limit,
+            curtain,
+            footage: HashMap::new(),
+        })
+    }
+
+    /// What an experiment shows, at every event. It is made when it is first asked for.
+    pub(super) fn footage(&mut self, experiment: &Experiment) -> Result<Rc<Footage>, Trouble> {
+        if let Some(footage) = self.footage.get(experiment) {
+            return Ok(Rc::clone(footage));
+        }
+        let mut moments = Vec::new();
+        let session = self.watch(experiment, |seen| moments.extend(moment(seen)))?;
+        let footage = Rc::new(Footage::new(moments, session.judge()));
+        self.footage.insert(experiment.clone(), Rc::clone(&footage));
+        Ok(footage)
+    }
+
+    /// Makes an experiment; `watch` sees it at every event. The run, which has ended well.
+    pub(super) fn watch(
+        &mut self,
+        experiment: &Experiment,
+        watch: impl FnMut(&Seen<'_>),
+    ) -> Result<Session, Trouble> {
+        let Experiment {
+            strategy,
+            arguments,
+            words,
+        } = experiment;
+        let bug = self
+            .bug
+            .map_or_else(String::new, |bug| format!(" {BUG}={}", bug.info().name));
+        let setup = Setup {
+            memory: MemorySize::MINIMUM,
+            kernel: guest::kernel().map_err(|error| Failure::new(Exit::Usage, error))?,
+            program: None,
+            first: PROGRAM.into(),
+            arguments: arguments.clone(),
+            strategy: *strategy,
+            more_words: format!("{words}{bug}"),
+            console: console()?,
+            time_limit: self.deadline.saturating_duration_since(Instant::now()),
+        };
+        let mut session = Session::new(&self.host, setup)?;
+        self.curtain.rise_for(&session)?;
+        let Ended { status } = session.run(watch)?;
+        if status != 0 {
+            return Err(missing(format!(
+                "process 1 of `{PROGRAM} {}` under {} could not do its part (status {status:#x})",
+                arguments.join(" "),
+                strategy.name()
+            )));
+        }
+        Ok(session)
+    }
+}
+
+/// Where the guest's console goes: nowhere, unless somebody wants to know what happens.
+fn console() -> Result<Box<dyn Write + Send>, Failure> {
+    Ok(if log::log_enabled!(log::Level::Info) {
+        Box::new(Output::standard_error()?)
+    } else {
+        Box::new(io::sink())
+    })
+}
+
+/// What is kept of an event: all of it.
+pub(super) fn moment(seen: &Seen<'_>) -> Option<Moment> {
+    Some(Moment {
+        told: seen.told.clone(),
+        cr3: Cr3::new(seen.machine.registers().ok()?.cr3).root(),
+        snapshot: seen.judge.snapshot()?.clone(),
+        at: Instant::now(),
+    })
+}
