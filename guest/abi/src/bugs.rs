@@ -23,7 +23,7 @@ macro_rules! bugs {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum Bug {
-            $(#[doc = $mistake] $bug,)*
+            $(#[doc = concat!("`", $name, "` in [`ALL`].")] $bug,)*
         }
 
         /// All bugs, in the order of `Bug`.

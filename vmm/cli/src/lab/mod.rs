@@ -162,9 +162,7 @@ fn sweep(options: &Options) -> Result<Results, Failure> {
 
 /// A bar on standard error; nothing where that is no terminal.
 fn progress_bar(processes: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "{bar:40} {pos}/{len} processes, {elapsed}, {eta} to go: {msg}",
-    );
+    let style = ProgressStyle::with_template("{wide_bar} {elapsed}, {eta} to go: {msg}");
     let progress = ProgressBar::new(processes);
     if let Ok(style) = style {
         progress.set_style(style);

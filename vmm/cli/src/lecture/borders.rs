@@ -6,7 +6,7 @@ use heirloom_inspect::{Depth, Fault, GuestVirt, Level};
 use super::Claim;
 use super::proof::{Proof, Trouble};
 use super::stage::Stage;
-use super::tries::{self, Access, Fate, GENERAL_PROTECTION, How, Trial};
+use super::tries::{self, Access, Fate, GENERAL_PROTECTION, How, PAGE_FAULT, Trial};
 
 pub(super) const CLAIM: Claim = Claim {
     words: "User virtual addresses use the LSB 47 bits; kernel virtual address does not start from \
@@ -71,19 +71,23 @@ fn judge(trial: &Trial<'_>, lies: Lies, proof: &mut Proof) -> Result<(), Trouble
     let shown = match &walk.result {
         Ok(found) => format!("frame {}", found.pa.pfn()),
         Err(Fault::NonCanonical { .. }) => "not canonical".into(),
-        Err(fault) => format!("{fault}"),
+        Err(Fault::NotPresent { level }) => format!("not in {level}"),
+        Err(fault) => fault.to_string(),
     };
     proof.tables(format!("{address:#x} = {}: {shown}", split(address)));
     proof.cpu(match trial.fate {
         Fate::Survived => format!("{address:#x}: read"),
         Fate::Ended { status } => format!("{address:#x}: ended with {status:#x}"),
         Fate::Killed {
+            vector: PAGE_FAULT,
+            error_code,
+            ..
+        } => format!("{address:#x}: #PF, code {error_code:#x}"),
+        Fate::Killed {
             vector: GENERAL_PROTECTION,
             ..
         } => format!("{address:#x}: #GP"),
-        Fate::Killed {
-            vector, error_code, ..
-        } => format!("{address:#x}: exception {vector}, code {error_code:#x}"),
+        Fate::Killed { vector, .. } => format!("{address:#x}: exception {vector}"),
     });
     Ok(())
 }

@@ -54,13 +54,14 @@ fn address_of(pfn: Pfn) -> GuestVirt {
 
 fn judge(moment: &Moment, frames: &Frames, proof: &mut Proof) -> Result<(), Trouble> {
     let process = moment.process(1)?;
+    let (mut there, mut back) = (0, 0);
     for (pfn, by_kvm) in frames {
         let va = address_of(*pfn);
         let walk = moment.walk(process, va);
         let found = walk.translation().map(|found| found.pa);
-        proof.require(found == Some(pfn.base()), || {
+        there += u64::from(proof.require(found == Some(pfn.base()), || {
             format!("VA→PFN: {va} should be frame {pfn}: {walk}")
-        });
+        }));
         proof.require(*by_kvm == Some(pfn.base()), || {
             format!("KVM translates {va} to {by_kvm:?}, not to frame {pfn}")
         });
@@ -68,12 +69,12 @@ fn judge(moment: &Moment, frames: &Frames, proof: &mut Proof) -> Result<(), Trou
     let addresses = addresses(moment, proof)?;
     for (pfn, _) in frames {
         let found = addresses.get(pfn).map_or(&[][..], Vec::as_slice);
-        proof.require(found == [address_of(*pfn)], || {
+        back += u64::from(proof.require(found == [address_of(*pfn)], || {
             format!(
                 "PFN→VA: frame {pfn} should be at {} alone: {found:?}",
                 address_of(*pfn)
             )
-        });
+        }));
     }
     proof.require_equal(
         "frames that the direct map shows",
@@ -81,10 +82,14 @@ fn judge(moment: &Moment, frames: &Frames, proof: &mut Proof) -> Result<(), Trou
         &frames.len(),
     );
     let mib = (frames.len() as u64 * PageSize::Size4KiB.bytes()) >> 20;
+    let all = frames.len();
     proof.tables(format!(
-        "{} PFNs ({mib} MiB) each at 0x{:x} + PFN × 4096, VA→PFN; PFN→VA: each once, and no other frame",
-        frames.len(),
+        "VA→PFN: {there} of {all} frames of RAM ({mib} MiB) are at {:#x} + PFN × 4096",
         Region::DirectMap.start()
+    ));
+    proof.tables(format!(
+        "PFN→VA: {back} of {all} are there and nowhere else; the direct map has {} frames",
+        addresses.len()
     ));
     proof.cpu(format!(
         "KVM_TRANSLATE in process 1's address space agrees on {} of {}",

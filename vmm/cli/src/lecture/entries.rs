@@ -109,7 +109,7 @@ fn judge_grown(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
         let last = pgd_index(mapping.last_page().get());
         proof.require_equal(
             "entries that the allocation lies below",
-            &(last - first + 1),
+            &(first..=last).count(),
             &entries,
         );
         let found = seen(mapping.made, proof)?;
@@ -117,12 +117,13 @@ fn judge_grown(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
         require_entries("sync", &found, &expected, proof);
         counts.push((entries, found.len()));
         let readings = readings(mapping.after);
-        proof.require(
-            !readings.is_empty() && readings.iter().all(|reading| reading.result.is_ok()),
-            || format!("reads below PGD[{last}]: {readings:?}"),
-        );
+        let good = readings.iter().filter(|reading| reading.result.is_ok());
+        let good = good.count();
+        proof.require(good > 0 && good == readings.len(), || {
+            format!("reads below PGD[{last}]: {readings:?}")
+        });
         proof.cpu(format!(
-            "{} reads below PGD[{last}] bring their values",
+            "{good} of {} reads below PGD[{last}] bring a value",
             readings.len()
         ));
     }

@@ -26,7 +26,7 @@ impl Moment {
     }
 
     /// The guest's running totals.
-    pub(super) fn counters(&self) -> &Counters {
+    fn counters(&self) -> &Counters {
         &self.told.counters
     }
 
@@ -80,6 +80,14 @@ impl Moment {
             .collect()
     }
 }
+
+/// By how much one of the guest's totals has grown.
+pub(super) fn grown(before: &Moment, after: &Moment, total: fn(&Counters) -> u64) -> u64 {
+    total(after.counters()).wrapping_sub(total(before.counters()))
+}
+
+/// Pages of a mapping that is looked at; the program's are far smaller.
+const MOST_PAGES: u64 = 1 << 12;
 
 /// A mapping of kernel memory, and the moment before it.
 pub(super) struct Mapping<'f> {
@@ -226,7 +234,7 @@ pub(super) fn mapping_at(scene: &[Moment]) -> Option<Mapping<'_>> {
     let Claim::KernelMapped { address, pages, .. } = made.told.claim else {
         return None;
     };
-    Some(Mapping {
+    (1..=MOST_PAGES).contains(&pages).then_some(Mapping {
         before,
         made,
         after,

@@ -27,7 +27,7 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
 
 fn judge(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
     let mut parents = BTreeMap::new();
-    let mut inherited = 0;
+    let mut inherited = Inherited::default();
     for moment in footage.moments() {
         let Told::ProcessCreated { child, parent, .. } = moment.told.claim else {
             continue;
@@ -41,7 +41,7 @@ fn judge(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
         proof.require(heir.address != testator.address, || {
             format!("process {child} does not own its PGD: it is process {parent}'s")
         });
-        inherited += judge_birth(moment, heir, testator, proof);
+        judge_birth(moment, heir, testator, &mut inherited, proof);
     }
     let depths: Vec<usize> = parents
         .keys()
@@ -61,41 +61,64 @@ fn judge(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
             format!("a read failed: {reading:?}")
         });
     }
+    let Inherited { entries, same } = inherited;
     proof.tables(format!(
-        "{} births in {generations} generations; {inherited} kernel PGD entries inherited, all with the \
-         parent's own table frames",
+        "{} births in {generations} generations; of {entries} kernel PGD entries of parents {same} are the \
+         child's: the very same table frames",
         parents.len(),
     ));
-    proof.tables("every line of parents ends at process 1");
+    proof.tables(format!(
+        "{} of {} lines of parents lead to process 1",
+        depths.len(),
+        parents.len()
+    ));
     proof.cpu(format!(
-        "{} processes read kernel memory by them",
+        "{} of {} others read kernel memory by their inherited entries",
+        readings
+            .iter()
+            .filter(|reading| reading.result.is_ok())
+            .count(),
         readings.len()
     ));
     Ok(())
 }
 
-/// Holds each kernel PGD entry of a newborn against its parent's; how many are in use.
-fn judge_birth(moment: &Moment, heir: &Root, testator: &Root, proof: &mut Proof) -> usize {
+/// Kernel PGD entries in use, over all births.
+#[derive(Default)]
+struct Inherited {
+    /// Those of the parents.
+    entries: usize,
+    /// Those that are the child's as well.
+    same: usize,
+}
+
+/// Holds each kernel PGD entry of a newborn against its parent's.
+fn judge_birth(
+    moment: &Moment,
+    heir: &Root,
+    testator: &Root,
+    inherited: &mut Inherited,
+    proof: &mut Proof,
+) {
     let tables = (
         moment.snapshot.root_table(heir.id),
         moment.snapshot.root_table(testator.id),
     );
     let (Some(own), Some(parents)) = tables else {
         proof.object(|| format!("the PGD of {} cannot be read", heir.label));
-        return 0;
+        return;
     };
-    let mut inherited = 0;
     for index in Half::Kernel.indices() {
         let (own, parents) = (own.entry(index), parents.entry(index));
-        proof.require(own.as_written() == parents.as_written(), || {
+        let same = proof.require(own.as_written() == parents.as_written(), || {
             format!(
                 "PGD[{index}] of {} is {own}, of {} {parents}",
                 heir.label, testator.label
             )
         });
-        inherited += usize::from(own.present());
+        inherited.entries += usize::from(parents.present());
+        inherited.same += usize::from(parents.present() && same);
     }
-    inherited
 }
 
 /// 1 for process 1, one more for each parent in between; `None` if the line does not lead there.

@@ -8,7 +8,7 @@ use heirloom_inspect::region::Region;
 use heirloom_inspect::{Level, Mapping, PageSize, Root, RootLabel, VirtRange};
 
 use super::Claim;
-use super::footage::{Footage, Moment};
+use super::footage::{Footage, Moment, grown};
 use super::proof::{Proof, Trouble, missing};
 use super::stage::{Experiment, Stage};
 
@@ -48,7 +48,7 @@ struct Batch {
 impl Batch {
     /// Entries into the kernel that were no system calls, if each entry is two loads.
     fn other_entries(&self) -> Option<u64> {
-        let loads = self.loads.checked_sub(2 * self.calls)?;
+        let loads = self.loads.checked_sub(self.calls.checked_mul(2)?)?;
         loads.is_multiple_of(2).then_some(loads / 2)
     }
 
@@ -73,8 +73,8 @@ fn batches(footage: &Footage) -> Result<Vec<Batch>, Trouble> {
     let batches: Vec<Batch> = starts
         .zip(ends)
         .map(|(start, end)| Batch {
-            calls: end.counters().system_calls - start.counters().system_calls,
-            loads: end.counters().cr3_loads - start.counters().cr3_loads,
+            calls: grown(start, end, |counters| counters.system_calls),
+            loads: grown(start, end, |counters| counters.cr3_loads),
             time: end.at - start.at,
         })
         .collect();
@@ -117,6 +117,10 @@ fn judge_mapped(isolated: &Footage, shared: &Footage, proof: &mut Proof) -> Resu
     let process = moment.process(1)?;
     let kernel = moment.root(RootLabel::Kernel)?;
     proof.require_equal("isolated: CR3 in the kernel", &moment.cr3, &kernel.address);
+    proof.cpu(format!(
+        "isolated: in the kernel CR3 is {}, process 1's root {}",
+        moment.cr3, process.address
+    ));
     let found = pages(moment, process, VirtRange::half(Half::Kernel));
     let area = pages(moment, kernel, VirtRange::of_region(Region::CpuEntryArea));
     proof.require(!area.is_empty(), || "the CPU entry area is empty".into());
@@ -139,14 +143,19 @@ fn judge_mapped(isolated: &Footage, shared: &Footage, proof: &mut Proof) -> Resu
         });
     }
     proof.tables(format!(
-        "isolated: of the kernel, a user root has {} pages of the CPU entry area: {}",
+        "isolated: of the kernel, a user root has {} pages, at {:#x}: {}",
         found.len(),
+        Region::CpuEntryArea.start(),
         listed(&found)
     ));
 
     let moment = shared.checkpoint("calls")?;
     let process = moment.process(1)?;
     proof.require_equal("prealloc: CR3 in the kernel", &moment.cr3, &process.address);
+    proof.cpu(format!(
+        "prealloc: in the kernel CR3 is {}, process 1's root {}",
+        moment.cr3, process.address
+    ));
     let whole = pages(moment, process, VirtRange::half(Half::Kernel));
     let bytes: u64 = whole.iter().map(|page| page.size.bytes()).sum();
     proof.require(whole.len() > found.len(), || {
@@ -156,7 +165,6 @@ fn judge_mapped(isolated: &Footage, shared: &Footage, proof: &mut Proof) -> Resu
         "prealloc: {} pages of 4 KiB",
         bytes / PageSize::Size4KiB.bytes()
     ));
-    proof.cpu("isolated: CR3 holds the kernel's root in the kernel; prealloc: the process's");
     Ok(())
 }
 

@@ -119,12 +119,10 @@ fn judge(
             format!("{name}: {:?} of {part}: {:?}", trial.access.how, trial.fate)
         });
     }
-    let kernel_pages = trials
-        .iter()
-        .flat_map(|trial| trial.scene)
-        .map(|moment| judge_reach(name, moment, proof))
-        .max()
-        .unwrap_or(0);
+    let mut reach = Reach::default();
+    for moment in trials.iter().flat_map(|trial| trial.scene) {
+        judge_reach(name, moment, &mut reach, proof);
+    }
     let survived = trials
         .iter()
         .any(|trial| trial.access == innocent && trial.fate == tries::Fate::Survived);
@@ -142,8 +140,11 @@ fn judge(
         .map(|(part, _)| *part);
     let visible: Vec<&str> = visible.collect();
     proof.tables(format!(
-        "{name}: mapped in the process's root: {}; {kernel_pages} kernel leaves in all, none for ring 3",
-        visible.join(", ")
+        "{name}: mapped in the process's root: {}; at any moment at most {} kernel leaves in a process, {} \
+         for ring 3",
+        visible.join(", "),
+        reach.kernel,
+        reach.for_ring_3,
     ));
     proof.cpu(format!(
         "{name}: {killed} of {} accesses end in a page fault that kills the process",
@@ -152,22 +153,31 @@ fn judge(
     Ok(())
 }
 
+/// Leaves of the kernel half.
+#[derive(Default)]
+struct Reach {
+    /// Of the process that has most.
+    kernel: usize,
+    /// Those that ring 3 may access, of all processes.
+    for_ring_3: usize,
+}
+
 /// No process has a page of the kernel half, nor of its own half a page table, that ring 3 may access.
-/// How many leaves the kernel half has, of the process that has most.
-fn judge_reach(name: &str, moment: &Moment, proof: &mut Proof) -> usize {
-    let mut most = 0;
+fn judge_reach(name: &str, moment: &Moment, reach: &mut Reach, proof: &mut Proof) {
     for root in moment.processes() {
         let leaves = |half| moment.snapshot.leaves(root.id, VirtRange::half(half));
         let mut kernel = 0;
         for page in leaves(Half::Kernel) {
             kernel += 1;
-            proof.require(!page.rights.user, || {
+            let closed = proof.require(!page.rights.user, || {
                 format!(
                     "{name}: {} of the kernel is ring 3's in {}",
                     page.va, root.label
                 )
             });
+            reach.for_ring_3 += usize::from(!closed);
         }
+        reach.kernel = reach.kernel.max(kernel);
         for page in leaves(Half::User).filter(|page| page.rights.user) {
             let table = moment.snapshot.levels_of(page.pa.pfn()).next();
             proof.require(table.is_none(), || {
@@ -177,9 +187,7 @@ fn judge_reach(name: &str, moment: &Moment, proof: &mut Proof) -> usize {
                 )
             });
         }
-        most = most.max(kernel);
     }
-    most
 }
 
 /// Whether process 1's root, and the kernel's, translate an address.

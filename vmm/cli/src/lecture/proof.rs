@@ -47,12 +47,13 @@ impl Proof {
         self.cpu.push(what.into());
     }
 
-    /// Holds one fact against the claim.
-    pub(super) fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+    /// Holds one fact against the claim; whether it stands.
+    pub(super) fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) -> bool {
         self.checks += 1;
         if !holds {
             self.object(otherwise);
         }
+        holds
     }
 
     /// Holds against the claim that something is exactly as expected.
@@ -61,10 +62,10 @@ impl Proof {
         what: &str,
         found: &T,
         expected: &T,
-    ) {
+    ) -> bool {
         self.require(found == expected, || {
             format!("{what}: expected {expected:?}, found {found:?}")
-        });
+        })
     }
 
     /// Something that speaks against the claim.

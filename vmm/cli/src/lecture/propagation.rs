@@ -1,11 +1,13 @@
 //! Claims 3, 7 and 8: who sees a mapping that was made during somebody's system call.
 
+use std::collections::BTreeSet;
+
 use heirloom_abi::layout::pgd_index;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::{Fault, Level, RootLabel, Walk};
 
 use super::Claim;
-use super::footage::{Footage, Mapping, Reading, readings};
+use super::footage::{Footage, Mapping, Reading, grown, readings};
 use super::proof::{Proof, Trouble, missing};
 use super::stage::{Experiment, Stage};
 
@@ -57,28 +59,29 @@ pub(super) fn judge_seen(
     let name = strategy.name();
     let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
     let maker = mapping.made.process(1)?;
+    let mut same = 0;
     for page in mapping.each_page() {
         let wanted = mapping.made.walk(maker, page);
         for root in mapping.made.processes() {
             let walk = mapping.made.walk(root, page);
-            proof.require(lead_to_the_same(&walk, &wanted), || {
+            same += u64::from(proof.require(lead_to_the_same(&walk, &wanted), || {
                 format!(
                     "{name}: {} has {page} as {walk}, process 1 as {wanted}",
                     root.label
                 )
-            });
+            }));
         }
     }
     let others = others(&mapping);
     let value = mapping.written()?;
-    judge_readings(name, &mapping.readings(), &others, &Ok(value), proof);
+    let read = judge_readings(name, &mapping.readings(), &others, &Ok(value), proof);
+    let processes = others.len() + 1;
     proof.tables(format!(
-        "{name}: all {} processes have all {} pages on the same frames",
-        others.len() + 1,
+        "{name}: {same} of {processes} × {} pages are on the frames that process 1 has",
         mapping.pages
     ));
     proof.cpu(format!(
-        "{name}: the {} others read {value:#x}",
+        "{name}: {read} of {} others read {value:#x}",
         others.len()
     ));
     Ok(())
@@ -102,22 +105,26 @@ fn judge_unseen(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
     proof.require(walk.translation().is_some(), || {
         format!("none: process 1 does not have its own mapping: {walk}")
     });
+    let mut without = 0;
     for root in mapping.made.processes().filter(|root| root.id != maker.id) {
         let walk = mapping.made.walk(root, page);
         let expected = Err(Fault::NotPresent { level: Level::Pgd });
-        proof.require(walk.result == expected, || {
+        without += u64::from(proof.require(walk.result == expected, || {
             format!("none: {} should lack the PGD entry: {walk}", root.label)
-        });
+        }));
     }
     let others = others(&mapping);
     // A read in the kernel of what is not present: no bit of the error code is set.
-    judge_readings("none", &mapping.readings(), &others, &Err(0), proof);
+    let faulted = judge_readings("none", &mapping.readings(), &others, &Err(0), proof);
     proof.tables(format!(
-        "none: only process 1 has PGD[{}], {} others do not",
+        "none: process 1 has PGD[{}], {without} of {} others do not",
         pgd_index(page.get()),
         others.len()
     ));
-    proof.cpu(format!("none: the {} others page-fault", others.len()));
+    proof.cpu(format!(
+        "none: {faulted} of {} others page-fault",
+        others.len()
+    ));
     Ok(())
 }
 
@@ -133,21 +140,21 @@ fn others(mapping: &Mapping<'_>) -> Vec<u32> {
         .collect()
 }
 
-/// Each of `pids` read once, with this result.
+/// Each of `pids` read once, with this result. How many did.
 fn judge_readings(
     strategy: &str,
     readings: &[Reading],
     pids: &[u32],
     expected: &Result<u64, u64>,
     proof: &mut Proof,
-) {
+) -> usize {
     proof.require(!pids.is_empty(), || {
         format!("{strategy}: there is nobody else")
     });
-    for pid in pids {
+    let as_expected = pids.iter().filter(|pid| {
         let results: Vec<_> = readings
             .iter()
-            .filter(|reading| reading.pid == *pid)
+            .filter(|reading| reading.pid == **pid)
             .map(|reading| reading.result)
             .collect();
         proof.require(results == [*expected], || {
@@ -155,8 +162,9 @@ fn judge_readings(
                 "{strategy}: process {pid} should read {expected:x?} once (or fault with that code), \
                  found {results:x?}"
             )
-        });
-    }
+        })
+    });
+    as_expected.count()
 }
 
 fn below_e1(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
@@ -177,8 +185,8 @@ fn judge_below_e1(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
             Some((step.level, step.table, step.index))
         })
         .collect();
-    let mut written: Vec<_> = made
-        .written_since(mapping.before)
+    let changes = made.written_since(mapping.before);
+    let mut written: Vec<_> = changes
         .iter()
         .map(|change| (change.level, change.table, change.index))
         .collect();
@@ -189,34 +197,44 @@ fn judge_below_e1(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
     });
     let new = made.new_tables_since(mapping.before);
     proof.require(new.is_empty(), || format!("new tables: {new:?}"));
-    let (before, after) = (mapping.before.counters(), made.counters());
+    let counted = |total| grown(mapping.before, made, total);
     proof.require_equal(
         "PGD writes counted by the guest",
-        &(after.kernel_pgd_writes - before.kernel_pgd_writes),
+        &counted(|counters| counters.kernel_pgd_writes),
         &0,
     );
     proof.require_equal(
         "entry writes counted by the guest",
-        &(after.kernel_entry_writes - before.kernel_entry_writes),
+        &counted(|counters| counters.kernel_entry_writes),
         &mapping.pages,
     );
     let index = pgd_index(mapping.address.get());
     let others = others(&mapping);
     let value = mapping.written()?;
-    judge_readings("prealloc", &mapping.readings(), &others, &Ok(value), proof);
+    let read = judge_readings("prealloc", &mapping.readings(), &others, &Ok(value), proof);
     let translating = made.translating(mapping.last_page());
     proof.require_equal(
         "processes that have the mapping",
         &translating.len(),
         &(others.len() + 1),
     );
+    let roots: BTreeSet<_> = made
+        .snapshot
+        .roots()
+        .iter()
+        .map(|root| root.address.pfn())
+        .collect();
+    let to_roots = written.iter().filter(|(_, table, _)| roots.contains(table));
+    let below = written.iter().filter(|place| expected.contains(place));
     proof.tables(format!(
-        "E1 is PGD[{index}]: {} entries written, all in the page table below it; 0 in the {} roots, 0 \
-         in any user half",
+        "E1 is PGD[{index}]: of {} entries written {} are leaves in the page table below it, {} in one of \
+         the {} roots",
         written.len(),
-        made.snapshot.roots().len()
+        below.count(),
+        to_roots.count(),
+        roots.len()
     ));
-    proof.cpu(format!("the {} others read {value:#x}", others.len()));
+    proof.cpu(format!("{read} of {} others read {value:#x}", others.len()));
     Ok(())
 }
 
@@ -244,7 +262,7 @@ impl Outcome {
             roots_written: 0,
             at_once: processes,
             faults: 0,
-            read: processes - 1,
+            read: processes.saturating_sub(1),
             failed: 0,
             late_child_reads: true,
         };
@@ -264,7 +282,7 @@ impl Outcome {
                 roots_written: 1,
                 at_once: 1,
                 read: 0,
-                failed: processes - 1,
+                failed: processes.saturating_sub(1),
                 late_child_reads: false,
                 ..shared
             },
@@ -300,7 +318,9 @@ impl Outcome {
         Ok(Outcome {
             roots_written,
             at_once: mapping.made.translating(page).len(),
-            faults: late_start.counters().kernel_faults - mapping.before.counters().kernel_faults,
+            faults: grown(mapping.before, late_start, |counters| {
+                counters.kernel_faults
+            }),
             read,
             failed: readings_then.len() - read,
             late_child_reads: newborn.result == Ok(value),
@@ -333,7 +353,7 @@ fn not_really(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
             "{name}: {} faults bring it, {} of {} others read it, {}",
             seen.faults,
             seen.read,
-            processes - 1,
+            processes.saturating_sub(1),
             if seen.late_child_reads {
                 "a late child too"
             } else {

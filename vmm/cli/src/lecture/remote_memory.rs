@@ -69,6 +69,10 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
         };
         judge(strategy.name(), filled, read, written, proof)?;
         if strategy == Strategy::Prealloc {
+            proof.cpu(format!(
+                "prealloc: CR3 {} before, {} after",
+                at_first.cr3, at_last.cr3
+            ));
             let own = at_last.process(MINE)?.address;
             proof.require(at_first.cr3 == own && at_last.cr3 == own, || {
                 format!(
@@ -78,13 +82,6 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
             });
         }
     }
-    proof.tables(
-        "both ways, 1 KiB across page boundaries on both sides: the same bytes in both processes",
-    );
-    proof.tables("a write to a page shared copy-on-write: process 2 gets a frame of its own, process 1 keeps its");
-    proof.cpu("bytes returned: 1024, 1024; into a read-only page 64, then EFAULT; out of an unmapped one 64, \
-               then EFAULT; no such process ESRCH");
-    proof.cpu("prealloc: CR3 stays process 1's throughout");
     Ok(())
 }
 
@@ -206,7 +203,34 @@ fn judge(
     proof.require(returned == expected, || {
         format!("{name}: the calls should return {expected:x?}, found {returned:x?}")
     });
+    let equal = |one: &[u8], other: &[u8]| one.iter().zip(other).filter(|(a, b)| a == b).count();
+    proof.tables(format!(
+        "{name}: across a page boundary, {} of {ACROSS} bytes read are process 2's, {} of {ACROSS} written \
+         arrived; of a page shared copy-on-write, process 1 has frame {} before and {} after the write to \
+         process 2's, process 2 {} and {}",
+        equal(&read.buffer, before),
+        equal(&written.buffer, after),
+        frame_of(first),
+        frame_of(first_after),
+        frame_of(second),
+        frame_of(second_after),
+    ));
+    let signed: Vec<String> = returned
+        .iter()
+        .map(|value| value.cast_signed().to_string())
+        .collect();
+    proof.cpu(format!(
+        "{name}: read and write return {}; write to read-only, read of unmapped {}; shared {}; no process {}",
+        signed.get(..2).unwrap_or_default().join(", "),
+        signed.get(2..6).unwrap_or_default().join(", "),
+        signed.get(6).map_or("", String::as_str),
+        signed.get(7).map_or("", String::as_str),
+    ));
     Ok(())
+}
+
+fn frame_of(page: Option<GuestPhys>) -> String {
+    page.map_or("none".into(), |page| page.pfn().to_string())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 
 use super::proof::Row;
@@ -12,6 +12,8 @@ use crate::exit::{Exit, Failure};
 const VERSION: u32 = 1;
 /// Columns of the table where no terminal says how wide it is.
 const WIDTH: u16 = 140;
+const CLAIM_WIDTH: u16 = 26;
+const EXPERIMENT_WIDTH: u16 = 22;
 
 /// All claims that were judged.
 #[derive(Serialize)]
@@ -63,6 +65,12 @@ impl fmt::Display for Lecture {
             ]);
         if table.width().is_none() {
             table.set_width(WIDTH);
+        }
+        // What was found needs the room.
+        for (column, width) in [(1, CLAIM_WIDTH), (2, EXPERIMENT_WIDTH)] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(width)));
+            }
         }
         for row in &self.claims {
             table.add_row([

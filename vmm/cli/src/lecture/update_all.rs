@@ -7,7 +7,7 @@ use heirloom_inspect::judge::Claim as Told;
 use heirloom_inspect::{Level, Pfn, RootLabel};
 
 use super::Claim;
-use super::footage::{Footage, Mapping, Moment, mapping_at};
+use super::footage::{Footage, Mapping, Moment, grown, mapping_at};
 use super::proof::{Proof, Trouble, missing};
 use super::propagation::{self, lead_to_the_same};
 use super::stage::{Experiment, Stage};
@@ -143,7 +143,7 @@ fn judge_step(
 }
 
 fn entry_writes(before: &Moment, after: &Moment) -> u64 {
-    after.counters().kernel_entry_writes - before.counters().kernel_entry_writes
+    grown(before, after, |counters| counters.kernel_entry_writes)
 }
 
 fn listed(numbers: &[impl ToString]) -> String {
