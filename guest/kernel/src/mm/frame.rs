@@ -145,7 +145,7 @@ impl FrameAllocator {
     }
 
     /// One more leaf entry maps this user frame.
-    // These four concern one frame; the allocator is borrowed so that nobody else is at it.
+    // These concern one frame; the allocator is borrowed so that nobody else is at it.
     #[allow(clippy::unused_self)]
     pub fn share(&mut self, frame: Frame) {
         info(frame).references += 1;
@@ -173,12 +173,16 @@ impl FrameAllocator {
         info(table).references += 1;
     }
 
-    /// One entry fewer of this user table is present; whether none is left.
+    /// One entry fewer of this user table is present.
     #[allow(clippy::unused_self)]
-    pub fn table_loses(&mut self, table: Frame) -> bool {
-        let info = info(table);
-        info.references -= 1;
-        info.references == 0
+    pub fn table_loses(&mut self, table: Frame) {
+        info(table).references -= 1;
+    }
+
+    /// Whether no entry of this user table is present.
+    #[allow(clippy::unused_self)]
+    pub fn table_is_empty(&self, table: Frame) -> bool {
+        info(table).references == 0
     }
 
     /// How the frames are used now.

@@ -286,7 +286,6 @@ fn for_each_leaf(
 fn release(table: Table, start: VirtAddr, end: VirtAddr, frames: &mut FrameAllocator) -> bool {
     let span = table.level().span();
     let mut at = start.0;
-    let mut empty = false;
     while at < end.0 {
         let next = (at | (span - 1)).saturating_add(1);
         let index = table.level().index(VirtAddr(at));
@@ -311,10 +310,11 @@ fn release(table: Table, start: VirtAddr, end: VirtAddr, frames: &mut FrameAlloc
             };
             if gone {
                 table.set_user(index, Entry::ABSENT);
-                empty = frames.table_loses(table.frame());
+                frames.table_loses(table.frame());
             }
         }
         at = next;
     }
-    empty
+    // Not only what was emptied here: a table that was made when memory ran out has no entry yet.
+    frames.table_is_empty(table.frame())
 }
