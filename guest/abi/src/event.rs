@@ -86,7 +86,9 @@ pub struct Counters {
     pub page_flushes: u64,
     /// System calls served.
     pub system_calls: u64,
-    pub reserved: [u64; 4],
+    /// The time-stamp counter when the event was told.
+    pub cycles: u64,
+    pub reserved: [u64; 3],
 }
 
 /// The kernel is up: its own address space stands, no process exists.

@@ -1,5 +1,6 @@
 //! Telling the host what happened: fills in the probe page and rings the doorbell.
 
+use crate::arch::cpu;
 use crate::bug;
 use crate::counters::{COUNTERS, Counter};
 use crate::kernel::Kernel;
@@ -48,7 +49,8 @@ static PAGE: Page = Page(UnsafeCell::new(ProbePage {
         cr3_loads: 0,
         page_flushes: 0,
         system_calls: 0,
-        reserved: [0; 4],
+        cycles: 0,
+        reserved: [0; 3],
     },
     payload: [0; PAYLOAD_WORDS],
 }));
@@ -149,7 +151,8 @@ impl Kernel {
             cr3_loads: COUNTERS.get(Counter::Cr3Loads),
             page_flushes: COUNTERS.get(Counter::PageFlushes),
             system_calls: COUNTERS.get(Counter::SystemCalls),
-            reserved: [0; 4],
+            cycles: cpu::cycles(),
+            reserved: [0; 3],
         }
     }
 }

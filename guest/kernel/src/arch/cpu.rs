@@ -175,6 +175,12 @@ pub fn with_user_access<T>(access: impl FnOnce() -> T) -> T {
     result
 }
 
+/// The time-stamp counter (Intel SDM vol. 3B, 18.17): cycles at a fixed rate.
+pub fn cycles() -> u64 {
+    // SAFETY: every 64-bit CPU has the counter, and the kernel does not forbid it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
 /// The address of the last page fault.
 pub fn fault_address() -> u64 {
     x86_64::registers::control::Cr2::read_raw()

@@ -115,6 +115,8 @@ pub(crate) struct Cell {
     /// The least guest time of one of the mappings of the first phase, its system call and event
     /// included: what else the host does makes others longer.
     pub(crate) fastest_mapping_nanoseconds: u64,
+    /// The same by the guest's time-stamp counter, in its cycles.
+    pub(crate) fastest_mapping_cycles: u64,
     pub(crate) table_frames: TableFrames,
     /// Processes that faulted, or saw another value than the first one wrote, when all read.
     pub(crate) reads_lost: u64,
@@ -236,6 +238,7 @@ pub(crate) mod tests {
             unmap: phase,
             cr3_loads_per_system_call: 0,
             fastest_mapping_nanoseconds: 500,
+            fastest_mapping_cycles: 1000,
             table_frames: TableFrames {
                 guest: 9,
                 tables: 9,

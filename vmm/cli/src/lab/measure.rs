@@ -120,8 +120,9 @@ struct Observer {
     previous: (Counters, Duration),
     /// The fewest CR3 loads of a system call that mapped or unmapped …
     least_cr3_loads: Option<u64>,
-    /// … and the least guest time of one that mapped.
+    /// … and the least guest time, and guest cycles, of one that mapped.
     least_time: Option<Duration>,
+    least_cycles: Option<u64>,
     /// Mappings made and ended, and reads, in the running phase, and those that went wrong …
     mappings: u64,
     reads: u64,
@@ -141,6 +142,7 @@ impl Observer {
             previous: (Counters::default(), Duration::ZERO),
             least_cr3_loads: None,
             least_time: None,
+            least_cycles: None,
             mappings: 0,
             reads: 0,
             lost: 0,
@@ -192,6 +194,8 @@ impl Observer {
         if step == Some(Step::Map) {
             let least = self.least_time.unwrap_or(Duration::MAX);
             self.least_time = Some(least.min(guest_time.saturating_sub(*before)));
+            let cycles = told.counters.cycles.saturating_sub(counters.cycles);
+            self.least_cycles = Some(self.least_cycles.unwrap_or(u64::MAX).min(cycles));
         }
     }
 
@@ -270,12 +274,14 @@ impl Observer {
             Some(table_frames),
             Some(cr3_loads_per_system_call),
             Some(fastest),
+            Some(fastest_mapping_cycles),
         ) = (
             self.phases.as_slice(),
             self.lost_in.as_slice(),
             self.table_frames,
             self.least_cr3_loads,
             self.least_time,
+            self.least_cycles,
         )
         else {
             return Err(astray("it ended before it had passed all checkpoints"));
@@ -289,6 +295,7 @@ impl Observer {
             unmap,
             cr3_loads_per_system_call,
             fastest_mapping_nanoseconds: nanoseconds(fastest),
+            fastest_mapping_cycles,
             table_frames,
             reads_lost,
             reads_lost_below_new_entry,

@@ -125,6 +125,8 @@ pub struct Counters {
     pub cr3_loads: u64,
     pub page_flushes: u64,
     pub system_calls: u64,
+    /// The guest's time-stamp counter.
+    pub cycles: u64,
 }
 
 impl Told {
@@ -266,6 +268,7 @@ impl Counters {
             cr3_loads: page.cr3_loads,
             page_flushes: page.page_flushes,
             system_calls: page.system_calls,
+            cycles: page.cycles,
         }
     }
 }
