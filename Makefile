@@ -11,7 +11,8 @@ run: guest-target
 
 ## Runs every test, on the real /dev/kvm and on QEMU.
 test: guest-target qemu
-	$(CARGO) test --workspace --no-fail-fast
+	$(CARGO) test --workspace --doc
+	$(CARGO) test --workspace --lib --bins --tests --no-fail-fast
 
 ## Formatting, lints and documentation of both workspaces; warnings are errors.
 lint: guest-target lint-tools
