@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
 use heirloom_abi::options::{self as words, Strategy};
 use heirloom_abi::{PAGE_SIZE, layout};
-use heirloom_inspect::judge::{
-    Claim, Counters, Expectation, GroundTruth, Image, Judge, PhysRange, Told,
-};
+use heirloom_inspect::judge::{Claim, Counters, Expectation, GroundTruth, Image, Judge, Told};
 use heirloom_inspect::mode::PhysBits;
 use heirloom_inspect::show::{Exhibit, Report};
-use heirloom_inspect::{Capturer, CpuState, Cr3, GuestPhys, GuestVirt, Mode, Snapshot};
+use heirloom_inspect::{Capturer, CpuState, Cr3, GuestPhys, GuestVirt, Mode, PhysRange, Snapshot};
 use heirloom_machine::{
     Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Registers, Stop,
 };

@@ -1,13 +1,45 @@
 //! Guest-physical memory, as far as reading page tables needs it.
 
+use serde::Serialize;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use zerocopy::IntoBytes;
 
-use crate::addr::{GuestPhys, Pfn};
+use crate::addr::{GuestPhys, PAGE_SIZE, Pfn};
 use crate::entry::Entry;
 
 /// The 512 words of a page table.
 pub type Words = [u64; 512];
+
+/// Physical addresses `start..start + bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PhysRange {
+    pub start: GuestPhys,
+    pub bytes: u64,
+}
+
+impl PhysRange {
+    /// The first address after the range.
+    pub fn end(&self) -> GuestPhys {
+        GuestPhys::new(self.start.get().saturating_add(self.bytes))
+    }
+
+    /// Whether `length` bytes from `at` have an address in common with the range.
+    pub fn overlaps(&self, at: GuestPhys, length: u64) -> bool {
+        at < self.end() && self.start.get() < at.get().saturating_add(length)
+    }
+
+    /// The addresses of the whole frames inside.
+    pub fn whole_frames(&self) -> std::ops::Range<u64> {
+        let start = self.start.get().next_multiple_of(PAGE_SIZE);
+        start..(self.end().get() & !(PAGE_SIZE - 1)).max(start)
+    }
+
+    /// Whole frames inside.
+    pub fn frames(&self) -> u64 {
+        let whole = self.whole_frames();
+        (whole.end - whole.start) / PAGE_SIZE
+    }
+}
 
 /// Why guest-physical memory could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +92,16 @@ pub trait PhysicalMemory {
         let mut bytes = [0; 8];
         self.read_bytes(at, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Reads entry `index` (below 512) of each of `tables.len()` consecutive frames from `first` on, as
+    /// if they were tables; [`Entry::ABSENT`] for frames that guest memory does not have. For looking
+    /// through all of memory: one that can read many places at once does better than entry by entry.
+    fn read_column(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
+        for (offset, entry) in (0..).zip(entries) {
+            let frame = Pfn::new(first.get().wrapping_add(offset));
+            *entry = self.read_entry(frame, index).unwrap_or(Entry::ABSENT);
+        }
     }
 
     /// Reads entry `index` (below 512) of the table in frame `table`.

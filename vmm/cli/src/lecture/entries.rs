@@ -167,7 +167,7 @@ fn require_entries(
 #[cfg(test)]
 mod tests {
     use heirloom_inspect::GuestPhys;
-    use heirloom_inspect::judge::PhysRange;
+    use heirloom_inspect::PhysRange;
 
     use super::*;
 

@@ -20,7 +20,7 @@ pub use finding::{Evidence, Finding, Findings, MOST_KEPT, SeenFinding, Verdict};
 pub use kernel_memory::Allocation;
 pub use rule::{Moment, Rule, RuleInfo};
 pub use survey::{Page, Place, Survey, Twice};
-pub use truth::{Expectation, GroundTruth, Image, PhysRange, Sharing};
+pub use truth::{Expectation, GroundTruth, Image, Sharing};
 pub use world::{Life, ProcessRecord, World};
 
 use crate::addr::GuestVirt;

@@ -3,38 +3,8 @@
 use heirloom_abi::options::Strategy;
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
-
-/// Physical addresses `start..start + bytes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct PhysRange {
-    pub start: GuestPhys,
-    pub bytes: u64,
-}
-
-impl PhysRange {
-    /// The first address after the range.
-    pub fn end(&self) -> GuestPhys {
-        GuestPhys::new(self.start.get().saturating_add(self.bytes))
-    }
-
-    /// Whether `length` bytes from `at` have an address in common with the range.
-    pub fn overlaps(&self, at: GuestPhys, length: u64) -> bool {
-        at < self.end() && self.start.get() < at.get().saturating_add(length)
-    }
-
-    /// The addresses of the whole frames inside.
-    pub fn whole_frames(&self) -> std::ops::Range<u64> {
-        let start = self.start.get().next_multiple_of(PAGE_SIZE);
-        start..(self.end().get() & !(PAGE_SIZE - 1)).max(start)
-    }
-
-    /// Whole frames inside.
-    pub fn frames(&self) -> u64 {
-        let whole = self.whole_frames();
-        (whole.end - whole.start) / PAGE_SIZE
-    }
-}
+use crate::addr::{GuestPhys, GuestVirt};
+use crate::memory::PhysRange;
 
 /// A segment of the kernel image, as the host loaded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -12,13 +12,11 @@ use std::collections::BTreeMap;
 
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::{
-    Claim, Counters, Expectation, GroundTruth, Image, Judge, PhysRange, Told,
-};
+use heirloom_inspect::judge::{Claim, Counters, Expectation, GroundTruth, Image, Judge, Told};
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Capturer, CpuState, Cr3, Depth, Entry, GuestPhys, GuestVirt, Level, Mode, PageSize, Pfn,
-    translate_in_memory,
+    PhysRange, translate_in_memory,
 };
 
 pub(crate) const MODE: Mode = Mode::typical(Depth::Four);
