@@ -1,6 +1,8 @@
 //! What an address space maps, merged: neighbouring pages of neighbouring frames with equal rights
 //! are one range.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::addr::{GuestPhys, GuestVirt, VirtRange};
@@ -31,8 +33,30 @@ pub struct PageCounts {
     pub size_1_gib: u64,
 }
 
+/// `245 pages of 2 MiB, 3 of 4 KiB`, largest first.
+impl fmt::Display for PageCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            (self.size_1_gib, PageSize::Size1GiB),
+            (self.size_2_mib, PageSize::Size2MiB),
+            (self.size_4_kib, PageSize::Size4KiB),
+        ];
+        let mut noun = " pages";
+        for (count, size) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            let separator = if noun.is_empty() { ", " } else { "" };
+            write!(f, "{separator}{count}{noun} of {size}")?;
+            noun = "";
+        }
+        if noun.is_empty() {
+            Ok(())
+        } else {
+            f.write_str("no pages")
+        }
+    }
+}
+
 impl PageCounts {
-    fn add(&mut self, size: PageSize) {
+    pub(crate) fn add(&mut self, size: PageSize) {
         match size {
             PageSize::Size4KiB => self.size_4_kib += 1,
             PageSize::Size2MiB => self.size_2_mib += 1,

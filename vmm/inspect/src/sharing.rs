@@ -141,10 +141,19 @@ impl Snapshot {
     /// Every table once for each half, level and set of rights with which a walk reaches it; at
     /// most 16 times the number of tables, whatever they look like. Roots come with both halves.
     pub fn placements(&self) -> Vec<Placement<'_>> {
+        self.placements_below(self.roots().iter().map(|root| root.id))
+    }
+
+    /// As [`Snapshot::placements`], but only what `roots` reach. Where several reach a table in the same
+    /// way, the placement names the first.
+    ///
+    /// # Panics
+    /// If a root comes from another snapshot that has more roots.
+    pub fn placements_below(&self, roots: impl IntoIterator<Item = RootId>) -> Vec<Placement<'_>> {
         let mut seen = vec![0u16; self.slots()];
         let mut placements = Vec::new();
         let mut pending = Vec::new();
-        for root in self.roots() {
+        for root in roots.into_iter().map(|root| self.root(root)) {
             for half in [Half::Kernel, Half::User] {
                 if let Some(slot) = root.slot {
                     pending.push((slot, half, Rights::ALL, root.id, GuestVirt::new(0)));

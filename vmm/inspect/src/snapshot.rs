@@ -28,8 +28,8 @@ pub enum RootLabel {
     Process(u32),
     /// What CR3 of this CPU held, its owner not being known.
     Cpu(u32),
-    /// Found in memory.
-    Found,
+    /// Found at this address, its owner not being known.
+    Found(GuestPhys),
 }
 
 impl fmt::Display for RootLabel {
@@ -38,7 +38,7 @@ impl fmt::Display for RootLabel {
             RootLabel::Kernel => f.pad("kernel"),
             RootLabel::Process(pid) => f.pad(&format!("process {pid}")),
             RootLabel::Cpu(cpu) => f.pad(&format!("CPU {cpu}")),
-            RootLabel::Found => f.pad("found"),
+            RootLabel::Found(address) => f.pad(&format!("root {address}")),
         }
     }
 }

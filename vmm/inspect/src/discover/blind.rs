@@ -1,0 +1,167 @@
+//! The first root where no CR3 is known: looking for kernel halves in all of memory.
+//!
+//! A kernel half is recognized by what it does. It shows most of RAM in one linear mapping, the root's own
+//! frame included, because a kernel must be able to write its page tables; and no entry of it is reserved
+//! to the CPU. Read with the wrong number of levels, tables show next to nothing of RAM in a line, or are
+//! full of reserved bits: so the depth is decided by the same evidence.
+
+use std::collections::HashMap;
+
+use crate::addr::{GuestPhys, Pfn};
+use crate::capture::Capturer;
+use crate::entry::{Decoded, Entry};
+use crate::layout::{DirectMap, shows_itself};
+use crate::level::Half;
+use crate::memory::{PhysRange, Words};
+use crate::mode::Mode;
+use crate::snapshot::{RootId, RootLabel, Snapshot};
+use crate::target::Target;
+
+use super::reference::{Best, Reference};
+use super::{KernelHalf, kernel_half_of, scan};
+
+/// Kernel halves whose tables are looked at, those of most frames first.
+const MOST_TRIED: usize = 96;
+/// Tables that are captured of one: more than the kernel half of 64 GiB in 4 KiB pages has.
+const TABLE_LIMIT: usize = 1 << 16;
+/// Of RAM, a kernel half must show at least one part in so many …
+const LEAST_SHOWN: u64 = 8;
+/// … and of its tables' entries, at most one in so many may be reserved.
+const MOST_RESERVED: u64 = 100;
+
+/// The best kernel half in memory, and the mode in which it is read.
+pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
+    // Nearly every kernel is linked to the last 2 GiB, so the last entry tells quickly; if that finds
+    // nothing, any entry of the kernel half will do.
+    let frames = scan::frames_where(&*target.memory, &target.ram, 511, |entry| {
+        may_lead_to_a_table(entry, &target.ram)
+    });
+    best_among(target, modes, &frames).or_else(|| {
+        let mut frames: Vec<Pfn> = (256..511)
+            .flat_map(|index| {
+                scan::frames_where(&*target.memory, &target.ram, index, |entry| {
+                    may_lead_to_a_table(entry, &target.ram)
+                })
+            })
+            .collect();
+        frames.sort_unstable();
+        frames.dedup();
+        best_among(target, modes, &frames)
+    })
+}
+
+fn best_among(target: &Target, modes: &[Mode], frames: &[Pfn]) -> Option<(Mode, Best)> {
+    let mut groups: HashMap<KernelHalf, (Pfn, usize)> = HashMap::new();
+    let mut words: Words = [0; 512];
+    for &pfn in frames {
+        if target.memory.read_table(pfn, &mut words).is_ok() && is_kernel_half(&words, &target.ram)
+        {
+            groups.entry(kernel_half_of(&words)).or_insert((pfn, 0)).1 += 1;
+        }
+    }
+    let mut groups: Vec<(Pfn, usize)> = groups.into_values().collect();
+    groups.sort_unstable_by_key(|(pfn, members)| (std::cmp::Reverse(*members), *pfn));
+    let all: u64 = target.ram.iter().map(|range| range.bytes).sum();
+    let mut best: Option<(Mode, Best)> = None;
+    for &(pfn, _) in groups.iter().take(MOST_TRIED) {
+        for &mode in modes {
+            let Some(found) = judge(target, mode, pfn) else {
+                continue;
+            };
+            if found.ram_bytes >= all / LEAST_SHOWN
+                && best
+                    .as_ref()
+                    .is_none_or(|(_, best)| found.ram_bytes > best.ram_bytes)
+            {
+                best = Some((mode, found));
+            }
+        }
+        // Two that show nearly all of RAM would be one kernel's.
+        if let Some((_, best)) = &best
+            && best.ram_bytes > all / 4 * 3
+        {
+            break;
+        }
+    }
+    best
+}
+
+fn may_lead_to_a_table(entry: Entry, ram: &[PhysRange]) -> bool {
+    entry.present() && !entry.has(Entry::LARGE) && is_in_ram(entry.address(), ram)
+}
+
+fn is_in_ram(at: GuestPhys, ram: &[PhysRange]) -> bool {
+    let first = ram.partition_point(|range| range.end() <= at);
+    ram.get(first).is_some_and(|range| range.start <= at)
+}
+
+/// Whether every present word of the kernel half may lead to a table in RAM.
+fn is_kernel_half(words: &Words, ram: &[PhysRange]) -> bool {
+    words[256..]
+        .iter()
+        .map(|&word| Entry::new(word))
+        .all(|entry| !entry.present() || may_lead_to_a_table(entry, ram))
+}
+
+/// How good the kernel half of the root in `pfn` is, read in `mode`; `None` if it is none.
+fn judge(target: &Target, mode: Mode, pfn: Pfn) -> Option<Best> {
+    let mut words: Words = [0; 512];
+    target.memory.read_table(pfn, &mut words).ok()?;
+    let reference = Reference::new(pfn, &words)?;
+    let root = [(RootLabel::Found(pfn.base()), pfn.base())];
+    let mut capturer = Capturer::with_limit(TABLE_LIMIT);
+    let snapshot = capturer.capture(&KernelHalfOnly { target, pfn }, mode, &root);
+    let id = snapshot.roots()[0].id;
+    if !is_sound(&snapshot) || !shows_itself(&snapshot, id) {
+        return None;
+    }
+    let ram_bytes = direct_map_bytes(&snapshot, id, target);
+    Some(Best {
+        reference,
+        ram_bytes,
+    })
+}
+
+fn direct_map_bytes(snapshot: &Snapshot, root: RootId, target: &Target) -> u64 {
+    DirectMap::find(snapshot, root, &target.ram).map_or(0, |map| map.ram_bytes)
+}
+
+/// Whether few entries are reserved.
+fn is_sound(snapshot: &Snapshot) -> bool {
+    let (mut present, mut reserved) = (0, 0);
+    for table in snapshot.tables() {
+        present += table.present().len() as u64;
+        if !table.is_sound() {
+            let entries = table.entries();
+            reserved += entries
+                .filter(|(index, _)| matches!(table.decode(*index), Decoded::Reserved { .. }))
+                .count() as u64;
+        }
+    }
+    reserved * MOST_RESERVED <= present
+}
+
+/// The target's memory, but for the root's user half, which reads as absent: whose it is does not matter
+/// here, and it may be anything.
+struct KernelHalfOnly<'a> {
+    target: &'a Target,
+    pfn: Pfn,
+}
+
+impl crate::memory::PhysicalMemory for KernelHalfOnly<'_> {
+    fn read_bytes(
+        &self,
+        at: GuestPhys,
+        buffer: &mut [u8],
+    ) -> Result<(), crate::memory::MemoryError> {
+        self.target.memory.read_bytes(at, buffer)
+    }
+
+    fn read_table(&self, table: Pfn, words: &mut Words) -> Result<(), crate::memory::MemoryError> {
+        self.target.memory.read_table(table, words)?;
+        if table == self.pfn {
+            words[..usize::from(Half::Kernel.indices().start)].fill(0);
+        }
+        Ok(())
+    }
+}

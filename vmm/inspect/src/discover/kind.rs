@@ -1,0 +1,286 @@
+//! What an address space is for, by what its root holds.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use std::collections::HashMap;
+
+use crate::addr::{GuestPhys, VirtRange};
+use crate::entry::{Decoded, Entry};
+use crate::layout::Layout;
+use crate::level::Half;
+use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
+use crate::table::Table;
+
+use super::Role;
+
+/// Leaves that are counted at most; more is absurd, and the tables loop.
+const MOST_PAGES: usize = 1 << 22;
+
+/// What an address space is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A process's: kernel half and pages of its own.
+    Process,
+    /// What a process runs on in ring 3 where the kernel isolates itself (KPTI): its pages, and of the
+    /// kernel the way in.
+    UserRoot,
+    /// The kernel's own: no user half.
+    Kernel,
+    /// A kernel half and a user half without a page for ring 3: the kernel maps something there for a
+    /// moment (Linux's text poking), or a process is being made or has just ended.
+    NoPages,
+    /// What a CPU comes up on or firmware is called with: memory mapped to its own address, for ring 0
+    /// alone, or nothing but a few of the kernel's entries.
+    Trampoline,
+    /// A kernel half, and nobody whose it is: a root that was freed.
+    Freed,
+    /// CR3 points there, and its kernel half is not that of the others.
+    Foreign,
+}
+
+impl Kind {
+    /// Whether such a root has the whole kernel half, and must have the same as all others.
+    pub const fn has_kernel_half(self) -> bool {
+        matches!(self, Kind::Process | Kind::Kernel | Kind::NoPages)
+    }
+
+    /// Whether anybody can run on it.
+    pub const fn is_live(self) -> bool {
+        !matches!(self, Kind::Freed)
+    }
+
+    /// As it is printed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Process => "process",
+            Kind::UserRoot => "user root",
+            Kind::Kernel => "kernel",
+            Kind::NoPages => "no user pages",
+            Kind::Trampoline => "trampoline",
+            Kind::Freed => "freed",
+            Kind::Foreign => "foreign",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What a root holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) kernel_entries: usize,
+    pub(super) user_entries: usize,
+    /// Leaves of the user half that ring 3 can access …
+    pub(super) user_pages: u64,
+    /// … and that it cannot …
+    supervisor_pages: u64,
+    /// … of which so many map an address to itself.
+    identity_pages: u64,
+    /// Entries of the user half that no kernel writes.
+    odd_user_entries: usize,
+    role: Role,
+}
+
+impl Look {
+    pub(super) fn at(snapshot: &Snapshot, root: RootId, role: Role) -> Look {
+        let Some(table) = snapshot.root_table(root) else {
+            return Look {
+                kernel_entries: 0,
+                user_entries: 0,
+                user_pages: 0,
+                supervisor_pages: 0,
+                identity_pages: 0,
+                odd_user_entries: 0,
+                role,
+            };
+        };
+        let entries_of = |half| {
+            table
+                .present()
+                .iter()
+                .filter(|index| Half::of_index(*index) == half)
+                .count()
+        };
+        let odd = table
+            .entries()
+            .filter(|(index, _)| Half::of_index(*index) == Half::User)
+            .filter(|(index, entry)| is_odd(snapshot, table, *index, *entry))
+            .count();
+        let (mut user_pages, mut supervisor_pages, mut identity_pages) = (0, 0, 0);
+        for page in snapshot
+            .leaves(root, VirtRange::half(Half::User))
+            .take(MOST_PAGES)
+        {
+            if page.rights.user {
+                user_pages += 1;
+            } else {
+                supervisor_pages += 1;
+                identity_pages += u64::from(page.va.get() == page.pa.get());
+            }
+        }
+        Look {
+            kernel_entries: entries_of(Half::Kernel),
+            user_entries: entries_of(Half::User),
+            user_pages,
+            supervisor_pages,
+            identity_pages,
+            odd_user_entries: odd,
+            role,
+        }
+    }
+
+    /// Whether the root has a kernel half and nothing else.
+    pub(super) fn is_kernel_half_alone(&self) -> bool {
+        self.role == Role::Full && self.user_entries == 0
+    }
+
+    /// What the root is for, and why it is taken for that. `own`: why it is the kernel's own, if it is.
+    pub(super) fn kind(
+        &self,
+        root: &Root,
+        partner: Option<GuestPhys>,
+        cpus: &[u32],
+        own: Option<String>,
+    ) -> (Kind, String) {
+        let named = matches!(root.label, RootLabel::Kernel | RootLabel::Process(_));
+        match self.role {
+            Role::User => match partner {
+                Some(kernel) => (
+                    Kind::UserRoot,
+                    format!("the same user half as the kernel root {kernel} beside it"),
+                ),
+                None if named || !cpus.is_empty() => (
+                    Kind::UserRoot,
+                    "a kernel half that holds only a way into the kernel".into(),
+                ),
+                None => (
+                    Kind::Freed,
+                    "a user root's kernel half, but no kernel root beside it".into(),
+                ),
+            },
+            Role::Few => (
+                Kind::Trampoline,
+                format!(
+                    "{} entries, all of them the kernel's",
+                    self.kernel_entries + self.user_entries
+                ),
+            ),
+            Role::Named => (
+                Kind::Foreign,
+                "its kernel half has little in common with that of the others".into(),
+            ),
+            Role::Full => self.kind_of_full(own),
+        }
+    }
+
+    fn kind_of_full(&self, own: Option<String>) -> (Kind, String) {
+        if let Some(why) = own {
+            return (Kind::Kernel, why);
+        }
+        if self.user_entries == 0 {
+            return (
+                Kind::Freed,
+                "no user half, on no CPU, and not the kernel's own root".into(),
+            );
+        }
+        if self.user_pages == 0
+            && self.supervisor_pages > 0
+            && 2 * self.identity_pages > self.supervisor_pages
+        {
+            return (
+                Kind::Trampoline,
+                format!(
+                    "its user half maps {} pages, for ring 0 alone, {} of them to their own address",
+                    self.supervisor_pages, self.identity_pages
+                ),
+            );
+        }
+        if 2 * self.odd_user_entries > self.user_entries {
+            return (
+                Kind::Freed,
+                format!(
+                    "{} of {} user entries are none that a kernel writes: the frame has been used again",
+                    self.odd_user_entries, self.user_entries
+                ),
+            );
+        }
+        if self.user_pages == 0 {
+            let what = match self.supervisor_pages {
+                0 => "maps no page".to_owned(),
+                pages => format!("maps {pages} pages, none for ring 3"),
+            };
+            return (
+                Kind::NoPages,
+                format!("its user half has tables, but {what}"),
+            );
+        }
+        (Kind::Process, format!("{} user pages", self.user_pages))
+    }
+}
+
+/// Which root is the kernel's own, and why. Linux makes it with the kernel's image, where the table
+/// for the image itself lies beside it.
+pub(super) fn kernels_own(
+    snapshot: &Snapshot,
+    layout: &Layout,
+    looks: &[Look],
+    cpus_of: impl Fn(&Root) -> usize,
+) -> HashMap<RootId, String> {
+    let mut own = HashMap::new();
+    let alone = || {
+        looks
+            .iter()
+            .zip(snapshot.roots())
+            .filter(|(look, _)| look.is_kernel_half_alone())
+            .map(|(_, root)| root)
+    };
+    for root in alone() {
+        if root.label == RootLabel::Kernel {
+            own.insert(root.id, "the guest says so".into());
+        } else if cpus_of(root) > 0 {
+            own.insert(root.id, "no user half, and a CPU runs on it".into());
+        }
+    }
+    if own.values().any(|why| why == "the guest says so") {
+        return own;
+    }
+    let image = layout.kernel_image.map(|image| image.physical());
+    let distance = |root: &Root| {
+        let table = snapshot.root_table(root.id)?;
+        let beside = table.entry(511).address().pfn().get();
+        Some(beside.abs_diff(root.address.pfn().get()))
+    };
+    let in_image = |root: &&Root| {
+        image.is_some_and(|image| image.start <= root.address && root.address < image.end())
+    };
+    if let Some(root) = alone()
+        .filter(in_image)
+        .min_by_key(|root| (distance(root), root.id))
+    {
+        own.entry(root.id).or_insert_with(|| {
+            "no user half; in the kernel image, next to the table that maps the image".into()
+        });
+    } else if own.is_empty()
+        && let (Some(only), None) = (alone().next(), alone().nth(1))
+    {
+        own.insert(only.id, "no user half, and the only one without".into());
+    }
+    own
+}
+
+/// Whether no kernel would write such an entry into a root's user half: reserved bits, not for ring 3,
+/// or a table where there is no memory.
+fn is_odd(snapshot: &Snapshot, table: &Table, index: u16, entry: Entry) -> bool {
+    match table.decode(index) {
+        Decoded::Table(_) => !entry.user() || snapshot.child(table, index).is_none(),
+        Decoded::Reserved { .. } | Decoded::Leaf(_) => true,
+        Decoded::Absent => false,
+    }
+}

@@ -1,0 +1,427 @@
+//! Finding every address space of a guest, from nothing but its memory and, where they are known, its
+//! CPUs' registers. No symbols, no kernel version.
+//!
+//! All address spaces of a kernel have one kernel half, or nearly. So one root is enough to find the
+//! others: whichever frame holds most of its kernel-half entries is a root, too. The first one comes
+//! from CR3, from a recording, or ([`Basis::Blind`]) from looking for kernel halves that show most of RAM.
+//!
+//! Under KPTI (Linux's Documentation/arch/x86/pti.rst) each process has two roots, in neighbouring frames:
+//! the kernel's, and the one that ring 3 runs on, whose kernel half holds little more than the way in.
+
+mod blind;
+mod kind;
+mod pairs;
+mod reference;
+mod scan;
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+pub use kind::Kind;
+
+use crate::addr::{GuestPhys, Pfn};
+use crate::capture::Capturer;
+use crate::compare::{Comparer, EntryDifference};
+use crate::entry::Entry;
+use crate::layout::Layout;
+use crate::level::{Depth, Half};
+use crate::memory::{PhysRange, Words};
+use crate::mode::{CpuState, Mode, ModeError};
+use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
+use crate::target::Target;
+use reference::Reference;
+
+/// Why no address space could be found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiscoverError {
+    /// None of the CPUs pages in long mode.
+    #[error("{name}: {source}")]
+    Mode { name: String, source: ModeError },
+    /// There is no CR3 to begin with, and nothing in memory looks like a kernel half.
+    #[error(
+        "{name}: no page tables found in {mib} MiB of RAM without a CR3 to begin with; if the guest was \
+         running, name its root (`{name},cr3=…`)"
+    )]
+    Nothing { name: String, mib: u64 },
+}
+
+/// What the search began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// The target names all its roots: a recording.
+    Given,
+    /// CR3 of the CPUs, or a root that the user named.
+    Cr3,
+    /// Nothing: kernel halves were looked for in all of memory.
+    Blind,
+}
+
+/// One address space.
+#[derive(Clone, Debug, Serialize)]
+pub struct Space {
+    /// Its root in the snapshot.
+    #[serde(skip)]
+    pub root: RootId,
+    /// Where the root table is: what CR3 would hold.
+    pub address: GuestPhys,
+    /// Whose it is, where that is known.
+    pub label: RootLabel,
+    pub kind: Kind,
+    /// Why it is taken for that.
+    pub evidence: String,
+    /// The other root of a KPTI pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partner: Option<GuestPhys>,
+    /// The CPUs whose CR3 it is.
+    pub cpus: Vec<u32>,
+    /// Number of its cluster: address spaces with the very same kernel half. 0 is the largest.
+    pub cluster: usize,
+    /// Present entries of the root in each half.
+    pub kernel_entries: usize,
+    pub user_entries: usize,
+    /// Leaves of the user half that ring 3 can access.
+    pub user_pages: u64,
+    /// Where its kernel half differs from that of most of its kind.
+    pub differences: Vec<EntryDifference>,
+}
+
+/// Every address space of a guest.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    /// All their tables, captured at one moment; its roots are in the order of `spaces`.
+    pub snapshot: Snapshot,
+    /// Ascending by address, or in the order that a recording has.
+    pub spaces: Vec<Space>,
+    pub basis: Basis,
+    /// The root whose kernel half the others were compared with; `None` if no kernel half maps anything.
+    pub reference: Option<RootId>,
+    /// The same for the user roots of KPTI pairs.
+    pub user_reference: Option<RootId>,
+    /// What the reference's kernel half has where.
+    pub layout: Layout,
+    pub ram: Vec<PhysRange>,
+    pub cpus: Vec<CpuState>,
+    /// What was assumed, in sentences for people: the target's notes and those of the search.
+    pub notes: Vec<String>,
+}
+
+/// Kernel-half words as software wrote them: without A and D.
+type KernelHalf = Box<[Entry; 256]>;
+
+fn kernel_half_of(words: &Words) -> KernelHalf {
+    let mut half = Box::new([Entry::ABSENT; 256]);
+    for (entry, &word) in half.iter_mut().zip(&words[256..]) {
+        let written = Entry::new(word);
+        if written.present() {
+            *entry = written.as_written();
+        }
+    }
+    half
+}
+
+/// A root, before its tables are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidate {
+    pfn: Pfn,
+    role: Role,
+}
+
+/// What a candidate's own words say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// It has the reference's kernel half, or most of it.
+    Full,
+    /// A few entries of the reference's, and nothing else.
+    Few,
+    /// The user root of a pair.
+    User,
+    /// CR3 points to it, or a recording names it, and it is none of these.
+    Named,
+}
+
+impl Discovery {
+    /// Finds and captures every address space of `target`. A live guest may run on afterwards.
+    ///
+    /// # Errors
+    /// [`DiscoverError`].
+    pub fn of(target: &Target) -> Result<Discovery, DiscoverError> {
+        let mut notes = target.notes.clone();
+        let start = reference::find(target, &mut notes)?;
+        let mut candidates: Vec<Candidate> = start
+            .named
+            .iter()
+            .map(|&pfn| named(target, pfn, start.reference.as_ref()))
+            .collect();
+        if start.basis != Basis::Given
+            && let Some(reference) = &start.reference
+        {
+            candidates.extend(look_alikes(target, reference));
+        }
+        let users = match &start.reference {
+            Some(reference) => pairs::user_roots(target, reference, &candidates, start.basis),
+            None => HashMap::new(),
+        };
+        candidates.extend(users.keys().map(|&pfn| Candidate {
+            pfn,
+            role: Role::User,
+        }));
+        // Of several entries for one frame the one that says most comes first.
+        candidates.sort_by_key(|candidate| (candidate.pfn, candidate.role.rank()));
+        candidates.dedup_by_key(|candidate| candidate.pfn);
+        if start.basis == Basis::Given {
+            let order: HashMap<Pfn, usize> = start
+                .named
+                .iter()
+                .enumerate()
+                .map(|(at, pfn)| (*pfn, at))
+                .collect();
+            candidates.sort_by_key(|candidate| order.get(&candidate.pfn).copied());
+        }
+        let labels: HashMap<Pfn, RootLabel> = target
+            .roots
+            .iter()
+            .filter(|(label, _)| !matches!(label, RootLabel::Cpu(_)))
+            .map(|(label, root)| (root.pfn(), *label))
+            .collect();
+        let roots: Vec<(RootLabel, GuestPhys)> = candidates
+            .iter()
+            .map(|candidate| {
+                let address = candidate.pfn.base();
+                let found = RootLabel::Found(address);
+                (*labels.get(&candidate.pfn).unwrap_or(&found), address)
+            })
+            .collect();
+        let snapshot = Capturer::new().capture(&*target.memory, start.mode, &roots);
+        let mut discovery = Discovery {
+            snapshot,
+            spaces: Vec::new(),
+            basis: start.basis,
+            reference: None,
+            user_reference: None,
+            layout: Layout::default(),
+            ram: target.ram.clone(),
+            cpus: target.cpus.clone(),
+            notes,
+        };
+        discovery.explain(&candidates, start.reference.as_ref(), &users);
+        Ok(discovery)
+    }
+
+    /// The address space at `address`.
+    pub fn space_at(&self, address: GuestPhys) -> Option<&Space> {
+        self.spaces.iter().find(|space| space.address == address)
+    }
+
+    /// The space of a root.
+    ///
+    /// # Panics
+    /// If `root` comes from another snapshot that has more roots.
+    pub fn space(&self, root: RootId) -> &Space {
+        &self.spaces[root.0 as usize]
+    }
+
+    /// How the tables are read.
+    pub fn mode(&self) -> &Mode {
+        self.snapshot.mode()
+    }
+
+    /// Says of each root what it is.
+    fn explain(
+        &mut self,
+        candidates: &[Candidate],
+        reference: Option<&Reference>,
+        users: &HashMap<Pfn, Pfn>,
+    ) {
+        let id_of: HashMap<Pfn, RootId> = self
+            .snapshot
+            .roots()
+            .iter()
+            .map(|root| (root.address.pfn(), root.id))
+            .collect();
+        self.reference = reference.and_then(|reference| id_of.get(&reference.pfn).copied());
+        if let Some(reference) = self.reference {
+            self.layout = Layout::infer(&self.snapshot, reference, &self.ram);
+        }
+        let partners: HashMap<Pfn, Pfn> = users
+            .iter()
+            .flat_map(|(&user, &kernel)| [(user, kernel), (kernel, user)])
+            .filter(|(one, other)| one != other)
+            .collect();
+        let clusters = clusters(&self.snapshot);
+        let cpus_of = |root: &Root| -> Vec<u32> {
+            (0..)
+                .zip(&self.cpus)
+                .filter(|(_, cpu)| cpu.cr3.root() == root.address)
+                .map(|(number, _)| number)
+                .collect()
+        };
+        let looks: Vec<kind::Look> = candidates
+            .iter()
+            .zip(self.snapshot.roots())
+            .map(|(candidate, root)| kind::Look::at(&self.snapshot, root.id, candidate.role))
+            .collect();
+        let own = kind::kernels_own(&self.snapshot, &self.layout, &looks, |root| {
+            cpus_of(root).len()
+        });
+        self.spaces = looks
+            .iter()
+            .zip(self.snapshot.roots())
+            .map(|(look, root)| {
+                let cpus = cpus_of(root);
+                let partner = partners.get(&root.address.pfn()).map(|pfn| pfn.base());
+                let (kind, evidence) = look.kind(root, partner, &cpus, own.get(&root.id).cloned());
+                Space {
+                    root: root.id,
+                    address: root.address,
+                    label: root.label,
+                    kind,
+                    evidence,
+                    partner,
+                    cpus,
+                    cluster: clusters[root.id.0 as usize],
+                    kernel_entries: look.kernel_entries,
+                    user_entries: look.user_entries,
+                    user_pages: look.user_pages,
+                    differences: Vec::new(),
+                }
+            })
+            .collect();
+        self.free_partners();
+        self.user_reference = most_common(&self.spaces, |space| space.kind == Kind::UserRoot);
+        if let Some(majority) = most_common(&self.spaces, |space| space.kind.has_kernel_half()) {
+            // One that differs from the others must not be what these are compared with.
+            self.reference = Some(majority);
+        }
+        self.compare();
+    }
+
+    /// The user root of a freed kernel root is freed, too.
+    fn free_partners(&mut self) {
+        let freed: Vec<GuestPhys> = self
+            .spaces
+            .iter()
+            .filter(|space| space.kind == Kind::Freed)
+            .filter_map(|space| space.partner)
+            .collect();
+        for space in &mut self.spaces {
+            if space.kind == Kind::UserRoot && freed.contains(&space.address) {
+                space.kind = Kind::Freed;
+                space.evidence = "the user root of a freed pair".into();
+            }
+        }
+    }
+
+    fn compare(&mut self) {
+        let mut comparer = Comparer::within(&self.snapshot);
+        for space in &mut self.spaces {
+            let reference = match space.kind {
+                Kind::UserRoot => self.user_reference,
+                kind if kind.has_kernel_half() => self.reference,
+                _ => None,
+            };
+            if let Some(reference) = reference {
+                space.differences = comparer.compare(reference, space.root, Half::Kernel);
+            }
+        }
+    }
+}
+
+impl Role {
+    /// Smaller says more.
+    const fn rank(self) -> u8 {
+        match self {
+            Role::User => 0,
+            Role::Full => 1,
+            Role::Few => 2,
+            Role::Named => 3,
+        }
+    }
+}
+
+/// A root that is known to be one.
+fn named(target: &Target, pfn: Pfn, reference: Option<&Reference>) -> Candidate {
+    let mut words = [0; 512];
+    let role = match reference {
+        Some(reference) if target.memory.read_table(pfn, &mut words).is_ok() => {
+            match reference.role_of(&words) {
+                Some(role) => role,
+                None if pairs::is_smaller(&kernel_half_of(&words), reference) => Role::User,
+                None => Role::Named,
+            }
+        }
+        _ => Role::Named,
+    };
+    Candidate { pfn, role }
+}
+
+/// The frames that have the reference's kernel half, or a part of it.
+fn look_alikes(target: &Target, reference: &Reference) -> Vec<Candidate> {
+    let memory = &*target.memory;
+    let mut frames: Vec<Pfn> = Vec::new();
+    for index in reference.columns() {
+        let wanted = reference.entry(index);
+        frames.extend(scan::frames_where(memory, &target.ram, index, |entry| {
+            entry.present() && entry.as_written() == wanted
+        }));
+    }
+    frames.sort_unstable();
+    frames.dedup();
+    let mut words = [0; 512];
+    frames
+        .into_iter()
+        .filter_map(|pfn| {
+            memory.read_table(pfn, &mut words).ok()?;
+            let role = reference.role_of(&words)?;
+            Some(Candidate { pfn, role })
+        })
+        .collect()
+}
+
+/// The number of each root's cluster: equal kernel halves have equal numbers, the largest cluster 0.
+fn clusters(snapshot: &Snapshot) -> Vec<usize> {
+    let mut members: HashMap<Option<KernelHalf>, Vec<usize>> = HashMap::new();
+    for (at, root) in snapshot.roots().iter().enumerate() {
+        let half = snapshot
+            .root_table(root.id)
+            .map(|table| kernel_half_of(table.words()));
+        members.entry(half).or_default().push(at);
+    }
+    let mut clusters: Vec<Vec<usize>> = members.into_values().collect();
+    clusters.sort_by_key(|members| (std::cmp::Reverse(members.len()), members[0]));
+    let mut numbers = vec![0; snapshot.roots().len()];
+    for (number, members) in clusters.iter().enumerate() {
+        for &at in members {
+            numbers[at] = number;
+        }
+    }
+    numbers
+}
+
+/// A root of the largest cluster among the spaces that count.
+fn most_common(spaces: &[Space], counts: impl Fn(&Space) -> bool) -> Option<RootId> {
+    let mut sizes: HashMap<usize, usize> = HashMap::new();
+    for space in spaces.iter().filter(|space| counts(space)) {
+        *sizes.entry(space.cluster).or_default() += 1;
+    }
+    let (&largest, _) = sizes
+        .iter()
+        .max_by_key(|(cluster, size)| (**size, std::cmp::Reverse(**cluster)))?;
+    spaces
+        .iter()
+        .filter(|space| counts(space) && space.cluster == largest)
+        // The kernel's own, if it is one of them.
+        .min_by_key(|space| (space.kind != Kind::Kernel, space.root))
+        .map(|space| space.root)
+}
+
+/// The mode for tables whose CPU is not known.
+fn assumed_mode(target: &Target, depth: Depth) -> Mode {
+    let typical = Mode::typical(depth);
+    Mode {
+        phys_bits: target.phys_bits.unwrap_or(crate::mode::PhysBits::MAX),
+        gigabyte_pages: target.gigabyte_pages.unwrap_or(true),
+        ..typical
+    }
+}

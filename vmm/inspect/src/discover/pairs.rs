@@ -1,0 +1,134 @@
+//! The two roots of a process under KPTI: kernel root in an even frame, user root in the next.
+//!
+//! Both have the same tables in the user half (the kernel root with NX on top); the user root's kernel
+//! half holds only what ring 3's way into the kernel needs (Linux's arch/x86/mm/pti.c).
+
+use std::collections::HashMap;
+
+use crate::addr::Pfn;
+use crate::entry::Entry;
+use crate::memory::{PhysicalMemory, Words};
+use crate::target::Target;
+
+use super::reference::Reference;
+use super::{Basis, Candidate, KernelHalf, Role, kernel_half_of, scan};
+
+/// The kernel root beside `user`, if `user` is the user root of a pair.
+pub(super) fn kernel_root_of<M: PhysicalMemory + ?Sized>(
+    memory: &M,
+    user: Pfn,
+    user_words: &Words,
+) -> Option<Reference> {
+    if user.get().is_multiple_of(2) {
+        return None;
+    }
+    let kernel = Pfn::new(user.get() - 1);
+    let mut words = [0; 512];
+    memory.read_table(kernel, &mut words).ok()?;
+    let reference = Reference::new(kernel, &words)?;
+    let half = kernel_half_of(user_words);
+    (is_smaller(&half, &reference) && same_user_half(&words, user_words) == Some(true))
+        .then_some(reference)
+}
+
+/// The user roots of the candidates, each with its kernel root; one whose kernel root was not found
+/// with itself.
+pub(super) fn user_roots(
+    target: &Target,
+    reference: &Reference,
+    candidates: &[Candidate],
+    basis: Basis,
+) -> HashMap<Pfn, Pfn> {
+    let memory = &*target.memory;
+    let mut words = [0; 512];
+    let mut user_words = [0; 512];
+    let mut pairs: HashMap<Pfn, Pfn> = HashMap::new();
+    let mut unsure: Vec<(Pfn, KernelHalf)> = Vec::new();
+    let mut halves: HashMap<KernelHalf, usize> = HashMap::new();
+    for candidate in candidates {
+        let kernel = candidate.pfn;
+        let user = Pfn::new(kernel.get() + 1);
+        if !kernel.get().is_multiple_of(2)
+            || memory.read_table(kernel, &mut words).is_err()
+            || reference.role_of(&words) != Some(Role::Full)
+            || memory.read_table(user, &mut user_words).is_err()
+        {
+            continue;
+        }
+        let half = kernel_half_of(&user_words);
+        if !is_smaller(&half, reference) {
+            continue;
+        }
+        match same_user_half(&words, &user_words) {
+            Some(true) => {
+                *halves.entry(half).or_default() += 1;
+                pairs.insert(user, kernel);
+            }
+            // Empty user halves say nothing: the kernel half must do.
+            None => unsure.push((user, half)),
+            Some(false) => {}
+        }
+    }
+    let Some((common, _)) = halves.into_iter().max_by_key(|(_, count)| *count) else {
+        return pairs;
+    };
+    for (user, half) in unsure {
+        if is_like(&half, &common) {
+            pairs.insert(user, Pfn::new(user.get() - 1));
+        }
+    }
+    if basis != Basis::Given {
+        // User roots that lost their kernel root.
+        let last = common.iter().rposition(|entry| entry.present());
+        let column = last.and_then(|at| u16::try_from(at + 256).ok());
+        if let (Some(at), Some(column)) = (last, column) {
+            let wanted = common[at];
+            let found = scan::frames_where(memory, &target.ram, column, |entry| {
+                entry.present() && entry.as_written() == wanted
+            });
+            for user in found {
+                if pairs.contains_key(&user) || memory.read_table(user, &mut user_words).is_err() {
+                    continue;
+                }
+                let half = kernel_half_of(&user_words);
+                if is_like(&half, &common) && reference.role_of(&user_words) != Some(Role::Full) {
+                    pairs.insert(user, user);
+                }
+            }
+        }
+    }
+    pairs
+}
+
+/// Whether `half` has fewer entries than the reference, and at most one where that has none: the LDT
+/// of a process that has one is in both of its roots and in no other.
+pub(super) fn is_smaller(half: &KernelHalf, reference: &Reference) -> bool {
+    let present = half.iter().filter(|entry| entry.present()).count();
+    present > 0 && present < reference.present() && reference.lacks(half) <= 1
+}
+
+/// Whether most entries of `common` are in `half`, too.
+fn is_like(half: &KernelHalf, common: &KernelHalf) -> bool {
+    let wanted = common.iter().filter(|entry| entry.present()).count();
+    let same = half
+        .iter()
+        .zip(common.iter())
+        .filter(|(its, ours)| ours.present() && its == ours)
+        .count();
+    2 * same >= wanted
+}
+
+/// Whether most entries of the user halves lead to the same tables; `None` if both are empty.
+fn same_user_half(kernel: &Words, user: &Words) -> Option<bool> {
+    let (mut all, mut same) = (0, 0);
+    for (&kernel, &user) in kernel.iter().zip(user).take(256) {
+        let (kernel, user) = (Entry::new(kernel), Entry::new(user));
+        if kernel.present() || user.present() {
+            all += 1;
+            same += usize::from(
+                kernel.present() && user.present() && kernel.address() == user.address(),
+            );
+        }
+    }
+    (all > 0).then_some(2 * same >= all)
+}

@@ -1,0 +1,444 @@
+//! What lies where in a kernel half, inferred from the tables.
+//!
+//! Linux places the direct map, vmalloc and vmemmap at random (KASLR), each at a multiple of 1 GiB and in
+//! this order; the rest of its layout is fixed (Documentation/arch/x86/x86_64/mm.rst). So the first
+//! three are recognized by what they map, and the others by their addresses:
+//!
+//! ```text
+//! 4 levels             5 levels
+//! 0xffff880000000000   0xff10000000000000   LDT remap, per address space
+//! …                    …                    direct map: linear, shows RAM
+//! …                    …                    vmalloc: scattered pages
+//! …                    …                    vmemmap: one `struct page` per frame
+//! 0xfffffe0000000000   the same             cpu entry area
+//! 0xffffff0000000000   the same             espfix stacks
+//! 0xffffffef00000000   the same             EFI runtime
+//! 0xffffffff80000000   the same             kernel image: linear, then modules
+//! 0xffffffffff000000   the same             fixmap, with the vsyscall page
+//! ```
+
+mod direct_map;
+mod vmemmap;
+
+use std::fmt;
+
+use serde::Serialize;
+
+pub use direct_map::DirectMap;
+pub use vmemmap::Vmemmap;
+
+use crate::addr::{GuestPhys, GuestVirt, VirtRange};
+use crate::level::{Depth, Half, Level};
+use crate::memory::PhysRange;
+use crate::snapshot::{RootId, Snapshot};
+
+/// A part of the virtual address space, by the name that people use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Area {
+    User,
+    Ldt,
+    DirectMap,
+    Vmalloc,
+    Vmemmap,
+    CpuEntryArea,
+    EspFix,
+    Efi,
+    KernelImage,
+    Modules,
+    Fixmap,
+    Vsyscall,
+}
+
+impl Area {
+    /// As it is printed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Area::User => "user",
+            Area::Ldt => "LDT",
+            Area::DirectMap => "direct map",
+            Area::Vmalloc => "vmalloc",
+            Area::Vmemmap => "vmemmap",
+            Area::CpuEntryArea => "cpu entry area",
+            Area::EspFix => "espfix",
+            Area::Efi => "EFI",
+            Area::KernelImage => "kernel image",
+            Area::Modules => "modules",
+            Area::Fixmap => "fixmap",
+            Area::Vsyscall => "vsyscall",
+        }
+    }
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// An area that is in use, where it is, and what tells so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Region {
+    pub area: Area,
+    pub range: VirtRange,
+    pub evidence: String,
+}
+
+/// What lies where in one kernel half.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Layout {
+    /// Ascending; only areas in which something is mapped, and the user half.
+    pub regions: Vec<Region>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direct_map: Option<DirectMap>,
+    /// The linear mapping at the top: the kernel's text and data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_image: Option<KernelImage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vmemmap: Option<Vmemmap>,
+}
+
+/// The kernel's own text and data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct KernelImage {
+    pub range: VirtRange,
+    /// Where its first byte is.
+    pub pa: GuestPhys,
+}
+
+impl KernelImage {
+    /// The frames between its first and its last page.
+    pub const fn physical(&self) -> PhysRange {
+        PhysRange {
+            start: self.pa,
+            bytes: self.range.bytes(),
+        }
+    }
+}
+
+/// Where the kernel image may be: 1 GiB from here on, where KASLR may move it.
+const KERNEL_IMAGE: GuestVirt = GuestVirt::new(0xffff_ffff_8000_0000);
+const KERNEL_IMAGE_LAST: GuestVirt = GuestVirt::new(0xffff_ffff_bfff_ffff);
+const FIXMAP: GuestVirt = GuestVirt::new(0xffff_ffff_ff00_0000);
+/// The page of the legacy system calls.
+pub(crate) const VSYSCALL: GuestVirt = GuestVirt::new(0xffff_ffff_ff60_0000);
+/// `page_offset_base` without KASLR.
+const fn default_direct_map(depth: Depth) -> u64 {
+    match depth {
+        Depth::Four => 0xffff_8880_0000_0000,
+        Depth::Five => 0xff11_0000_0000_0000,
+    }
+}
+
+/// The areas that have the same place on every boot.
+fn fixed_areas(depth: Depth) -> [(Area, VirtRange); 6] {
+    let range = |first: u64, last: u64| VirtRange {
+        first: GuestVirt::new(first),
+        last: GuestVirt::new(last),
+    };
+    let ldt = match depth {
+        Depth::Four => range(0xffff_8800_0000_0000, 0xffff_887f_ffff_ffff),
+        Depth::Five => range(0xff10_0000_0000_0000, 0xff10_ffff_ffff_ffff),
+    };
+    [
+        (Area::Ldt, ldt),
+        (
+            Area::CpuEntryArea,
+            range(0xffff_fe00_0000_0000, 0xffff_fe7f_ffff_ffff),
+        ),
+        (
+            Area::EspFix,
+            range(0xffff_ff00_0000_0000, 0xffff_ff7f_ffff_ffff),
+        ),
+        (
+            Area::Efi,
+            range(0xffff_ffef_0000_0000, 0xffff_fffe_ffff_ffff),
+        ),
+        (Area::Fixmap, range(FIXMAP.get(), VSYSCALL.get() - 1)),
+        (
+            Area::Vsyscall,
+            range(VSYSCALL.get(), VSYSCALL.get() + 0xfff),
+        ),
+    ]
+}
+
+impl Layout {
+    /// What the kernel half of `root` tells. `ram` is where guest-physical memory has RAM.
+    ///
+    /// # Panics
+    /// If `root` comes from another snapshot that has more roots.
+    pub fn infer(snapshot: &Snapshot, root: RootId, ram: &[PhysRange]) -> Layout {
+        let depth = snapshot.mode().depth;
+        let mut layout = Layout {
+            direct_map: DirectMap::find(snapshot, root, ram),
+            kernel_image: find_kernel_image(snapshot, root),
+            ..Layout::default()
+        };
+        layout.regions.push(Region {
+            area: Area::User,
+            range: VirtRange {
+                first: GuestVirt::new(0),
+                last: GuestVirt::new((1 << (depth.virtual_bits() - 1)) - 1),
+            },
+            evidence: format!(
+                "{} bits of virtual address, {} levels",
+                depth.virtual_bits(),
+                depth.levels()
+            ),
+        });
+        layout.add_direct_map(depth, ram);
+        layout.add_between(snapshot, root, ram);
+        for (area, range) in fixed_areas(depth) {
+            // What is found by what it maps may lie there, in kernels that are not Linux.
+            if layout
+                .regions
+                .iter()
+                .all(|region| !region.range.overlaps(&range))
+                && let Some(what) = mapped_in(snapshot, root, range)
+            {
+                layout.regions.push(Region {
+                    area,
+                    range: narrow(area, range, &what),
+                    evidence: format!("{what} at the place that Linux gives it"),
+                });
+            }
+        }
+        layout.add_image_and_modules(snapshot, root);
+        layout.regions.sort_by_key(|region| region.range.first);
+        layout
+    }
+
+    /// The named area that an address lies in.
+    pub fn area_of(&self, va: GuestVirt) -> Option<Area> {
+        self.region_of(va).map(|region| region.area)
+    }
+
+    /// The named region that an address lies in.
+    pub fn region_of(&self, va: GuestVirt) -> Option<&Region> {
+        self.regions.iter().find(|region| region.range.contains(va))
+    }
+
+    /// The named regions that `range` has an address in common with.
+    pub fn regions_in(&self, range: VirtRange) -> impl Iterator<Item = &Region> {
+        self.regions
+            .iter()
+            .filter(move |region| region.range.overlaps(&range))
+    }
+
+    fn add_direct_map(&mut self, depth: Depth, ram: &[PhysRange]) {
+        let Some(map) = self.direct_map else { return };
+        let all: u64 = ram.iter().map(|range| range.bytes).sum();
+        let moved = match map.base.get().checked_sub(default_direct_map(depth)) {
+            Some(0) => "Linux's base without KASLR".to_owned(),
+            Some(bytes) => format!("{} GiB above Linux's base without KASLR", bytes >> 30),
+            None => "below Linux's base".to_owned(),
+        };
+        self.regions.push(Region {
+            area: Area::DirectMap,
+            range: map.range,
+            evidence: format!(
+                "linear: physical 0 is at {}, {moved}; shows {} of {} MiB of RAM in {}",
+                map.base,
+                map.ram_bytes >> 20,
+                all >> 20,
+                map.pages
+            ),
+        });
+    }
+
+    /// vmalloc and vmemmap, which lie between the direct map and the cpu entry area.
+    fn add_between(&mut self, snapshot: &Snapshot, root: RootId, ram: &[PhysRange]) {
+        let Some(map) = self.direct_map else { return };
+        let cpu_entry_area = fixed_areas(snapshot.mode().depth)[1].1;
+        let (Some(first), Some(last)) = (
+            map.range.last.checked_add(1),
+            cpu_entry_area.first.get().checked_sub(1),
+        ) else {
+            return;
+        };
+        let between = VirtRange {
+            first,
+            last: GuestVirt::new(last),
+        };
+        if between.first > between.last {
+            return;
+        }
+        self.vmemmap = Vmemmap::find(snapshot, root, between, ram);
+        if let Some(vmemmap) = &self.vmemmap {
+            self.regions.push(Region {
+                area: Area::Vmemmap,
+                range: vmemmap.range,
+                evidence: vmemmap.to_string(),
+            });
+        }
+        let end = self.vmemmap.as_ref().map_or(between.last, |vmemmap| {
+            GuestVirt::new(vmemmap.range.first.get() - 1)
+        });
+        let below = VirtRange {
+            first: between.first,
+            last: end,
+        };
+        if let Some(what) = mapped_in(snapshot, root, below) {
+            let unit = Level::Pdpt.entry_span();
+            self.regions.push(Region {
+                area: Area::Vmalloc,
+                range: VirtRange {
+                    first: GuestVirt::new(what.first.get() & !(unit - 1)).max(below.first),
+                    last: what.last,
+                },
+                evidence: format!(
+                    "{what} between the direct map and {}; begins at a multiple of 1 GiB",
+                    if self.vmemmap.is_some() {
+                        "vmemmap"
+                    } else {
+                        "the cpu entry area"
+                    }
+                ),
+            });
+        }
+    }
+
+    fn add_image_and_modules(&mut self, snapshot: &Snapshot, root: RootId) {
+        let Some(image) = self.kernel_image else {
+            return;
+        };
+        let moved = image.range.first.get() - KERNEL_IMAGE.get();
+        self.regions.push(Region {
+            area: Area::KernelImage,
+            range: image.range,
+            evidence: format!(
+                "linear: physical {} is at {}, {} MiB above {KERNEL_IMAGE}; {} KiB of it executable",
+                image.pa,
+                image.range.first,
+                moved >> 20,
+                executable_bytes(snapshot, root, image.range) >> 10,
+            ),
+        });
+        let Some(first) = image.range.last.checked_add(1) else {
+            return;
+        };
+        let above = VirtRange {
+            first,
+            last: GuestVirt::new(FIXMAP.get() - 1),
+        };
+        if above.first < above.last
+            && let Some(what) = mapped_in(snapshot, root, above)
+        {
+            self.regions.push(Region {
+                area: Area::Modules,
+                range: VirtRange {
+                    first: what.first,
+                    last: what.last,
+                },
+                evidence: format!("{what} between the kernel image and the fixmap"),
+            });
+        }
+    }
+}
+
+/// The named part of a fixed area: all of it, but only what is mapped where it is 2^39 bytes wide and
+/// more.
+fn narrow(area: Area, range: VirtRange, what: &Mapped) -> VirtRange {
+    match area {
+        Area::Fixmap | Area::Vsyscall | Area::Ldt => range,
+        _ => VirtRange {
+            first: range.first,
+            last: what.last,
+        },
+    }
+}
+
+/// The pages that are mapped somewhere.
+struct Mapped {
+    first: GuestVirt,
+    last: GuestVirt,
+    pages: u64,
+    ranges: u64,
+}
+
+impl fmt::Display for Mapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pages, ranges) = (self.pages, self.ranges);
+        write!(
+            f,
+            "{pages} {} in {ranges} {}",
+            if pages == 1 { "page" } else { "pages" },
+            if ranges == 1 { "range" } else { "ranges" }
+        )
+    }
+}
+
+fn mapped_in(snapshot: &Snapshot, root: RootId, range: VirtRange) -> Option<Mapped> {
+    let mut mapped: Option<Mapped> = None;
+    for page in snapshot.leaves(root, range) {
+        let last = page.range().last;
+        match &mut mapped {
+            None => {
+                mapped = Some(Mapped {
+                    first: page.va,
+                    last,
+                    pages: 1,
+                    ranges: 1,
+                });
+            }
+            Some(so_far) => {
+                so_far.ranges += u64::from(so_far.last.checked_add(1) != Some(page.va));
+                so_far.pages += 1;
+                so_far.last = last;
+            }
+        }
+    }
+    mapped
+}
+
+fn executable_bytes(snapshot: &Snapshot, root: RootId, range: VirtRange) -> u64 {
+    snapshot
+        .leaves(root, range)
+        .filter(|page| page.rights.execute)
+        .map(|page| page.size.bytes())
+        .sum()
+}
+
+/// The linear mapping of most bytes where kernels are linked.
+fn find_kernel_image(snapshot: &Snapshot, root: RootId) -> Option<KernelImage> {
+    let window = VirtRange {
+        first: KERNEL_IMAGE,
+        last: KERNEL_IMAGE_LAST,
+    };
+    let mut images: Vec<(KernelImage, u64)> = Vec::new();
+    for page in snapshot.leaves(root, window) {
+        let offset = page.va.get().wrapping_sub(page.pa.get());
+        let last = page.range().last;
+        let same = |(image, _): &&mut (KernelImage, u64)| {
+            image.range.first.get().wrapping_sub(image.pa.get()) == offset
+        };
+        // Few offsets, and mostly the latest one: modules are small.
+        match images.iter_mut().rev().take(8).find(same) {
+            Some((image, bytes)) => {
+                image.range.last = last;
+                *bytes += page.size.bytes();
+            }
+            None => images.push((
+                KernelImage {
+                    range: VirtRange {
+                        first: page.va,
+                        last,
+                    },
+                    pa: page.pa,
+                },
+                page.size.bytes(),
+            )),
+        }
+    }
+    let most = images.into_iter().max_by_key(|(_, bytes)| *bytes)?;
+    Some(most.0)
+}
+
+/// Whether the kernel half of `root` shows the frame that the root itself is in: every kernel must
+/// be able to write its page tables.
+pub(crate) fn shows_itself(snapshot: &Snapshot, root: RootId) -> bool {
+    let frame = snapshot.root(root).address;
+    snapshot
+        .leaves(root, VirtRange::half(Half::Kernel))
+        .any(|page| page.pa <= frame && frame.get() - page.pa.get() < page.size.bytes())
+}

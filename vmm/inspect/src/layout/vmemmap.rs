@@ -1,0 +1,102 @@
+//! Where the array of `struct page` is: a mapping at a multiple of 1 GiB that is as long as RAM needs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::addr::{GuestVirt, PAGE_SIZE, VirtRange};
+use crate::level::Level;
+use crate::memory::PhysRange;
+use crate::snapshot::{RootId, Snapshot};
+
+/// Sizes of `struct page` that kernels have, in bytes; the largest that fits is taken.
+const SIZES: [u64; 7] = [128, 80, 64, 56, 32, 16, 8];
+/// Linux maps the array for whole sections of 128 MiB.
+const SECTION_FRAMES: u64 = (128 << 20) / PAGE_SIZE;
+
+/// The array with one `struct page` for each frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Vmemmap {
+    /// From the array's start, where frame 0 has its element, to the last page that is mapped.
+    pub range: VirtRange,
+    /// Bytes of one element.
+    pub element_bytes: u64,
+    /// Bytes that are mapped.
+    pub mapped_bytes: u64,
+}
+
+impl fmt::Display for Vmemmap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "begins at a multiple of 1 GiB; {} KiB mapped: {} bytes for each frame of RAM",
+            self.mapped_bytes >> 10,
+            self.element_bytes
+        )
+    }
+}
+
+/// Addresses that are mapped without a gap.
+type Run = VirtRange;
+
+impl Vmemmap {
+    /// Looks for the array in `between`.
+    pub(super) fn find(
+        snapshot: &Snapshot,
+        root: RootId,
+        between: VirtRange,
+        ram: &[PhysRange],
+    ) -> Option<Vmemmap> {
+        let mut runs: Vec<Run> = Vec::new();
+        for page in snapshot.leaves(root, between) {
+            if page.rights.execute || !page.rights.write {
+                continue;
+            }
+            let range = page.range();
+            match runs.last_mut() {
+                Some(run) if run.last.checked_add(1) == Some(page.va) => run.last = range.last,
+                _ => runs.push(range),
+            }
+        }
+        // Linux has it above vmalloc, so the last place that fits is it.
+        let bases = runs
+            .iter()
+            .map(|run| run.first)
+            .filter(|first| first.offset_in(Level::Pdpt) == 0);
+        bases.rev().find_map(|base| {
+            SIZES
+                .into_iter()
+                .find_map(|size| fit(&runs, base, size, ram))
+        })
+    }
+}
+
+/// The array at `base` with elements of `element_bytes`, if it is mapped for all of `ram` and for little
+/// more.
+fn fit(runs: &[Run], base: GuestVirt, element_bytes: u64, ram: &[PhysRange]) -> Option<Vmemmap> {
+    let mut enough = 0;
+    for range in ram {
+        let frames = range.whole_frames();
+        if frames.is_empty() {
+            continue;
+        }
+        let (first_frame, end_frame) = (frames.start / PAGE_SIZE, frames.end / PAGE_SIZE);
+        let at = |frame: u64| base.checked_add(frame.checked_mul(element_bytes)?);
+        let (start, end) = (at(first_frame)?, at(end_frame)?);
+        let run = runs.iter().find(|run| run.contains(start))?;
+        if run.last.get() < end.get() - 1 {
+            return None;
+        }
+        let sections = end_frame.next_multiple_of(SECTION_FRAMES)
+            - first_frame / SECTION_FRAMES * SECTION_FRAMES;
+        enough += (sections * element_bytes).next_multiple_of(PAGE_SIZE);
+    }
+    let inside = runs.iter().filter(|run| run.first >= base);
+    let mapped_bytes: u64 = inside.clone().map(VirtRange::bytes).sum();
+    let last = inside.map(|run| run.last).max()?;
+    (mapped_bytes <= enough).then_some(Vmemmap {
+        range: VirtRange { first: base, last },
+        element_bytes,
+        mapped_bytes,
+    })
+}
