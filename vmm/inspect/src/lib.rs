@@ -17,6 +17,7 @@ pub mod addr;
 pub mod bits;
 pub mod capture;
 pub mod changes;
+pub mod check;
 pub mod compare;
 pub mod discover;
 pub mod entry;
@@ -40,6 +41,7 @@ pub mod walk;
 
 pub use addr::{GuestPhys, GuestVirt, Pfn, VirtRange};
 pub use capture::Capturer;
+pub use check::Check;
 pub use compare::{Comparer, EntryDifference, EntryDifferenceKind, Mappings};
 pub use discover::{DiscoverError, Discovery};
 pub use entry::{Decoded, Entry, Leaf};

@@ -130,6 +130,27 @@ const fn default_direct_map(depth: Depth) -> u64 {
     }
 }
 
+/// Where Linux maps the LDT of a process that has one.
+pub(crate) fn ldt_area(depth: Depth) -> VirtRange {
+    fixed_areas(depth)[0].1
+}
+
+/// Where Linux maps what ring 3's way into the kernel needs.
+pub(crate) fn cpu_entry_area(depth: Depth) -> VirtRange {
+    fixed_areas(depth)[1].1
+}
+
+/// The area that `va` lies in: of those that the layout's kernel half uses, or else by Linux's fixed
+/// addresses, which only some address spaces may use.
+pub(crate) fn area_at(layout: &Layout, snapshot: &Snapshot, va: GuestVirt) -> Option<Area> {
+    layout.area_of(va).or_else(|| {
+        fixed_areas(snapshot.mode().depth)
+            .into_iter()
+            .find(|(_, range)| range.contains(va))
+            .map(|(area, _)| area)
+    })
+}
+
 /// The areas that have the same place on every boot.
 fn fixed_areas(depth: Depth) -> [(Area, VirtRange); 6] {
     let range = |first: u64, last: u64| VirtRange {
@@ -249,7 +270,7 @@ impl Layout {
     /// vmalloc and vmemmap, which lie between the direct map and the cpu entry area.
     fn add_between(&mut self, snapshot: &Snapshot, root: RootId, ram: &[PhysRange]) {
         let Some(map) = self.direct_map else { return };
-        let cpu_entry_area = fixed_areas(snapshot.mode().depth)[1].1;
+        let cpu_entry_area = cpu_entry_area(snapshot.mode().depth);
         let (Some(first), Some(last)) = (
             map.range.last.checked_add(1),
             cpu_entry_area.first.get().checked_sub(1),

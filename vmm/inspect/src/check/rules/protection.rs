@@ -1,0 +1,173 @@
+//! Who may do what: ring 3 nothing of the kernel's, and nobody both write and execute.
+
+use super::Rule;
+use crate::addr::GuestPhys;
+use crate::check::evidence::Verdict;
+use crate::check::exceptions::VSYSCALL;
+use crate::check::scene::{Page, Scene};
+use crate::discover::Kind;
+use crate::judge::RuleInfo;
+use crate::layout::VSYSCALL as VSYSCALL_PAGE;
+use crate::level::PageSize;
+
+pub(super) const WRITE_XOR_EXECUTE: Rule = Rule {
+    info: RuleInfo {
+        name: "write-xor-execute",
+        statement: "no page of the kernel half is both writable and executable",
+        source: "Linux CONFIG_DEBUG_WX; SDM vol. 3A, 4.6",
+    },
+    judge: |scene, verdict| {
+        verdict.checked(scene.kernel_pages.len() as u64);
+        for page in &scene.kernel_pages {
+            if page.rights.write && page.rights.execute {
+                verdict.broken(|| scene.finding(page, "writable or executable, not both"));
+            }
+        }
+    },
+};
+
+pub(super) const NO_WRITABLE_TEXT_ALIAS: Rule = Rule {
+    info: RuleInfo {
+        name: "no-writable-text-alias",
+        statement: "no frame that is executable in the kernel half is writable by another mapping, the direct map first",
+        source: "Linux CONFIG_STRICT_KERNEL_RWX: set_memory_ro reaches the direct map's alias, too",
+    },
+    judge: no_writable_text_alias,
+};
+
+/// Frames that are executable in the kernel half, each once, with a page that makes them so.
+struct Text<'a> {
+    /// Ascending by start; may overlap.
+    pages: Vec<&'a Page>,
+    largest: u64,
+}
+
+impl<'a> Text<'a> {
+    fn of(scene: &'a Scene<'_>) -> Text<'a> {
+        let mut pages: Vec<&Page> = scene
+            .kernel_pages
+            .iter()
+            .filter(|page| page.rights.execute)
+            .collect();
+        pages.sort_unstable_by_key(|page| (page.leaf.pa, page.va));
+        let largest = pages.iter().map(|page| page.leaf.size.bytes()).max();
+        Text {
+            pages,
+            largest: largest.unwrap_or(0),
+        }
+    }
+
+    /// An executable page that has an address of `other`, but is not the same mapping.
+    fn aliased_by(&self, other: &Page) -> Option<&'a Page> {
+        let start = other.leaf.pa;
+        let first = self
+            .pages
+            .partition_point(|page| page.leaf.pa.wrapping_add(self.largest) <= start);
+        self.pages[first..]
+            .iter()
+            .take_while(|page| page.leaf.pa < other.end())
+            .find(|page| page.end() > start && page.va != other.va)
+            .copied()
+    }
+}
+
+fn no_writable_text_alias(scene: &Scene<'_>, verdict: &mut Verdict) {
+    let text = Text::of(scene);
+    // Of user halves those that ring 3 can write, and those that the kernel maps there for itself.
+    let pages = scene.kernel_pages.iter().chain(&scene.user_pages);
+    for page in pages {
+        if scene.space(page.root).kind == Kind::Trampoline && page.half == crate::level::Half::User
+        {
+            continue;
+        }
+        verdict.checked(1);
+        if !page.rights.write {
+            continue;
+        }
+        if let Some(executable) = text.aliased_by(page) {
+            verdict.broken(|| {
+                let mut finding = scene.finding(
+                    page,
+                    format!(
+                        "read-only: the frames at {} are executable at {}",
+                        executable.leaf.pa.max(page.leaf.pa),
+                        executable.va
+                    ),
+                );
+                finding
+                    .walks
+                    .push(scene.walk(executable.root, executable.va));
+                finding
+            });
+        }
+    }
+}
+
+pub(super) const KERNEL_NOT_USER: Rule = Rule {
+    info: RuleInfo {
+        name: "kernel-not-user",
+        statement: "no page of the kernel half is accessible to ring 3, by the rights of the whole walk",
+        source: "lecture: efficient memory isolation between user and kernel; SDM vol. 3A, 4.6.1",
+    },
+    judge: |scene, verdict| {
+        verdict.checked(scene.kernel_pages.len() as u64);
+        for page in &scene.kernel_pages {
+            if !page.rights.user {
+                continue;
+            }
+            let is_vsyscall = page.va == VSYSCALL_PAGE
+                && page.leaf.size == PageSize::Size4KiB
+                && !page.rights.write;
+            if is_vsyscall {
+                verdict.excepted(VSYSCALL);
+            } else {
+                verdict.broken(|| scene.finding(page, "supervisor only"));
+            }
+        }
+    },
+};
+
+pub(super) const TABLES_NOT_USER_MAPPED: Rule = Rule {
+    info: RuleInfo {
+        name: "tables-not-user-mapped",
+        statement: "no page table of a live address space is mapped where ring 3 can access it",
+        source: "SDM vol. 3A, 4.6: who writes a page table has all of memory",
+    },
+    judge: tables_not_user_mapped,
+};
+
+fn tables_not_user_mapped(scene: &Scene<'_>, verdict: &mut Verdict) {
+    let mut frames: Vec<GuestPhys> = scene.table_frames.iter().map(|pfn| pfn.base()).collect();
+    frames.sort_unstable();
+    for page in scene.kernel_pages.iter().chain(&scene.user_pages) {
+        if !page.rights.user {
+            continue;
+        }
+        verdict.checked(1);
+        let at = frames.partition_point(|frame| *frame < page.leaf.pa);
+        if let Some(frame) = frames.get(at).filter(|frame| **frame < page.end()) {
+            verdict.broken(|| {
+                scene.finding(page, format!("no page table: frame {} is one", frame.pfn()))
+            });
+        }
+    }
+}
+
+pub(super) const USER_WRITE_XOR_EXECUTE: Rule = Rule {
+    info: RuleInfo {
+        name: "user-write-xor-execute",
+        statement: "no page of a process is both writable and executable (counts only with --strict-user: compilers at run time have such pages)",
+        source: "SELinux execmem; OpenBSD W^X",
+    },
+    judge: |scene, verdict| {
+        for page in &scene.user_pages {
+            if !page.rights.user {
+                continue;
+            }
+            verdict.checked(1);
+            if page.rights.write && page.rights.execute {
+                verdict.broken(|| scene.finding(page, "writable or executable, not both"));
+            }
+        }
+    },
+};

@@ -1,0 +1,281 @@
+//! What address spaces share: the kernel half, and nothing else.
+
+use super::Rule;
+use crate::addr::{Pfn, VirtRange};
+use crate::check::evidence::{EntryPlace, Finding, Verdict};
+use crate::check::exceptions::{HUGETLB, LDT_REMAP, TRAMPOLINE};
+use crate::check::scene::{Scene, shown, top_place};
+use crate::compare::{EntryDifference, EntryDifferenceKind, Mappings};
+use crate::discover::{Kind, Space};
+use crate::entry::Decoded;
+use crate::judge::RuleInfo;
+use crate::layout::ldt_area;
+use crate::level::{Half, Level, PageSize};
+use crate::sharing::Placement;
+use crate::snapshot::RootId;
+use crate::table::Slot;
+
+use std::collections::HashMap;
+
+/// Pages of an LDT remap at most: two slots of 64 KiB (Linux's `LDT_SLOT_STRIDE`).
+const LDT_PAGES: usize = 32;
+
+pub(super) const KERNEL_MAPPINGS_EQUAL: Rule = Rule {
+    info: RuleInfo {
+        name: "kernel-mappings-equal",
+        statement: "every address space translates every kernel address to the same place with the same rights",
+        source: "lecture: kernel virtual address mapping should be present in both process page tables; Linux sync_global_pgds",
+    },
+    judge: |scene, verdict| {
+        each_difference(scene, verdict, |_, difference| {
+            matches!(
+                difference.mappings,
+                Mappings::Differ { .. } | Mappings::Undecided
+            )
+        });
+    },
+};
+
+pub(super) const KERNEL_TABLES_SHARED: Rule = Rule {
+    info: RuleInfo {
+        name: "kernel-tables-shared",
+        statement: "address spaces whose kernel halves map the same do so by the very same tables, not by private copies",
+        source: "lecture: every process inherits the kernel pgd entries from the parent",
+    },
+    judge: |scene, verdict| {
+        each_difference(scene, verdict, |_, difference| {
+            difference.mappings == Mappings::Same
+        });
+    },
+};
+
+/// Counts the entries of all kernel halves and reports the differences that are `wrong`.
+fn each_difference(
+    scene: &Scene<'_>,
+    verdict: &mut Verdict,
+    wrong: impl Fn(&Space, &EntryDifference) -> bool,
+) {
+    for space in &scene.live {
+        let reference = match space.kind {
+            Kind::UserRoot => scene.discovery.user_reference,
+            kind if kind.has_kernel_half() => scene.discovery.reference,
+            _ => None,
+        };
+        let Some(reference) = reference.filter(|reference| *reference != space.root) else {
+            continue;
+        };
+        verdict.checked(Half::Kernel.indices().len() as u64);
+        for difference in &space.differences {
+            if !wrong(space, difference) {
+                continue;
+            }
+            if is_ldt(scene, space, difference) {
+                verdict.excepted(LDT_REMAP);
+            } else {
+                verdict.broken(|| finding(scene, reference, space, difference));
+            }
+        }
+    }
+}
+
+/// Whether this is the LDT of a process that has one.
+fn is_ldt(scene: &Scene<'_>, space: &Space, difference: &EntryDifference) -> bool {
+    let depth = scene.snapshot.mode().depth;
+    let is_its_own = difference.kind == EntryDifferenceKind::OnlyRight
+        && ldt_area(depth).contains(difference.range.first);
+    is_its_own
+        && scene
+            .snapshot
+            .leaves(space.root, difference.range)
+            .take(LDT_PAGES + 1)
+            .enumerate()
+            .all(|(number, page)| {
+                number < LDT_PAGES
+                    && page.size == PageSize::Size4KiB
+                    && !page.rights.write
+                    && !page.rights.execute
+                    && !page.rights.user
+            })
+}
+
+fn finding(
+    scene: &Scene<'_>,
+    reference: RootId,
+    space: &Space,
+    difference: &EntryDifference,
+) -> Finding {
+    let top = scene.snapshot.mode().depth.top();
+    let va = match difference.mappings {
+        Mappings::Differ { first } => first,
+        // The first address that anything is mapped at shows the tables best.
+        _ => scene
+            .snapshot
+            .leaves(space.root, difference.range)
+            .next()
+            .map_or(difference.range.first, |page| page.va),
+    };
+    let what = match (difference.mappings, difference.kind) {
+        (Mappings::Same, EntryDifferenceKind::Flags) => "; other flags, maps the same",
+        (Mappings::Same, _) => "; a private copy: maps the same by tables of its own",
+        (Mappings::Undecided, _) => "; too much to compare",
+        (_, EntryDifferenceKind::OnlyLeft) => "",
+        (_, EntryDifferenceKind::OnlyRight) => "; no other address space has it",
+        _ => "; maps something else",
+    };
+    let table = space.address.pfn();
+    Finding {
+        place: top_place(top, difference.index),
+        entry: Some(EntryPlace {
+            level: top,
+            table,
+            index: difference.index,
+            entry: difference.right,
+        }),
+        range: Some(difference.range),
+        area: scene.discovery.layout.area_of(va),
+        spaces: scene.only(space.root),
+        expected: format!("{}, as the others have it", shown(difference.left)),
+        found: format!("{}{what}", shown(difference.right)),
+        walks: vec![scene.walk(reference, va), scene.walk(space.root, va)],
+    }
+}
+
+pub(super) const USER_TABLES_PRIVATE: Rule = Rule {
+    info: RuleInfo {
+        name: "user-tables-private",
+        statement: "no table of a user half belongs to two processes",
+        source: "lecture: every process owns its own pgd entries",
+    },
+    judge: user_tables_private,
+};
+
+/// Walks every process's user half; tables of a pair's two roots are the same.
+fn user_tables_private(scene: &Scene<'_>, verdict: &mut Verdict) {
+    let mut owners: HashMap<Slot, RootId> = HashMap::new();
+    for space in &scene.live {
+        // A user root has its kernel root's tables; what it has instead is another rule's.
+        if !matches!(space.kind, Kind::Process | Kind::NoPages | Kind::Foreign) {
+            continue;
+        }
+        for (slot, placement, index) in user_links(scene, space.root) {
+            verdict.checked(1);
+            match owners.get(&slot) {
+                None => {
+                    owners.insert(slot, space.root);
+                }
+                Some(owner) if *owner == space.root => {}
+                Some(owner) => {
+                    let owner = *owner;
+                    let table = scene.snapshot.table_at(slot);
+                    if table.is_some_and(|table| is_shared_huge(table)) {
+                        verdict.excepted(HUGETLB);
+                        continue;
+                    }
+                    verdict.broken(|| {
+                        let (at, va) = scene.place(&placement, index);
+                        Finding {
+                            place: top_place(at.level, index),
+                            entry: Some(at),
+                            range: VirtRange::new(va, at.level.entry_span()),
+                            area: scene.discovery.layout.area_of(va),
+                            spaces: scene.only(space.root),
+                            expected: "a table that is this process's alone".into(),
+                            found: format!(
+                                "table {} of the address space {}",
+                                at.entry.address().pfn(),
+                                scene.snapshot.root(owner).address
+                            ),
+                            walks: vec![scene.walk(owner, va), scene.walk(space.root, va)],
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Tables below the user half of one root, each once, with the entry that leads there.
+fn user_links<'a>(
+    scene: &Scene<'a>,
+    root: RootId,
+) -> impl Iterator<Item = (Slot, Placement<'a>, u16)> {
+    scene
+        .snapshot
+        .placements_below([root])
+        .into_iter()
+        .filter(|placement| placement.half == Half::User)
+        .flat_map(|placement| {
+            let links: Vec<(u16, Slot)> = placement
+                .table
+                .indexed_links()
+                .filter(|(index, _)| {
+                    placement.table.level() != scene.snapshot.mode().depth.top()
+                        || Half::of_index(*index) == Half::User
+                })
+                .collect();
+            links
+                .into_iter()
+                .map(move |(index, slot)| (slot, placement.clone(), index))
+        })
+}
+
+/// A PD with 2 MiB pages and nothing else.
+fn is_shared_huge(table: &crate::table::Table) -> bool {
+    table.level() == Level::Pd
+        && !table.present().is_empty()
+        && table
+            .entries()
+            .all(|(index, _)| matches!(table.decode(index), Decoded::Leaf(_)))
+}
+
+pub(super) const HALVES_SEPARATE: Rule = Rule {
+    info: RuleInfo {
+        name: "halves-separate",
+        statement: "no table of the kernel half is reached from a user half",
+        source: "lecture: efficient memory isolation between user and kernel",
+    },
+    judge: halves_separate,
+};
+
+fn halves_separate(scene: &Scene<'_>, verdict: &mut Verdict) {
+    let top = scene.snapshot.mode().depth.top();
+    let kernel: HashMap<(Pfn, Level), RootId> = scene
+        .placements
+        .iter()
+        .filter(|placement| placement.half == Half::Kernel && placement.table.level() != top)
+        .map(|placement| {
+            (
+                (placement.table.pfn(), placement.table.level()),
+                placement.root,
+            )
+        })
+        .collect();
+    for placement in &scene.placements {
+        if placement.half != Half::User {
+            continue;
+        }
+        for placed in placement.entries() {
+            let (Decoded::Table(target), Some(next)) =
+                (placed.decoded, placement.table.level().next())
+            else {
+                continue;
+            };
+            verdict.checked(1);
+            if !kernel.contains_key(&(target, next)) {
+                continue;
+            }
+            if scene.space(placement.root).kind == Kind::Trampoline {
+                verdict.excepted(TRAMPOLINE);
+                continue;
+            }
+            verdict.broken(|| {
+                scene.finding_at(
+                    placement,
+                    placed.index,
+                    "a table of the user half",
+                    format!("table {target}, which the kernel half uses as a {next}"),
+                )
+            });
+        }
+    }
+}
