@@ -1,0 +1,161 @@
+//! What the generic rules found, for people.
+
+use std::fmt;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::roots::trimmed;
+use super::subject::{RootList, Subject};
+use crate::check::{Check, Finding, Verdict};
+use crate::discover::Discovery;
+
+/// Findings of one rule that are shown in full.
+const MOST_SHOWN: usize = 3;
+
+/// What `heirloom check` found.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckReport {
+    pub version: u32,
+    pub target: Subject,
+    /// Roots that were judged, freed ones left out.
+    pub live_roots: usize,
+    #[serde(flatten)]
+    pub check: Check,
+}
+
+impl CheckReport {
+    /// The report of `check`, which was made of `discovery`, of the target called `name`.
+    pub fn new(name: &str, discovery: &Discovery, check: Check) -> CheckReport {
+        let live = discovery.spaces.iter().filter(|space| space.kind.is_live());
+        CheckReport {
+            version: super::INSPECTION_VERSION,
+            target: Subject {
+                // They are among the check's own.
+                notes: Vec::new(),
+                ..Subject::new(name, discovery)
+            },
+            live_roots: live.count(),
+            check,
+        }
+    }
+}
+
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.target)?;
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["rule", "verdict", "checks", "broken", "let pass by name"]);
+        for verdict in &self.check.rules {
+            table.add_row([
+                verdict.rule.name.to_owned(),
+                if verdict.violations == 0 {
+                    "holds"
+                } else {
+                    "BROKEN"
+                }
+                .to_owned(),
+                verdict.checks.to_string(),
+                match verdict.violations {
+                    0 => String::new(),
+                    broken => broken.to_string(),
+                },
+                let_pass(verdict),
+            ]);
+        }
+        for column in [2, 3] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        writeln!(f, "{}", trimmed(&table))?;
+        for verdict in self.check.rules.iter().filter(|rule| rule.violations > 0) {
+            write_findings(f, verdict)?;
+        }
+        for note in &self.check.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        let checks: u64 = self.check.rules.iter().map(|rule| rule.checks).sum();
+        let broken: Vec<&str> = self
+            .check
+            .rules
+            .iter()
+            .filter(|rule| rule.violations > 0)
+            .map(|rule| rule.rule.name)
+            .collect();
+        let (roots, rules) = (self.live_roots, self.check.rules.len());
+        if broken.is_empty() {
+            write!(
+                f,
+                "HOLDS: all {rules} rules hold in all {roots} live roots ({checks} checks)."
+            )
+        } else {
+            write!(
+                f,
+                "BROKEN: {} of {rules} rules are broken: {}.",
+                broken.len(),
+                broken.join(", ")
+            )
+        }
+    }
+}
+
+fn let_pass(verdict: &Verdict) -> String {
+    let names: Vec<String> = verdict
+        .exceptions
+        .iter()
+        .map(|met| format!("{} × {}", met.count, met.exception.name))
+        .collect();
+    names.join(", ")
+}
+
+fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
+    writeln!(f, "\n{}: {}", verdict.rule.name, verdict.rule.statement)?;
+    for finding in verdict.findings.iter().take(MOST_SHOWN) {
+        write_finding(f, finding)?;
+    }
+    let more = verdict
+        .violations
+        .saturating_sub(verdict.findings.len().min(MOST_SHOWN) as u64);
+    if more > 0 {
+        writeln!(
+            f,
+            "  … and {more} more (--json has the first {})",
+            crate::check::MOST_FINDINGS
+        )?;
+    }
+    Ok(())
+}
+
+fn write_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
+    write!(f, "  {}", finding.place)?;
+    if let Some(entry) = &finding.entry {
+        write!(f, " in frame {}", entry.table)?;
+    }
+    if let Some(range) = &finding.range {
+        write!(f, ", {range}")?;
+    }
+    if let Some(area) = finding.area {
+        write!(f, ", {area}")?;
+    }
+    let spaces = &finding.spaces;
+    if spaces.count == spaces.of {
+        writeln!(f, ", in all {} roots", spaces.of)?;
+    } else {
+        let roots = RootList {
+            roots: &spaces.roots,
+            count: spaces.count,
+        };
+        writeln!(f, ", in {} of {} roots: {roots}", spaces.count, spaces.of)?;
+    }
+    writeln!(f, "    expected  {}", finding.expected)?;
+    writeln!(f, "    found     {}", finding.found)?;
+    for (whose, walk) in &finding.walks {
+        let text = format!("{whose}: {walk}");
+        for line in text.lines() {
+            writeln!(f, "    {line}")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! What changed between two moments, for people.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::subject::Subject;
+use crate::difference::{Destination, Difference, RangeChange, entries_by_level};
+use crate::discover::{Discovery, Space};
+use crate::layout::{Area, area_at};
+
+/// Entries and ranges that are listed.
+const MOST_LISTED: usize = 32;
+/// Address spaces that a line names.
+const MOST_NAMED: usize = 4;
+
+/// What `heirloom diff` found.
+#[derive(Clone, Debug, Serialize)]
+pub struct DifferenceReport {
+    pub version: u32,
+    pub before: Subject,
+    pub after: Subject,
+    #[serde(flatten)]
+    pub difference: Difference,
+    /// Where each changed range lies.
+    #[serde(skip)]
+    areas: Vec<Option<Area>>,
+}
+
+impl DifferenceReport {
+    /// The report of `difference`, which is of two targets with their names.
+    pub fn new(
+        (before_name, before): (&str, &Discovery),
+        (after_name, after): (&str, &Discovery),
+        difference: Difference,
+    ) -> DifferenceReport {
+        let area =
+            |change: &RangeChange| area_at(&after.layout, &after.snapshot, change.range.first);
+        DifferenceReport {
+            version: super::INSPECTION_VERSION,
+            before: Subject::new(before_name, before),
+            after: Subject::new(after_name, after),
+            areas: difference.ranges.iter().map(area).collect(),
+            difference,
+        }
+    }
+}
+
+impl fmt::Display for DifferenceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference {
+            born,
+            gone,
+            tables_new,
+            tables_gone,
+            entries,
+            ranges,
+        } = &self.difference;
+        writeln!(f, "from {} to {}", self.before.name, self.after.name)?;
+        if self.difference.is_empty() {
+            return write!(f, "nothing changed but A and D bits, if those");
+        }
+        write_roots(f, "born", born)?;
+        write_roots(f, "gone", gone)?;
+        writeln!(f, "tables: {tables_new} new, {tables_gone} gone")?;
+        let levels: Vec<String> = entries_by_level(entries)
+            .into_iter()
+            .map(|(level, count)| format!("{count} in {level}s"))
+            .collect();
+        writeln!(
+            f,
+            "entries written in tables that both have: {}{}{}",
+            entries.len(),
+            if levels.is_empty() { "" } else { ": " },
+            levels.join(", ")
+        )?;
+        for change in entries.iter().take(MOST_LISTED) {
+            writeln!(
+                f,
+                "  {}[{}] in frame {}: {} → {}",
+                change.level,
+                change.index,
+                change.table,
+                shown(change.before),
+                shown(change.after)
+            )?;
+        }
+        write_more(f, entries.len())?;
+        write!(f, "addresses that lead elsewhere: {}", ranges.len())?;
+        for (change, area) in ranges.iter().zip(&self.areas).take(MOST_LISTED) {
+            write_range(f, change, *area)?;
+        }
+        if ranges.len() > MOST_LISTED {
+            write!(f, "\n  … and {} more", ranges.len() - MOST_LISTED)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_more(f: &mut fmt::Formatter<'_>, all: usize) -> fmt::Result {
+    if all > MOST_LISTED {
+        writeln!(f, "  … and {} more", all - MOST_LISTED)?;
+    }
+    Ok(())
+}
+
+fn write_roots(f: &mut fmt::Formatter<'_>, what: &str, spaces: &[Space]) -> fmt::Result {
+    for space in spaces {
+        writeln!(
+            f,
+            "{what}: {} at {}, {} ({})",
+            space.label, space.address, space.kind, space.evidence
+        )?;
+    }
+    Ok(())
+}
+
+fn write_range(
+    f: &mut fmt::Formatter<'_>,
+    change: &RangeChange,
+    area: Option<Area>,
+) -> fmt::Result {
+    let named: Vec<String> = change
+        .spaces
+        .iter()
+        .take(MOST_NAMED)
+        .map(ToString::to_string)
+        .collect();
+    let more = change.spaces.len().saturating_sub(MOST_NAMED);
+    write!(
+        f,
+        "\n  {} {:<14} {}: {} → {}, in {}",
+        change.range,
+        area.map_or("", Area::name),
+        change.what(),
+        leads(change.before),
+        leads(change.after),
+        named.join(", ")
+    )?;
+    if more > 0 {
+        write!(f, " and {more} more")?;
+    }
+    Ok(())
+}
+
+fn leads(to: Option<Destination>) -> String {
+    to.map_or_else(|| "nothing".into(), |to| format!("{} {}", to.pa, to.rights))
+}
+
+fn shown(entry: crate::entry::Entry) -> String {
+    if entry.present() {
+        format!("{entry} ({})", entry.flags())
+    } else {
+        "absent".into()
+    }
+}

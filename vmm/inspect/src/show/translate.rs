@@ -1,0 +1,79 @@
+//! One address: cut into its indices, and walked entry by entry.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::subject::Subject;
+use crate::addr::GuestVirt;
+use crate::discover::Discovery;
+use crate::layout::{Area, area_at};
+use crate::level::{Depth, Level};
+use crate::snapshot::{RootId, RootLabel};
+use crate::walk::Walk;
+
+/// What `heirloom translate` found.
+#[derive(Clone, Debug, Serialize)]
+pub struct TranslateReport {
+    pub version: u32,
+    pub target: Subject,
+    pub whose: RootLabel,
+    pub area: Option<Area>,
+    /// The index at each level, from the root down.
+    pub indices: Vec<Index>,
+    /// The byte in the page of 4 KiB.
+    pub offset: u64,
+    pub walk: Walk,
+}
+
+/// Which entry of a level's table translates an address.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Index {
+    pub level: Level,
+    pub index: u16,
+}
+
+impl TranslateReport {
+    /// The walk of `va` in `root` of `discovery`, which is of the target called `name`.
+    pub fn new(name: &str, discovery: &Discovery, root: RootId, va: GuestVirt) -> TranslateReport {
+        let snapshot = &discovery.snapshot;
+        let levels = levels(snapshot.mode().depth);
+        TranslateReport {
+            version: super::INSPECTION_VERSION,
+            target: Subject::new(name, discovery),
+            whose: snapshot.root(root).label,
+            area: area_at(&discovery.layout, snapshot, va),
+            indices: levels
+                .iter()
+                .map(|&level| Index {
+                    level,
+                    index: va.index(level),
+                })
+                .collect(),
+            offset: va.offset_in(Level::Pt),
+            walk: snapshot.translate(root, va),
+        }
+    }
+}
+
+fn levels(depth: Depth) -> &'static [Level] {
+    match depth {
+        Depth::Four => &Level::ALL[1..],
+        Depth::Five => &Level::ALL,
+    }
+}
+
+impl fmt::Display for TranslateReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.target)?;
+        write!(f, "{:#018x} =", self.walk.va)?;
+        for Index { level, index } in &self.indices {
+            write!(f, " {level} {index} ·")?;
+        }
+        write!(f, " byte {:#x}", self.offset)?;
+        if let Some(area) = self.area {
+            write!(f, ", {area}")?;
+        }
+        write!(f, "\n{}: {}", self.whose, self.walk)
+    }
+}
