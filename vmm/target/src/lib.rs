@@ -1,0 +1,60 @@
+//! Guests to inspect, wherever they come from: each becomes a [`Target`], which is all that the
+//! inspector knows of it.
+//!
+//! ```text
+//! spec      core:FILE, raw:FILE, qemu:SOCKET, rec:FILE as users write them
+//!   ├─ core      an ELF core: the RAM of a guest, and its CPUs' registers in notes
+//!   ├─ raw       an image of RAM, and nothing else
+//!   ├─ qemu      a live QEMU, paused over QMP while it is looked at
+//!   └─ recording a moment of our own recordings
+//! memory    guest-physical memory, laid out over files and processes
+//! ```
+
+mod assumed;
+mod core;
+mod file;
+mod memory;
+mod qemu;
+mod raw;
+mod recording;
+mod spec;
+
+pub use heirloom_inspect::Target;
+
+pub use self::core::{CoreError, CoreSpec};
+pub use file::FileError;
+pub use qemu::{QemuError, QemuSpec, resume_all};
+pub use raw::{RawError, RawSpec};
+pub use recording::{RecordingError, RecordingSpec};
+pub use spec::{Source, Spec, SpecError};
+
+/// Why a guest cannot be inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    #[error(transparent)]
+    Raw(#[from] RawError),
+    #[error(transparent)]
+    Qemu(#[from] QemuError),
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+}
+
+impl Spec {
+    /// Opens the guest. A live one stands still from now until the target is dropped.
+    ///
+    /// # Errors
+    /// [`TargetError`] says what was tried, on what, and what to do.
+    pub fn open(&self) -> Result<Target, TargetError> {
+        let name = self.to_string();
+        match self.source() {
+            Source::Core(core) => Ok(core.open(name)?),
+            Source::Raw(raw) => Ok(raw.open(name)?),
+            Source::Qemu(qemu) => Ok(qemu.open(name)?),
+            Source::Recording(recording) => Ok(recording.open()?),
+        }
+    }
+}

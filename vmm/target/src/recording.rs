@@ -1,0 +1,47 @@
+//! A moment of one of our own recordings: `rec:FILE[@EVENT]`.
+
+use std::path::PathBuf;
+
+use crate::Target;
+use crate::spec::{Fields, SpecError};
+
+/// Which moment of which recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordingSpec {
+    pub file: PathBuf,
+    /// The number of an event; `None` for the last.
+    pub event: Option<u64>,
+}
+
+/// Why a recording cannot be inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    #[error(
+        "rec:{file}: this build of heirloom cannot open recordings; give core:FILE, raw:FILE or \
+         qemu:SOCKET"
+    )]
+    Unsupported { file: String },
+}
+
+impl RecordingSpec {
+    pub(crate) fn parse(fields: &Fields) -> Result<RecordingSpec, SpecError> {
+        fields.no_options("rec:FILE or rec:FILE@EVENT")?;
+        let (file, event) = match fields.file().rsplit_once('@') {
+            Some((file, number)) if !file.is_empty() => match number.parse() {
+                Ok(event) => (file, Some(event)),
+                Err(_) => (fields.file(), None),
+            },
+            _ => (fields.file(), None),
+        };
+        Ok(RecordingSpec {
+            file: file.into(),
+            event,
+        })
+    }
+
+    pub(crate) fn open(&self) -> Result<Target, RecordingError> {
+        Err(RecordingError::Unsupported {
+            file: self.file.display().to_string(),
+        })
+    }
+}
