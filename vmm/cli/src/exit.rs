@@ -4,6 +4,7 @@ use std::fmt;
 use std::process;
 
 use heirloom_machine::{BootError, KvmError, RunError};
+use heirloom_target::TargetError;
 
 /// What `--help` says about them.
 pub(crate) const HELP: &str = "Exit codes:
@@ -86,5 +87,11 @@ impl From<RunError> for Failure {
             RunError::Console(_) => Exit::Guest,
         };
         Failure::new(exit, error)
+    }
+}
+
+impl From<TargetError> for Failure {
+    fn from(error: TargetError) -> Failure {
+        Failure::new(Exit::Usage, error)
     }
 }

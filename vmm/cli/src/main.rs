@@ -8,6 +8,7 @@ mod doctor;
 mod exit;
 mod extract;
 mod guest;
+mod inspect;
 mod lab;
 mod lecture;
 mod output;
@@ -40,6 +41,20 @@ enum Command {
     Lab(lab::Options),
     /// Makes every claim of the lecture an experiment on KVM, and judges it.
     Lecture(lecture::Options),
+    /// Finds every address space of a guest: ours, a live QEMU, a core dump, a raw image.
+    Roots(inspect::roots::Options),
+    /// Holds the generic rules against all address spaces of a guest.
+    Check(inspect::check::Options),
+    /// Lists what an address space maps.
+    Maps(inspect::maps::Options),
+    /// Infers what a kernel has where: direct map, image, vmalloc and more.
+    Layout(inspect::layout::Options),
+    /// Walks the tables for one virtual address.
+    Translate(inspect::translate::Options),
+    /// Finds every virtual address that reaches a physical one.
+    Reverse(inspect::reverse::Options),
+    /// Says what changed between two moments.
+    Diff(inspect::diff::Options),
     /// Says whether this host can run heirloom, and how to mend what is missing.
     Doctor(doctor::Options),
     /// Writes the embedded guest to files, to boot it elsewhere.
@@ -54,6 +69,13 @@ fn main() -> process::ExitCode {
         Command::Bugs(options) => bugs::run(&options),
         Command::Lab(options) => lab::run(&options),
         Command::Lecture(options) => lecture::run(&options),
+        Command::Roots(options) => inspect::roots::run(&options),
+        Command::Check(options) => inspect::check::run(&options),
+        Command::Maps(options) => inspect::maps::run(&options),
+        Command::Layout(options) => inspect::layout::run(&options),
+        Command::Translate(options) => inspect::translate::run(&options),
+        Command::Reverse(options) => inspect::reverse::run(&options),
+        Command::Diff(options) => inspect::diff::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Extract(options) => extract::run(&options),
     };

@@ -33,7 +33,7 @@ impl Registers {
             let label = if target.cpus.is_empty() || self.cr4.is_some() {
                 RootLabel::Cpu(next(target.cpus.len() + target.roots.len()))
             } else {
-                RootLabel::Found
+                RootLabel::Found(cr3.root())
             };
             match self.cr4 {
                 Some(cr4) => target.cpus.push(CpuState {

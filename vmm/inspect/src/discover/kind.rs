@@ -221,7 +221,7 @@ impl Look {
                 format!("its user half has tables, but {what}"),
             );
         }
-        (Kind::Process, format!("{} user pages", self.user_pages))
+        (Kind::Process, "a user half of its own".into())
     }
 }
 

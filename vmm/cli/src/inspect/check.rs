@@ -1,0 +1,57 @@
+//! `heirloom check`: the generic rules over all address spaces of a guest.
+
+use std::fmt::Write as _;
+
+use heirloom_inspect::check::{Check, EXCEPTIONS, Strictness};
+use heirloom_inspect::show::CheckReport;
+
+use crate::exit::{Exit, Failure};
+
+/// What `heirloom check` is told.
+#[derive(clap::Args)]
+#[command(after_help = super::TARGETS, after_long_help = long_help())]
+pub(crate) struct Options {
+    #[command(flatten)]
+    common: super::Options,
+    /// Counts pages of processes that are writable and executable as a fault.
+    #[arg(long)]
+    strict_user: bool,
+}
+
+/// Targets, rules, and what is let pass by name.
+fn long_help() -> String {
+    let mut text = format!("{}\n\nRules:\n", super::TARGETS);
+    for rule in Check::rules() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "  {}\n      {}\n      ({})",
+            rule.name, rule.statement, rule.source
+        );
+    }
+    text.push_str("\nLet pass by name, and counted in the report:\n");
+    for exception in EXCEPTIONS {
+        let _ = writeln!(
+            text,
+            "  {}\n      {}\n      ({})",
+            exception.name, exception.what, exception.source
+        );
+    }
+    text
+}
+
+/// Holds the rules against the target.
+pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let (name, discovery) = options.common.discover()?;
+    let strictness = Strictness {
+        user: options.strict_user,
+    };
+    let check = Check::of(&discovery, strictness);
+    let report = CheckReport::new(&name, &discovery, check);
+    options.common.print(&report)?;
+    Ok(if report.check.holds {
+        Exit::Good
+    } else {
+        Exit::Broken
+    })
+}

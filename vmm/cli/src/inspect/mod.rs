@@ -1,0 +1,71 @@
+//! The commands that inspect any guest: each opens a target, finds its address spaces, lets it run on, and
+//! shows what was found.
+
+pub(crate) mod check;
+pub(crate) mod diff;
+pub(crate) mod layout;
+pub(crate) mod maps;
+pub(crate) mod reverse;
+pub(crate) mod roots;
+pub(crate) mod translate;
+
+mod number;
+mod root;
+
+use heirloom_inspect::Discovery;
+use heirloom_target::Spec;
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+
+/// What `--help` of each of them says about targets.
+pub(crate) const TARGETS: &str = "Targets:
+  core:FILE[,cr3=ADDRESS]         an ELF core: QEMU's dump-guest-memory, virsh dump --memory-only, a vmcore
+  raw:FILE[,cr3=ADDRESS][,cr4=VALUE][,map=OFFSET:ADDRESS:LENGTH…]
+                                  an image of RAM; map: which part of the file is at which address
+  qemu:SOCKET                     a running QEMU with -qmp unix:SOCKET,server=on,wait=off; it is
+                                  paused while it is looked at
+  rec:FILE[@EVENT]                a recording of heirloom's, at an event";
+
+/// Options that all of them have.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The guest to inspect, such as core:guest.core or qemu:/tmp/qmp.sock.
+    #[arg(value_name = "TARGET")]
+    target: Spec,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Options {
+    /// Opens the target and finds its address spaces.
+    fn discover(&self) -> Result<(String, Discovery), Failure> {
+        discover(&self.target)
+    }
+
+    /// Prints a report, as tables or as JSON.
+    fn print<R: Serialize + std::fmt::Display>(&self, report: &R) -> Result<(), Failure> {
+        print(report, self.json)
+    }
+}
+
+/// Opens a target and finds its address spaces. A live guest runs on afterwards.
+fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
+    let target = spec.open()?;
+    let discovery = Discovery::of(&target).map_err(|error| Failure::new(Exit::Usage, error))?;
+    Ok((target.name.clone(), discovery))
+}
+
+fn print<R: Serialize + std::fmt::Display>(report: &R, json: bool) -> Result<(), Failure> {
+    let mut output = Output::new()?;
+    if json {
+        let text = serde_json::to_string_pretty(report).map_err(|error| {
+            Failure::new(Exit::Usage, format!("the report cannot be JSON: {error}"))
+        })?;
+        output.line(&text)
+    } else {
+        output.line(&report.to_string())
+    }
+}

@@ -1,0 +1,27 @@
+//! `heirloom reverse`: everything that reaches a physical address.
+
+use heirloom_inspect::GuestPhys;
+use heirloom_inspect::show::ReverseReport;
+
+use crate::exit::{Exit, Failure};
+
+/// What `heirloom reverse` is told.
+#[derive(clap::Args)]
+#[command(after_help = super::TARGETS)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    common: super::Options,
+    /// The guest-physical address.
+    #[arg(value_name = "ADDRESS", value_parser = super::number::parse)]
+    address: u64,
+}
+
+/// Looks through all address spaces.
+pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let (name, discovery) = options.common.discover()?;
+    let pa = GuestPhys::new(options.address);
+    options
+        .common
+        .print(&ReverseReport::new(&name, &discovery, pa))?;
+    Ok(Exit::Good)
+}

@@ -1,0 +1,114 @@
+//! Which address space a command is about.
+
+use std::fmt;
+use std::str::FromStr;
+
+use heirloom_inspect::discover::Kind;
+use heirloom_inspect::{Discovery, GuestPhys, RootId, RootLabel};
+
+use super::number;
+use crate::exit::{Exit, Failure};
+
+/// An address space, as users name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RootName {
+    /// By the address of its root table.
+    Address(GuestPhys),
+    /// The one that a CPU runs on.
+    Cpu(usize),
+    /// A process of a recording.
+    Process(u32),
+    /// The kernel's own.
+    Kernel,
+}
+
+impl FromStr for RootName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RootName, String> {
+        let number = |digits: &str| digits.parse().map_err(|_| refused(text));
+        if text == "kernel" {
+            return Ok(RootName::Kernel);
+        }
+        if let Some(cpu) = text.strip_prefix("cpu") {
+            return number(cpu).map(|cpu: u32| RootName::Cpu(cpu as usize));
+        }
+        if let Some(pid) = text.strip_prefix("pid") {
+            return number(pid).map(RootName::Process);
+        }
+        number::parse(text)
+            .map(|address| RootName::Address(GuestPhys::new(address)))
+            .map_err(|_| refused(text))
+    }
+}
+
+fn refused(text: &str) -> String {
+    format!(
+        "`{text}` names no address space: write its root's address (0x1234000; `heirloom roots` lists them), \
+         `kernel`, `cpu0`, or `pid7` in a recording"
+    )
+}
+
+impl fmt::Display for RootName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RootName::Address(address) => write!(f, "{address}"),
+            RootName::Cpu(cpu) => write!(f, "cpu{cpu}"),
+            RootName::Process(pid) => write!(f, "pid{pid}"),
+            RootName::Kernel => f.write_str("kernel"),
+        }
+    }
+}
+
+/// The root that is meant; without a name that of CPU 0, or else the kernel's own, or the first.
+pub(super) fn find(discovery: &Discovery, name: Option<RootName>) -> Result<RootId, Failure> {
+    let spaces = &discovery.spaces;
+    let by_kind = || {
+        let kernel = spaces.iter().find(|space| space.kind == Kind::Kernel);
+        kernel.map(|space| space.root).or(discovery.reference)
+    };
+    let at = |address| discovery.space_at(address).map(|space| space.root);
+    let of_cpu = |number: usize| at(discovery.cpus.get(number)?.cr3.root());
+    let found = match name {
+        None => of_cpu(0)
+            .or_else(by_kind)
+            .or(spaces.first().map(|space| space.root)),
+        Some(RootName::Address(address)) => at(address),
+        Some(RootName::Cpu(number)) => of_cpu(number),
+        Some(RootName::Process(pid)) => spaces
+            .iter()
+            .find(|space| space.label == RootLabel::Process(pid))
+            .map(|space| space.root),
+        Some(RootName::Kernel) => by_kind(),
+    };
+    found.ok_or_else(|| {
+        let what = match name {
+            Some(name) => format!(
+                "there is no address space {name} among the {} found",
+                spaces.len()
+            ),
+            None => "no address space was found".into(),
+        };
+        Failure::new(Exit::Usage, format!("{what}: `heirloom roots` lists them"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_space_is_named_by_its_root_its_cpu_its_process_or_as_the_kernels() {
+        let name = |text: &str| text.parse::<RootName>();
+        assert_eq!(
+            name("0x1234000"),
+            Ok(RootName::Address(GuestPhys::new(0x123_4000)))
+        );
+        assert_eq!(name("cpu1"), Ok(RootName::Cpu(1)));
+        assert_eq!(name("pid7"), Ok(RootName::Process(7)));
+        assert_eq!(name("kernel"), Ok(RootName::Kernel));
+        for text in ["", "cpu", "pid-1", "everything", "cpu4294967296"] {
+            assert!(name(text).unwrap_err().contains("heirloom roots"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! `heirloom roots`: every address space of a guest.
+
+use heirloom_inspect::show::Roots;
+
+use crate::exit::{Exit, Failure};
+
+/// What `heirloom roots` is told.
+#[derive(clap::Args)]
+#[command(after_help = super::TARGETS)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    common: super::Options,
+}
+
+/// Finds and lists them.
+pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let (name, discovery) = options.common.discover()?;
+    options.common.print(&Roots::new(&name, &discovery))?;
+    Ok(Exit::Good)
+}

@@ -1,0 +1,31 @@
+//! `heirloom translate`: one address, walked entry by entry.
+
+use heirloom_inspect::GuestVirt;
+use heirloom_inspect::show::TranslateReport;
+
+use super::root::{self, RootName};
+use crate::exit::{Exit, Failure};
+
+/// What `heirloom translate` is told.
+#[derive(clap::Args)]
+#[command(after_help = super::TARGETS)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    common: super::Options,
+    /// The virtual address.
+    #[arg(value_name = "ADDRESS", value_parser = super::number::parse)]
+    address: u64,
+    /// The address space: a root's address, `kernel`, `cpu1`, `pid7`. Without it, that of CPU 0.
+    #[arg(long, value_name = "ROOT")]
+    root: Option<RootName>,
+}
+
+/// Walks and shows.
+pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let (name, discovery) = options.common.discover()?;
+    let root = root::find(&discovery, options.root)?;
+    let va = GuestVirt::new(options.address);
+    let report = TranslateReport::new(&name, &discovery, root, va);
+    options.common.print(&report)?;
+    Ok(Exit::Good)
+}
