@@ -11,6 +11,8 @@ use crate::snapshot::{RootId, Snapshot};
 
 /// Sizes of `struct page` that kernels have, in bytes; the largest that fits is taken.
 const SIZES: [u64; 7] = [128, 80, 64, 56, 32, 16, 8];
+/// Of RAM, one part in so many may have no elements: firmware and what else the kernel does not manage.
+const MOST_UNMANAGED: u64 = 8;
 /// Linux maps the array for whole sections of 128 MiB.
 const SECTION_FRAMES: u64 = (128 << 20) / PAGE_SIZE;
 
@@ -71,10 +73,10 @@ impl Vmemmap {
     }
 }
 
-/// The array at `base` with elements of `element_bytes`, if it is mapped for all of `ram` and for little
-/// more.
+/// The array at `base` with elements of `element_bytes`, if it is mapped for nearly all of `ram` and for
+/// little more.
 fn fit(runs: &[Run], base: GuestVirt, element_bytes: u64, ram: &[PhysRange]) -> Option<Vmemmap> {
-    let mut enough = 0;
+    let (mut enough, mut managed, mut all) = (0, 0, 0);
     for range in ram {
         let frames = range.whole_frames();
         if frames.is_empty() {
@@ -83,10 +85,14 @@ fn fit(runs: &[Run], base: GuestVirt, element_bytes: u64, ram: &[PhysRange]) -> 
         let (first_frame, end_frame) = (frames.start / PAGE_SIZE, frames.end / PAGE_SIZE);
         let at = |frame: u64| base.checked_add(frame.checked_mul(element_bytes)?);
         let (start, end) = (at(first_frame)?, at(end_frame)?);
-        let run = runs.iter().find(|run| run.contains(start))?;
-        if run.last.get() < end.get() - 1 {
-            return None;
+        all += end_frame - first_frame;
+        let is_mapped = runs
+            .iter()
+            .any(|run| run.contains(start) && run.last.get() >= end.get() - 1);
+        if !is_mapped {
+            continue;
         }
+        managed += end_frame - first_frame;
         let sections = end_frame.next_multiple_of(SECTION_FRAMES)
             - first_frame / SECTION_FRAMES * SECTION_FRAMES;
         enough += (sections * element_bytes).next_multiple_of(PAGE_SIZE);
@@ -94,7 +100,7 @@ fn fit(runs: &[Run], base: GuestVirt, element_bytes: u64, ram: &[PhysRange]) -> 
     let inside = runs.iter().filter(|run| run.first >= base);
     let mapped_bytes: u64 = inside.clone().map(VirtRange::bytes).sum();
     let last = inside.map(|run| run.last).max()?;
-    (mapped_bytes <= enough).then_some(Vmemmap {
+    (mapped_bytes <= enough && all - managed <= all / MOST_UNMANAGED).then_some(Vmemmap {
         range: VirtRange { first: base, last },
         element_bytes,
         mapped_bytes,
