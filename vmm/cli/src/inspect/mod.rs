@@ -12,7 +12,7 @@ pub(crate) mod translate;
 mod number;
 mod root;
 
-use heirloom_inspect::Discovery;
+use heirloom_inspect::{Discovery, Target};
 use heirloom_target::Spec;
 use serde::Serialize;
 
@@ -37,12 +37,22 @@ pub(crate) struct Options {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
+    /// Forgets what is known of CPUs and roots, and looks for kernel halves in all of memory.
+    #[arg(long)]
+    blind: bool,
 }
 
 impl Options {
     /// Opens the target and finds its address spaces.
     fn discover(&self) -> Result<(String, Discovery), Failure> {
-        discover(&self.target)
+        let mut target = self.target.open()?;
+        if self.blind {
+            target.cpus.clear();
+            target.roots.clear();
+            target.depth = None;
+            target.notes.clear();
+        }
+        discover_in(&target)
     }
 
     /// Prints a report, as tables or as JSON.
@@ -53,8 +63,11 @@ impl Options {
 
 /// Opens a target and finds its address spaces. A live guest runs on afterwards.
 fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
-    let target = spec.open()?;
-    let discovery = Discovery::of(&target).map_err(|error| Failure::new(Exit::Usage, error))?;
+    discover_in(&spec.open()?)
+}
+
+fn discover_in(target: &Target) -> Result<(String, Discovery), Failure> {
+    let discovery = Discovery::of(target).map_err(|error| Failure::new(Exit::Usage, error))?;
     Ok((target.name.clone(), discovery))
 }
 
