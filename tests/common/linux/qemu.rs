@@ -41,10 +41,12 @@ impl Variant {
         cpus: 2,
         ..Variant::PTI_ON
     };
+    /// One CPU is in ring 3 most of the time, on a user root.
     pub(crate) const LA57_PTI_ON: Variant = Variant {
         name: "la57-pti-on",
         la57: true,
         cpus: 2,
+        words: "more=spin sleepers=37",
         ..Variant::PTI_ON
     };
     pub(crate) const LA57_PTI_OFF: Variant = Variant {
@@ -122,11 +124,16 @@ impl Guest {
         let started = Instant::now();
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
+        let listens_at = |name| format!("unix:{},server=on,wait=off", at(name).display());
         std::fs::write(at("initrd"), INITRAMFS.get_or_init(initramfs::build)).unwrap();
         // Whatever ends this process, its end of the pipe closes, the shell reads the end of the file,
         // and QEMU ends. Statics, as guests that tests share are, are never dropped.
         let mut watchdog = Command::new("sh")
-            .args(["-c", r#""$@" </dev/null & read -r _; kill $! 2>/dev/null; wait $!"#, "sh"])
+            .args([
+                "-c",
+                r#""$@" </dev/null & read -r _; kill $! 2>/dev/null; wait $!"#,
+                "sh",
+            ])
             .arg("qemu-system-x86_64")
             .args(variant.options())
             .args(options)
@@ -137,7 +144,9 @@ impl Guest {
             .arg("-serial")
             .arg(format!("file:{}", at("console").display()))
             .arg("-qmp")
-            .arg(format!("unix:{},server=on,wait=off", at("qmp").display()))
+            .arg(listens_at("qmp"))
+            .arg("-qmp")
+            .arg(listens_at("qmp-of-the-test"))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(File::create(at("errors")).unwrap())
@@ -174,13 +183,14 @@ impl Guest {
         }
     }
 
-    /// Where QEMU listens for QMP; one client at a time.
+    /// Where QEMU listens for QMP; one client at a time, so this is for the command under test.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("qmp")
     }
 
+    /// The test's own connection.
     pub(crate) fn qmp(&self) -> Qmp {
-        Qmp::connect(&self.socket())
+        Qmp::connect(&self.folder.path().join("qmp-of-the-test"))
     }
 
     /// A folder that ends with the guest.

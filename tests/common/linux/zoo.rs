@@ -1,5 +1,5 @@
-//! What a Linux guest of the tests runs beside busybox: one program that, by the name of its first
-//! argument, makes an address space of one kind and then sleeps in it for ever. Not a module of the tests:
+//! What a Linux guest of the tests runs beside busybox: one program that, by the name under which it is
+//! started, makes an address space of one kind and then sleeps in it for ever. Not a module of the tests:
 //! `initramfs.rs` has rustc build it, a static program for x86_64-unknown-none that makes Linux's
 //! system calls itself.
 #![no_std]
@@ -138,14 +138,16 @@ fn share_address_space(flags: usize) {
 }
 
 unsafe extern "C" fn start(stack: *const usize) -> ! {
-    // SAFETY: argc and argv are where the ABI says; a missing argument is a null pointer.
-    let kind = unsafe { *stack.add(2) as *const u8 };
-    if kind.is_null() {
+    // SAFETY: argc and argv are where the ABI says; without any argument it is a null pointer.
+    let name = unsafe { *stack.add(1) as *const u8 };
+    if name.is_null() {
         exit(1);
     }
     // SAFETY: an argument ends with a zero byte.
-    let kind = unsafe { core::ffi::CStr::from_ptr(kind.cast()) };
-    match kind.to_bytes() {
+    let name = unsafe { core::ffi::CStr::from_ptr(name.cast()) };
+    let path = name.to_bytes();
+    let file = path.rsplit(|byte| *byte == b'/').next();
+    match file.unwrap_or(path) {
         b"heap" => touch(map(300, READ | WRITE, PRIVATE), 300),
         // Four processes; each child has copied a quarter of what it shares.
         b"fork" => {
@@ -207,6 +209,10 @@ unsafe extern "C" fn start(stack: *const usize) -> ! {
         }
         // With five levels, and only when asked, a process has memory above 2^47.
         b"high" => touch(map_at(1 << 52, 8, READ | WRITE, PRIVATE), 8),
+        // Never in the kernel for long, so that a CPU is found in ring 3.
+        b"spin" => loop {
+            core::hint::spin_loop();
+        },
         _ => exit(1),
     }
     sleep()
