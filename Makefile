@@ -2,15 +2,16 @@
 
 CARGO ?= cargo
 GUEST_TARGET := x86_64-unknown-none
+LINUX_GUEST := $(or $(CARGO_TARGET_DIR),target)/linux-guest
 
-.PHONY: run test lint clean guest-target lint-tools qemu
+.PHONY: run test lint clean guest-target lint-tools qemu linux-guest
 
 ## Boots the guest and judges it.
 run: guest-target
 	$(CARGO) run --release -- run
 
 ## Runs every test, on the real /dev/kvm and on QEMU.
-test: guest-target qemu
+test: guest-target qemu linux-guest
 	$(CARGO) test --workspace --doc
 	$(CARGO) test --workspace --lib --bins --tests --no-fail-fast
 
@@ -50,3 +51,7 @@ qemu:
 			exit 1; \
 		fi; \
 	fi
+
+# Others boot a distribution's Linux there.
+linux-guest:
+	@tests/common/linux/fetch.sh "$(LINUX_GUEST)"

@@ -3,6 +3,7 @@
 
 pub(crate) mod events;
 pub(crate) mod guest;
+pub(crate) mod linux;
 pub(crate) mod program;
 pub(crate) mod promises;
 

@@ -1,0 +1,42 @@
+//! The guest's root file system: a cpio archive in the "newc" format (the kernel's
+//! Documentation/driver-api/early-userspace/buffer-format.rst).
+
+use super::artifacts;
+
+/// `c_mode`: a folder, and a file that may be run.
+const FOLDER: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+
+/// The archive.
+pub(crate) fn build() -> Vec<u8> {
+    let busybox = artifacts::busybox();
+    let zoo = artifacts::zoo();
+    let members: [(&str, u32, &[u8]); 6] = [
+        ("bin", FOLDER, &[]),
+        ("dev", FOLDER, &[]),
+        ("proc", FOLDER, &[]),
+        ("bin/busybox", PROGRAM, &busybox),
+        ("bin/zoo", PROGRAM, &zoo),
+        ("init", PROGRAM, include_bytes!("init.sh")),
+    ];
+    let mut archive = Vec::new();
+    for (number, (name, mode, contents)) in (1..).zip(members) {
+        append(&mut archive, number, mode, name, contents);
+    }
+    append(&mut archive, 0, 0, "TRAILER!!!", &[]);
+    archive
+}
+
+fn append(archive: &mut Vec<u8>, inode: u32, mode: u32, name: &str, contents: &[u8]) {
+    let length = |bytes: usize| u32::try_from(bytes).unwrap();
+    archive.extend(b"070701");
+    // inode, mode, uid, gid, links, time, size, device and rdevice (4), name size, checksum.
+    let (size, name_size) = (length(contents.len()), length(name.len() + 1));
+    for field in [inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0] {
+        archive.extend(format!("{field:08x}").bytes());
+    }
+    for bytes in [&[name.as_bytes(), b"\0"].concat(), contents] {
+        archive.extend(bytes);
+        archive.resize(archive.len().next_multiple_of(4), 0);
+    }
+}

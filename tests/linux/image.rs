@@ -1,0 +1,158 @@
+//! A guest of each variant, booted once for all tests and held at one moment, with a core of it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use heirloom_inspect::{Capturer, CpuState, GuestPhys, Mode, RootLabel, Snapshot};
+
+use crate::common::linux::core::Core;
+use crate::common::linux::gdb::Gdb;
+use crate::common::linux::qmp::Qmp;
+use crate::common::linux::truth::Truth;
+use crate::common::linux::{Guest, Variant, registers};
+
+/// A guest that stands still.
+pub(crate) struct Image {
+    pub(crate) guest: Guest,
+    /// All of its memory, as QEMU dumped it.
+    pub(crate) core: PathBuf,
+    pub(crate) cpus: Vec<CpuState>,
+    machine: Mutex<Machine>,
+}
+
+/// QEMU, from the inside.
+pub(crate) struct Machine {
+    pub(crate) qmp: Qmp,
+    gdb: Gdb,
+}
+
+impl Image {
+    /// The image of a variant.
+    pub(crate) fn of(variant: Variant) -> &'static Image {
+        static IMAGES: [OnceLock<Image>; Variant::ALL.len()] =
+            [const { OnceLock::new() }; Variant::ALL.len()];
+        let number = Variant::ALL
+            .iter()
+            .position(|other| *other == variant)
+            .unwrap();
+        IMAGES[number].get_or_init(|| Image::take(variant))
+    }
+
+    fn take(variant: Variant) -> Image {
+        let guest = Guest::boot(variant);
+        eprintln!("{}: ready after {:?}", variant.name, guest.boot_time);
+        let mut qmp = guest.qmp();
+        let cpus = stop(&mut qmp, variant);
+        let core = guest.folder().join("core");
+        qmp.dump(&core, false);
+        let socket = guest.folder().join("gdb");
+        let listen = format!("gdbserver unix:{},server=on,wait=off", socket.display());
+        qmp.monitor(&listen);
+        let machine = Mutex::new(Machine {
+            qmp,
+            gdb: Gdb::connect(&socket),
+        });
+        Image {
+            guest,
+            core,
+            cpus,
+            machine,
+        }
+    }
+
+    pub(crate) fn open_core(&self) -> Core {
+        Core::open(&self.core)
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        registers::mode(&self.cpus[0])
+    }
+
+    /// A root with the kernel half.
+    pub(crate) fn kernel_root(&self) -> GuestPhys {
+        let root = self.cpus[0].cr3.root();
+        if self.guest.variant.pti {
+            partner_of(root, Partner::Kernel)
+        } else {
+            root
+        }
+    }
+
+    /// What the guest's kernel knows.
+    pub(crate) fn truth<'a>(&'a self, core: &'a Core) -> Truth<'a, Core> {
+        Truth::new(core, self.mode(), self.kernel_root(), &self.guest.listing)
+    }
+
+    /// The tables of every address space that the kernel knows of: its own, the processes', and the
+    /// user roots of all of them.
+    pub(crate) fn capture(&self) -> Snapshot {
+        let core = self.open_core();
+        let truth = self.truth(&core);
+        let mut roots = vec![truth.init_top_pgt()];
+        roots.extend(truth.roots().into_keys());
+        if self.guest.variant.pti {
+            let users: Vec<GuestPhys> = roots
+                .iter()
+                .map(|root| partner_of(*root, Partner::User))
+                .collect();
+            roots.extend(users);
+        }
+        let roots: Vec<(RootLabel, GuestPhys)> = roots
+            .into_iter()
+            .map(|root| (RootLabel::Found(root), root))
+            .collect();
+        Capturer::new().capture(&core, self.mode(), &roots)
+    }
+
+    /// QEMU for this test alone; every CPU has its own CR3.
+    pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
+        // A test that failed has left the machine as it must be.
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Machine {
+    /// What `ask` asks while the first CPU has `root`.
+    pub(crate) fn with_root<T>(&mut self, root: GuestPhys, ask: impl FnOnce(&mut Qmp) -> T) -> T {
+        let own = GuestPhys::new(self.gdb.cr3());
+        self.gdb.set_root(root);
+        let answer = ask(&mut self.qmp);
+        self.gdb.set_root(own);
+        answer
+    }
+}
+
+/// Which root of a KPTI pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Partner {
+    Kernel,
+    User,
+}
+
+/// One root of the pair that `root` belongs to: Linux tells them apart by bit 12.
+pub(crate) fn partner_of(root: GuestPhys, which: Partner) -> GuestPhys {
+    match which {
+        Partner::Kernel => GuestPhys::new(root.get() & !0x1000),
+        Partner::User => GuestPhys::new(root.get() | 0x1000),
+    }
+}
+
+/// Stops the guest, where a process spins while one is in ring 3: every CPU's registers.
+fn stop(qmp: &mut Qmp, variant: Variant) -> Vec<CpuState> {
+    let started = Instant::now();
+    loop {
+        qmp.stop();
+        let cpus = registers::parse(&qmp.monitor("info registers -a"));
+        assert_eq!(cpus.len(), variant.cpus as usize);
+        if !variant.words.contains("spin") || cpus.iter().any(|cpu| cpu.cpl == 3) {
+            return cpus;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "no CPU is ever in ring 3"
+        );
+        qmp.resume();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

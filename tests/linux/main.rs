@@ -1,0 +1,9 @@
+//! The inspector against others, on real Linux: QEMU's own page-table walker, the guest's own account of
+//! its processes, its kernel's own list of roots.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod image;
+mod roots;
+mod walks;
