@@ -29,6 +29,7 @@ pub mod level;
 pub mod memory;
 pub mod mode;
 pub mod ranges;
+pub mod recording;
 pub mod region;
 pub mod reverse;
 pub mod rights;

@@ -1,0 +1,69 @@
+//! What can go wrong with a recording, written and read.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::VERSION;
+use super::chunk::{Damage, MOST_BYTES};
+use super::moment::{MOST_CPUS, MOST_ROOTS};
+use super::page::MOST_PAGES;
+
+/// Why a recording cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Recordings are never overwritten.
+    #[error(
+        "could not record to {}: the file exists, and recordings are not overwritten; remove it or \
+         choose another name", path.display()
+    )]
+    Exists { path: PathBuf },
+    #[error("could not record to {}: {source}", path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("could not go on with the recording {}: {source}; it is readable up to there", name.display())]
+    Write { name: PathBuf, source: io::Error },
+    #[error(
+        "the moment does not fit a recording: {what}, and there may be {MOST_PAGES} tables, \
+         {MOST_ROOTS} roots, {MOST_CPUS} CPUs and {MOST_BYTES} bytes of everything but tables"
+    )]
+    TooLarge { what: String },
+}
+
+/// Why a recording, or a moment of one, cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("could not read the recording {}: {problem}", name.display())]
+pub struct ReadError {
+    /// The file.
+    pub name: PathBuf,
+    pub problem: Problem,
+}
+
+/// What is wrong with a recording.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is not a regular file")]
+    NotAFile,
+    #[error(
+        "it is no recording of heirloom: it does not start with the bytes that all of them have"
+    )]
+    Magic,
+    #[error(
+        "it has version {found} of the format, and this program reads version {VERSION}; use the \
+         program that wrote it"
+    )]
+    Version { found: u32 },
+    #[error(
+        "it ends after {bytes} bytes, in its header: whoever wrote it was stopped at once, or the \
+         file was cut"
+    )]
+    NoHeader { bytes: u64 },
+    #[error("at byte {at}: {damage}")]
+    Damaged { at: u64, damage: Damage },
+    #[error("it holds no moment: {ending}")]
+    Empty { ending: String },
+    #[error("it has no event {wanted}; it has events {first} to {last}")]
+    NoEvent { wanted: u64, first: u64, last: u64 },
+    #[error("event {number} was heard and not captured: no tables were recorded with it")]
+    NotCaptured { number: u64 },
+}

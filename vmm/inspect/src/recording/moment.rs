@@ -1,0 +1,336 @@
+//! A moment's chunk: the event, the CPUs, the roots, and bytes of memory, as differences against the
+//! moment before.
+
+use std::time::Duration;
+
+use heirloom_abi::event::ProbePage;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::memory::Piece;
+use super::page;
+use super::wire::{Get, Nonsense, Put};
+use crate::addr::{GuestPhys, GuestVirt};
+use crate::level::Depth;
+use crate::memory::Words;
+use crate::mode::{CpuState, Cr3, Mode, PhysBits};
+use crate::snapshot::RootLabel;
+
+/// Most CPUs of a moment.
+pub const MOST_CPUS: usize = 1 << 12;
+/// Most roots of a moment: as many as a snapshot has tables.
+pub const MOST_ROOTS: usize = page::MOST_PAGES;
+
+const HAS_EVENT: u8 = 1 << 0;
+const HAS_CAPTURE: u8 = 1 << 1;
+
+/// What a moment's parts are written as differences against.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// The last event's probe page.
+    probe: Box<Words>,
+    cpus: Vec<CpuState>,
+    roots: Vec<(RootLabel, GuestPhys)>,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Context {
+            probe: Box::new(page::ZERO),
+            cpus: Vec::new(),
+            roots: Vec::new(),
+        }
+    }
+}
+
+/// The moment but for its tables.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Fields {
+    /// Since the recording was begun.
+    pub(super) at: Duration,
+    pub(super) event: Option<Box<Words>>,
+    pub(super) capture: Option<Captured>,
+}
+
+/// What belongs to a capture, but for the tables.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Captured {
+    pub(super) mode: Mode,
+    pub(super) cpus: Vec<CpuState>,
+    /// Which of them told the event.
+    pub(super) teller: usize,
+    pub(super) roots: Vec<(RootLabel, GuestPhys)>,
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// The words of a probe page.
+pub(super) fn words_of(page: &ProbePage) -> Box<Words> {
+    let mut words = Box::new(page::ZERO);
+    words.as_mut_bytes().copy_from_slice(page.as_bytes());
+    for word in words.iter_mut() {
+        *word = u64::from_le(*word);
+    }
+    words
+}
+
+/// The probe page of these words.
+pub(super) fn probe_page(words: &Words) -> Result<ProbePage, Nonsense> {
+    let words = words.map(u64::to_le);
+    ProbePage::read_from_bytes(words.as_bytes()).map_err(|_| Nonsense::Value("a probe page"))
+}
+
+impl Fields {
+    /// Appends everything but the page list, and remembers it in `context`.
+    pub(super) fn put(self, out: &mut Vec<u8>, context: &mut Context) {
+        let has_event = if self.event.is_some() { HAS_EVENT } else { 0 };
+        let has_capture = if self.capture.is_some() {
+            HAS_CAPTURE
+        } else {
+            0
+        };
+        out.push(has_event | has_capture);
+        out.put_varint(u64::try_from(self.at.as_micros()).unwrap_or(u64::MAX));
+        if let Some(event) = self.event {
+            page::put(out, &context.probe, &event);
+            context.probe = event;
+        }
+        if let Some(capture) = self.capture {
+            put_mode(out, &capture.mode);
+            out.put_varint(capture.cpus.len() as u64);
+            out.put_varint(capture.teller as u64);
+            for (number, cpu) in capture.cpus.iter().enumerate() {
+                let before = context.cpus.get(number).copied().unwrap_or_default();
+                put_cpu(out, &before, cpu);
+            }
+            put_roots(out, &context.roots, &capture.roots);
+            out.put_varint(capture.pieces.len() as u64);
+            for piece in &capture.pieces {
+                out.put_varint(piece.at.get());
+                out.put_varint(piece.bytes.len() as u64);
+                out.extend(&piece.bytes);
+            }
+            context.cpus = capture.cpus;
+            context.roots = capture.roots;
+        }
+    }
+
+    /// Reads what [`Fields::put`] wrote; the page list comes next.
+    pub(super) fn get(from: &mut Get<'_>, context: &mut Context) -> Result<Fields, Nonsense> {
+        let (parts, at, event) = get_event(from, context)?;
+        let capture = if parts & HAS_CAPTURE == 0 {
+            None
+        } else {
+            Some(get_capture(from, context)?)
+        };
+        Ok(Fields { at, event, capture })
+    }
+}
+
+/// When a moment was, its event, and whether it has a capture.
+pub(super) type Event = (Duration, Option<Box<Words>>, bool);
+
+/// Reads as far as the event.
+pub(super) fn event(contents: &[u8], context: &mut Context) -> Result<Event, Nonsense> {
+    let (parts, at, event) = get_event(&mut Get::new(contents), context)?;
+    Ok((at, event, parts & HAS_CAPTURE != 0))
+}
+
+fn get_event(
+    from: &mut Get<'_>,
+    context: &mut Context,
+) -> Result<(u8, Duration, Option<Box<Words>>), Nonsense> {
+    let parts = from.byte("a moment's parts")?;
+    if parts & !(HAS_EVENT | HAS_CAPTURE) != 0 {
+        return Err(Nonsense::Value("a moment's parts"));
+    }
+    let at = Duration::from_micros(from.varint("a moment's time")?);
+    let event = if parts & HAS_EVENT == 0 {
+        None
+    } else {
+        if !page::get(from, &mut context.probe)? {
+            return Err(Nonsense::Value("a probe page"));
+        }
+        Some(context.probe.clone())
+    };
+    Ok((parts, at, event))
+}
+
+fn get_capture(from: &mut Get<'_>, context: &mut Context) -> Result<Captured, Nonsense> {
+    let mode = get_mode(from)?;
+    let count = from.count("the number of CPUs")?;
+    if count > MOST_CPUS {
+        return Err(Nonsense::TooMany {
+            what: "CPUs",
+            most: MOST_CPUS,
+        });
+    }
+    let teller = usize::try_from(from.varint("the CPU that tells")?).unwrap_or(usize::MAX);
+    if teller >= count.max(1) {
+        return Err(Nonsense::Value("the CPU that tells"));
+    }
+    let cpus: Vec<CpuState> = (0..count)
+        .map(|number| {
+            let before = context.cpus.get(number).copied().unwrap_or_default();
+            get_cpu(from, &before)
+        })
+        .collect::<Result<_, _>>()?;
+    let roots = get_roots(from, &context.roots)?;
+    let pieces = (0..from.count("the pieces of memory")?)
+        .map(|_| {
+            let at = GuestPhys::new(from.varint("a piece of memory")?);
+            let length = from.count("a piece of memory")?;
+            let bytes = from.bytes(length, "a piece of memory")?.to_vec();
+            Ok(Piece { at, bytes })
+        })
+        .collect::<Result<_, _>>()?;
+    context.cpus.clone_from(&cpus);
+    context.roots.clone_from(&roots);
+    Ok(Captured {
+        mode,
+        cpus,
+        teller,
+        roots,
+        pieces,
+    })
+}
+
+fn put_mode(out: &mut Vec<u8>, mode: &Mode) {
+    let flags = [
+        mode.nxe,
+        mode.wp,
+        mode.pge,
+        mode.smep,
+        mode.smap,
+        mode.pcide,
+        mode.gigabyte_pages,
+        mode.depth == Depth::Five,
+    ];
+    let bits = (0..).zip(flags).map(|(bit, on)| u8::from(on) << bit);
+    out.push(bits.fold(0, |all, bit| all | bit));
+    out.put_varint(mode.phys_bits.get().into());
+}
+
+fn get_mode(from: &mut Get<'_>) -> Result<Mode, Nonsense> {
+    let flags = from.byte("the mode")?;
+    let is = |bit: u8| flags >> bit & 1 != 0;
+    let phys_bits = from.varint32("the physical address width")?;
+    Ok(Mode {
+        nxe: is(0),
+        wp: is(1),
+        pge: is(2),
+        smep: is(3),
+        smap: is(4),
+        pcide: is(5),
+        gigabyte_pages: is(6),
+        depth: if is(7) { Depth::Five } else { Depth::Four },
+        phys_bits: PhysBits::new(phys_bits).ok_or(Nonsense::Value("the physical address width"))?,
+    })
+}
+
+/// A CPU's registers in the order of the format.
+fn registers(cpu: &CpuState) -> [u64; 9] {
+    [
+        cpu.cr0,
+        cpu.cr2.get(),
+        cpu.cr3.get(),
+        cpu.cr4,
+        cpu.efer,
+        cpu.rip.get(),
+        cpu.rsp.get(),
+        cpu.rbp.get(),
+        cpu.rflags,
+    ]
+}
+
+fn put_cpu(out: &mut Vec<u8>, before: &CpuState, after: &CpuState) {
+    out.push(after.cpl);
+    for (before, after) in registers(before).into_iter().zip(registers(after)) {
+        out.put_varint(before ^ after);
+    }
+}
+
+fn get_cpu(from: &mut Get<'_>, before: &CpuState) -> Result<CpuState, Nonsense> {
+    let cpl = from.byte("a privilege level")?;
+    if cpl > 3 {
+        return Err(Nonsense::Value("a privilege level"));
+    }
+    let mut values = registers(before);
+    for value in &mut values {
+        *value ^= from.varint("a register")?;
+    }
+    let [cr0, cr2, cr3, cr4, efer, rip, rsp, rbp, rflags] = values;
+    Ok(CpuState {
+        cr0,
+        cr2: GuestVirt::new(cr2),
+        cr3: Cr3::new(cr3),
+        cr4,
+        efer,
+        cpl,
+        rip: GuestVirt::new(rip),
+        rsp: GuestVirt::new(rsp),
+        rbp: GuestVirt::new(rbp),
+        rflags,
+    })
+}
+
+type Roots = [(RootLabel, GuestPhys)];
+
+/// Writes how many roots stay at the beginning and at the end, and those between.
+fn put_roots(out: &mut Vec<u8>, before: &Roots, after: &Roots) {
+    let same = |(one, other): &(&_, &_)| one == other;
+    let head = before.iter().zip(after).take_while(same).count();
+    let (before, after) = (&before[head..], &after[head..]);
+    let tail = before.iter().rev().zip(after.iter().rev());
+    let tail = tail.take_while(same).count();
+    let between = &after[..after.len() - tail];
+    out.put_varint(head as u64);
+    out.put_varint(tail as u64);
+    out.put_varint(between.len() as u64);
+    for (label, address) in between {
+        let (kind, number) = match *label {
+            RootLabel::Kernel => (0, 0),
+            RootLabel::Process(pid) => (1, pid),
+            RootLabel::Cpu(cpu) => (2, cpu),
+            RootLabel::Found => (3, 0),
+        };
+        out.push(kind);
+        out.put_varint(number.into());
+        out.put_varint(address.get());
+    }
+}
+
+fn get_roots(from: &mut Get<'_>, before: &Roots) -> Result<Vec<(RootLabel, GuestPhys)>, Nonsense> {
+    const KEPT: &str = "how many roots stay";
+    let mut kept = || -> Result<usize, Nonsense> {
+        usize::try_from(from.varint(KEPT)?)
+            .ok()
+            .filter(|kept| *kept <= before.len())
+            .ok_or(Nonsense::Value(KEPT))
+    };
+    let (head, tail) = (kept()?, kept()?);
+    if head + tail > before.len() {
+        return Err(Nonsense::Value(KEPT));
+    }
+    let between = from.count("the number of new roots")?;
+    if head + tail + between > MOST_ROOTS {
+        return Err(Nonsense::TooMany {
+            what: "roots",
+            most: MOST_ROOTS,
+        });
+    }
+    let mut roots = before[..head].to_vec();
+    for _ in 0..between {
+        let kind = from.byte("whose a root is")?;
+        let number = from.varint32("whose a root is")?;
+        let address = GuestPhys::new(from.varint("a root's address")?);
+        let label = match kind {
+            0 => RootLabel::Kernel,
+            1 => RootLabel::Process(number),
+            2 => RootLabel::Cpu(number),
+            3 => RootLabel::Found,
+            _ => return Err(Nonsense::Value("whose a root is")),
+        };
+        roots.push((label, address));
+    }
+    roots.extend(&before[before.len() - tail..]);
+    Ok(roots)
+}

@@ -1,0 +1,532 @@
+//! An opened recording: where its moments are in the file, and what they tell.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::chunk::{Damage, HEAD_BYTES, Head, Kind};
+use super::error::{Problem, ReadError};
+use super::header::Header;
+use super::moment::{self, Context, probe_page};
+use super::player::{Moment, Player};
+use super::{End, MAGIC, VERSION};
+use crate::judge::Told;
+use crate::target::Target;
+
+/// How a recording ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was ended, because the run was.
+    Ended(End),
+    /// It ends with a whole chunk and was not ended: the run still goes on, or its writer was stopped.
+    Unfinished,
+    /// It ends in the middle of the chunk that starts at byte `chunk`.
+    Cut { chunk: u64, bytes: u64 },
+    /// The chunk that starts at byte `chunk` is damaged, and what comes after it is not read.
+    Damaged { chunk: u64, damage: Damage },
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ending::Ended(End::Done { status: 0 }) => write!(f, "the run came to its end"),
+            Ending::Ended(End::Done { status }) => {
+                write!(f, "the run came to its end, with status {status:#x}")
+            }
+            Ending::Ended(End::Failed { message, .. }) => write!(f, "the run failed: {message}"),
+            Ending::Unfinished => write!(
+                f,
+                "the recording was not ended: the run still goes on, or it was stopped at once"
+            ),
+            Ending::Cut { chunk, bytes } => write!(
+                f,
+                "the recording is cut: it ends after {bytes} bytes, in the middle of the chunk that \
+                 starts at byte {chunk}"
+            ),
+            Ending::Damaged { chunk, damage } => {
+                write!(f, "the recording is damaged at byte {chunk}: {damage}")
+            }
+        }
+    }
+}
+
+/// A moment's place in the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// Its first chunk, and the last, which holds everything but some of the pages.
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// The number that the guest gave its event; without one, how many moments came before.
+    pub(super) number: u64,
+    /// It can be read without those before it.
+    pub(super) key: bool,
+}
+
+/// An event of a recording, as a list shows it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Position among the recording's moments.
+    pub index: usize,
+    /// What `rec:FILE@NUMBER` names it by: the number that the guest gave its event, or without an
+    /// event the position.
+    pub number: u64,
+    /// Since the recording was begun.
+    pub at: Duration,
+    /// `None` for a moment without an event.
+    pub told: Option<Told>,
+    /// Whether tables were recorded with it.
+    pub captured: bool,
+}
+
+/// Bytes at a position.
+#[derive(Debug)]
+enum Source {
+    File(File),
+    Bytes(Vec<u8>),
+}
+
+impl Source {
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match self {
+            Source::File(file) => file.read_exact_at(buffer, at),
+            Source::Bytes(bytes) => usize::try_from(at)
+                .ok()
+                .and_then(|at| bytes.get(at..)?.get(..buffer.len()))
+                .map(|bytes| buffer.copy_from_slice(bytes))
+                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// A recording, of which everything up to its end, or to the first damage, can be read. What is written
+/// to the file later is not seen; open it again.
+#[derive(Debug)]
+pub struct Recording {
+    name: PathBuf,
+    source: Source,
+    header: Header,
+    entries: Vec<Entry>,
+    ending: Ending,
+}
+
+impl Recording {
+    /// Opens a recording and verifies every checksum.
+    ///
+    /// # Errors
+    /// [`ReadError`] if it is none, or its header cannot be read. A recording that is cut or damaged
+    /// later opens; see [`Recording::ending`].
+    pub fn open(path: &Path) -> Result<Recording, ReadError> {
+        let open = || -> Result<Recording, Problem> {
+            // Asked by path first: opening a pipe would wait for its other end.
+            if !fs::metadata(path)?.is_file() {
+                return Err(Problem::NotAFile);
+            }
+            let file = File::open(path)?;
+            let scan = Scan::of(BufReader::with_capacity(1 << 16, &file))?;
+            Ok(scan.recording(path, Source::File(file)))
+        };
+        open().map_err(|problem| ReadError {
+            name: path.to_owned(),
+            problem,
+        })
+    }
+
+    /// Opens a recording that is in memory; messages call it `name`.
+    ///
+    /// # Errors
+    /// As [`Recording::open`].
+    pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Recording, ReadError> {
+        match Scan::of(&*bytes) {
+            Ok(scan) => Ok(scan.recording(name, Source::Bytes(bytes))),
+            Err(problem) => Err(ReadError {
+                name: name.to_owned(),
+                problem,
+            }),
+        }
+    }
+
+    /// What was recorded.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The file.
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// How the recording ends.
+    pub fn ending(&self) -> &Ending {
+        &self.ending
+    }
+
+    /// How many moments can be read.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no moment can be read.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The position of the event that the guest gave this number; of several, the first.
+    ///
+    /// # Errors
+    /// [`Problem::NoEvent`], and [`Problem::Empty`] for a recording without any.
+    pub fn position(&self, number: u64) -> Result<usize, ReadError> {
+        let found = self.entries.iter().position(|entry| entry.number == number);
+        found.ok_or_else(|| {
+            self.error(match (self.entries.first(), self.entries.last()) {
+                (Some(first), Some(last)) => Problem::NoEvent {
+                    wanted: number,
+                    first: first.number,
+                    last: last.number,
+                },
+                _ => self.nothing(),
+            })
+        })
+    }
+
+    /// Every moment in order, without its tables.
+    pub fn events(&self) -> impl Iterator<Item = Result<Listed, ReadError>> {
+        let mut context = Context::default();
+        let mut failed = false;
+        self.entries
+            .iter()
+            .enumerate()
+            .map_while(move |(index, entry)| {
+                if failed {
+                    return None;
+                }
+                let listed = self.listed(index, entry, &mut context);
+                failed = listed.is_err();
+                Some(listed)
+            })
+    }
+
+    fn listed(
+        &self,
+        index: usize,
+        entry: &Entry,
+        context: &mut Context,
+    ) -> Result<Listed, ReadError> {
+        if entry.key {
+            *context = Context::default();
+        }
+        let (_, contents) = self.chunk(entry.last)?;
+        let nonsense = |damage| self.damaged(entry.last, damage);
+        let (at, event, captured) =
+            moment::event(&contents, context).map_err(|error| nonsense(error.into()))?;
+        let told = event
+            .map(|words| told(&words))
+            .transpose()
+            .map_err(nonsense)?;
+        Ok(Listed {
+            index,
+            number: entry.number,
+            at,
+            told,
+            captured,
+        })
+    }
+
+    /// The moment at position `index`, with its tables. To look at several, use one [`Player`]: it
+    /// keeps what it has read.
+    ///
+    /// # Errors
+    /// [`ReadError`] if there is none, or it cannot be read.
+    pub fn moment(&self, index: usize) -> Result<Moment, ReadError> {
+        self.player().moment(index)
+    }
+
+    /// Every moment in order, with its tables. Tables that stay are the same `Arc`.
+    pub fn moments(&self) -> impl Iterator<Item = Result<Moment, ReadError>> {
+        let mut player = self.player();
+        let mut failed = false;
+        (0..self.entries.len()).map_while(move |index| {
+            if failed {
+                return None;
+            }
+            let moment = player.moment(index);
+            failed = moment.is_err();
+            Some(moment)
+        })
+    }
+
+    /// Something that plays the recording, from anywhere.
+    pub fn player(&self) -> Player<'_> {
+        Player::new(self)
+    }
+
+    /// The guest at an event, to be inspected like any other: the event with this number, or the last
+    /// moment whose tables were recorded.
+    ///
+    /// # Errors
+    /// [`ReadError`] if there is none, or it cannot be read.
+    pub fn target_at(&self, number: Option<u64>) -> Result<Target, ReadError> {
+        let mut player = self.player();
+        let mut index = match number {
+            Some(number) => self.position(number)?,
+            None => self.entries.len().saturating_sub(1),
+        };
+        // Seldom a step: an event without tables is a crash before the kernel was up.
+        while number.is_none() && index > 0 && !self.has_capture(index)? {
+            index -= 1;
+        }
+        player.moment(index)?.into_target(self)
+    }
+
+    /// Whether the moment at `index` has tables, without those of others.
+    fn has_capture(&self, index: usize) -> Result<bool, ReadError> {
+        let entry = self.entry(index)?;
+        let (_, contents) = self.chunk(entry.last)?;
+        // Parts are the first thing that a moment tells; what the event was does not matter.
+        moment::event(&contents, &mut Context::default())
+            .map(|(_, _, captured)| captured)
+            .map_err(|error| self.damaged(entry.last, error.into()))
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub(super) fn entry(&self, index: usize) -> Result<&Entry, ReadError> {
+        self.entries.get(index).ok_or_else(|| {
+            let last = self.entries.len().checked_sub(1);
+            self.error(match last {
+                Some(last) => Problem::NoEvent {
+                    wanted: index as u64,
+                    first: 0,
+                    last: last as u64,
+                },
+                None => self.nothing(),
+            })
+        })
+    }
+
+    /// Reads the chunk at byte `at`, and where the next one is. The file may have changed since it was
+    /// opened, so everything is verified again.
+    pub(super) fn chunk(&self, at: u64) -> Result<(ChunkEnd, Vec<u8>), ReadError> {
+        let mut head = [0; HEAD_BYTES];
+        let io = |error: io::Error| self.error(error.into());
+        self.source.read_at(at, &mut head).map_err(io)?;
+        let head = Head::read(&head).map_err(|damage| self.damaged(at, damage))?;
+        let mut stored = vec![0; head.stored];
+        let body = at + HEAD_BYTES as u64;
+        self.source.read_at(body, &mut stored).map_err(io)?;
+        let contents = head
+            .contents(stored)
+            .map_err(|damage| self.damaged(at, damage))?;
+        let next = body + head.stored as u64;
+        let kind = head.kind;
+        Ok((ChunkEnd { kind, next }, contents))
+    }
+
+    pub(super) fn damaged(&self, at: u64, damage: Damage) -> ReadError {
+        self.error(Problem::Damaged { at, damage })
+    }
+
+    pub(super) fn error(&self, problem: Problem) -> ReadError {
+        ReadError {
+            name: self.name.clone(),
+            problem,
+        }
+    }
+
+    fn nothing(&self) -> Problem {
+        let ending = self.ending.to_string();
+        Problem::Empty { ending }
+    }
+}
+
+/// What a chunk was, and where the next one starts.
+pub(super) struct ChunkEnd {
+    pub(super) kind: Kind,
+    pub(super) next: u64,
+}
+
+/// The event in a probe page.
+pub(super) fn told(words: &crate::memory::Words) -> Result<Told, Damage> {
+    let malformed = super::wire::Nonsense::Value("an event");
+    let page = probe_page(words)?;
+    Told::decode(&page).map_err(|_| malformed.into())
+}
+
+/// One pass over a file, from its beginning to where it can be read no further.
+struct Scan {
+    header: Header,
+    entries: Vec<Entry>,
+    ending: Ending,
+}
+
+/// What comes next in a file.
+enum Next {
+    Chunk(Head, Vec<u8>),
+    /// The file is over, with a whole chunk or without.
+    Over {
+        whole: bool,
+    },
+}
+
+impl Scan {
+    fn recording(self, name: &Path, source: Source) -> Recording {
+        let Scan {
+            header,
+            entries,
+            ending,
+        } = self;
+        Recording {
+            name: name.to_owned(),
+            source,
+            header,
+            entries,
+            ending,
+        }
+    }
+
+    fn of(mut file: impl Read) -> Result<Scan, Problem> {
+        let mut start = [0; MAGIC.len() + 4];
+        let length = fill(&mut file, &mut start)?;
+        let magic = &start[..length.min(MAGIC.len())];
+        if !MAGIC.starts_with(magic) {
+            return Err(Problem::Magic);
+        }
+        let mut at = start.len() as u64;
+        if (length as u64) < at {
+            let bytes = length as u64;
+            return Err(Problem::NoHeader { bytes });
+        }
+        let [.., a, b, c, d] = start;
+        let found = u32::from_le_bytes([a, b, c, d]);
+        if found != VERSION {
+            return Err(Problem::Version { found });
+        }
+        let damaged = |damage| Problem::Damaged { at, damage };
+        let header = match next(&mut file, &mut at.clone())?.map_err(damaged)? {
+            Next::Chunk(head, contents) if head.kind == Kind::Header => {
+                at += (HEAD_BYTES + head.stored) as u64;
+                Header::get(&contents).map_err(|error| Problem::Damaged {
+                    at: start.len() as u64,
+                    damage: error.into(),
+                })?
+            }
+            Next::Chunk(head, _) => return Err(damaged(head.misplaced())),
+            Next::Over { .. } => return Err(Problem::NoHeader { bytes: at }),
+        };
+        let mut scan = Scan {
+            header,
+            entries: Vec::new(),
+            ending: Ending::Unfinished,
+        };
+        scan.moments(&mut file, at)?;
+        Ok(scan)
+    }
+
+    /// Finds every moment, and how the file ends.
+    fn moments(&mut self, file: &mut impl Read, mut at: u64) -> Result<(), Problem> {
+        let mut context = Context::default();
+        let mut first = None;
+        let mut key = false;
+        loop {
+            let chunk = at;
+            let step = match next(file, &mut at)? {
+                Ok(Next::Over { whole: true }) => {
+                    self.ending = Ending::Unfinished;
+                    return Ok(());
+                }
+                Ok(Next::Over { whole: false }) => {
+                    let bytes = at;
+                    self.ending = Ending::Cut { chunk, bytes };
+                    return Ok(());
+                }
+                Ok(Next::Chunk(head, contents)) => Ok((head, contents)),
+                Err(damage) => Err(damage),
+            };
+            let done = step.and_then(|(head, contents)| match head.kind {
+                Kind::Pages | Kind::Moment => {
+                    if head.key {
+                        context = Context::default();
+                        key = true;
+                    }
+                    let start = *first.get_or_insert(chunk);
+                    if head.kind == Kind::Moment {
+                        let number = number(&contents, &mut context)?;
+                        self.entries.push(Entry {
+                            first: start,
+                            last: chunk,
+                            number: number.unwrap_or(self.entries.len() as u64),
+                            key: key || self.entries.is_empty(),
+                        });
+                        (first, key) = (None, false);
+                    }
+                    Ok(None)
+                }
+                Kind::End => Ok(Some(End::get(&contents)?)),
+                Kind::Header => Err(head.misplaced()),
+                Kind::Other(_) => Ok(None),
+            });
+            match done {
+                Ok(None) => {}
+                Ok(Some(end)) => {
+                    self.ending = Ending::Ended(end);
+                    return Ok(());
+                }
+                Err(damage) => {
+                    self.ending = Ending::Damaged { chunk, damage };
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// The number of a moment's event.
+fn number(contents: &[u8], context: &mut Context) -> Result<Option<u64>, Damage> {
+    let (_, event, _) = moment::event(contents, context)?;
+    let told = event.map(|words| told(&words)).transpose()?;
+    Ok(told.map(|told| told.sequence))
+}
+
+/// Reads the chunk that comes next; `at` is then behind it.
+fn next(file: &mut impl Read, at: &mut u64) -> io::Result<Result<Next, Damage>> {
+    let mut head = [0; HEAD_BYTES];
+    let length = fill(file, &mut head)?;
+    *at += length as u64;
+    if length < HEAD_BYTES {
+        let whole = length == 0;
+        return Ok(Ok(Next::Over { whole }));
+    }
+    let head = match Head::read(&head) {
+        Ok(head) => head,
+        Err(damage) => return Ok(Err(damage)),
+    };
+    let mut stored = vec![0; head.stored];
+    let length = fill(file, &mut stored)?;
+    *at += length as u64;
+    if length < head.stored {
+        return Ok(Ok(Next::Over { whole: false }));
+    }
+    // Pages are decompressed when they are played; here their checksum is enough.
+    let contents = match head.kind {
+        Kind::Header | Kind::Moment | Kind::End => head.contents(stored),
+        Kind::Pages | Kind::Other(_) => head.verify(&stored).map(|()| Vec::new()),
+    };
+    Ok(contents.map(|contents| Next::Chunk(head, contents)))
+}
+
+/// Reads until `buffer` is full or the file is over: how much it was.
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}

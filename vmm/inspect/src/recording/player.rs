@@ -1,0 +1,198 @@
+//! Playing a recording: its moments as they were, tables and all.
+
+use std::time::Duration;
+
+use super::chunk::{Damage, Kind};
+use super::error::{Problem, ReadError};
+use super::memory::RecordedMemory;
+use super::moment::{Captured, Context, Fields};
+use super::opened::{Recording, told};
+use super::page::Pages;
+use super::wire::Get;
+use crate::addr::GuestPhys;
+use crate::capture::Capturer;
+use crate::judge::Told;
+use crate::mode::CpuState;
+use crate::snapshot::{RootLabel, Snapshot};
+use crate::target::Target;
+
+/// A moment of a recording.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// Position among the recording's moments.
+    pub index: usize,
+    /// The number that the guest gave its event; without one, the position.
+    pub number: u64,
+    /// Since the recording was begun.
+    pub at: Duration,
+    /// What the guest told; `None` for a moment without an event.
+    pub told: Option<Told>,
+    /// `None` for an event that was only heard.
+    pub tables: Option<Tables>,
+    /// The recorded bytes of guest memory.
+    pub memory: RecordedMemory,
+}
+
+/// Tables and registers of a moment.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// The tables of every address space, equal to those that were captured live.
+    pub snapshot: Snapshot,
+    /// Every vCPU's registers, by its number.
+    pub cpus: Vec<CpuState>,
+    /// Which of them told the event.
+    pub teller: usize,
+}
+
+impl Tables {
+    /// The registers of the CPU that told the event.
+    pub fn cpu(&self) -> CpuState {
+        self.cpus.get(self.teller).copied().unwrap_or_default()
+    }
+
+    /// The roots that were captured, with their owners.
+    pub fn roots(&self) -> Vec<(RootLabel, GuestPhys)> {
+        let roots = self.snapshot.roots().iter();
+        roots.map(|root| (root.label, root.address)).collect()
+    }
+}
+
+impl Moment {
+    /// The guest at this moment, to be inspected.
+    pub(super) fn into_target(self, recording: &Recording) -> Result<Target, ReadError> {
+        let Some(tables) = self.tables else {
+            let number = self.number;
+            return Err(recording.error(Problem::NotCaptured { number }));
+        };
+        let mode = tables.snapshot.mode();
+        Ok(Target {
+            name: format!("rec:{}@{}", recording.name().display(), self.number),
+            memory: Box::new(self.memory),
+            ram: recording.header().ram(),
+            phys_bits: Some(mode.phys_bits),
+            gigabyte_pages: Some(mode.gigabyte_pages),
+            depth: Some(mode.depth),
+            roots: tables.roots(),
+            cpus: tables.cpus,
+            notes: vec![
+                "a recording holds the page tables of the recorded roots, and of other memory only \
+                 what was judged"
+                    .into(),
+            ],
+        })
+    }
+}
+
+/// Reads moments in any order. Going forward costs what changed; going elsewhere costs at most about as
+/// much as reading all tables twice. Tables that two moments of one player share are the same `Arc`.
+#[derive(Debug)]
+pub struct Player<'r> {
+    recording: &'r Recording,
+    /// The moment that was read last.
+    position: Option<usize>,
+    context: Context,
+    pages: Pages,
+    capturer: Capturer,
+}
+
+impl<'r> Player<'r> {
+    pub(super) fn new(recording: &'r Recording) -> Player<'r> {
+        Player {
+            recording,
+            position: None,
+            context: Context::default(),
+            pages: Pages::default(),
+            capturer: Capturer::new(),
+        }
+    }
+
+    /// The moment at position `index`.
+    ///
+    /// # Errors
+    /// [`ReadError`] if there is none, or it cannot be read.
+    pub fn moment(&mut self, index: usize) -> Result<Moment, ReadError> {
+        self.recording.entry(index)?;
+        let entries = &self.recording.entries()[..=index];
+        let key = entries.iter().rposition(|entry| entry.key).unwrap_or(0);
+        let start = match self.position {
+            Some(position) if (key..index).contains(&position) => position + 1,
+            _ => key,
+        };
+        // Whatever fails leaves nothing to go on from.
+        self.position = None;
+        for position in start..index {
+            self.read(position)?;
+        }
+        let fields = self.read(index)?;
+        self.position = Some(index);
+        self.freeze(index, fields)
+    }
+
+    /// Takes in a moment's chunks.
+    fn read(&mut self, position: usize) -> Result<Fields, ReadError> {
+        let entry = *self.recording.entry(position)?;
+        if entry.key {
+            self.context = Context::default();
+            self.pages.clear();
+        }
+        let mut at = entry.first;
+        loop {
+            let (chunk, contents) = self.recording.chunk(at)?;
+            let nonsense = |error| self.recording.damaged(at, Damage::Contradiction(error));
+            let mut from = Get::new(&contents);
+            let fields = match chunk.kind {
+                Kind::Pages => None,
+                Kind::Moment => Some(Fields::get(&mut from, &mut self.context).map_err(nonsense)?),
+                _ => {
+                    at = chunk.next;
+                    continue;
+                }
+            };
+            self.pages
+                .apply(&mut from)
+                .and_then(|()| from.end())
+                .map_err(nonsense)?;
+            if let Some(fields) = fields {
+                return Ok(fields);
+            }
+            at = chunk.next;
+        }
+    }
+
+    fn freeze(&mut self, index: usize, fields: Fields) -> Result<Moment, ReadError> {
+        let entry = self.recording.entry(index)?;
+        let told = fields
+            .event
+            .map(|words| told(&words))
+            .transpose()
+            .map_err(|damage| self.recording.damaged(entry.last, damage))?;
+        let (tables, pieces) = match fields.capture {
+            Some(Captured {
+                mode,
+                cpus,
+                teller,
+                roots,
+                pieces,
+            }) => {
+                let snapshot = self.capturer.capture(&self.pages, mode, &roots);
+                self.pages.seen();
+                let tables = Tables {
+                    snapshot,
+                    cpus,
+                    teller,
+                };
+                (Some(tables), pieces)
+            }
+            None => (None, Vec::new()),
+        };
+        let snapshot = tables.as_ref().map(|tables| tables.snapshot.clone());
+        Ok(Moment {
+            index,
+            number: entry.number,
+            at: fields.at,
+            told,
+            tables,
+            memory: RecordedMemory::new(snapshot, pieces),
+        })
+    }
+}

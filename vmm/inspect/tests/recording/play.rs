@@ -1,0 +1,209 @@
+//! What is played is what was captured.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use heirloom_inspect::judge::{Claim, Told};
+use heirloom_inspect::recording::{Ending, Moment, Problem};
+use heirloom_inspect::{GuestPhys, Snapshot};
+use proptest::prelude::*;
+
+use crate::story::{Act, Live, Story, open};
+
+fn act() -> impl Strategy<Value = Act> {
+    let position = || 0..12_usize;
+    prop_oneof![
+        4 => position().prop_map(Act::Fork),
+        2 => position().prop_map(Act::Exit),
+        4 => (position(), any::<u64>()).prop_map(|(position, page)| Act::Map(position, page)),
+        2 => (position(), any::<u16>(), any::<u64>())
+            .prop_map(|(position, index, word)| Act::Poke(position, index, word)),
+        1 => position().prop_map(Act::SelfMap),
+        1 => (position(), position()).prop_map(|(position, other)| Act::Alias(position, other)),
+    ]
+}
+
+/// Roots, mode, every table and every missing one.
+fn assert_same(played: &Snapshot, live: &Snapshot) {
+    let roots = |snapshot: &Snapshot| {
+        let roots = snapshot.roots().iter();
+        roots
+            .map(|root| (root.label, root.address))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(roots(played), roots(live));
+    assert_eq!(played.mode(), live.mode());
+    assert_eq!(played.omitted(), live.omitted());
+    let tables = |snapshot: &Snapshot| {
+        let tables = snapshot.tables();
+        tables
+            .map(|table| (table.pfn(), table.level(), table.words().to_vec()))
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(tables(played), tables(live));
+    let missing = |snapshot: &Snapshot| snapshot.missing().collect::<BTreeSet<_>>();
+    assert_eq!(missing(played), missing(live));
+}
+
+fn assert_played(moment: &Moment, live: &Live) {
+    let told = Told::decode(&live.page).unwrap();
+    assert_eq!(moment.number, told.sequence);
+    assert_eq!(moment.told.as_ref(), Some(&told));
+    match (&moment.tables, &live.snapshot) {
+        (Some(tables), Some(snapshot)) => {
+            assert_same(&tables.snapshot, snapshot);
+            assert_eq!(tables.cpus, live.cpus);
+            assert_eq!(Some(&tables.cpu()), live.cpus.last());
+        }
+        (None, None) => {}
+        (tables, _) => panic!("tables: {}", tables.is_some()),
+    }
+    assert_eq!(moment.memory.pieces(), live.pieces);
+}
+
+proptest! {
+    #[test]
+    fn every_moment_is_played_as_it_was_in_order_and_out_of_order(
+        acts in proptest::collection::vec(act(), 1..60),
+        jumps in proptest::collection::vec(any::<proptest::sample::Index>(), 1..20),
+    ) {
+        let (bytes, lives) = Story::of(&acts).end();
+        let recording = open(bytes);
+        prop_assert_eq!(recording.len(), lives.len());
+        for (moment, live) in recording.moments().zip(&lives) {
+            assert_played(&moment.unwrap(), live);
+        }
+        let mut player = recording.player();
+        for jump in jumps {
+            let index = jump.index(lives.len());
+            assert_played(&player.moment(index).unwrap(), &lives[index]);
+            assert_played(&recording.moment(index).unwrap(), &lives[index]);
+        }
+    }
+}
+
+/// Some hundred kilobytes of tables that change all the time, with events that are only heard.
+fn long_story(moments: u64) -> Story {
+    let mut story = Story::new();
+    for round in 0..moments {
+        let position = usize::try_from(round).unwrap();
+        story.act(match round % 7 {
+            0 | 3 => Act::Fork(position),
+            5 => Act::Exit(position),
+            _ => Act::Map(position, round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40),
+        });
+        if round % 5 == 4 {
+            story.hear();
+        } else {
+            story.moment();
+        }
+    }
+    story
+}
+
+#[test]
+fn a_long_recording_is_played_from_anywhere_over_keys_and_chunks_of_pages() {
+    let (bytes, lives) = long_story(1500).end();
+    let recording = open(bytes);
+    for (moment, live) in recording.moments().zip(&lives) {
+        assert_played(&moment.unwrap(), live);
+    }
+    for index in [1499, 0, 700, 701, 699, 1023, 1024, 1025, 3] {
+        assert_played(&recording.moment(index).unwrap(), &lives[index]);
+    }
+}
+
+#[test]
+fn tables_that_stay_are_shared_between_moments_and_between_jumps() {
+    let (bytes, _) = Story::of(&[Act::Fork(0), Act::Map(1, 5), Act::Fork(1)]).end();
+    let recording = open(bytes);
+    let mut player = recording.player();
+    let mut shared = |one: usize, other: usize| {
+        let mut tables = |index| player.moment(index).unwrap().tables.unwrap().snapshot;
+        let (one, other) = (tables(one), tables(other));
+        let kernel = |snapshot: &Snapshot| {
+            let root = snapshot.roots()[0].id;
+            Arc::clone(snapshot.root_table(root).unwrap())
+        };
+        Arc::ptr_eq(&kernel(&one), &kernel(&other))
+    };
+    assert!(shared(0, 1), "forward");
+    assert!(shared(2, 0), "backward");
+}
+
+#[test]
+fn the_list_of_events_needs_no_tables_and_knows_them_all() {
+    let (bytes, lives) = long_story(400).end();
+    let recording = open(bytes);
+    assert_eq!(recording.events().count(), lives.len());
+    for ((index, listed), live) in recording.events().enumerate().zip(&lives) {
+        let listed = listed.unwrap();
+        assert_eq!(listed.index, index);
+        assert_eq!(listed.told, Some(Told::decode(&live.page).unwrap()));
+        assert_eq!(listed.captured, live.snapshot.is_some());
+    }
+}
+
+#[test]
+fn a_moment_is_a_target_with_its_roots_registers_and_memory() {
+    let mut story = Story::of(&[Act::Fork(0), Act::Fork(1), Act::Exit(0)]);
+    let root_frame = story.lives[1].snapshot.as_ref().unwrap().roots()[2].address;
+    story.hear();
+    let (bytes, lives) = story.end();
+    let recording = open(bytes);
+    let target = recording.target_at(Some(1)).unwrap();
+    assert_eq!(target.name, "rec:story@1");
+    assert_eq!(target.cpus, lives[1].cpus);
+    assert_eq!(target.roots.len(), 3);
+    assert_eq!(target.ram, recording.header().ram());
+    assert_eq!(target.depth, Some(heirloom_inspect::Depth::Four));
+    let mut bytes = [0; 3];
+    let piece = &lives[1].pieces[0];
+    target.memory.read_bytes(piece.at, &mut bytes).unwrap();
+    assert_eq!(&bytes[..], piece.bytes);
+    assert!(target.memory.read_u64(root_frame).is_ok());
+    assert!(target.memory.read_u64(GuestPhys::new(0x3000_0000)).is_err());
+
+    // Without a number it is the last moment that has tables.
+    let last = recording.target_at(None).unwrap();
+    assert_eq!(last.name, "rec:story@2");
+    assert_eq!(last.roots.len(), 2);
+    for (number, expected) in [
+        (3, "event 3 was heard and not captured"),
+        (9, "no event 9; it has events 0 to 3"),
+    ] {
+        let error = recording.target_at(Some(number)).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_recording_is_readable_while_it_grows() {
+    let mut story = Story::new();
+    for round in 0..20 {
+        let recording = open(story.file.bytes());
+        assert_eq!(recording.len(), round);
+        assert_eq!(recording.ending(), &Ending::Unfinished);
+        story.act(Act::Fork(round));
+        story.moment();
+    }
+    let (bytes, _) = story.end();
+    assert!(matches!(open(bytes).ending(), Ending::Ended(_)));
+}
+
+#[test]
+fn a_recording_without_a_moment_is_no_target_and_says_why() {
+    let recording = open(Story::new().file.bytes());
+    let error = recording.target_at(None).unwrap_err();
+    assert!(matches!(error.problem, Problem::Empty { .. }), "{error}");
+    assert!(error.to_string().contains("was not ended"), "{error}");
+}
+
+#[test]
+fn events_that_have_the_same_number_are_found_by_it_the_first_first() {
+    let story = Story::of(&[Act::Fork(0), Act::Fork(0)]);
+    let told = Told::decode(&story.lives[1].page).unwrap();
+    assert_eq!(told.claim, Claim::Done { status: 1 });
+    let recording = open(story.file.bytes());
+    assert_eq!(recording.position(1).unwrap(), 1);
+}
