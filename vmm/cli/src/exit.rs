@@ -69,6 +69,9 @@ impl From<BootError> for Failure {
             BootError::Kvm(_) | BootError::Memory(_) | BootError::Watchdog(_) => Exit::Host,
             BootError::Image(_)
             | BootError::SegmentOutside { .. }
+            | BootError::NoRoomToUnpack { .. }
+            | BootError::InitrdTooBig { .. }
+            | BootError::ModulesUnknown { .. }
             | BootError::Load { .. }
             | BootError::ModulesTooBig { .. }
             | BootError::ModuleName { .. }

@@ -115,7 +115,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
 
 fn setup(options: &Options) -> Result<Setup, Failure> {
     let kernel = match &options.kernel {
-        Some(path) => KernelImage::read(path),
+        Some(path) => KernelImage::read(path).and_then(KernelImage::require_pvh),
         None => guest::kernel(),
     }
     .map_err(|error| Failure::new(Exit::Usage, error))?;

@@ -267,6 +267,7 @@ impl Session {
                 self.time_limit.as_secs()
             ),
             Stop::Interrupted => "interrupted".into(),
+            Stop::Reset => "the guest reset its machine".into(),
             Stop::Shutdown => {
                 "the guest crashed so badly that it could not say so (triple fault)".into()
             }

@@ -16,8 +16,8 @@ enum Register {
     Edx,
 }
 
-/// A feature of paging or protection that a guest kernel asks about, by the name that `clearcpuid=`
-/// takes for it.
+/// A feature of paging or protection that a guest kernel asks about, by the name that our own kernel's
+/// `clearcpuid=` takes for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feature {
     pub name: &'static str,
@@ -53,6 +53,17 @@ impl Feature {
         Feature::new("x2apic", 1, Register::Ecx, 21),
         Feature::new("tsc-deadline", 1, Register::Ecx, TSC_DEADLINE_BIT),
     ];
+}
+
+impl Feature {
+    /// The name in Linux's /proc/cpuinfo, which Linux's `clearcpuid=` takes.
+    pub fn linux_name(self) -> &'static str {
+        match self.name {
+            "1gib-pages" => "pdpe1gb",
+            "tsc-deadline" => "tsc_deadline_timer",
+            name => name,
+        }
+    }
 }
 
 const EXTENDED_FEATURES: u32 = 0x8000_0001;

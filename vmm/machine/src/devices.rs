@@ -1,4 +1,5 @@
-//! The devices that the host plays: a serial port. Interrupt controllers and timers are KVM's.
+//! The devices that the host plays: a serial port, and what of a PC's ports resets it. Interrupt
+//! controllers and timers are KVM's.
 
 use std::io::{self, Write};
 
@@ -12,8 +13,23 @@ use crate::watchdog::Bell;
 const SERIAL_PORTS: std::ops::Range<u16> = 0x3f8..0x400;
 /// The interrupt line of COM1.
 pub(crate) const SERIAL_IRQ: u32 = 4;
+/// The keyboard controller's command port, and its command to pulse the CPU's reset line.
+const KEYBOARD_COMMAND: u16 = 0x64;
+const PULSE_RESET: u8 = 0xfe;
+/// The chip set's reset control register (Intel's PCH data sheets, RST_CNT), and its bit that resets the CPU.
+const RESET_CONTROL: u16 = 0xcf9;
+const RESET_CPU: u8 = 1 << 2;
 /// Console bytes that wait at most for the end of their line.
 const LINE_LIMIT: usize = 4096;
+
+/// What a write to a port leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing that the run loop must know of.
+    None,
+    /// The guest resets its machine.
+    Reset,
+}
 
 /// Everything on the port bus.
 pub(crate) struct Devices {
@@ -38,9 +54,9 @@ impl Devices {
     ///
     /// # Errors
     /// The console or the interrupt line failed.
-    pub(crate) fn write(&mut self, port: u16, data: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, port: u16, data: &[u8]) -> io::Result<Effect> {
         let Some(register) = serial_register(port) else {
-            return Ok(());
+            return Ok(reset(port, data));
         };
         for byte in data {
             match self.serial.write(register, *byte) {
@@ -49,7 +65,7 @@ impl Devices {
                 Err(Error::Trigger(error) | Error::IOError(error)) => return Err(error),
             }
         }
-        Ok(())
+        Ok(Effect::None)
     }
 
     /// The guest reads `port`. Ports that nobody owns float: all ones.
@@ -75,6 +91,16 @@ fn serial_register(port: u16) -> Option<u8> {
         return None;
     }
     u8::try_from(port - SERIAL_PORTS.start).ok()
+}
+
+/// What a write to a port that is not the serial one's leads to.
+fn reset(port: u16, data: &[u8]) -> Effect {
+    let resets = match port {
+        KEYBOARD_COMMAND => data.contains(&PULSE_RESET),
+        RESET_CONTROL => data.iter().any(|byte| byte & RESET_CPU != 0),
+        _ => false,
+    };
+    if resets { Effect::Reset } else { Effect::None }
 }
 
 /// An interrupt line as vm-superio wants it.

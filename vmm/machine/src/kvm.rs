@@ -96,6 +96,16 @@ impl KvmModule {
         }
     }
 
+    /// Features that a guest sees in CPUID and may use in ring 3, but whose instructions this KVM cannot
+    /// run in ring 0, by their names in Linux's /proc/cpuinfo. Linux does without them when it is told so.
+    pub const fn unemulated(self) -> &'static [&'static str] {
+        match self {
+            KvmModule::Intel | KvmModule::Amd => &[],
+            // `cmpxchg16b`, `popcnt`, `rdtscp`, `xsave` and `xrstor` are what a Linux kernel uses itself.
+            KvmModule::Pvm => &["cx16", "popcnt", "rdtscp", "xsave"],
+        }
+    }
+
     /// The one that is loaded on this host.
     pub fn loaded() -> Option<KvmModule> {
         KvmModule::ALL
@@ -141,7 +151,7 @@ impl Capability {
     }
 
     /// Every capability that is used.
-    pub const ALL: [Capability; 8] = [
+    pub const ALL: [Capability; 9] = [
         Capability::required(
             Cap::UserMemory,
             "KVM_CAP_USER_MEMORY",
@@ -153,6 +163,11 @@ impl Capability {
             "interrupt controllers in the host kernel",
         ),
         Capability::required(Cap::Irqfd, "KVM_CAP_IRQFD", "the serial port's interrupt"),
+        Capability::required(
+            Cap::Pit2,
+            "KVM_CAP_PIT2",
+            "the timer that Linux measures others by",
+        ),
         Capability::required(
             Cap::ExtCpuid,
             "KVM_CAP_EXT_CPUID",

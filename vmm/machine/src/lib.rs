@@ -1,11 +1,11 @@
-//! A KVM virtual machine for x86-64 guests that boot by PVH.
+//! A KVM virtual machine for x86-64 guests that boot by PVH or by Linux's 64-bit boot protocol.
 //!
 //! A room per thing, each usable from the ones below it:
 //!
 //! - [`kvm`]: the host's KVM, what it can do and how to mend what is missing; [`cpuid`]: the CPU it offers;
 //! - [`memory`]: how much RAM the guest has and where it lies; [`vm`]: KVM's own object over it;
-//! - [`image`]: a kernel file, checked; [`boot`]: kernel, modules and start info put into memory;
-//! - [`vcpu`]: one CPU and its [`registers`]; [`devices`]: the serial port;
+//! - [`image`]: a kernel file, checked; [`boot`]: kernel, modules and what tells of them put into memory;
+//! - [`vcpu`]: one CPU, its state at entry and its [`registers`]; [`devices`]: the serial port;
 //! - [`watchdog`]: what stops a CPU that will not stop by itself; [`run`]: the loop that drives it;
 //! - [`machine`]: all of it put together; [`symbols`]: which function an address is in.
 //!

@@ -5,11 +5,11 @@ use std::io::Write;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::address::GuestVirtual;
-use crate::boot::{self, BootError, Module, START_INFO};
+use crate::boot::{self, BootError, Module};
 use crate::cpuid::{Cpuid, Feature, Standing};
 use crate::devices::{Devices, SERIAL_IRQ};
 use crate::image::KernelImage;
-use crate::kvm::{Host, KvmError};
+use crate::kvm::{Host, KvmError, KvmModule};
 use crate::memory::{MemorySize, Ram, RamRange};
 use crate::registers::Registers;
 use crate::vcpu::Vcpu;
@@ -21,8 +21,8 @@ pub struct Config {
     pub memory: MemorySize,
     pub kernel: KernelImage,
     /// The kernel's command line: printable ASCII. Where KVM overstates the CPU
-    /// ([`Standing::Overstated`]), `clearcpuid=` with the features' names is put in front: Linux's word
-    /// for features that a kernel must not use.
+    /// ([`Standing::Overstated`], [`KvmModule::unemulated`]), `clearcpuid=` with the features' names is
+    /// put in front: Linux's word for features that a kernel must not use.
     pub command_line: String,
     /// Files for the guest, in the order in which it finds them.
     pub modules: Vec<Module>,
@@ -68,9 +68,10 @@ impl Machine {
         let vm = Vm::new(host, Ram::new(config.memory, offered.max_phys_addr())?)?;
         let vcpu = Vcpu::new(&vm, 0, &offered)?;
         let shown = vcpu.cpuid()?;
-        let command_line = without_overstated(&config.command_line, &offered, &shown);
-        boot::load(vm.ram(), &config.kernel, &command_line, &config.modules)?;
-        vcpu.enter_at(config.kernel.entry(), START_INFO)?;
+        let unusable = unusable_features(host, &config.kernel, &offered, &shown);
+        let command_line = boot::without_features(&config.command_line, &unusable);
+        let entry = boot::load(vm.ram(), &config.kernel, &command_line, &config.modules)?;
+        vcpu.enter(&entry)?;
         let watchdog = Watchdog::new().map_err(BootError::Watchdog)?;
         let devices = Devices::new(
             config.console,
@@ -110,6 +111,14 @@ impl Machine {
     /// [`KvmError::Call`].
     pub fn registers(&self) -> Result<Registers, KvmError> {
         self.vcpu.registers()
+    }
+
+    /// Whether the CPU halted with interrupts off: it will not go on by itself.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn halted_for_good(&self) -> Result<bool, KvmError> {
+        self.vcpu.halted_for_good()
     }
 
     /// What KVM makes of `address` in the CPU's present address space; `None` if it is unmapped.
@@ -154,16 +163,24 @@ fn standing(feature: Feature, offered: &Cpuid, shown: &Cpuid) -> Standing {
     }
 }
 
-/// The command line with the features in front that the kernel must not use.
-fn without_overstated(command_line: &str, offered: &Cpuid, shown: &Cpuid) -> String {
-    let names: Vec<&str> = Feature::ALL
+/// The features that CPUID shows, but that this kernel must not use on this KVM, by the names that it
+/// knows.
+fn unusable_features(
+    host: &Host,
+    kernel: &KernelImage,
+    offered: &Cpuid,
+    shown: &Cpuid,
+) -> Vec<&'static str> {
+    let overstated = Feature::ALL
         .into_iter()
-        .filter(|feature| standing(*feature, offered, shown) == Standing::Overstated)
-        .map(|feature| feature.name)
-        .collect();
-    if names.is_empty() {
-        command_line.into()
+        .filter(|feature| standing(*feature, offered, shown) == Standing::Overstated);
+    if kernel.is_linux() {
+        let unemulated = host.module().map_or(&[][..], KvmModule::unemulated);
+        overstated
+            .map(Feature::linux_name)
+            .chain(unemulated.iter().copied())
+            .collect()
     } else {
-        format!("clearcpuid={} {command_line}", names.join(","))
+        overstated.map(|feature| feature.name).collect()
     }
 }

@@ -8,6 +8,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::PAGE_SIZE;
 use crate::address::GuestVirtual;
+use crate::devices::Effect;
 use crate::kvm::KvmError;
 use crate::machine::Machine;
 use crate::watchdog::Cause;
@@ -25,6 +26,8 @@ pub enum Stop {
     TimeLimit,
     /// Somebody called [`Interrupter::interrupt`](crate::Interrupter::interrupt).
     Interrupted,
+    /// The guest reset its machine, as a kernel does that restarts.
+    Reset,
     /// A triple fault: an exception whose handlers cannot be reached.
     Shutdown,
     /// KVM could not go on; suberror 1 is an instruction that it cannot emulate.
@@ -76,7 +79,10 @@ impl Machine {
                             value: u32::from_le_bytes(word),
                         };
                     }
-                    self.devices.write(port, data).map_err(RunError::Console)?;
+                    let effect = self.devices.write(port, data).map_err(RunError::Console)?;
+                    if effect == Effect::Reset {
+                        break Stop::Reset;
+                    }
                 }
                 Ok(VcpuExit::IoIn(port, data)) => self.devices.read(port, data),
                 // Nobody is there: the bus floats.

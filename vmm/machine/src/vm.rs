@@ -1,10 +1,10 @@
-//! KVM's virtual machine object: guest memory plugged into it, and interrupt controllers.
+//! KVM's virtual machine object: guest memory plugged into it, interrupt controllers and a timer.
 #![expect(
     unsafe_code,
     reason = "KVM is handed raw host addresses of guest memory"
 )]
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
@@ -52,6 +52,13 @@ impl Vm {
             .map_err(call("place the real-mode TSS (KVM_SET_TSS_ADDR)"))?;
         fd.create_irq_chip()
             .map_err(call("make interrupt controllers (KVM_CREATE_IRQCHIP)"))?;
+        // Linux measures its other clocks by the PIT, through the speaker's port too.
+        let timer = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        fd.create_pit2(timer)
+            .map_err(call("make an interval timer (KVM_CREATE_PIT2)"))?;
         Ok(Vm { fd, ram })
     }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{CODE_OFFSET, Elf, HALT, NOTE_OFFSET, config, machine, module};
+use heirloom_machine::image::Kind;
 use heirloom_machine::{
     BootError, Config, Host, ImageError, KernelImage, KvmError, Machine, MemoryError,
 };
@@ -79,7 +80,7 @@ fn a_kernel_file_on_disk_boots() {
 }
 
 #[test]
-fn what_is_no_elf_is_said_to_be_none() {
+fn what_is_neither_elf_nor_bzimage_is_said_to_be_no_kernel() {
     for bytes in [
         vec![],
         b"\x7fEL".to_vec(),
@@ -87,8 +88,8 @@ fn what_is_no_elf_is_said_to_be_none() {
         vec![0; 4096],
     ] {
         let error = image_error(bytes);
-        assert!(matches!(error, ImageError::NotElf { .. }), "{error}");
-        assert_says(&error, &["kernel.elf", "vmlinux"]);
+        assert!(matches!(error, ImageError::NoKernel { .. }), "{error}");
+        assert_says(&error, &["kernel.elf", "vmlinux", "bzImage"]);
     }
 }
 
@@ -118,7 +119,7 @@ fn a_kernel_cut_at_any_byte_is_an_error_and_never_a_panic() {
     for length in 0..whole.len() {
         let error = image_error(whole[..length].to_vec());
         let expected = if length < 4 {
-            matches!(error, ImageError::NotElf { .. })
+            matches!(error, ImageError::NoKernel { .. })
         } else {
             matches!(error, ImageError::Truncated { .. })
         };
@@ -154,23 +155,21 @@ fn a_kernel_with_any_byte_changed_boots_or_is_an_error_and_never_a_panic() {
 }
 
 #[test]
-fn a_kernel_without_a_pvh_note_is_told_which_to_add() {
-    let error = image_error(
-        Elf {
-            note_type: 17,
-            ..Elf::new(HALT)
-        }
-        .bytes(),
-    );
-    assert!(matches!(error, ImageError::NoPvhNote { .. }), "{error}");
-    assert_says(&error, &["kernel.elf", "type 18", "CONFIG_PVH"]);
-
-    let mut other_owner = Elf::new(HALT).bytes();
+fn a_kernel_without_a_pvh_note_is_told_which_to_add_where_one_is_needed() {
+    let mut other_owner = Elf {
+        note_type: 18,
+        ..Elf::without_note(HALT)
+    }
+    .bytes();
     other_owner[NOTE_OFFSET + 12] = b'Y';
-    assert!(matches!(
-        image_error(other_owner),
-        ImageError::NoPvhNote { .. }
-    ));
+    for bytes in [Elf::without_note(HALT).bytes(), other_owner] {
+        let image = KernelImage::from_bytes("kernel.elf", bytes).unwrap();
+        assert_eq!(*image.kind(), Kind::Vmlinux);
+        let error = image.require_pvh().unwrap_err();
+        assert!(matches!(error, ImageError::NoPvhNote { .. }), "{error}");
+        assert_says(&error, &["kernel.elf", "type 18", "CONFIG_PVH"]);
+    }
+    assert!(Elf::new(HALT).image().require_pvh().is_ok());
 }
 
 #[test]

@@ -264,3 +264,69 @@ fn without_paging_an_address_translates_to_itself() {
     assert_eq!(translated, Some(GuestAddress(0x12_3456)));
     assert!((32..=52).contains(&machine.max_phys_addr()));
 }
+
+#[test]
+fn a_guest_that_resets_its_machine_stops_there_by_either_port() {
+    // mov al, 0xfe; out 0x64, al
+    assert_eq!(
+        run(&mut machine(config(&[0xb0, 0xfe, 0xe6, 0x64]))),
+        Stop::Reset
+    );
+    // mov dx, 0xcf9; mov al, 6; out dx, al
+    assert_eq!(
+        run(&mut machine(config(&[
+            0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee
+        ]))),
+        Stop::Reset
+    );
+    // Other commands do nothing: mov al, 0xad; out 0x64, al; mov dx, 0xcf9; mov al, 2; out dx, al; ring
+    let other = code(&[
+        &[
+            0xb0, 0xad, 0xe6, 0x64, 0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x02, 0xee,
+        ],
+        &ring(7),
+    ]);
+    assert_eq!(
+        run(&mut machine(config(&other))),
+        Stop::Doorbell { value: 7 }
+    );
+}
+
+#[test]
+fn a_cpu_that_halts_with_interrupts_off_is_told_from_one_that_runs() {
+    for (guest, halted) in [(HALT, true), (SPIN, false)] {
+        let mut machine = machine(config(guest));
+        assert_eq!(
+            machine.run(Instant::now() + LIMIT).unwrap(),
+            Stop::TimeLimit
+        );
+        assert_eq!(machine.halted_for_good().unwrap(), halted);
+    }
+    // sti; hlt: an interrupt may come.
+    let mut waiting = machine(config(&[0xfb, 0xf4]));
+    assert_eq!(
+        waiting.run(Instant::now() + LIMIT).unwrap(),
+        Stop::TimeLimit
+    );
+    assert!(!waiting.halted_for_good().unwrap());
+}
+
+#[test]
+fn the_interval_timer_counts_down() {
+    // Counter 0, mode 2, from 65536 on: mov al, 0x34; out 0x43, al; xor al, al; out 0x40, al; out 0x40, al.
+    // Then it is latched and read until it is another than before: mov al, 0; out 0x43, al; in al, 0x40;
+    // mov bl, al; in al, 0x40; loop: the same into cl; cmp bl, cl; je loop; ring.
+    let latch: &[u8] = &[0xb0, 0x00, 0xe6, 0x43, 0xe4, 0x40];
+    let guest = code(&[
+        &[0xb0, 0x34, 0xe6, 0x43, 0x30, 0xc0, 0xe6, 0x40, 0xe6, 0x40],
+        latch,
+        &[0x88, 0xc3, 0xe4, 0x40],
+        latch,
+        &[0x88, 0xc1, 0xe4, 0x40, 0x38, 0xcb, 0x74, 0xf2],
+        &ring(7),
+    ]);
+    assert_eq!(
+        run(&mut machine(config(&guest))),
+        Stop::Doorbell { value: 7 }
+    );
+}

@@ -1,5 +1,5 @@
-//! Tiny guests: a PVH ELF written byte by byte around 32-bit machine code, and a console that keeps
-//! what it prints.
+//! Tiny guests: kernels written byte by byte around machine code, and a console that keeps what they
+//! print.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::io::{self, Write};
@@ -29,7 +29,10 @@ pub(crate) struct Elf {
     pub load_address: u64,
     pub memory_bytes: u64,
     pub note_type: u32,
+    /// The PVH entry.
     pub entry: u32,
+    /// `e_entry`, for kernels without a PVH note.
+    pub header_entry: u64,
     pub machine: u16,
 }
 
@@ -41,7 +44,17 @@ impl Elf {
             memory_bytes: code.len() as u64,
             note_type: 18,
             entry: u32::try_from(LOAD_ADDRESS).unwrap(),
+            header_entry: 0,
             machine: 62,
+        }
+    }
+
+    /// 64-bit code, entered by Linux's boot protocol.
+    pub(crate) fn without_note(code: &[u8]) -> Elf {
+        Elf {
+            note_type: 17,
+            header_entry: LOAD_ADDRESS,
+            ..Elf::new(code)
         }
     }
 
@@ -53,7 +66,7 @@ impl Elf {
         // e_type EXEC, e_machine, e_version, e_entry, e_phoff, e_shoff, e_flags.
         put16(&mut file, &[2, self.machine]);
         put32(&mut file, &[1]);
-        put64(&mut file, &[0, HEADER_BYTES as u64, 0]);
+        put64(&mut file, &[self.header_entry, HEADER_BYTES as u64, 0]);
         put32(&mut file, &[0]);
         // e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx.
         put16(&mut file, &[64, 56, 2, 64, 0, 0]);
@@ -107,6 +120,75 @@ fn put32(file: &mut Vec<u8>, words: &[u32]) {
 
 fn put64(file: &mut Vec<u8>, words: &[u64]) {
     file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+}
+
+/// A bzImage around 64-bit code: setup code of one sector that is never run, then the part that a loader
+/// enters (Linux's Documentation/arch/x86/boot.rst).
+#[derive(Clone)]
+pub(crate) struct BzImage {
+    pub code: Vec<u8>,
+    pub version: u16,
+    pub load_flags: u8,
+    pub extended_load_flags: u16,
+    pub preferred_address: u64,
+    pub init_size: u32,
+    pub command_line_size: u32,
+    pub initrd_last: u32,
+}
+
+/// Bytes before the part that is loaded.
+pub(crate) const BZIMAGE_SETUP_BYTES: usize = 1024;
+/// The 64-bit entry, from there.
+pub(crate) const BZIMAGE_ENTRY: usize = 0x200;
+
+impl BzImage {
+    pub(crate) fn new(code: &[u8]) -> BzImage {
+        BzImage {
+            code: code.to_vec(),
+            version: 0x020f,
+            load_flags: 1,
+            extended_load_flags: 1,
+            preferred_address: 16 << 20,
+            init_size: 1 << 20,
+            command_line_size: 2047,
+            initrd_last: 0x7fff_ffff,
+        }
+    }
+
+    /// The file.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut kernel = vec![0; BZIMAGE_ENTRY];
+        kernel.extend(&self.code);
+        kernel.resize(kernel.len().next_multiple_of(16), 0);
+        let mut file = vec![0; BZIMAGE_SETUP_BYTES];
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0x1f1, &[1]); // setup_sects
+        put(
+            0x1f4,
+            &u32::try_from(kernel.len() / 16).unwrap().to_le_bytes(),
+        ); // syssize
+        put(0x1fe, &[0x55, 0xaa, 0xeb, 0x66]); // boot_flag; jump to 0x268, the header's end
+        put(0x202, b"HdrS");
+        put(0x206, &self.version.to_le_bytes());
+        put(0x211, &[self.load_flags]);
+        put(0x214, &0x10_0000_u32.to_le_bytes()); // code32_start
+        put(0x22c, &self.initrd_last.to_le_bytes());
+        put(0x230, &0x20_0000_u32.to_le_bytes()); // kernel_alignment
+        put(0x234, &[1, 21]); // relocatable_kernel, min_alignment
+        put(0x236, &self.extended_load_flags.to_le_bytes());
+        put(0x238, &self.command_line_size.to_le_bytes());
+        put(0x258, &self.preferred_address.to_le_bytes());
+        put(0x260, &self.init_size.to_le_bytes());
+        // Code behind the header, which is no part of it.
+        put(0x268, &[0xcc; 0x20]);
+        file.extend(kernel);
+        file
+    }
+
+    pub(crate) fn image(&self) -> KernelImage {
+        KernelImage::from_bytes("test bzImage", self.bytes())
+            .expect("the test's own kernel is sound")
+    }
 }
 
 /// A console that the test can read.

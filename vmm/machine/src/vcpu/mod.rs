@@ -1,26 +1,27 @@
-//! One virtual CPU: what it looks like to the guest, its state at PVH entry, its registers.
+//! One virtual CPU: what it looks like to the guest, its state at entry, its registers.
 #![expect(
     unsafe_code,
     reason = "the details of an internal error lie in a C union that KVM shares"
 )]
 
+mod entry;
+
 use kvm_bindings::{
     KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
-    KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_regs, kvm_segment,
+    KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_HALTED,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::GuestAddress;
 
 use crate::address::GuestVirtual;
+use crate::boot::Entry;
 use crate::cpuid::Cpuid;
 use crate::kvm::{KvmError, call};
 use crate::registers::Registers;
 use crate::vm::Vm;
 
-/// CR0.PE, protected mode; CR0.ET is always set on real CPUs (Intel SDM vol. 3A, 2.5).
-const CR0_AT_ENTRY: u64 = 1 << 0 | 1 << 4;
-/// The bit of RFLAGS that is always set.
-const RFLAGS_AT_ENTRY: u64 = 1 << 1;
+/// RFLAGS.IF.
+const INTERRUPTS_ON: u64 = 1 << 9;
 
 /// A virtual CPU.
 #[derive(Debug)]
@@ -63,48 +64,20 @@ impl Vcpu {
             .map_err(call("read the vCPU's features (KVM_GET_CPUID2)"))
     }
 
-    /// Sets the state that PVH demands (Xen's docs/misc/pvh.pandoc): 32-bit flat protected mode without
-    /// paging, EBX = `start_info`, interrupts off.
+    /// Puts the CPU into the state in which `entry` has a kernel entered, and what firmware leaves.
     ///
     /// # Errors
     /// [`KvmError::Call`].
-    pub fn enter_at(&self, entry: GuestAddress, start_info: GuestAddress) -> Result<(), KvmError> {
+    pub fn enter(&self, entry: &Entry) -> Result<(), KvmError> {
+        entry::set_model_specific_registers(&self.fd)?;
         let mut special = self
             .fd
             .get_sregs()
             .map_err(call("read the vCPU's control registers (KVM_GET_SREGS)"))?;
-        // Types of Intel SDM vol. 3A, tables 3-1 and 3-2: execute/read, read/write, busy 32-bit TSS.
-        special.cs = flat_segment(0x08, 0xb);
-        let data = flat_segment(0x10, 0x3);
-        (special.ds, special.es, special.fs, special.gs, special.ss) =
-            (data, data, data, data, data);
-        special.tr = kvm_segment {
-            s: 0,
-            g: 0,
-            db: 0,
-            limit: 0x67,
-            ..flat_segment(0x18, 0xb)
-        };
-        special.ldt = kvm_segment {
-            unusable: 1,
-            ..Default::default()
-        };
-        // The PVH ABI leaves the tables undefined: the kernel loads its own before it needs them.
-        special.gdt = kvm_dtable::default();
-        special.idt = kvm_dtable::default();
-        special.cr0 = CR0_AT_ENTRY;
-        special.cr3 = 0;
-        special.cr4 = 0;
-        special.efer = 0;
+        let general = entry::set_registers(&mut special, entry);
         self.fd
             .set_sregs(&special)
             .map_err(call("set the vCPU's control registers (KVM_SET_SREGS)"))?;
-        let general = kvm_regs {
-            rip: entry.0,
-            rbx: start_info.0,
-            rflags: RFLAGS_AT_ENTRY,
-            ..Default::default()
-        };
         self.fd
             .set_regs(&general)
             .map_err(call("set the vCPU's registers (KVM_SET_REGS)"))
@@ -138,6 +111,18 @@ impl Vcpu {
         Ok((translation.valid != 0).then_some(GuestAddress(translation.physical_address)))
     }
 
+    /// Whether the CPU halted with interrupts off, so that nothing here will wake it.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn halted_for_good(&self) -> Result<bool, KvmError> {
+        let state = self
+            .fd
+            .get_mp_state()
+            .map_err(call("read the vCPU's state (KVM_GET_MP_STATE)"))?;
+        Ok(state.mp_state == KVM_MP_STATE_HALTED && self.registers()?.rflags & INTERRUPTS_ON == 0)
+    }
+
     /// Runs the CPU until it needs the host, or a signal arrives (EINTR).
     pub(crate) fn run(&mut self) -> Result<VcpuExit<'_>, kvm_ioctls::Error> {
         self.fd.run()
@@ -165,22 +150,5 @@ impl Vcpu {
             suberror: internal.suberror,
             instruction,
         }
-    }
-}
-
-/// A present ring-0 segment of the whole 4 GiB.
-fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
-    kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector,
-        type_,
-        present: 1,
-        dpl: 0,
-        db: 1,
-        s: 1,
-        l: 0,
-        g: 1,
-        ..Default::default()
     }
 }

@@ -1,0 +1,120 @@
+//! Everything that a guest finds when it starts: kernel, modules or initial RAM disk, command line, and
+//! what tells it of them.
+//!
+//! A kernel comes up by [`pvh`], or by Linux's 64-bit boot protocol ([`linux`], entered in
+//! [`long_mode`]).
+
+mod command_line;
+mod error;
+mod linux;
+pub(crate) mod long_mode;
+mod pvh;
+
+use std::borrow::Cow;
+use std::io::Cursor;
+
+use linux_loader::loader::KernelLoader;
+use linux_loader::loader::elf::Elf;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::image::{KernelImage, Kind};
+use crate::memory::{HIGH_START, Ram};
+
+pub(crate) use command_line::without_features;
+pub use error::BootError;
+pub use pvh::START_INFO;
+
+/// Bytes of command line that a PVH guest may get, its final NUL included.
+pub const COMMAND_LINE_LIMIT: usize = 64 << 10;
+
+/// A file handed to the guest kernel; its name becomes the module's command line.
+#[derive(Clone, Debug)]
+pub struct Module {
+    pub name: String,
+    pub bytes: Cow<'static, [u8]>,
+}
+
+/// The state in which a CPU enters the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// PVH: 32-bit protected mode without paging, EBX at the start info.
+    Pvh {
+        at: GuestAddress,
+        start_info: GuestAddress,
+    },
+    /// Linux's 64-bit boot protocol: memory mapped as it is, RSI at the boot parameters.
+    Long {
+        at: GuestAddress,
+        boot_params: GuestAddress,
+    },
+}
+
+/// Loads everything and says how to enter the guest.
+///
+/// Under PVH the modules lie in the order in which they are given; Linux takes the first one as its
+/// initial RAM disk. By Linux's own protocol there can be no other.
+///
+/// # Errors
+/// [`BootError`] names what does not fit or is malformed.
+pub fn load(
+    ram: &Ram,
+    image: &KernelImage,
+    command_line: &str,
+    modules: &[Module],
+) -> Result<Entry, BootError> {
+    match image.kind() {
+        Kind::Pvh => pvh::load(ram, image, command_line, modules),
+        Kind::Vmlinux | Kind::BzImage(_) => linux::load(ram, image, command_line, modules),
+    }
+}
+
+/// Copies an ELF's segments and returns where the last one ends.
+fn load_segments(ram: &Ram, image: &KernelImage) -> Result<GuestAddress, BootError> {
+    let mut kernel_end = GuestAddress(0);
+    for segment in image.segments() {
+        let (start, end) = (segment.physical_address, segment.physical_end());
+        let fits = ram.told().iter().any(|range| range.holds(start.0, end.0));
+        if start.0 < HIGH_START || !fits {
+            return Err(BootError::SegmentOutside {
+                name: image.name().into(),
+                start: start.0,
+                end: end.0,
+                size: ram.size(),
+            });
+        }
+        kernel_end = kernel_end.max(end);
+    }
+    // The loader copies what the file has; memory is fresh, so the rest of each segment is zero.
+    Elf::load(ram.memory(), None, &mut Cursor::new(image.bytes()), None)
+        .map_err(|error| not_loaded(image, &error))?;
+    Ok(kernel_end)
+}
+
+fn not_loaded(image: &KernelImage, error: &linux_loader::loader::Error) -> BootError {
+    BootError::Load {
+        name: image.name().into(),
+        reason: error.to_string(),
+    }
+}
+
+/// Where RAM from 1 MiB on ends, below the PCI hole.
+fn high_ram_end(ram: &Ram) -> u64 {
+    ram.told()
+        .iter()
+        .find(|range| range.start.0 == HIGH_START)
+        .map_or(0, |range| range.end().0)
+}
+
+fn write(
+    memory: &GuestMemoryMmap,
+    what: &'static str,
+    bytes: &[u8],
+    at: GuestAddress,
+) -> Result<(), BootError> {
+    memory
+        .write_slice(bytes, at)
+        .map_err(|error| BootError::Write {
+            what,
+            reason: error.to_string(),
+        })
+}
