@@ -6,6 +6,7 @@ mod bugs;
 mod cpio;
 mod doctor;
 mod exit;
+mod explore;
 mod extract;
 mod guest;
 mod lab;
@@ -40,6 +41,8 @@ enum Command {
     Lab(lab::Options),
     /// Makes every claim of the lecture an experiment on KVM, and judges it.
     Lecture(lecture::Options),
+    /// Writes one HTML file to explore page tables with, in a browser.
+    Explore(explore::Options),
     /// Says whether this host can run heirloom, and how to mend what is missing.
     Doctor(doctor::Options),
     /// Writes the embedded guest to files, to boot it elsewhere.
@@ -54,6 +57,7 @@ fn main() -> process::ExitCode {
         Command::Bugs(options) => bugs::run(&options),
         Command::Lab(options) => lab::run(&options),
         Command::Lecture(options) => lecture::run(&options),
+        Command::Explore(options) => explore::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Extract(options) => extract::run(&options),
     };
