@@ -8,12 +8,14 @@
 #![forbid(unsafe_code)]
 
 mod film;
+mod guest;
 mod page;
 mod pages;
 mod run;
 mod story;
 mod varint;
 
+pub use guest::story_of;
 pub use page::{DATA_VERSION, RenderError, render};
 pub use run::{event_of, family, regions_of_our_layout};
 pub use story::{About, Described, Event, Group, Kind, NamedRange, Story};

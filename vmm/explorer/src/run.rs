@@ -93,9 +93,12 @@ pub fn family(
             name: root.label.to_string(),
             kind: String::new(),
             group: usize::from(isolated && !is_kernel),
-            parent: process
-                .filter(|process| process.parent != 0)
-                .map(|process| RootLabel::Process(process.parent)),
+            set: Some(usize::from(isolated && !is_kernel)),
+            // The first process inherits from the kernel's own address space, unless that is isolated.
+            parent: process.and_then(|process| match process.parent {
+                0 => (!isolated).then_some(RootLabel::Kernel),
+                parent => Some(RootLabel::Process(parent)),
+            }),
             reference: is_kernel,
         }
     };

@@ -1,10 +1,13 @@
 //! What the explorer is told of a guest: its address spaces, what happened, what is wrong, and the
 //! tables of every moment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use heirloom_inspect::check::{Check, Spaces};
 use heirloom_inspect::judge::{SeenFinding, Verdict};
-use heirloom_inspect::{GuestPhys, GuestVirt, Mode, Root, RootLabel, Snapshot, VirtRange};
+use heirloom_inspect::{
+    GuestPhys, GuestVirt, Mode, Root, RootLabel, Snapshot, VirtRange, Walk,
+};
 use serde::Serialize;
 
 use crate::film::Film;
@@ -49,7 +52,7 @@ pub struct NamedRange {
     pub range: VirtRange,
 }
 
-/// Address spaces that are told together and compared with each other.
+/// Address spaces that are told together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
     /// `family`, `kernel roots`.
@@ -65,11 +68,13 @@ pub struct Described {
     pub name: String,
     /// More, where there is more to say: `user root of a KPTI pair`.
     pub kind: String,
-    /// Number of its group, in the order of [`Story::groups`].
+    /// Number of its group, in the order in which [`Story::new`] was given them.
     pub group: usize,
+    /// Address spaces with the same number here are compared with each other; those without, with none.
+    pub set: Option<usize>,
     /// Whose child it is.
     pub parent: Option<RootLabel>,
-    /// The kernel halves of its group are compared with this one's, not with what most have.
+    /// The kernel halves of its set are compared with this one's, not with what most have.
     pub reference: bool,
 }
 
@@ -80,6 +85,8 @@ pub(crate) struct Space {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) kind: String,
     pub(crate) group: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) set: Option<usize>,
     /// Number of the parent's space.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<usize>,
@@ -174,9 +181,8 @@ impl Event {
 pub(crate) struct ShownFinding {
     rule: String,
     statement: String,
-    /// Number of the space that is wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    space: Option<usize>,
+    /// Numbers of the spaces that are wrong, or the first of them.
+    spaces: Vec<usize>,
     /// The same in words.
     whose: String,
     place: String,
@@ -280,6 +286,7 @@ impl Story {
             name: described.name,
             kind: described.kind,
             group: described.group,
+            set: described.set,
             parent,
             reference: described.reference,
             root: root.address,
@@ -328,25 +335,75 @@ impl Story {
             },
         );
         let finding = &found.finding;
+        let whose = finding
+            .whose
+            .map_or_else(String::new, |whose| whose.to_string());
         self.findings.push(ShownFinding {
             rule: verdict.rule.name.to_owned(),
             statement: verdict.rule.statement.to_owned(),
-            space: finding.whose.and_then(|whose| self.space_of(whose)),
-            whose: finding
+            spaces: finding
                 .whose
-                .map_or_else(String::new, |whose| whose.to_string()),
+                .and_then(|whose| self.space_of(whose))
+                .into_iter()
+                .collect(),
+            whose,
             place: finding.place.clone(),
             address: finding.address,
             expected: finding.expected.clone(),
             found: finding.found.clone(),
-            walks: finding
-                .walks
-                .iter()
-                .map(|(whose, walk)| format!("{whose}: {walk}"))
-                .collect(),
+            walks: walks_as_text(&finding.walks),
             moments: vec![(now, now + 1)],
         });
     }
+
+    /// Adds what generic rules found of the moment that was told last.
+    pub fn check(&mut self, check: &Check) {
+        let now = self.events.len().saturating_sub(1);
+        for verdict in &check.rules {
+            for finding in &verdict.findings {
+                let found = ShownFinding {
+                    rule: verdict.rule.name.to_owned(),
+                    statement: verdict.rule.statement.to_owned(),
+                    spaces: self.spaces_at(&finding.spaces.roots),
+                    whose: whose(&finding.spaces),
+                    place: finding.place.clone(),
+                    address: finding.range.map(|range| range.first),
+                    expected: finding.expected.clone(),
+                    found: finding.found.clone(),
+                    walks: walks_as_text(&finding.walks),
+                    moments: vec![(now, now + 1)],
+                };
+                self.findings.push(found);
+            }
+        }
+    }
+
+    /// The spaces of the last moment that have these roots.
+    fn spaces_at(&self, roots: &[GuestPhys]) -> Vec<usize> {
+        self.present
+            .iter()
+            .filter(|((_, address), _)| roots.contains(address))
+            .map(|(_, space)| *space)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+}
+
+/// Which address spaces a finding is about, in words.
+fn whose(spaces: &Spaces) -> String {
+    match (spaces.count, spaces.roots.first()) {
+        (0, _) | (_, None) => String::new(),
+        (1, Some(root)) => format!("root {root}"),
+        (count, Some(root)) => format!("{count} of {} roots, {root} first", spaces.of),
+    }
+}
+
+fn walks_as_text(walks: &[(RootLabel, Walk)]) -> Vec<String> {
+    walks
+        .iter()
+        .map(|(whose, walk)| format!("{whose}: {walk}"))
+        .collect()
 }
 
 #[expect(clippy::ref_option, reason = "serde passes fields by reference")]

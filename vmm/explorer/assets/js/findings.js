@@ -16,16 +16,23 @@ class Findings {
 
   /** Numbers of the spaces that are wrong at this moment. */
   spacesNow() {
-    return new Set(this.now().map((finding) => finding.space));
+    return new Set(this.now().flatMap((finding) => finding.spaces));
+  }
+
+  /** How many levels above the entry that a finding is about; the last level where it names none. */
+  depth(finding) {
+    const named = /^(PML5|PGD|PDPT|PD|PT)\[/.exec(finding.place)?.[1];
+    const depth = this.world.levels.findIndex((level) => level.name === named);
+    return depth < 0 ? this.world.levels.length - 1 : depth;
   }
 
   /** Entries of a space's table, at the end of a path, under which something is wrong at this moment. */
   cellsNow(space, path) {
     const cells = new Set();
     for (const finding of this.now()) {
-      if (finding.va === null || finding.space !== space.id) continue;
+      if (finding.va === null || !finding.spaces.includes(space.id)) continue;
       const indices = this.world.levels.map((level) => indexOf(finding.va, level));
-      if (path.every((index, at) => indices[at] === index) && path.length < indices.length) cells.add(indices[path.length]);
+      if (path.every((index, at) => indices[at] === index) && path.length <= this.depth(finding)) cells.add(indices[path.length]);
     }
     return cells;
   }
@@ -65,25 +72,28 @@ class FindingsPanel {
   go(finding) {
     const { view, world } = this;
     if (!this.findings.isNow(finding)) world.seek(finding.moments[0][0]);
-    if (finding.space !== undefined) {
-      const evidence = this.other(finding);
-      view.panes = evidence === null ? [finding.space] : [evidence, finding.space];
+    const [space] = finding.spaces;
+    if (space !== undefined) {
+      const evidence = this.other(finding, world.spaces[space]);
+      view.panes = evidence === null ? [space] : [evidence, space];
       view.active = view.panes.length - 1;
     }
-    if (finding.va !== null) view.find(finding.va);
-    else view.go([], view.cursor);
+    if (finding.va === null) view.go([], view.cursor);
+    else {
+      view.find(finding.va);
+      if (view.path.length > this.findings.depth(finding)) view.climb(this.findings.depth(finding));
+    }
     this.grid.focus();
   }
 
-  /** A space that has what the wrong one lacks, to be put beside it: one whose walk goes further. */
-  other(finding) {
+  /** A space to put beside the wrong one: one whose walk goes further, or the one that it is compared with. */
+  other(finding, space) {
     if (finding.va === null) return null;
-    const space = this.world.spaces[finding.space];
     const length = (other) => this.world.walk(other, finding.va).steps.length;
     const mine = length(space);
-    const better = this.world.live.filter((other) => other.group === space.group && length(other) > mine);
-    const reference = this.world.live.find((other) => other.reference && other !== space);
-    return (better[0] ?? reference)?.id ?? null;
+    const better = this.world.live.find((other) => other.set === space.set && length(other) > mine);
+    const reference = this.world.live.find((other) => other.set === space.set && other.reference && other !== space);
+    return (better ?? reference)?.id ?? null;
   }
 
   update() {

@@ -50,20 +50,20 @@ class Sharing {
     return this.world.page(frame) ? frame : null;
   }
 
-  /** The living spaces of a group. */
-  group(number) {
-    return this.world.once(`group ${number}`, () => this.world.live.filter((space) => space.group === number));
+  /** The living spaces that are compared with each other. */
+  peers(number) {
+    return this.world.once(`peers ${number}`, () => (number === undefined ? [] : this.world.live.filter((space) => space.set === number)));
   }
 
-  /** With whom a space's kernel half is compared below entry `index` of the root: the group's reference,
+  /** With whom a space's kernel half is compared below entry `index` of the root: the set's reference,
       or one of those that have what most have there. Null where there is nobody else. */
   reference(space, index) {
-    return this.world.once(`reference ${space.group} ${index}`, () => {
-      const group = this.group(space.group);
-      const named = group.find((other) => other.reference);
-      if (named || group.length < 2) return named ?? null;
+    return this.world.once(`reference ${space.set} ${index}`, () => {
+      const peers = this.peers(space.set);
+      const named = peers.find((other) => other.reference);
+      if (named || peers.length < 2) return named ?? null;
       const votes = new Map();
-      for (const other of group) {
+      for (const other of peers) {
         const key = this.entryKey(other.frame, index);
         const vote = votes.get(key) ?? { count: 0, first: other };
         vote.count++;
@@ -104,12 +104,12 @@ class Sharing {
   }
 
   compareHalves(space, page, states) {
-    const group = this.group(space.group);
-    const named = group.find((other) => other.reference);
+    const peers = this.peers(space.set);
+    const named = peers.find((other) => other.reference);
     if (named) return this.compare(space, named, [], page, states, 256);
-    if (group.length < 2) return;
+    if (peers.length < 2) return;
     const present = new Set();
-    for (const frame of new Set(group.map((other) => other.frame))) {
+    for (const frame of new Set(peers.map((other) => other.frame))) {
       const other = this.world.page(frame);
       if (other) for (const index of other.indices) if (index >= 256) present.add(index);
     }
@@ -200,11 +200,11 @@ class Sharing {
     return this.world.once(`half ${space.id}`, () => {
       const page = this.world.page(space.frame);
       if (!page) return { unreadable: true };
-      const group = this.group(space.group);
-      const named = group.find((other) => other.reference);
-      const half = { same: 0, copies: 0, lacking: 0, diverging: [], reference: named === space, alone: group.length < 2 };
+      const peers = this.peers(space.set);
+      const named = peers.find((other) => other.reference);
+      const half = { same: 0, copies: 0, lacking: 0, diverging: [], reference: named === space, alone: peers.length < 2 };
       const indices = new Set(page.indices);
-      for (const other of named ? [named] : group) for (const index of this.world.page(other.frame)?.indices ?? []) indices.add(index);
+      for (const other of named ? [named] : peers) for (const index of this.world.page(other.frame)?.indices ?? []) indices.add(index);
       for (const index of indices) {
         if (index < 256) continue;
         const mine = entryAt(page, index);
