@@ -6,6 +6,7 @@ mod bugs;
 mod cpio;
 mod doctor;
 mod exit;
+mod explore;
 mod extract;
 mod guest;
 mod inspect;
@@ -55,6 +56,8 @@ enum Command {
     Reverse(inspect::reverse::Options),
     /// Says what changed between two moments.
     Diff(inspect::diff::Options),
+    /// Writes one HTML file to explore page tables with, in a browser.
+    Explore(explore::Options),
     /// Says whether this host can run heirloom, and how to mend what is missing.
     Doctor(doctor::Options),
     /// Writes the embedded guest to files, to boot it elsewhere.
@@ -76,6 +79,7 @@ fn main() -> process::ExitCode {
         Command::Translate(options) => inspect::translate::run(&options),
         Command::Reverse(options) => inspect::reverse::run(&options),
         Command::Diff(options) => inspect::diff::run(&options),
+        Command::Explore(options) => explore::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Extract(options) => extract::run(&options),
     };

@@ -13,6 +13,7 @@ use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, KernelImage, MemorySize, Module};
 
 use crate::exit::{Exit, Failure};
+use crate::explore::{self, Teller};
 use crate::guest;
 use crate::output::Output;
 use crate::session::{Ended, Session, Setup};
@@ -52,6 +53,9 @@ pub(crate) struct Options {
     /// Prints the report as JSON; the guest's console goes to standard error.
     #[arg(long)]
     json: bool,
+    /// Writes what happened as a page to explore with a browser: one file, which opens from disk.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// KVM's device, where it is not in its usual place.
     #[arg(long, value_name = "PATH", default_value = DEVICE)]
     device: PathBuf,
@@ -83,7 +87,15 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     ctrlc::set_handler(move || interrupter.interrupt()).map_err(|error| {
         Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
     })?;
-    let ended = session.run(|_| {});
+    let mut teller = options
+        .html
+        .is_some()
+        .then(|| Teller::new(session.judge().world().expectation()));
+    let ended = session.run(|seen| {
+        if let Some(teller) = &mut teller {
+            teller.tell(seen.told, seen.judge);
+        }
+    });
     // A guest that crashed was judged until then.
     let mut output = Output::new()?;
     if let Some(report) = session.report() {
@@ -95,6 +107,9 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         } else {
             output.line(&report.to_string())?;
         }
+    }
+    if let (Some(teller), Some(path), Some(report)) = (teller, &options.html, session.report()) {
+        explore::write(teller.end(&report), path)?;
     }
     let Ended { status } = ended?;
     if !session.judge().all_hold() {

@@ -45,8 +45,8 @@ impl Exhibit {
     }
 }
 
-/// An event in words.
-pub(super) fn describe(told: &Told) -> String {
+/// An event in words: `process 6 read kernel memory at 0xffffc98000009000`.
+pub fn describe(told: &Told) -> String {
     let who = match told.label() {
         RootLabel::Process(pid) => format!("process {pid}"),
         _ => "the kernel".into(),

@@ -16,7 +16,7 @@ mod translate;
 pub use address_spaces::{AddressSpace, EntryGroup, KernelHalf};
 pub use check::CheckReport;
 pub use difference::DifferenceReport;
-pub use exhibit::Exhibit;
+pub use exhibit::{Exhibit, describe};
 pub use layout::LayoutReport;
 pub use maps::NamedRange;
 pub use report::{REPORT_VERSION, Report};

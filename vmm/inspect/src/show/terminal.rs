@@ -44,45 +44,45 @@ impl fmt::Display for Report {
         for verdict in self.rules.iter().filter(|verdict| verdict.violations > 0) {
             write_findings(f, verdict)?;
         }
-        write_verdict(f, self)
+        write!(f, "\n{}", self.verdict())
     }
 }
 
-fn write_verdict(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
-    let Report {
-        rules,
-        events,
-        propagation,
-        ..
-    } = report;
-    let checks: u64 = rules.iter().map(|verdict| verdict.checks).sum();
-    let broken: Vec<&str> = rules
-        .iter()
-        .filter(|verdict| verdict.violations > 0)
-        .map(|verdict| verdict.rule.name)
-        .collect();
-    if !broken.is_empty() {
-        return write!(
-            f,
-            "\nBROKEN: with propagation={propagation} {} of {} rules are broken: {}.",
-            broken.len(),
-            rules.len(),
-            broken.join(", ")
-        );
+impl Report {
+    /// The verdict in a sentence.
+    pub fn verdict(&self) -> String {
+        let Report {
+            rules,
+            events,
+            propagation,
+            ..
+        } = self;
+        let checks: u64 = rules.iter().map(|verdict| verdict.checks).sum();
+        let broken: Vec<&str> = rules
+            .iter()
+            .filter(|verdict| verdict.violations > 0)
+            .map(|verdict| verdict.rule.name)
+            .collect();
+        if !broken.is_empty() {
+            return format!(
+                "BROKEN: with propagation={propagation} {} of {} rules are broken: {}.",
+                broken.len(),
+                rules.len(),
+                broken.join(", ")
+            );
+        }
+        if !self.complete {
+            return format!(
+                "BROKEN OFF: with propagation={propagation} no rule was broken at the {events} \
+                 events ({checks} checks) until the run broke off."
+            );
+        }
+        format!(
+            "HOLDS: with propagation={propagation} all {} rules hold at all {events} events \
+             ({checks} checks).",
+            rules.len()
+        )
     }
-    if !report.complete {
-        return write!(
-            f,
-            "\nBROKEN OFF: with propagation={propagation} no rule was broken at the {events} events \
-             ({checks} checks) until the run broke off."
-        );
-    }
-    write!(
-        f,
-        "\nHOLDS: with propagation={propagation} all {} rules hold at all {events} events \
-         ({checks} checks).",
-        rules.len()
-    )
 }
 
 /// Parents above their children, indented by generation.

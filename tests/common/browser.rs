@@ -1,0 +1,346 @@
+//! A headless Chromium that is driven over its DevTools protocol: real key presses and clicks, and an
+//! ear for everything that the page complains of or asks the network for.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tungstenite::{Message, WebSocket};
+
+/// Longer than anything here takes, so that a browser that hangs fails its test.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const NAMES: [&str; 4] = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
+
+/// The browser with one page.
+pub(crate) struct Browser {
+    child: Child,
+    socket: WebSocket<TcpStream>,
+    session: Option<String>,
+    calls: u64,
+    /// Errors and warnings of the page, exceptions first of all.
+    pub(crate) complaints: Vec<String>,
+    /// Every address that was asked for.
+    pub(crate) requests: Vec<String>,
+    loaded: bool,
+    _profile: TempDir,
+}
+
+/// A screen: width and height in CSS pixels.
+pub(crate) const LAPTOP: (u32, u32) = (1280, 800);
+pub(crate) const PHONE: (u32, u32) = (390, 844);
+
+impl Browser {
+    /// Starts the browser and opens a file, maybe with a `#fragment`, on a screen of this size; waits
+    /// until the page says that it is ready.
+    ///
+    /// # Panics
+    /// Where there is no Chromium: these tests fail without it, they are never skipped.
+    pub(crate) fn open(file: &Path, fragment: &str, screen: (u32, u32)) -> Browser {
+        let mut browser = Browser::start();
+        let created = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
+        let attached = browser.call(
+            "Target.attachToTarget",
+            &json!({ "targetId": created["targetId"], "flatten": true }),
+        );
+        browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            browser.call(&format!("{domain}.enable"), &json!({}));
+        }
+        browser.resize(screen);
+        browser.load(file, fragment);
+        browser
+    }
+
+    fn start() -> Browser {
+        let profile = tempfile::tempdir().unwrap();
+        let child = NAMES
+            .into_iter()
+            .find_map(|name| {
+                Command::new(name)
+                    .args([
+                        "--headless=new",
+                        // Chromium refuses its sandbox to root; the pages are our own.
+                        "--no-sandbox",
+                        "--disable-gpu",
+                        "--disable-dev-shm-usage",
+                        "--disable-background-networking",
+                        "--disable-component-update",
+                        "--disable-sync",
+                        "--disable-quic",
+                        "--no-first-run",
+                        "--no-default-browser-check",
+                        "--hide-scrollbars",
+                        "--force-color-profile=srgb",
+                        "--remote-debugging-port=0",
+                    ])
+                    .arg(format!("--user-data-dir={}", profile.path().display()))
+                    .arg("about:blank")
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .ok()
+            })
+            .unwrap_or_else(|| {
+                panic!(
+                    "this test needs Chromium, and none of {NAMES:?} can be started. Install it: \
+                     Debian: apt-get install chromium; Fedora: dnf install chromium; \
+                     Arch: pacman -S chromium"
+                )
+            });
+        let mut child = Some(child);
+        let begun = Instant::now();
+        let (port, path) = loop {
+            // The browser writes its port, then the path of its socket.
+            let told =
+                fs::read_to_string(profile.path().join("DevToolsActivePort")).unwrap_or_default();
+            if let Some((port, path)) = told.trim().split_once('\n') {
+                break (port.parse::<u16>().unwrap(), path.to_owned());
+            }
+            let running = child.as_mut().unwrap().try_wait().unwrap();
+            assert!(
+                running.is_none() && begun.elapsed() < PATIENCE,
+                "Chromium did not start: {running:?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (socket, _) =
+            tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), stream).unwrap();
+        Browser {
+            child: child.take().unwrap(),
+            socket,
+            session: None,
+            calls: 0,
+            complaints: Vec::new(),
+            requests: Vec::new(),
+            loaded: false,
+            _profile: profile,
+        }
+    }
+
+    fn load(&mut self, file: &Path, fragment: &str) {
+        let file = file.canonicalize().unwrap();
+        let url = format!("file://{}{fragment}", file.display());
+        self.loaded = false;
+        self.call("Page.navigate", &json!({ "url": url }));
+        while !self.loaded {
+            self.listen();
+        }
+        self.until("document.documentElement.dataset.ready !== undefined");
+    }
+
+    /// Gives the page a screen of this size.
+    pub(crate) fn resize(&mut self, (width, height): (u32, u32)) {
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            &json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 }),
+        );
+    }
+
+    /// Tells the page that the system's colours are dark, or light.
+    pub(crate) fn prefer(&mut self, scheme: &str) {
+        self.call(
+            "Emulation.setEmulatedMedia",
+            &json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }),
+        );
+    }
+
+    /// What a JavaScript expression is.
+    ///
+    /// # Panics
+    /// If it throws.
+    pub(crate) fn eval(&mut self, expression: &str) -> Value {
+        let result = self.call(
+            "Runtime.evaluate",
+            &json!({ "expression": expression, "returnByValue": true, "awaitPromise": true }),
+        );
+        assert!(
+            result["exceptionDetails"].is_null(),
+            "{expression}: {}",
+            result["exceptionDetails"]
+        );
+        result["result"]["value"].clone()
+    }
+
+    /// The same as text, as a reader sees it: white space in one piece is one blank.
+    pub(crate) fn text(&mut self, selector: &str) -> String {
+        let text = self.eval(&format!(
+            "document.querySelector({})?.innerText ?? '(no such element)'",
+            json!(selector)
+        ));
+        let words: Vec<&str> = text.as_str().unwrap_or_default().split_whitespace().collect();
+        words.join(" ")
+    }
+
+    /// Waits until an expression is true.
+    ///
+    /// # Panics
+    /// If it does not become so.
+    pub(crate) fn until(&mut self, expression: &str) {
+        let begun = Instant::now();
+        while self.eval(expression) != json!(true) {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "never true: {expression}; the page says {:?}",
+                self.complaints
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Clicks in the middle of an element.
+    ///
+    /// # Panics
+    /// If there is none, or something else lies over it.
+    pub(crate) fn click(&mut self, selector: &str) {
+        let selector = json!(selector);
+        let at = self.eval(&format!(
+            "(() => {{
+                const element = document.querySelector({selector});
+                if (!element) return 'no such element';
+                element.scrollIntoView({{ block: 'nearest', inline: 'nearest' }});
+                const box = element.getBoundingClientRect();
+                const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+                const top = document.elementFromPoint(x, y);
+                return element.contains(top) || top?.contains(element) ? {{ x, y }} : `covered by ${{top?.outerHTML.slice(0, 90)}}`;
+            }})()"
+        ));
+        assert!(at.is_object(), "cannot click {selector}: {at}");
+        for kind in ["mousePressed", "mouseReleased"] {
+            self.call(
+                "Input.dispatchMouseEvent",
+                &json!({ "type": kind, "x": at["x"], "y": at["y"], "button": "left", "clickCount": 1 }),
+            );
+        }
+    }
+
+    /// Presses keys, one after the other, by their names: `ArrowDown`, `Enter`, `/`.
+    pub(crate) fn press(&mut self, keys: &[&str]) {
+        for key in keys {
+            let code = match *key {
+                "Enter" => 13,
+                "Escape" => 27,
+                "Backspace" => 8,
+                "Tab" => 9,
+                "PageUp" => 33,
+                "PageDown" => 34,
+                "End" => 35,
+                "Home" => 36,
+                "ArrowLeft" => 37,
+                "ArrowUp" => 38,
+                "ArrowRight" => 39,
+                "ArrowDown" => 40,
+                _ => 0,
+            };
+            let text = match *key {
+                "Enter" => "\r",
+                key if key.chars().count() == 1 => key,
+                _ => "",
+            };
+            for kind in ["keyDown", "keyUp"] {
+                let mut event = json!({ "type": kind, "key": key, "windowsVirtualKeyCode": code });
+                if kind == "keyDown" && !text.is_empty() {
+                    event["text"] = json!(text);
+                }
+                self.call("Input.dispatchKeyEvent", &event);
+            }
+        }
+    }
+
+    /// Types text where the keyboard's focus is.
+    pub(crate) fn type_text(&mut self, text: &str) {
+        self.call("Input.insertText", &json!({ "text": text }));
+    }
+
+    /// A picture of the screen as PNG.
+    pub(crate) fn screenshot(&mut self) -> Vec<u8> {
+        let shot = self.call("Page.captureScreenshot", &json!({ "format": "png" }));
+        BASE64_STANDARD
+            .decode(shot["data"].as_str().unwrap())
+            .unwrap()
+    }
+
+    /// Asserts that the page has had nothing to complain of, and asked for nothing but itself.
+    pub(crate) fn is_content(&mut self) {
+        // Whatever is under way arrives before the answer.
+        self.eval("new Promise((done) => setTimeout(() => done(true), 50))");
+        assert_eq!(self.complaints, Vec::<String>::new());
+        let others: Vec<&String> = self
+            .requests
+            .iter()
+            .filter(|url| !url.starts_with("file:") && *url != "about:blank")
+            .collect();
+        assert!(others.is_empty(), "the page asked for {others:?}");
+        assert_eq!(self.requests.len(), 1, "{:?}", self.requests);
+    }
+
+    /// Calls a method of the protocol and waits for its answer.
+    fn call(&mut self, method: &str, parameters: &Value) -> Value {
+        self.calls += 1;
+        let id = self.calls;
+        let mut message = json!({ "id": id, "method": method, "params": parameters });
+        if let Some(session) = &self.session {
+            message["sessionId"] = json!(session);
+        }
+        self.socket
+            .send(Message::text(message.to_string()))
+            .unwrap();
+        loop {
+            let mut answer = self.listen();
+            if answer["id"] == json!(id) {
+                assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
+                return answer["result"].take();
+            }
+        }
+    }
+
+    /// Takes in one message.
+    fn listen(&mut self) -> Value {
+        let message = loop {
+            match self.socket.read() {
+                Ok(Message::Text(text)) => break text,
+                Ok(_) => {}
+                Err(error) => panic!("Chromium does not answer: {error}"),
+            }
+        };
+        let message: Value = serde_json::from_str(&message).unwrap();
+        let told = &message["params"];
+        match message["method"].as_str() {
+            Some("Page.loadEventFired") => self.loaded = true,
+            Some("Network.requestWillBeSent") => {
+                let url = told["request"]["url"].as_str().unwrap_or_default();
+                self.requests.push(url.to_owned());
+            }
+            Some("Runtime.exceptionThrown") => self.complaints.push(told.to_string()),
+            Some("Runtime.consoleAPICalled")
+                if ["error", "warning", "assert"]
+                    .contains(&told["type"].as_str().unwrap_or_default()) =>
+            {
+                self.complaints.push(told["args"].to_string());
+            }
+            Some("Log.entryAdded") => self.complaints.push(told["entry"]["text"].to_string()),
+            _ => {}
+        }
+        message
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

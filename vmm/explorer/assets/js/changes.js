@@ -1,0 +1,72 @@
+// What an event changed: entries written, tables made and freed, and where they stand.
+
+/** Entries that are looked for; an event that changes more is told in numbers only. */
+const MOST_CHANGES = 400;
+
+/** What changed between the moment before this one and this one. */
+function changesOf(world) {
+  return world.once('changes', () => {
+    const { frames, before, after } = world.film.changes[world.moment];
+    const found = { entries: [], made: 0, freed: 0, written: 0 };
+    if (world.moment === 0) return found;
+    const places = new Map();
+    for (let change = 0; change < frames.length; change++) {
+      const [old, now] = [world.film.page(before[change]), world.film.page(after[change])];
+      if (!old && now) found.made++;
+      else if (old && !now) found.freed++;
+      else if (old && now) {
+        const written = differences(old, now);
+        found.written += written.length;
+        if (written.length && found.entries.length < MOST_CHANGES) {
+          places.set(frames[change], null);
+          for (const entry of written) found.entries.push({ table: frames[change], ...entry });
+        }
+      }
+    }
+    locate(world, places);
+    found.entries = found.entries
+      .filter((entry) => places.get(entry.table))
+      .map((entry) => ({ ...entry, ...places.get(entry.table) }));
+    // Kernel tables first, and those that are nearest to the root.
+    found.entries.sort((a, b) => inKernel(b) - inKernel(a) || a.path.length - b.path.length || a.space.id - b.space.id);
+    return found;
+  });
+}
+
+function inKernel({ path, index }) {
+  return Number((path[0] ?? index) >= 256);
+}
+
+/** The entries in which two pages differ in what software wrote. */
+function differences(old, now) {
+  const found = [];
+  const indices = new Set([...old.indices, ...now.indices]);
+  for (const index of indices) {
+    const [was, is] = [entryAt(old, index), entryAt(now, index)];
+    if (was.frame !== is.frame || (was.flags ^ is.flags) & ~BY_CPU) found.push({ index, was, is });
+  }
+  return found.sort((a, b) => a.index - b.index);
+}
+
+/** Fills in where tables stand: a space that has the table, and the path to it. */
+function locate(world, places) {
+  let missing = places.size;
+  const seen = new Set();
+  const visit = (space, frame, path) => {
+    const key = frame * 8 + path.length;
+    if (seen.has(key)) return;
+    seen.add(key);
+    if (places.has(frame) && places.get(frame) === null) {
+      places.set(frame, { space, path });
+      missing--;
+    }
+    const level = world.levels[path.length];
+    const page = level === PT ? null : world.page(frame);
+    if (!page) return;
+    for (let at = 0; at < page.indices.length && missing > 0; at++) {
+      const next = decode(page.flags[at], page.frames[at], level, world.mode);
+      if (next.kind === 'table') visit(space, next.frame, [...path, page.indices[at]]);
+    }
+  };
+  for (const space of world.live) if (missing > 0) visit(space, space.frame, []);
+}

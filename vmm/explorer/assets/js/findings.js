@@ -1,0 +1,102 @@
+// What is wrong, as the rules found it; the page itself judges nothing.
+
+class Findings {
+  constructor(world) {
+    this.world = world;
+    this.all = world.story.findings.map((finding, id) => ({ ...finding, id, va: finding.address ? BigInt(finding.address) : null }));
+  }
+
+  isNow(finding) {
+    return finding.moments.some(([from, until]) => from <= this.world.moment && this.world.moment < until);
+  }
+
+  now() {
+    return this.world.once('findings', () => this.all.filter((finding) => this.isNow(finding)));
+  }
+
+  /** Numbers of the spaces that are wrong at this moment. */
+  spacesNow() {
+    return new Set(this.now().flatMap((finding) => finding.spaces));
+  }
+
+  /** How many levels above the entry that a finding is about; the last level where it names none. */
+  depth(finding) {
+    const named = /^(PML5|PGD|PDPT|PD|PT)\[/.exec(finding.place)?.[1];
+    const depth = this.world.levels.findIndex((level) => level.name === named);
+    return depth < 0 ? this.world.levels.length - 1 : depth;
+  }
+
+  /** Entries of a space's table, at the end of a path, under which something is wrong at this moment. */
+  cellsNow(space, path) {
+    const cells = new Set();
+    for (const finding of this.now()) {
+      if (finding.va === null || !finding.spaces.includes(space.id)) continue;
+      const indices = this.world.levels.map((level) => indexOf(finding.va, level));
+      if (path.every((index, at) => indices[at] === index) && path.length <= this.depth(finding)) cells.add(indices[path.length]);
+    }
+    return cells;
+  }
+}
+
+class FindingsPanel {
+  constructor(view, findings, grid) {
+    Object.assign(this, { view, findings, grid, world: view.world });
+    this.list = $('findings');
+    this.items = findings.all.map((finding) => this.item(finding));
+    this.list.replaceChildren(...this.items.map(({ element }) => element));
+    $('findings-panel').hidden = !findings.all.length;
+    $('findings-count').textContent = findings.all.length;
+    view.watch(() => this.update());
+  }
+
+  item(finding) {
+    const [from] = finding.moments[0];
+    const { number } = this.world.story.events[from];
+    const element = h(
+      'li',
+      {},
+      h(
+        'details',
+        {},
+        h('summary', {}, h('span.rule', {}, finding.rule), h('span.where', {}, [finding.whose, finding.place, finding.address].filter(Boolean).join(' · '))),
+        h('p', {}, finding.statement),
+        h('dl', {}, h('dt', {}, 'expected'), h('dd', {}, finding.expected), h('dt', {}, 'found'), h('dd', {}, finding.found)),
+        finding.walks.map((walk) => h('pre', {}, walk)),
+      ),
+      h('button.go', { type: 'button', onclick: () => this.go(finding) }, this.world.story.events.length > 1 ? `Show at event ${number}` : 'Show'),
+    );
+    return { element, finding };
+  }
+
+  /** Goes to the entry, at the first moment at which the finding was there. */
+  go(finding) {
+    const { view, world } = this;
+    if (!this.findings.isNow(finding)) world.seek(finding.moments[0][0]);
+    const [space] = finding.spaces;
+    if (space !== undefined) {
+      const evidence = this.other(finding, world.spaces[space]);
+      view.panes = evidence === null ? [space] : [evidence, space];
+      view.active = view.panes.length - 1;
+    }
+    if (finding.va === null) view.go([], view.cursor);
+    else {
+      view.find(finding.va);
+      if (view.path.length > this.findings.depth(finding)) view.climb(this.findings.depth(finding));
+    }
+    this.grid.focus();
+  }
+
+  /** A space to put beside the wrong one: one whose walk goes further, or the one that it is compared with. */
+  other(finding, space) {
+    if (finding.va === null) return null;
+    const length = (other) => this.world.walk(other, finding.va).steps.length;
+    const mine = length(space);
+    const better = this.world.live.find((other) => other.set === space.set && length(other) > mine);
+    const reference = this.world.live.find((other) => other.set === space.set && other.reference && other !== space);
+    return (better ?? reference)?.id ?? null;
+  }
+
+  update() {
+    for (const { element, finding } of this.items) element.classList.toggle('now', this.findings.isNow(finding));
+  }
+}

@@ -1,0 +1,250 @@
+// Who shares what: every entry of a space as shared, private, absent or diverging.
+
+const ABSENT = 0;
+const SHARED = 1;
+const PRIVATE = 2;
+const DIVERGING = 3;
+
+/** How a state is shown: a class of the style sheet, a letter, and a word. */
+const STATES = [
+  { class: 'absent', letter: '', word: 'absent' },
+  { class: 'shared', letter: 'S', word: 'shared' },
+  { class: 'private', letter: 'P', word: 'private' },
+  { class: 'diverging', letter: 'D', word: 'diverging' },
+];
+
+class Sharing {
+  constructor(world) {
+    this.world = world;
+    /** Numbers for contents of PTs, which mean the same at every moment. */
+    this.known = new Map();
+    this.ofPage = new Map();
+  }
+
+  /** The table at the end of a path in each living space: frame → spaces. */
+  tablesAt(path) {
+    return this.world.once(`tables ${path}`, () => {
+      const tables = new Map();
+      for (const space of this.world.live) {
+        const frame = this.tableOf(space, path);
+        if (frame === null) continue;
+        const sharers = tables.get(frame);
+        if (sharers) sharers.push(space);
+        else tables.set(frame, [space]);
+      }
+      return tables;
+    });
+  }
+
+  /** The frame of the table at the end of a path, or null. */
+  tableOf(space, path) {
+    let frame = space.frame;
+    for (let at = 0; at < path.length; at++) {
+      const page = this.world.page(frame);
+      const found = page ? page.find(path[at]) : -1;
+      if (found < 0) return null;
+      const next = decode(page.flags[found], page.frames[found], this.world.levels[at], this.world.mode);
+      if (next.kind !== 'table') return null;
+      frame = next.frame;
+    }
+    return this.world.page(frame) ? frame : null;
+  }
+
+  /** The living spaces that are compared with each other. */
+  peers(number) {
+    return this.world.once(`peers ${number}`, () => (number === undefined ? [] : this.world.live.filter((space) => space.set === number)));
+  }
+
+  /** With whom a space's kernel half is compared below entry `index` of the root: the set's reference,
+      or one of those that have what most have there. Null where there is nobody else. */
+  reference(space, index) {
+    return this.world.once(`reference ${space.set} ${index}`, () => {
+      const peers = this.peers(space.set);
+      const named = peers.find((other) => other.reference);
+      if (named || peers.length < 2) return named ?? null;
+      const votes = new Map();
+      for (const other of peers) {
+        const key = this.entryKey(other.frame, index);
+        const vote = votes.get(key) ?? { count: 0, first: other };
+        vote.count++;
+        votes.set(key, vote);
+      }
+      return [...votes.values()].reduce((most, vote) => (vote.count > most.count ? vote : most)).first;
+    });
+  }
+
+  /** What software wrote to an entry, as something to compare. */
+  entryKey(table, index) {
+    const page = this.world.page(table);
+    const at = page ? page.find(index) : -1;
+    return at < 0 || !(page.flags[at] & PRESENT) ? '' : `${page.frames[at]} ${page.flags[at] & ~BY_CPU}`;
+  }
+
+  /** The state of each of the 512 entries of the table at the end of a path; null where there is none. */
+  states(space, path) {
+    return this.world.once(`states ${space.id} ${path}`, () => {
+      const mine = this.tableOf(space, path);
+      if (mine === null) return null;
+      const states = new Uint8Array(512);
+      const page = this.world.page(mine);
+      const tables = this.tablesAt(path);
+      const alone = tables.get(mine).length < 2;
+      const shared = new Uint8Array(512);
+      if (!alone) shared.fill(1);
+      else {
+        for (const other of tables.keys()) if (other !== mine) markCommon(page, this.world.page(other), shared);
+      }
+      for (let at = 0; at < page.indices.length; at++) {
+        if (page.flags[at] & PRESENT) states[page.indices[at]] = shared[page.indices[at]] ? SHARED : PRIVATE;
+      }
+      if (path.length === 0) this.compareHalves(space, page, states);
+      else if (path[0] >= 256) this.compare(space, this.reference(space, path[0]), path, page, states, 0);
+      return states;
+    });
+  }
+
+  compareHalves(space, page, states) {
+    const peers = this.peers(space.set);
+    const named = peers.find((other) => other.reference);
+    if (named) return this.compare(space, named, [], page, states, 256);
+    if (peers.length < 2) return;
+    const present = new Set();
+    for (const frame of new Set(peers.map((other) => other.frame))) {
+      const other = this.world.page(frame);
+      if (other) for (const index of other.indices) if (index >= 256) present.add(index);
+    }
+    for (const index of present) this.compareEntry(this.reference(space, index), [], page, states, index);
+  }
+
+  /** Marks where a kernel half is not that of the reference. */
+  compare(space, reference, path, page, states, from) {
+    if (!reference || reference === space) return;
+    const theirs = this.tableOf(reference, path);
+    const other = theirs === null ? null : this.world.page(theirs);
+    if (other === page) return;
+    const indices = new Set(page.indices);
+    if (other) for (const index of other.indices) indices.add(index);
+    for (const index of indices) if (index >= from) this.compareEntry(reference, path, page, states, index);
+  }
+
+  compareEntry(reference, path, page, states, index) {
+    const theirs = reference ? this.tableOf(reference, path) : null;
+    const wanted = theirs === null ? NOTHING : entryAt(this.world.page(theirs), index);
+    const verdict = this.verdict(entryAt(page, index), wanted, this.world.levels[path.length]);
+    if (verdict === PRIVATE || verdict === DIVERGING) states[index] = verdict;
+  }
+
+  /** How an entry stands to the one that it is compared with: the very same, a copy that maps the
+      same, or diverging; absent if neither is there. */
+  verdict(mine, wanted, level) {
+    const [has, should] = [mine.flags & PRESENT, wanted.flags & PRESENT];
+    if (!has && !should) return ABSENT;
+    if (!has || !should || (mine.flags ^ wanted.flags) & ~BY_CPU) return DIVERGING;
+    if (mine.frame === wanted.frame) return SHARED;
+    return this.meaning(mine, level) === this.meaning(wanted, level) ? PRIVATE : DIVERGING;
+  }
+
+  /** A number for all that is mapped below an entry: equal for copies that map the same. */
+  meaning({ flags, frame }, level) {
+    const decoded = decode(flags, frame, level, this.world.mode);
+    if (decoded.kind !== 'table') return this.number(`${decoded.kind} ${flags & ~BY_CPU} ${frame}`);
+    const below = this.world.levels[this.world.levels.indexOf(level) + 1];
+    return this.meaningOfTable(decoded.frame, below);
+  }
+
+  meaningOfTable(frame, level) {
+    const content = this.world.film.content(frame);
+    const page = this.world.film.page(content);
+    if (!page) return this.number(`no table ${frame}`);
+    const find = () => {
+      let text = level.name;
+      for (let at = 0; at < page.indices.length; at++) {
+        const entry = { flags: page.flags[at], frame: page.frames[at] };
+        if (!(entry.flags & PRESENT)) continue;
+        const what = level === PT ? entry.frame : this.meaning(entry, level);
+        text += ` ${page.indices[at]}:${entry.flags & ~BY_CPU}:${what}`;
+      }
+      return this.number(text);
+    };
+    if (level !== PT) return this.world.once(`meaning ${frame} ${level.name}`, find);
+    let number = this.ofPage.get(content);
+    if (number === undefined) this.ofPage.set(content, (number = find()));
+    return number;
+  }
+
+  number(text) {
+    let number = this.known.get(text);
+    if (number === undefined) this.known.set(text, (number = this.known.size));
+    return number;
+  }
+
+  /** The living spaces in which the entry at the end of a path leads to the same frame. */
+  sharers(space, path) {
+    const above = path.slice(0, -1);
+    const index = path.at(-1);
+    const mine = this.tableOf(space, above);
+    if (mine === null) return [];
+    const wanted = entryAt(this.world.page(mine), index);
+    if (!(wanted.flags & PRESENT)) return [];
+    const found = [];
+    for (const [frame, spaces] of this.tablesAt(above)) {
+      const entry = frame === mine ? wanted : entryAt(this.world.page(frame), index);
+      if (entry.flags & PRESENT && entry.frame === wanted.frame) found.push(...spaces);
+    }
+    return found.sort((a, b) => a.id - b.id);
+  }
+
+  /** How a space's kernel half stands to its reference: how many entries are the same, are copies, are
+      missing, or differ. */
+  kernelHalf(space) {
+    return this.world.once(`half ${space.id}`, () => {
+      const page = this.world.page(space.frame);
+      if (!page) return { unreadable: true };
+      const peers = this.peers(space.set);
+      const named = peers.find((other) => other.reference);
+      const half = { same: 0, copies: 0, lacking: 0, diverging: [], reference: named === space, alone: peers.length < 2 };
+      const indices = new Set(page.indices);
+      for (const other of named ? [named] : peers) for (const index of this.world.page(other.frame)?.indices ?? []) indices.add(index);
+      for (const index of indices) {
+        if (index < 256) continue;
+        const mine = entryAt(page, index);
+        const wanted = this.wanted(space, index);
+        const verdict = wanted ? this.verdict(mine, wanted, this.world.levels[0]) : mine.flags & PRESENT ? SHARED : ABSENT;
+        if (verdict === SHARED) half.same++;
+        else if (verdict === PRIVATE) half.copies++;
+        else if (verdict === DIVERGING) {
+          half.diverging.push(index);
+          if (!(mine.flags & PRESENT)) half.lacking++;
+        }
+      }
+      half.diverging.sort((a, b) => a - b);
+      return half;
+    });
+  }
+
+  /** The root's entry that a space is compared with; null where there is nobody to compare with. */
+  wanted(space, index) {
+    const reference = this.reference(space, index);
+    const page = reference ? this.world.page(reference.frame) : null;
+    return page ? entryAt(page, index) : null;
+  }
+}
+
+const NOTHING = { flags: 0, frame: 0 };
+
+function entryAt(page, index) {
+  const at = page.find(index);
+  return at < 0 ? NOTHING : { flags: page.flags[at], frame: page.frames[at] };
+}
+
+/** Marks the entries that lead to the same frame in both pages. */
+function markCommon(page, other, marks) {
+  let at = 0;
+  for (let theirs = 0; theirs < other.indices.length; theirs++) {
+    const index = other.indices[theirs];
+    while (at < page.indices.length && page.indices[at] < index) at++;
+    if (at === page.indices.length) return;
+    const both = page.indices[at] === index && page.frames[at] === other.frames[theirs];
+    if (both && page.flags[at] & other.flags[theirs] & PRESENT) marks[index] = 1;
+  }
+}

@@ -1,0 +1,135 @@
+//! The page: one HTML file that holds style, script and data, and may load nothing.
+
+use askama::Template;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use miniz_oxide::deflate::compress_to_vec;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::story::{About, Event, Group, ModeFrom, ShownFinding, Space, Story};
+
+/// Version of the data in the page; grows when its form changes.
+pub const DATA_VERSION: u32 = 1;
+
+/// Deflate's effort, of 10: more costs seconds and gains nothing.
+const EFFORT: u8 = 7;
+
+/// Style sheets, in the order in which they stand in the page.
+const STYLES: [&str; 6] = [
+    include_str!("../assets/css/tokens.css"),
+    include_str!("../assets/css/page.css"),
+    include_str!("../assets/css/spaces.css"),
+    include_str!("../assets/css/grid.css"),
+    include_str!("../assets/css/panels.css"),
+    include_str!("../assets/css/timeline.css"),
+];
+
+/// Scripts: each is one idea and uses those before it.
+const SCRIPTS: [&str; 17] = [
+    include_str!("../assets/js/bytes.js"),
+    include_str!("../assets/js/film.js"),
+    include_str!("../assets/js/paging.js"),
+    include_str!("../assets/js/world.js"),
+    include_str!("../assets/js/sharing.js"),
+    include_str!("../assets/js/changes.js"),
+    include_str!("../assets/js/view.js"),
+    include_str!("../assets/js/dom.js"),
+    include_str!("../assets/js/spaces.js"),
+    include_str!("../assets/js/bits.js"),
+    include_str!("../assets/js/walk.js"),
+    include_str!("../assets/js/grid.js"),
+    include_str!("../assets/js/frame.js"),
+    include_str!("../assets/js/entry.js"),
+    include_str!("../assets/js/timeline.js"),
+    include_str!("../assets/js/findings.js"),
+    include_str!("../assets/js/main.js"),
+];
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// There is nothing to show.
+    #[error("the story has no moment: nothing was captured, so there is nothing to explore")]
+    Empty,
+    #[error("the page's data cannot be written as JSON: {0}; please report it")]
+    Json(#[from] serde_json::Error),
+    #[error("the page's template failed: {0}; please report it")]
+    Template(#[from] askama::Error),
+}
+
+/// All of the data but the tables.
+#[derive(Serialize)]
+struct Data<'a> {
+    version: u32,
+    #[serde(flatten)]
+    about: &'a About,
+    start: usize,
+    modes: &'a [ModeFrom],
+    groups: &'a [Group],
+    spaces: &'a [Space],
+    events: &'a [Event],
+    findings: &'a [ShownFinding],
+}
+
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page<'a> {
+    title: &'a str,
+    policy: String,
+    style: String,
+    script: String,
+    data: String,
+    tables: String,
+}
+
+/// Writes the story as one HTML file.
+///
+/// # Errors
+/// [`RenderError`].
+pub fn render(story: Story) -> Result<String, RenderError> {
+    if story.events.is_empty() {
+        return Err(RenderError::Empty);
+    }
+    let data = Data {
+        version: DATA_VERSION,
+        about: &story.about,
+        start: story.start(),
+        modes: &story.modes,
+        groups: &story.groups,
+        spaces: &story.spaces,
+        events: &story.events,
+        findings: &story.findings,
+    };
+    let data = inert(&serde_json::to_string(&data)?);
+    let title = story.about.title;
+    let tables = BASE64_STANDARD.encode(compress_to_vec(&story.film.into_bytes(), EFFORT));
+    let style = STYLES.concat();
+    let script = format!("'use strict';\n(() => {{\n{}}})();\n", SCRIPTS.concat());
+    // Nothing may be loaded, and no script or style may act that is not this very one: whatever a
+    // guest's name or text does to the page, it stays text.
+    let policy = format!(
+        "default-src 'none'; style-src '{}'; script-src '{}'; base-uri 'none'; form-action 'none'",
+        fingerprint(&style),
+        fingerprint(&script),
+    );
+    let page = Page {
+        title: &title,
+        policy,
+        style,
+        script,
+        data,
+        tables,
+    };
+    Ok(page.render()?)
+}
+
+/// JSON that cannot end the element that it stands in, nor begin a comment there: `<` is only ever
+/// part of a string.
+fn inert(json: &str) -> String {
+    json.replace('<', "\\u003c")
+}
+
+/// How a content security policy names an inline script or style.
+fn fingerprint(text: &str) -> String {
+    format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
+}

@@ -1,0 +1,117 @@
+//! The story of our own guest: a family of processes, and the events that it tells.
+
+use heirloom_inspect::judge::{Claim, Expectation, Sharing, Told, World};
+use heirloom_inspect::region::Region;
+use heirloom_inspect::show::describe;
+use heirloom_inspect::{GuestVirt, Root, RootLabel, VirtRange};
+
+use crate::story::{Described, Event, Group, Kind, NamedRange};
+
+/// An event that the guest told.
+pub fn event_of(told: &Told) -> Event {
+    let (kind, range) = match &told.claim {
+        Claim::Boot { .. } => (Kind::Boot, None),
+        Claim::ProcessCreated { .. } => (Kind::Born, None),
+        Claim::ProcessExecuted { .. } => (Kind::Program, None),
+        Claim::ProcessExited { .. } => (Kind::Ended, None),
+        Claim::ProcessKilled { address, .. } => (Kind::Killed, VirtRange::new(*address, 1)),
+        Claim::KernelMapped { address, pages, .. } => (Kind::Mapped, pages_at(*address, *pages)),
+        Claim::KernelUnmapped { address, pages } => (Kind::Unmapped, pages_at(*address, *pages)),
+        Claim::KernelProtected { address, pages, .. } => {
+            (Kind::Protected, pages_at(*address, *pages))
+        }
+        Claim::KernelAccess {
+            address,
+            write,
+            fault,
+            ..
+        } => {
+            let kind = match (fault, write) {
+                (Some(_), _) => Kind::Refused,
+                (None, true) => Kind::Written,
+                (None, false) => Kind::Read,
+            };
+            (kind, VirtRange::new(GuestVirt::new(*address), 8))
+        }
+        Claim::PageFaultHandled { address, .. } => (Kind::Faulted, VirtRange::new(*address, 1)),
+        Claim::Checkpoint { .. } => (Kind::Checkpoint, None),
+        Claim::Crash { address, .. } => (Kind::Crash, VirtRange::new(*address, 1)),
+        Claim::Done { .. } => (Kind::Done, None),
+    };
+    let mut event = Event::new(told.sequence, kind, describe(told));
+    event.who = Some(match told.claim {
+        Claim::ProcessCreated { child, .. } => RootLabel::Process(child),
+        Claim::ProcessExited { process, .. } => RootLabel::Process(process),
+        _ => told.label(),
+    });
+    event.range = range;
+    if let Claim::KernelAccess { value, fault, .. } = told.claim {
+        event.value = fault.is_none().then_some(value);
+        event.fault = fault;
+    }
+    event
+}
+
+fn pages_at(address: GuestVirt, pages: u64) -> Option<VirtRange> {
+    VirtRange::new(
+        address,
+        pages.saturating_mul(heirloom_inspect::addr::PAGE_SIZE),
+    )
+}
+
+/// How the guest's address spaces are told, given what was asked of it: its groups, and who each new
+/// one is.
+pub fn family(
+    expectation: Expectation,
+) -> (Vec<Group>, impl Fn(&World, &Root) -> Described + Copy) {
+    let isolated = expectation.sharing() == Sharing::EntryAreaOnly;
+    let group = |name: &str, note: &str| Group {
+        name: name.to_owned(),
+        note: note.to_owned(),
+    };
+    let groups = if isolated {
+        vec![
+            group("kernel", "It has an address space of its own."),
+            group(
+                "processes",
+                "Of the kernel each has the entry trampoline; they are compared with each other.",
+            ),
+        ]
+    } else {
+        vec![group(
+            "family",
+            "Every kernel half is compared with the kernel's own.",
+        )]
+    };
+    let describe = move |world: &World, root: &Root| {
+        let process = match root.label {
+            RootLabel::Process(pid) => world.process(pid),
+            _ => None,
+        };
+        let is_kernel = root.label == RootLabel::Kernel;
+        Described {
+            name: root.label.to_string(),
+            kind: String::new(),
+            group: usize::from(isolated && !is_kernel),
+            set: Some(usize::from(isolated && !is_kernel)),
+            // The first process inherits from the kernel's own address space, unless that is isolated.
+            parent: process.and_then(|process| match process.parent {
+                0 => (!isolated).then_some(RootLabel::Kernel),
+                parent => Some(RootLabel::Process(parent)),
+            }),
+            reference: is_kernel,
+        }
+    };
+    (groups, describe)
+}
+
+/// The named regions of our own guest's address space.
+pub fn regions_of_our_layout() -> Vec<NamedRange> {
+    Region::ALL
+        .into_iter()
+        .map(|region| NamedRange {
+            name: region.name().to_owned(),
+            range: VirtRange::of_region(region),
+        })
+        .collect()
+}
