@@ -26,7 +26,10 @@ pub(crate) struct Options {
 /// Writes the page, and opens it.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let Some(path) = &options.run.html else {
-        return Err(Failure::new(Exit::Usage, "where to? Name the page: --html FILE"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "where to? Name the page: --html FILE",
+        ));
     };
     let exit = run::run(&options.run)?;
     if options.open {

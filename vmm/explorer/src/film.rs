@@ -57,10 +57,9 @@ impl Film {
                         _ => None,
                     };
                     let old = last.table(change.table, change.level);
-                    let page = self.pool.intern(
-                        table.words(),
-                        before.zip(old.map(|table| &**table.words())),
-                    );
+                    let page = self
+                        .pool
+                        .intern(table.words(), before.zip(old.map(|table| &**table.words())));
                     changed.insert(change.table, Some(Content::Page(page)));
                 }
             }

@@ -63,10 +63,7 @@ pub fn story_of(name: &str, discovery: &Discovery, check: &Check) -> Story {
 }
 
 /// The kernel root of the pair that a user root belongs to.
-fn kernel_partner<'s>(
-    space: &Space,
-    spaces: &BTreeMap<GuestPhys, &'s Space>,
-) -> Option<&'s Space> {
+fn kernel_partner<'s>(space: &Space, spaces: &BTreeMap<GuestPhys, &'s Space>) -> Option<&'s Space> {
     let partner = space.partner.filter(|_| space.kind == Kind::UserRoot)?;
     spaces.get(&partner).copied()
 }

@@ -5,9 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use heirloom_inspect::check::{Check, Spaces};
 use heirloom_inspect::judge::{SeenFinding, Verdict};
-use heirloom_inspect::{
-    GuestPhys, GuestVirt, Mode, Root, RootLabel, Snapshot, VirtRange, Walk,
-};
+use heirloom_inspect::{GuestPhys, GuestVirt, Mode, Root, RootLabel, Snapshot, VirtRange, Walk};
 use serde::Serialize;
 
 use crate::film::Film;
@@ -150,10 +148,16 @@ pub struct Event {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<VirtRange>,
     /// What was read or written.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hexadecimal")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "hexadecimal"
+    )]
     pub value: Option<u64>,
     /// The CPU's page-fault error code.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hexadecimal")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "hexadecimal"
+    )]
     pub fault: Option<u64>,
     /// The number of its space; filled in by [`Story::moment`].
     #[serde(rename = "who", skip_serializing_if = "Option::is_none")]
@@ -299,9 +303,7 @@ impl Story {
 
     /// The last space with this label.
     fn space_of(&self, label: RootLabel) -> Option<usize> {
-        self.spaces
-            .iter()
-            .rposition(|space| space.label == label)
+        self.spaces.iter().rposition(|space| space.label == label)
     }
 
     /// Takes in the verdicts as they are at the moment that was told last: new findings, and those

@@ -290,7 +290,7 @@ fn put_roots(out: &mut Vec<u8>, before: &Roots, after: &Roots) {
             RootLabel::Kernel => (0, 0),
             RootLabel::Process(pid) => (1, pid),
             RootLabel::Cpu(cpu) => (2, cpu),
-            RootLabel::Found => (3, 0),
+            RootLabel::Found(_) => (3, 0),
         };
         out.push(kind);
         out.put_varint(number.into());
@@ -326,7 +326,7 @@ fn get_roots(from: &mut Get<'_>, before: &Roots) -> Result<Vec<(RootLabel, Guest
             0 => RootLabel::Kernel,
             1 => RootLabel::Process(number),
             2 => RootLabel::Cpu(number),
-            3 => RootLabel::Found,
+            3 => RootLabel::Found(address),
             _ => return Err(Nonsense::Value("whose a root is")),
         };
         roots.push((label, address));

@@ -103,11 +103,9 @@ impl fmt::Display for Roots {
         ]);
         for space in &self.roots {
             // A user root stands in its kernel root's line.
-            let is_shown = space.kind == Kind::UserRoot || space.kind == Kind::Freed;
-            if is_shown && self.is_second_of_a_pair(space) {
-                continue;
+            if !is_second_of_a_pair(space) {
+                table.add_row(self.row(space));
             }
-            table.add_row(self.row(space));
         }
         for column in [0, 2, 5] {
             if let Some(column) = table.column_mut(column) {
@@ -132,10 +130,6 @@ impl fmt::Display for Roots {
 }
 
 impl Roots {
-    fn is_second_of_a_pair(&self, space: &Space) -> bool {
-        space.partner.is_some_and(|partner| partner < space.address)
-    }
-
     fn row(&self, space: &Space) -> [String; 7] {
         let user_root = self
             .roots
@@ -201,6 +195,10 @@ impl Roots {
             _ => format!("DIVERGES at {place}{name}"),
         }
     }
+}
+
+fn is_second_of_a_pair(space: &Space) -> bool {
+    space.partner.is_some_and(|partner| partner < space.address)
 }
 
 /// `63 process, 1 kernel`.
