@@ -23,7 +23,7 @@ pub use heirloom_inspect::Target;
 
 pub use self::core::{CoreError, CoreSpec};
 pub use file::FileError;
-pub use qemu::{QemuError, QemuSpec, resume_all};
+pub use qemu::{AnswerError, QemuError, QemuSpec, QmpError, WayError, resume_all};
 pub use raw::{RawError, RawSpec};
 pub use recording::{RecordingError, RecordingSpec};
 pub use spec::{Source, Spec, SpecError};

@@ -354,6 +354,7 @@ mod tests {
             ("raw:a,map=0:0:1M,map=0:1K:1M", &["overlaps"]),
             ("raw:a,map=0xffffffffffffffff:0:1M", &["64 bits"]),
             ("qemu:a,b=c", &["`b=c`", "qemu:SOCKET"]),
+            ("qemu:a,memory=x", &["`memory=x`", "memory=process"]),
             ("rec:a,b", &["`b`", "rec:FILE"]),
         ] {
             let message = text.parse::<Spec>().unwrap_err().to_string();

@@ -30,6 +30,10 @@ impl Piece {
         }
     }
 
+    pub(crate) fn range(&self) -> PhysRange {
+        self.ram
+    }
+
     pub(crate) fn start(&self) -> GuestPhys {
         self.ram.start
     }

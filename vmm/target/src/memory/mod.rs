@@ -18,7 +18,6 @@ pub(crate) use process::ProcessSource;
 #[derive(Debug)]
 pub(crate) enum Source {
     File(FileSource),
-    #[allow(dead_code)]
     Process(ProcessSource),
     /// RAM that was zero, or was not saved, when the guest was written to a file.
     Zeros,
@@ -31,7 +30,7 @@ impl Source {
     }
 
     /// Fills `buffer` from `offset` on: whether all of it is there.
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> bool {
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> bool {
         match self {
             Source::File(file) => file.read(offset, buffer),
             Source::Process(process) => process.read(offset, buffer),

@@ -19,7 +19,6 @@ pub(crate) struct ProcessSource {
 
 impl ProcessSource {
     /// The memory of process `pid`.
-    #[allow(dead_code)]
     pub(crate) fn new(pid: Pid) -> ProcessSource {
         ProcessSource { pid }
     }

@@ -50,15 +50,20 @@ impl CoreBuilder {
         self
     }
 
+    /// Adds a note of type 0.
+    pub(crate) fn note(self, name: &str, desc: &[u8]) -> Self {
+        self.typed_note(name, 0, desc)
+    }
+
     /// Adds a note, padded to 4 bytes.
-    pub(crate) fn note(mut self, name: &str, desc: &[u8]) -> Self {
+    pub(crate) fn typed_note(mut self, name: &str, kind: usize, desc: &[u8]) -> Self {
         let padded = |bytes: &[u8]| {
             let mut bytes = bytes.to_vec();
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             bytes
         };
         let name = [name.as_bytes(), b"\0"].concat();
-        for word in [name.len(), desc.len(), 0] {
+        for word in [name.len(), desc.len(), kind] {
             self.notes
                 .extend(u32::try_from(word).unwrap().to_le_bytes());
         }
@@ -137,11 +142,11 @@ impl Program {
         bytes.extend(7_u32.to_le_bytes());
         for word in [
             self.offset,
-            0,
+            self.physical,
             self.physical,
             self.file_bytes,
             self.memory_bytes,
-            0,
+            4,
         ] {
             bytes.extend(word.to_le_bytes());
         }

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
 pub(crate) mod elf;
+pub(crate) mod guest;
+pub(crate) mod qemu;
 
 use heirloom_target::{Spec, Target, TargetError};
 
