@@ -73,7 +73,9 @@ fn private_memory_is_read_from_the_process() {
 #[test]
 fn a_shared_memfd_is_mapped() {
     check_pc(
-        "-m 256M -object memory-backend-memfd,id=ram,size=256M,share=on -machine memory-backend=ram",
+        // A graphics card's memory is no RAM.
+        "-m 256M -object memory-backend-memfd,id=ram,size=256M,share=on -machine \
+         memory-backend=ram -vga std",
         "",
         "shared file /memfd:",
         256 * MIB,

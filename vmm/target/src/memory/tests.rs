@@ -49,7 +49,7 @@ fn column(memory: &Memory, first: Pfn, index: u16, count: usize) -> Vec<Entry> {
 #[test]
 fn a_read_goes_on_across_touching_pieces_of_different_sources_and_stops_at_a_hole() {
     let ours = pattern(0x1000);
-    let process = Source::Process(ProcessSource::new(Pid::this()));
+    let process = Source::Process(ProcessSource::new(Pid::this(), false));
     let file = file_with(0, &pattern(0x2000));
     let layout = Layout::of(vec![
         piece(0, 0x1000, 0, 0x800),
@@ -140,7 +140,7 @@ fn what_a_file_has_lost_since_it_was_opened_is_absent_in_a_column() {
 fn pages_that_a_process_lacks_are_absent_and_those_behind_them_are_read() {
     let ours = pattern(5 << 12);
     let address = (ours.as_ptr() as u64).next_multiple_of(4096);
-    let process = || Source::Process(ProcessSource::new(Pid::this()));
+    let process = || Source::Process(ProcessSource::new(Pid::this(), false));
     // The middle piece is the zero page, which no process has.
     let layout = Layout::of(vec![
         piece(0, 0x2000, 0, address),
@@ -159,6 +159,33 @@ fn pages_that_a_process_lacks_are_absent_and_those_behind_them_are_read() {
     assert!(memory.read_u64(GuestPhys::new(0x2000)).is_err());
 }
 
+#[test]
+fn pages_that_a_process_never_touched_are_passed_over_and_stay_untouched() {
+    const PAGES: usize = 10_000;
+    let mut map = memmap2::MmapMut::map_anon(PAGES * 4096).unwrap();
+    for page in [0, 1, 2, 70, 4095, 4096, 9999] {
+        map[page * 4096 + 16] = 1;
+    }
+    let source = ProcessSource::new(Pid::this(), true);
+    let first_page = map.as_ptr() as u64 / 4096;
+    let touched = |page: u64| {
+        let mut entry = [0; 8];
+        let pagemap = source.pagemap().unwrap();
+        pagemap
+            .read_exact_at(&mut entry, (first_page + page) * 8)
+            .unwrap();
+        u64::from_le_bytes(entry) >> 62 != 0
+    };
+    let mut entries = vec![Entry::new(9); PAGES];
+    source.read_column(map.as_ptr() as u64 + 16, &mut entries);
+    let found: Vec<usize> = (0..PAGES)
+        .filter(|page| entries[*page] != Entry::ABSENT)
+        .collect();
+    assert_eq!(found, [0, 1, 2, 70, 4095, 4096, 9999]);
+    // Huge pages may have come with those that were touched; far away from all of them is nothing.
+    assert!(touched(4096) && !touched(7000));
+}
+
 proptest! {
     #[test]
     fn a_column_is_what_its_entries_are_read_one_by_one(
@@ -171,7 +198,7 @@ proptest! {
         let of_process = bytes.clone();
         let sources = vec![
             Source::file(file_with(0, &bytes), LENGTH as u64),
-            Source::Process(ProcessSource::new(Pid::this())),
+            Source::Process(ProcessSource::new(Pid::this(), false)),
             Source::Zeros,
         ];
         let pieces = pieces

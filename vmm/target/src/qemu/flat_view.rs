@@ -16,8 +16,42 @@ pub(super) struct MemoryRange {
     pub(super) region: String,
     /// Of the range's first byte in the region.
     pub(super) offset: u64,
-    /// The guest can write it; else it is ROM.
-    pub(super) is_ram: bool,
+    pub(super) kind: Kind,
+}
+
+/// What memory is to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What its kernel manages.
+    Ram,
+    /// A device's, such as a graphics card's.
+    Device,
+    Rom,
+}
+
+impl MemoryRange {
+    pub(super) fn is_ram(&self) -> bool {
+        self.kind == Kind::Ram
+    }
+}
+
+/// Tells the memory of devices from RAM, `backends` being the names of the memory backends, of which a
+/// machine's RAM always is one.
+pub(super) fn set_devices_apart(ranges: &mut [MemoryRange], backends: &[String]) {
+    let is_backend = |range: &MemoryRange| {
+        let name = range.region.strip_prefix("/objects/");
+        let name = name.unwrap_or(&range.region);
+        range.is_ram() && backends.iter().any(|backend| backend == name)
+    };
+    // A machine that has its RAM otherwise: then nothing tells.
+    if !ranges.iter().any(is_backend) {
+        return;
+    }
+    for range in ranges {
+        if range.is_ram() && !is_backend(range) {
+            range.kind = Kind::Device;
+        }
+    }
 }
 
 /// The ranges with memory of the address space `memory`; what is wrong, if the text has another form
@@ -60,7 +94,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<MemoryRange>, String> {
             "it has {bytes} bytes of memory, more than any machine"
         ));
     }
-    if !ranges.iter().any(|range| range.is_ram) {
+    if !ranges.iter().any(MemoryRange::is_ram) {
         return Err("it has no RAM".to_string());
     }
     Ok(ranges)
@@ -81,10 +115,10 @@ fn range(line: &str) -> Option<Range> {
     let last = hexadecimal(last)?;
     let (attributes, region) = rest.split_once("): ")?;
     let (_, kind) = attributes.split_once(", ")?;
-    let is_ram = match kind {
+    let kind = match kind {
         // `nv-ram` is an NVDIMM's.
-        "ram" | "nv-ram" => true,
-        "rom" | "romd" => false,
+        "ram" | "nv-ram" => Kind::Ram,
+        "rom" | "romd" => Kind::Rom,
         _ => return Some(Range::Device),
     };
     // The region's name may be followed by an offset, and that by the accelerator's name.
@@ -99,7 +133,7 @@ fn range(line: &str) -> Option<Range> {
         },
         region: region.to_owned(),
         offset,
-        is_ram,
+        kind,
     }))
 }
 

@@ -161,7 +161,7 @@ impl<'a> Reach<'a> {
                         range.range.end(),
                         range.region
                     );
-                    if range.is_ram && !self.ways.contains(&how) {
+                    if range.is_ram() && !self.ways.contains(&how) {
                         self.ways.push(how);
                     }
                     self.pieces.push(piece);
@@ -242,7 +242,7 @@ impl<'a> Reach<'a> {
             .host_address(range)?
             .filter(|address| process::maps(areas, *address, range.bytes))
             .ok_or(WayError::NoProcess)?;
-        let source = ProcessSource::new(pid);
+        let source = ProcessSource::new(pid, process::is_anonymous(areas, address, range.bytes));
         source
             .try_read(address, &mut [0])
             .map_err(|error| WayError::Denied {

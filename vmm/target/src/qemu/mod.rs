@@ -103,21 +103,22 @@ impl QemuSpec {
             .first()
             .map(|(_, object)| monitor.cpu_model(object))
             .unwrap_or_default();
-        let ranges = monitor.flat_view().map_err(unanswered)?;
+        let mut ranges = monitor.flat_view().map_err(unanswered)?;
+        flat_view::set_devices_apart(&mut ranges, &monitor.backends());
 
         let threads: Vec<_> = vcpus.iter().map(|(thread, _)| *thread).collect();
         let mut reach = Reach::new(&connection, &threads, self.way);
         let mut ram: Vec<PhysRange> = Vec::new();
         for range in &ranges {
             match reach.add(range) {
-                Ok(()) if range.is_ram => match ram.last_mut() {
+                Ok(()) if range.is_ram() => match ram.last_mut() {
                     Some(last) if last.end() == range.range.start => {
                         last.bytes += range.range.bytes;
                     }
                     _ => ram.push(range.range),
                 },
                 Ok(()) => {}
-                Err(failures) if range.is_ram => {
+                Err(failures) if range.is_ram() => {
                     return Err(QemuError::Memory {
                         socket: socket(),
                         start: range.range.start,
@@ -125,8 +126,8 @@ impl QemuSpec {
                         failures,
                     });
                 }
-                // There are hardly ever page tables in ROM.
-                Err(_) => log::debug!("ROM at {:#x} is left out", range.range.start),
+                // There are hardly ever page tables in ROM or on a graphics card.
+                Err(_) => log::debug!("memory at {:#x} is left out", range.range.start),
             }
         }
         let notes = vec![reach.summary()];

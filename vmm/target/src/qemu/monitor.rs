@@ -102,6 +102,17 @@ impl Monitor<'_> {
         }
     }
 
+    /// The names of the memory backends; none if QEMU does not tell.
+    pub(super) fn backends(&self) -> Vec<String> {
+        let backends = self.0.ask("query-memdev", Value::Null);
+        backends
+            .iter()
+            .filter_map(Value::as_array)
+            .flatten()
+            .filter_map(|backend| Some(backend.get("id")?.as_str()?.to_owned()))
+            .collect()
+    }
+
     /// The file that the memory backend `region` maps shared, and where in it the region begins;
     /// `None` if it is no such backend.
     pub(super) fn backend_file(&self, region: &str) -> Option<(PathBuf, u64)> {

@@ -79,6 +79,12 @@ pub(super) fn maps(areas: &[MappedArea], address: u64, bytes: u64) -> bool {
     run(areas, address, bytes).is_some()
 }
 
+/// Whether `bytes` bytes from `address` are all private and of no file.
+pub(super) fn is_anonymous(areas: &[MappedArea], address: u64, bytes: u64) -> bool {
+    let is_anonymous = |area: &MappedArea| !area.shared && area.inode == 0;
+    run(areas, address, bytes).is_some_and(|run| run.iter().all(is_anonymous))
+}
+
 /// The areas that hold `bytes` bytes from `address` on, without a gap.
 fn run(areas: &[MappedArea], address: u64, bytes: u64) -> Option<&[MappedArea]> {
     let end = address.checked_add(bytes)?;

@@ -3,7 +3,7 @@
 use heirloom_inspect::mode::PhysBits;
 use heirloom_inspect::{Cr3, Depth, GuestVirt, Mode};
 
-use super::flat_view;
+use super::flat_view::{self, Kind};
 use super::registers;
 
 /// QEMU 7.2: CPU 0 in 64-bit code with five levels, CPU 1 where SeaBIOS left it.
@@ -60,20 +60,20 @@ fn the_address_space_of_the_cpus_is_read_with_what_is_ram_and_what_rom() {
                 range.range.start.get(),
                 range.range.end().get(),
                 range.region.as_str(),
-                range.is_ram,
+                range.kind,
             )
         })
         .collect();
     assert_eq!(
         found,
         [
-            (0, 0xc_0000, "a", true),
-            (0xc_0000, 0xe_0000, "pc.rom", false),
-            (0xe_0000, 0x10_0000, "pc.bios", false),
-            (0x10_0000, 0x4000_0000, "a", true),
-            (0x4000_0000, 0xc000_0000, "b", true),
-            (0xfffc_0000, 0x1_0000_0000, "pc.bios", false),
-            (0x1_0000_0000, 0x1_8000_0000, "b", true),
+            (0, 0xc_0000, "a", Kind::Ram),
+            (0xc_0000, 0xe_0000, "pc.rom", Kind::Rom),
+            (0xe_0000, 0x10_0000, "pc.bios", Kind::Rom),
+            (0x10_0000, 0x4000_0000, "a", Kind::Ram),
+            (0x4000_0000, 0xc000_0000, "b", Kind::Ram),
+            (0xfffc_0000, 0x1_0000_0000, "pc.bios", Kind::Rom),
+            (0x1_0000_0000, 0x1_8000_0000, "b", Kind::Ram),
         ]
     );
 }
@@ -85,6 +85,25 @@ fn the_accelerators_name_does_not_belong_to_the_region() {
         .replace("@0000000000100000\n", "@0000000000100000 KVM\n");
     assert_ne!(text, FLAT_VIEW);
     assert_eq!(flat_view::parse(&text), flat_view::parse(FLAT_VIEW));
+}
+
+#[test]
+fn memory_of_no_backend_is_a_devices_unless_no_ram_is_a_backends() {
+    let kinds = |backends: &[&str]| {
+        let backends: Vec<String> = backends.iter().map(ToString::to_string).collect();
+        let mut ranges = flat_view::parse(FLAT_VIEW).unwrap();
+        flat_view::set_devices_apart(&mut ranges, &backends);
+        let of = |name: &str| {
+            ranges
+                .iter()
+                .find(|range| range.region == name)
+                .map(|range| range.kind)
+        };
+        ["a", "b", "pc.bios"].map(|name| of(name).unwrap())
+    };
+    assert_eq!(kinds(&["a", "b"]), [Kind::Ram, Kind::Ram, Kind::Rom]);
+    assert_eq!(kinds(&["x", "a"]), [Kind::Ram, Kind::Device, Kind::Rom]);
+    assert_eq!(kinds(&[]), [Kind::Ram, Kind::Ram, Kind::Rom]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
 pub(crate) mod elf;
+pub(crate) mod fake;
 pub(crate) mod guest;
 pub(crate) mod qemu;
 
