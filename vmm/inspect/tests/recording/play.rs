@@ -63,6 +63,8 @@ fn assert_played(moment: &Moment, live: &Live) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn every_moment_is_played_as_it_was_in_order_and_out_of_order(
         acts in proptest::collection::vec(act(), 1..60),
