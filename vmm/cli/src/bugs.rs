@@ -4,6 +4,7 @@
 //! for each bug, and one for each strategy without any, which must break nothing.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -16,9 +17,10 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::guest;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::run::FIRST_PROGRAM;
 use crate::session::{Session, Setup};
+use crate::tape::Tapes;
 
 const PROCESSES: u64 = 8;
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -36,9 +38,12 @@ pub(crate) struct Options {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
+    /// Records every run to a file of its own in this directory; see `heirloom replay`.
+    #[arg(long, value_name = "DIR", requires = "run")]
+    record: Option<PathBuf>,
     /// KVM's device, where it is not in its usual place.
     #[arg(long, value_name = "PATH", default_value = DEVICE)]
-    device: std::path::PathBuf,
+    device: PathBuf,
 }
 
 /// The bug of that name.
@@ -72,13 +77,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let mut output = Output::new()?;
     if !options.run {
         output.line(&if options.json {
-            json(&list(&chosen))?
+            output::json(&list(&chosen))?
         } else {
             table(&chosen).to_string()
         })?;
         return Ok(Exit::Good);
     }
     let host = Host::open_at(&options.device)?;
+    let tapes = options.record.as_deref().map(Tapes::new).transpose()?;
     let mut rules: Vec<RuleInfo> = Vec::new();
     let mut rows = Vec::new();
     // Without a choice of bugs, kernels without one are part of the proof; `none` is itself a bug.
@@ -90,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         .map(|strategy| (strategy, None));
     let bugs = chosen.iter().map(|info| (info.strategy, Some(**info)));
     for (strategy, info) in clean.chain(bugs) {
-        let verdicts = verdicts(&host, strategy, info)?;
+        let verdicts = verdicts(&host, strategy, info, tapes.as_ref())?;
         for verdict in &verdicts {
             if !rules.iter().any(|known| known.name == verdict.rule.name) {
                 rules.push(verdict.rule);
@@ -116,10 +122,11 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         });
     }
     output.line(&if options.json {
-        json(&rows)?
+        output::json(&rows)?
     } else {
         matrix(&rows, &rules)
     })?;
+    tapes.map_or(Ok(()), |tapes| tapes.result())?;
     let all_right = rows.iter().all(|row| row.right);
     Ok(if all_right { Exit::Good } else { Exit::Broken })
 }
@@ -129,6 +136,7 @@ fn verdicts(
     host: &Host,
     strategy: Strategy,
     bug: Option<BugInfo>,
+    tapes: Option<&Tapes>,
 ) -> Result<Vec<Verdict>, Failure> {
     let setup = Setup {
         memory: MemorySize::MINIMUM,
@@ -142,7 +150,16 @@ fn verdicts(
         time_limit: TIME_LIMIT,
     };
     let mut session = Session::new(host, setup)?;
-    match session.run(|_| {}) {
+    if let Some(tapes) = tapes {
+        let name = bug.map_or("clean", |bug| bug.name);
+        let name = format!("{}-{name}", strategy.name());
+        tapes.record(&mut session, &name, bug.map(|bug| bug.bug));
+    }
+    let ended = session.run(|_| {});
+    if let Some(tapes) = tapes {
+        tapes.note(session.recorded());
+    }
+    match ended {
         Err(failure) if failure.exit != Exit::Guest || bug.is_none() => Err(failure),
         Ok(_) | Err(_) => Ok(session.judge().verdicts().to_vec()),
     }
@@ -235,9 +252,4 @@ fn matrix(rows: &[Row], rules: &[RuleInfo]) -> String {
         legend.join(" · "),
         rows.len()
     )
-}
-
-fn json(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value)
-        .map_err(|error| Failure::new(Exit::Usage, format!("this cannot be JSON: {error}")))
 }

@@ -29,6 +29,16 @@ pub(crate) enum Exit {
     Guest = 4,
 }
 
+impl Exit {
+    /// The exit code of that number, as a recording has it; one that there is not is a failed guest's.
+    pub(crate) fn of_code(code: u8) -> Exit {
+        [Exit::Good, Exit::Broken, Exit::Usage, Exit::Host]
+            .into_iter()
+            .find(|exit| *exit as u8 == code)
+            .unwrap_or(Exit::Guest)
+    }
+}
+
 impl From<Exit> for process::ExitCode {
     fn from(exit: Exit) -> process::ExitCode {
         process::ExitCode::from(exit as u8)

@@ -13,8 +13,10 @@ mod inspect;
 mod lab;
 mod lecture;
 mod output;
+mod replay;
 mod run;
 mod session;
+mod tape;
 
 use std::process;
 
@@ -58,6 +60,8 @@ enum Command {
     Diff(inspect::diff::Options),
     /// Writes one HTML file to explore page tables with, in a browser.
     Explore(explore::Options),
+    /// Lists the events of a recording, and judges it again.
+    Replay(replay::Options),
     /// Says whether this host can run heirloom, and how to mend what is missing.
     Doctor(doctor::Options),
     /// Writes the embedded guest to files, to boot it elsewhere.
@@ -80,6 +84,7 @@ fn main() -> process::ExitCode {
         Command::Reverse(options) => inspect::reverse::run(&options),
         Command::Diff(options) => inspect::diff::run(&options),
         Command::Explore(options) => explore::run(&options),
+        Command::Replay(options) => replay::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Extract(options) => extract::run(&options),
     };

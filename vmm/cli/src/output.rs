@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
+use serde::Serialize;
+
 use crate::exit::{Exit, Failure};
 
 /// Standard output without a buffer and without std's retries, as the machine wants its console:
@@ -73,6 +75,15 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// `value` as JSON for people to read, too.
+///
+/// # Errors
+/// It has something that JSON has not.
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::new(Exit::Usage, format!("this cannot be JSON: {error}")))
 }
 
 /// Says on standard error why the command failed. Nobody may be listening there.

@@ -15,7 +15,7 @@ use heirloom_machine::{Host, KernelImage, MemorySize, Module};
 use crate::exit::{Exit, Failure};
 use crate::explore::{self, Teller};
 use crate::guest;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::session::{Ended, Session, Setup};
 
 /// The embedded program that runs first unless `--program` names another.
@@ -56,6 +56,9 @@ pub(crate) struct Options {
     /// Writes what happened as a page to explore with a browser: one file, which opens from disk.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Records every event with its page tables; the file must not exist. See `heirloom replay`.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// KVM's device, where it is not in its usual place.
     #[arg(long, value_name = "PATH", default_value = DEVICE)]
     device: PathBuf,
@@ -82,6 +85,10 @@ fn strategies() -> impl TypedValueParser<Value = Strategy> {
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let host = Host::open_at(&options.device)?;
     let mut session = Session::new(&host, setup(options)?)?;
+    if let Some(file) = &options.record {
+        let begun = session.record(file, options.bug);
+        begun.map_err(|error| Failure::new(Exit::Usage, error))?;
+    }
     let interrupter = session.interrupter();
     // Only a second handler in the same process could make this fail.
     ctrlc::set_handler(move || interrupter.interrupt()).map_err(|error| {
@@ -99,20 +106,30 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     // A guest that crashed was judged until then.
     let mut output = Output::new()?;
     if let Some(report) = session.report() {
-        if options.json {
-            let json = serde_json::to_string_pretty(&report).map_err(|error| {
-                Failure::new(Exit::Usage, format!("the report cannot be JSON: {error}"))
-            })?;
-            output.line(&json)?;
+        output.line(&if options.json {
+            output::json(&report)?
         } else {
-            output.line(&report.to_string())?;
-        }
+            report.to_string()
+        })?;
     }
     if let (Some(teller), Some(path), Some(report)) = (teller, &options.html, session.report()) {
         explore::write(teller.end(&report), path)?;
     }
-    let Ended { status } = ended?;
-    if !session.judge().all_hold() {
+    let exit = ended.and_then(|Ended { status }| outcome(session.judge().all_hold(), status));
+    match session.recorded() {
+        Ok(()) => exit,
+        Err(unrecorded) => {
+            if let Err(failure) = exit {
+                output::complain(&failure);
+            }
+            Err(unrecorded)
+        }
+    }
+}
+
+/// What a run that came to its end comes to: whether all rules hold, and the first program's status.
+pub(crate) fn outcome(all_hold: bool, status: u64) -> Result<Exit, Failure> {
+    if !all_hold {
         return Ok(Exit::Broken);
     }
     if status == 0 {

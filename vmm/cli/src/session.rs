@@ -2,15 +2,20 @@
 //! the tables of every address space are captured and judged.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
 use heirloom_abi::options::{self as words, Strategy};
 use heirloom_abi::{PAGE_SIZE, layout};
-use heirloom_inspect::judge::{Claim, Counters, Expectation, GroundTruth, Image, Judge, Told};
+use heirloom_inspect::judge::{Claim, Expectation, GroundTruth, Image, Judge, Told};
 use heirloom_inspect::mode::PhysBits;
-use heirloom_inspect::show::{Exhibit, Report};
-use heirloom_inspect::{Capturer, CpuState, Cr3, GuestPhys, GuestVirt, Mode, PhysRange, Snapshot};
+use heirloom_inspect::recording::{Header, RecordError};
+use heirloom_inspect::show::Report;
+use heirloom_inspect::{
+    Capturer, CpuState, Cr3, GuestPhys, GuestVirt, Mode, PhysRange, Snapshot, Trial,
+};
 use heirloom_machine::{
     Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Registers, Stop,
 };
@@ -20,6 +25,7 @@ use zerocopy::FromBytes;
 use crate::backtrace::{self, Place};
 use crate::exit::{Exit, Failure};
 use crate::guest;
+use crate::tape::Tape;
 
 /// What a run is made from.
 pub(crate) struct Setup {
@@ -45,10 +51,13 @@ const VMALLOC_START: u64 = layout::Region::Vmalloc.start() + layout::PGD_ENTRY_S
 /// A machine and its judge.
 pub(crate) struct Session {
     machine: Machine,
-    judge: Judge,
+    trial: Trial,
     capturer: Capturer,
-    exhibit: Option<Exhibit>,
-    counters: Counters,
+    /// What was captured since the guest stands still.
+    captured: Option<(CpuState, Snapshot)>,
+    /// The recording, if one is made.
+    tape: Option<Tape>,
+    command_line: String,
     deadline: Instant,
     time_limit: Duration,
     /// How long the guest has run, without the time that it stood still for the host to look.
@@ -104,19 +113,20 @@ impl Session {
         let config = Config {
             memory,
             kernel,
-            command_line,
+            command_line: command_line.clone(),
             modules,
             console,
             doorbell: Some(DOORBELL_PORT),
         };
         let machine = Machine::on(host, config)?;
-        let judge = Judge::new(ground_truth(&machine), Expectation { strategy });
+        let trial = Trial::new(ground_truth(&machine), Expectation { strategy });
         Ok(Session {
             machine,
-            judge,
+            trial,
             capturer: Capturer::new(),
-            exhibit: None,
-            counters: Counters::default(),
+            captured: None,
+            tape: None,
+            command_line,
             deadline: Instant::now() + time_limit,
             time_limit,
             guest_time: Duration::ZERO,
@@ -134,7 +144,7 @@ impl Session {
             session.observe(told)?;
             watch(&Seen {
                 told,
-                judge: &session.judge,
+                judge: session.trial.judge(),
                 machine: &session.machine,
             });
             Ok(())
@@ -145,9 +155,21 @@ impl Session {
     /// stands still, and captures where it wants to.
     pub(crate) fn follow(
         &mut self,
+        watch: impl FnMut(&mut Session, &Told) -> Result<(), Failure>,
+    ) -> Result<Ended, Failure> {
+        let ended = self.follow_events(watch);
+        if let Some(tape) = &mut self.tape {
+            tape.end(&ended);
+        }
+        ended
+    }
+
+    fn follow_events(
+        &mut self,
         mut watch: impl FnMut(&mut Session, &Told) -> Result<(), Failure>,
     ) -> Result<Ended, Failure> {
         loop {
+            self.captured = None;
             let resumed = Instant::now();
             let stop = self.machine.run(self.deadline)?;
             self.guest_time += resumed.elapsed();
@@ -155,9 +177,12 @@ impl Session {
                 Stop::Doorbell { value } => value,
                 stop => return Err(self.lost(&stop)),
             };
-            let told = self.hear(frame)?;
+            let (page, told) = self.hear(frame)?;
             log::info!("event {} pid {}: {:?}", told.sequence, told.pid, told.claim);
-            self.judge.hear(&told);
+            self.trial.hear(&told);
+            if self.tape.is_some() {
+                self.record_event(&page, &told);
+            }
             watch(self, &told)?;
             match told.claim {
                 Claim::Done { status } => return Ok(Ended { status }),
@@ -169,17 +194,16 @@ impl Session {
 
     /// The judge, with its verdicts so far.
     pub(crate) fn judge(&self) -> &Judge {
-        &self.judge
+        self.trial.judge()
     }
 
     /// What the run showed; `None` if the guest told nothing.
     pub(crate) fn report(&self) -> Option<Report> {
-        let exhibit = self.exhibit.as_ref()?;
-        Some(Report::new(&self.judge, exhibit, self.counters))
+        self.trial.report()
     }
 
     /// Reads the event behind a ring of the doorbell.
-    fn hear(&self, frame: u32) -> Result<Told, Failure> {
+    fn hear(&self, frame: u32) -> Result<(ProbePage, Told), Failure> {
         let mut bytes = [0; size_of::<ProbePage>()];
         let address = GuestAddress(u64::from(frame) * PAGE_SIZE);
         self.machine
@@ -196,12 +220,13 @@ impl Session {
                 format!("the probe page cannot be read: {error}"),
             )
         })?;
-        Told::decode(&page).map_err(|error| {
-            Failure::new(
+        match Told::decode(&page) {
+            Ok(told) => Ok((page, told)),
+            Err(error) => Err(Failure::new(
                 Exit::Guest,
                 format!("the guest rang with frame {frame:#x}, but {error}"),
-            )
-        })
+            )),
+        }
     }
 
     /// How long the guest has run: without the time that it stood still for the host to look.
@@ -211,27 +236,65 @@ impl Session {
 
     /// The CPU, and the tables of every address space that the guest told of, as they are now.
     pub(crate) fn capture(&mut self) -> Result<(CpuState, Snapshot), Failure> {
+        if let Some(captured) = &self.captured {
+            return Ok(captured.clone());
+        }
         let cpu = cpu_state(&self.machine.registers()?);
         let phys_bits = PhysBits::new(self.machine.max_phys_addr().into()).unwrap_or(PhysBits::MAX);
         let mode = Mode::of_cpu(&cpu, phys_bits, self.machine.gigabyte_pages())
             .map_err(|error| Failure::new(Exit::Guest, error))?;
-        let roots = self.judge.roots();
+        let roots = self.trial.roots();
         let snapshot = self.capturer.capture(self.machine.memory(), mode, &roots);
+        self.captured = Some((cpu, snapshot.clone()));
         Ok((cpu, snapshot))
     }
 
     /// Captures every address space and judges.
     fn observe(&mut self, told: &Told) -> Result<(), Failure> {
-        self.counters = told.counters;
-        if self.judge.roots().is_empty() && matches!(told.claim, Claim::Crash { .. }) {
-            // The kernel never came up: there is nothing yet that a rule is about.
+        if self.is_stillborn(told) {
             return Ok(());
         }
         let (cpu, snapshot) = self.capture()?;
-        self.judge
+        self.trial
             .observe(told, &cpu, &snapshot, self.machine.memory());
-        self.exhibit = Exhibit::choose(self.exhibit.take(), &self.judge, told);
         Ok(())
+    }
+
+    /// Whether the kernel never came up: there is nothing yet that a rule is about.
+    fn is_stillborn(&self, told: &Told) -> bool {
+        self.trial.roots().is_empty() && matches!(told.claim, Claim::Crash { .. })
+    }
+
+    /// From now on, records every event with the tables of that moment to `file`, which must not exist.
+    pub(crate) fn record(&mut self, file: &Path, bug: Option<Bug>) -> Result<(), RecordError> {
+        let world = self.trial.judge().world();
+        let header = Header {
+            command: std::env::args().collect(),
+            kernel_command_line: self.command_line.clone(),
+            expectation: Some(world.expectation()),
+            bug: bug.map(|bug| bug.info().name.to_owned()),
+            ..Header::new(world.truth().clone())
+        };
+        self.tape = Some(Tape::begin(file, &header)?);
+        Ok(())
+    }
+
+    /// How the recording went, if one was made.
+    pub(crate) fn recorded(&self) -> Result<(), Failure> {
+        self.tape.as_ref().map_or(Ok(()), Tape::result)
+    }
+
+    /// Records an event. Where there are no tables to capture, what the guest told is all there is.
+    fn record_event(&mut self, page: &ProbePage, told: &Told) {
+        let captured = if self.is_stillborn(told) {
+            None
+        } else {
+            self.capture().ok()
+        };
+        if let Some(tape) = &mut self.tape {
+            let judge = self.trial.judge();
+            tape.event(page, told, captured.as_ref(), judge, self.machine.memory());
+        }
     }
 
     /// The guest kernel says that it cannot go on; it has printed its own account.

@@ -40,6 +40,7 @@ pub mod table;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trial;
 pub mod walk;
 
 pub use addr::{GuestPhys, GuestVirt, Pfn, VirtRange};
@@ -59,4 +60,5 @@ pub use sharing::{Parent, Placement, Subtree, TableFrames};
 pub use snapshot::{MissingTable, Root, RootId, RootLabel, Snapshot};
 pub use table::Table;
 pub use target::Target;
+pub use trial::Trial;
 pub use walk::{Fault, Step, Translation, Walk, translate_in_memory};

@@ -18,6 +18,7 @@ use super::witness::Written;
 use crate::exit::{Exit, Failure};
 use crate::guest;
 use crate::session::{Ended, Session, Setup};
+use crate::tape::Tapes;
 
 /// The ring-3 program that makes the mappings (guest/user/src/bin/lab.rs).
 const PROGRAM: &str = "lab";
@@ -44,6 +45,8 @@ pub(crate) struct Laboratory<'a> {
     pub(crate) more_words: &'a str,
     pub(crate) time_limit: Duration,
     pub(crate) interruption: &'a Interruption,
+    /// Where the cells are recorded, if they are.
+    pub(crate) tapes: Option<&'a Tapes>,
 }
 
 impl Laboratory<'_> {
@@ -75,7 +78,14 @@ impl Laboratory<'_> {
         let mut session = Session::new(self.host, setup).map_err(in_cell)?;
         self.interruption.watch(session.interrupter());
         let mut observer = Observer::new(name.processes, self.allocations);
+        if let Some(tapes) = self.tapes {
+            let name = format!("{}-{}", name.strategy, name.processes);
+            tapes.record(&mut session, &name, None);
+        }
         let ended = session.follow(|session, told| observer.see(session, told));
+        if let Some(tapes) = self.tapes {
+            tapes.note(session.recorded());
+        }
         let Ended { status } = ended.map_err(in_cell)?;
         if status != 0 {
             return Err(in_cell(Failure::new(Exit::Guest, complaint(status))));

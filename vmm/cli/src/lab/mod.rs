@@ -26,6 +26,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
+use crate::tape::Tapes;
 use interruption::Interruption;
 use measure::Laboratory;
 use plan::{Plan, Shard, StrategyName};
@@ -76,9 +77,12 @@ pub(crate) struct Options {
         long,
         value_name = "FILE",
         num_args = 1..,
-        conflicts_with_all = ["shard", "processes", "strategies", "allocations", "memory", "timeout", "device", "cmdline"],
+        conflicts_with_all = ["shard", "processes", "strategies", "allocations", "memory", "timeout", "record", "device", "cmdline"],
     )]
     merge: Vec<PathBuf>,
+    /// Records every cell to a file of its own in this directory; see `heirloom replay`.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     /// KVM's device, where it is not in its usual place.
     #[arg(long, value_name = "PATH", default_value = DEVICE)]
     device: PathBuf,
@@ -94,8 +98,9 @@ pub(crate) struct Options {
 
 /// Runs the sweep, or a part of it, or joins parts, and shows what came of it.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let tapes = options.record.as_deref().map(Tapes::new).transpose()?;
     let results = if options.merge.is_empty() {
-        sweep(options)?
+        sweep(options, tapes.as_ref())?
     } else {
         Results::merge(&options.merge).map_err(|error| Failure::new(Exit::Usage, error))?
     };
@@ -120,6 +125,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     for complaint in &complaints {
         output::complain(&Failure::new(Exit::Broken, complaint));
     }
+    tapes.map_or(Ok(()), |tapes| tapes.result())?;
     Ok(if complaints.is_empty() {
         Exit::Good
     } else {
@@ -127,7 +133,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     })
 }
 
-fn sweep(options: &Options) -> Result<Results, Failure> {
+fn sweep(options: &Options, tapes: Option<&Tapes>) -> Result<Results, Failure> {
     let all = Strategy::ALL.map(StrategyName);
     let plan = Plan::new(
         options.strategies.as_deref().unwrap_or(&all),
@@ -144,6 +150,7 @@ fn sweep(options: &Options) -> Result<Results, Failure> {
         more_words: &options.cmdline,
         time_limit: Duration::from_secs(options.timeout),
         interruption: &Interruption::listen()?,
+        tapes,
     };
     let shard = options.shard.unwrap_or(Shard::WHOLE);
     let names = shard.cells(&plan);

@@ -30,6 +30,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::tape::Tapes;
 use proof::{Proof, Row, Trouble};
 use show::Lecture;
 use stage::Stage;
@@ -48,6 +49,9 @@ pub(crate) struct Options {
     /// Stops after so many seconds.
     #[arg(long, value_name = "SECS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=HOUR))]
     timeout: u64,
+    /// Records every experiment to a file of its own in this directory; see `heirloom replay`.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -86,6 +90,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let mut stage = Stage::new(
         &options.device,
         options.bug,
+        options.record.as_deref().map(Tapes::new).transpose()?,
         Duration::from_secs(options.timeout),
     )?;
     let chosen: Vec<(u8, &Claim)> = (1..)
@@ -111,6 +116,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     } else {
         lecture.to_string()
     })?;
+    stage.recorded()?;
     Ok(if lecture.holds() {
         Exit::Good
     } else {

@@ -19,6 +19,7 @@ use crate::exit::{Exit, Failure};
 use crate::guest;
 use crate::output::Output;
 use crate::session::{Ended, Seen, Session, Setup};
+use crate::tape::Tapes;
 
 /// The ring-3 program that has a part in every experiment.
 const PROGRAM: &str = "lecture";
@@ -76,6 +77,9 @@ impl Curtain {
 pub(super) struct Stage {
     host: Host,
     bug: Option<Bug>,
+    tapes: Option<Tapes>,
+    /// How many experiments were made.
+    made: usize,
     deadline: Instant,
     curtain: Curtain,
     footage: HashMap<Experiment, Rc<Footage>>,
@@ -86,6 +90,7 @@ impl Stage {
     pub(super) fn new(
         device: &Path,
         bug: Option<Bug>,
+        tapes: Option<Tapes>,
         time_limit: Duration,
     ) -> Result<Stage, Failure> {
         let curtain = Curtain::default();
@@ -97,10 +102,17 @@ impl Stage {
         Ok(Stage {
             host: Host::open_at(device)?,
             bug,
+            tapes,
+            made: 0,
             deadline: Instant::now() + time_limit,
             curtain,
             footage: HashMap::new(),
         })
+    }
+
+    /// Whether all experiments were recorded that should be.
+    pub(super) fn recorded(&self) -> Result<(), Failure> {
+        self.tapes.as_ref().map_or(Ok(()), Tapes::result)
     }
 
     /// What an experiment shows, at every event. It is made when it is first asked for.
@@ -142,7 +154,21 @@ impl Stage {
         };
         let mut session = Session::new(&self.host, setup)?;
         self.curtain.rise_for(&session)?;
-        let Ended { status } = session.run(watch)?;
+        self.made += 1;
+        if let Some(tapes) = &self.tapes {
+            let name = format!(
+                "{:02}-{}-{}",
+                self.made,
+                strategy.name(),
+                arguments.join("-")
+            );
+            tapes.record(&mut session, &name, self.bug);
+        }
+        let ended = session.run(watch);
+        if let Some(tapes) = &self.tapes {
+            tapes.note(session.recorded());
+        }
+        let Ended { status } = ended?;
         if status != 0 {
             return Err(missing(format!(
                 "process 1 of `{PROGRAM} {}` under {} could not do its part (status {status:#x})",

@@ -89,7 +89,7 @@ impl Judge {
             snapshot,
             survey: &survey,
             world: &self.world,
-            memory_value: value_in_memory(told, self.world.kernel_view(told), snapshot, memory),
+            memory_value: self.accessed_value(told, snapshot, memory),
         };
         self.findings.next_moment();
         for (number, rule) in self.rules.iter_mut().enumerate() {
@@ -98,6 +98,17 @@ impl Judge {
             });
         }
         self.last = Some(snapshot.clone());
+    }
+
+    /// For an access to kernel memory: what `memory` holds there, found through the tables of the
+    /// address space that the kernel did it in. It is all that judging reads of memory beside tables.
+    pub fn accessed_value<M: PhysicalMemory + ?Sized>(
+        &self,
+        told: &Told,
+        snapshot: &Snapshot,
+        memory: &M,
+    ) -> Option<u64> {
+        value_in_memory(told, self.world.kernel_view(told), snapshot, memory)
     }
 
     /// What each rule found so far.

@@ -93,8 +93,11 @@
 //!      register was: CR0, CR2, CR3, CR4, EFER, RIP, RSP, RBP, RFLAGS
 //!    - three varints: how many roots stay at the beginning of the list, how many at its end, and how
 //!      many stand between these now; for each of the latter a byte, whose it is (0 the kernel's own,
-//!      1 a process's, 2 a CPU's, 3 not known), a varint, the number of the process or CPU, and a varint,
-//!      the guest-physical address of the root table
+//!      1 a process's, 2 what a CPU had, 3 found in memory), a varint, the number of the process or CPU,
+//!      else 0, and a varint, the guest-physical address of the root table
+//!    - two varints: how many tables the roots reach, a frame that is used at two levels counted twice,
+//!      and how many tables entries point to that the guest's memory does not have. A reader that
+//!      finds other numbers has not read what was recorded
 //!    - varint: number of other pieces of guest memory that judging looked at; for each two varints,
 //!      guest-physical address and bytes, and that many bytes. They belong to this moment alone
 //! 5. a page list: tables that changed and are not in `P` chunks before

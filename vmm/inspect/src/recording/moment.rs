@@ -13,7 +13,7 @@ use crate::addr::{GuestPhys, GuestVirt};
 use crate::level::Depth;
 use crate::memory::Words;
 use crate::mode::{CpuState, Cr3, Mode, PhysBits};
-use crate::snapshot::RootLabel;
+use crate::snapshot::{RootLabel, Snapshot};
 
 /// Most CPUs of a moment.
 pub const MOST_CPUS: usize = 1 << 12;
@@ -59,7 +59,25 @@ pub(super) struct Captured {
     /// Which of them told the event.
     pub(super) teller: usize,
     pub(super) roots: Vec<(RootLabel, GuestPhys)>,
+    pub(super) counts: Counts,
     pub(super) pieces: Vec<Piece>,
+}
+
+/// How many tables the roots reach: whoever plays the moment must find as many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    tables: usize,
+    /// Those that guest memory does not have.
+    missing: usize,
+}
+
+impl Counts {
+    pub(super) fn of(snapshot: &Snapshot) -> Counts {
+        Counts {
+            tables: snapshot.tables().count(),
+            missing: snapshot.missing().count(),
+        }
+    }
 }
 
 /// The words of a probe page.
@@ -102,6 +120,8 @@ impl Fields {
                 put_cpu(out, &before, cpu);
             }
             put_roots(out, &context.roots, &capture.roots);
+            out.put_varint(capture.counts.tables as u64);
+            out.put_varint(capture.counts.missing as u64);
             out.put_varint(capture.pieces.len() as u64);
             for piece in &capture.pieces {
                 out.put_varint(piece.at.get());
@@ -174,6 +194,14 @@ fn get_capture(from: &mut Get<'_>, context: &mut Context) -> Result<Captured, No
         })
         .collect::<Result<_, _>>()?;
     let roots = get_roots(from, &context.roots)?;
+    let mut count = || -> Result<usize, Nonsense> {
+        let count = from.varint("the number of tables")?;
+        usize::try_from(count).map_err(|_| Nonsense::Value("the number of tables"))
+    };
+    let counts = Counts {
+        tables: count()?,
+        missing: count()?,
+    };
     let pieces = (0..from.count("the pieces of memory")?)
         .map(|_| {
             let at = GuestPhys::new(from.varint("a piece of memory")?);
@@ -189,6 +217,7 @@ fn get_capture(from: &mut Get<'_>, context: &mut Context) -> Result<Captured, No
         cpus,
         teller,
         roots,
+        counts,
         pieces,
     })
 }

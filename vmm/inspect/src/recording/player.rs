@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::chunk::{Damage, Kind};
 use super::error::{Problem, ReadError};
 use super::memory::RecordedMemory;
-use super::moment::{Captured, Context, Fields};
+use super::moment::{Captured, Context, Counts, Fields};
 use super::opened::{Recording, told};
 use super::page::Pages;
-use super::wire::Get;
+use super::wire::{Get, Nonsense};
 use crate::addr::GuestPhys;
 use crate::capture::Capturer;
 use crate::judge::Told;
@@ -172,10 +172,15 @@ impl<'r> Player<'r> {
                 cpus,
                 teller,
                 roots,
+                counts,
                 pieces,
             }) => {
                 let snapshot = self.capturer.capture(&self.pages, mode, &roots);
                 self.pages.seen();
+                if Counts::of(&snapshot) != counts {
+                    let found = Nonsense::Value("the number of its tables");
+                    return Err(self.recording.damaged(entry.last, found.into()));
+                }
                 let tables = Tables {
                     snapshot,
                     cpus,

@@ -13,7 +13,7 @@ use super::chunk::{self, Kind};
 use super::error::RecordError;
 use super::header::Header;
 use super::memory::Piece;
-use super::moment::{Captured, Context, Fields, MOST_CPUS, MOST_ROOTS, words_of};
+use super::moment::{Captured, Context, Counts, Fields, MOST_CPUS, MOST_ROOTS, words_of};
 use super::page::{self, MOST_PAGES};
 use super::wire::Put;
 use super::{End, MAGIC, VERSION};
@@ -205,6 +205,7 @@ fn captured(capture: &Capture<'_>) -> Result<Captured, RecordError> {
             .iter()
             .map(|root| (root.label, root.address))
             .collect(),
+        counts: Counts::of(capture.snapshot),
         pieces: capture.pieces.to_vec(),
     })
 }
@@ -307,8 +308,9 @@ impl Tables {
                 chunks.page(pfn, page::put_gone)?;
                 continue;
             }
-            let before = before.as_deref().unwrap_or(&page::ZERO);
-            if before != &*page.words {
+            // A table that is new and empty is a page, too.
+            if before.as_deref() != Some(&*page.words) {
+                let before = before.as_deref().unwrap_or(&page::ZERO);
                 chunks.page(pfn, |out| page::put(out, before, &page.words))?;
             }
         }

@@ -18,6 +18,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => (position(), any::<u64>()).prop_map(|(position, page)| Act::Map(position, page)),
         2 => (position(), any::<u16>(), any::<u64>())
             .prop_map(|(position, index, word)| Act::Poke(position, index, word)),
+        1 => (position(), any::<u64>()).prop_map(|(position, page)| Act::Empty(position, page)),
         1 => position().prop_map(Act::SelfMap),
         1 => (position(), position()).prop_map(|(position, other)| Act::Alias(position, other)),
     ]
@@ -62,6 +63,8 @@ fn assert_played(moment: &Moment, live: &Live) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn every_moment_is_played_as_it_was_in_order_and_out_of_order(
         acts in proptest::collection::vec(act(), 1..60),

@@ -28,6 +28,8 @@ pub(crate) enum Act {
     Map(usize, u64),
     /// A word of one of its tables becomes this.
     Poke(usize, u16, u64),
+    /// The process at this position gets an empty table.
+    Empty(usize, u64),
     /// An entry of its root leads to the root itself.
     SelfMap(usize),
     /// The frame of a root of another process is used as a lower table.
@@ -159,6 +161,13 @@ impl Story {
             Act::Exit(_) => {}
             Act::Map(position, page) => {
                 self.map(self.root(position), page % (1 << 22) * 4096);
+            }
+            Act::Empty(position, page) => {
+                let root = self.root(position).pfn();
+                let index = 20 + u16::try_from(page % 8).unwrap();
+                let below = self.memory.frame();
+                let entry = Entry::pointing_to(below.base(), FakeMemory::POINTER);
+                self.memory.poke(root, index, entry);
             }
             Act::Poke(position, index, word) => {
                 let root = self.root(position).pfn();

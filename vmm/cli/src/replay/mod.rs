@@ -1,0 +1,150 @@
+//! `heirloom replay`: the events of a recording, one by one, and the verdict on them, from the recorded
+//! tables alone.
+
+mod event;
+mod list;
+
+use std::path::PathBuf;
+
+use heirloom_inspect::Trial;
+use heirloom_inspect::recording::{End, Ending, Moment, Recording};
+use heirloom_inspect::show::Report;
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Output};
+use crate::run::outcome;
+use event::Event;
+use list::{List, Row};
+
+/// Version of the JSON form; grows when a field changes its meaning or goes.
+const VERSION: u32 = 1;
+
+/// What `heirloom replay` is told.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// A recording, made with `--record`; it may still grow.
+    file: PathBuf,
+    /// Shows this event alone, with every page-table entry that changed.
+    #[arg(long, value_name = "N")]
+    event: Option<u64>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists the events and judges them.
+pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let recording = Recording::open(&options.file).map_err(unusable)?;
+    let mut output = Output::new()?;
+    if let Some(number) = options.event {
+        let event = Event::of(&recording, number).map_err(unusable)?;
+        output.line(&if options.json {
+            output::json(&event)?
+        } else {
+            event.to_string()
+        })?;
+        return Ok(Exit::Good);
+    }
+    let mut list = List::default();
+    let expectation = recording.header().expectation;
+    let truth = &recording.header().truth;
+    let mut trial = expectation.map(|expectation| Trial::new(truth.clone(), expectation));
+    let mut unread = None;
+    let mut before = None;
+    for moment in recording.moments() {
+        let moment = match moment {
+            Ok(moment) => moment,
+            Err(error) => {
+                unread = Some(unusable(error));
+                break;
+            }
+        };
+        list.push(Row::of(&moment, before.as_ref()));
+        if let Some(trial) = &mut trial {
+            judge(trial, &moment);
+        }
+        before = moment.tables.map(|tables| tables.snapshot).or(before);
+    }
+    let report = trial.as_ref().and_then(Trial::report);
+    output.line(&if options.json {
+        let document = Document {
+            version: VERSION,
+            producer: &recording.header().producer,
+            command: &recording.header().command,
+            bug: recording.header().bug.as_deref(),
+            ending: recording.ending().to_string(),
+            events: &list,
+            report: report.as_ref(),
+        };
+        output::json(&document)?
+    } else {
+        let report = report.map_or_else(String::new, |report| format!("\n\n{report}"));
+        format!("{}\n{list}{report}", introduction(&recording))
+    })?;
+    match unread {
+        Some(failure) => Err(failure),
+        None => exit(&recording, trial.as_ref()),
+    }
+}
+
+fn judge(trial: &mut Trial, moment: &Moment) {
+    let Some(told) = &moment.told else {
+        return;
+    };
+    trial.hear(told);
+    if let Some(tables) = &moment.tables {
+        trial.observe(told, &tables.cpu(), &tables.snapshot, &moment.memory);
+    }
+}
+
+/// The exit code of the run, had it been judged by what was recorded.
+fn exit(recording: &Recording, trial: Option<&Trial>) -> Result<Exit, Failure> {
+    let exit = match recording.ending() {
+        Ending::Ended(End::Done { status }) => {
+            let all_hold = trial.is_none_or(|trial| trial.judge().all_hold());
+            return outcome(all_hold, *status);
+        }
+        Ending::Ended(End::Failed { code, message }) => {
+            return Err(Failure::new(Exit::of_code(*code), message));
+        }
+        Ending::Unfinished => Exit::Guest,
+        Ending::Cut { .. } | Ending::Damaged { .. } => Exit::Usage,
+    };
+    let what = format!(
+        "{}: {}; what comes before is shown",
+        recording.name().display(),
+        recording.ending()
+    );
+    Err(Failure::new(exit, what))
+}
+
+fn introduction(recording: &Recording) -> String {
+    let header = recording.header();
+    format!(
+        "recorded by {}: {}\n{} events; {}\n",
+        header.producer,
+        header.command.join(" "),
+        recording.len(),
+        recording.ending()
+    )
+}
+
+fn unusable(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Usage, error)
+}
+
+/// All of it as JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    /// What wrote the recording.
+    producer: &'a str,
+    command: &'a [String],
+    bug: Option<&'a str>,
+    /// How the recording ends, in words.
+    ending: String,
+    events: &'a List,
+    /// As `heirloom run --json` has it; `None` if nothing was judged.
+    report: Option<&'a Report>,
+}
