@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the command run under a time limit, and what it said.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod browser;
 pub(crate) mod events;
 pub(crate) mod guest;
 pub(crate) mod linux;

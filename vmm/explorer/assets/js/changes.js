@@ -10,27 +10,44 @@ function changesOf(world) {
     const found = { entries: [], made: 0, freed: 0, written: 0 };
     if (world.moment === 0) return found;
     const places = new Map();
+    const note = (table, written) => {
+      if (!written.length || found.entries.length >= MOST_CHANGES) return;
+      places.set(table, null);
+      for (const entry of written) found.entries.push({ table, ...entry });
+    };
     for (let change = 0; change < frames.length; change++) {
       const [old, now] = [world.film.page(before[change]), world.film.page(after[change])];
-      if (!old && now) found.made++;
-      else if (old && !now) found.freed++;
-      else if (old && now) {
+      if (old && now) {
         const written = differences(old, now);
         found.written += written.length;
-        if (written.length && found.entries.length < MOST_CHANGES) {
-          places.set(frames[change], null);
-          for (const entry of written) found.entries.push({ table: frames[change], ...entry });
-        }
+        note(frames[change], written);
+      } else if (now) {
+        found.made++;
+        // What a new table holds is told as far as the event is about it.
+        if (world.event.range) note(frames[change], differences(NO_ENTRIES, now).map((entry) => ({ ...entry, made: true })));
+      } else if (old) {
+        found.freed++;
       }
     }
     locate(world, places);
     found.entries = found.entries
       .filter((entry) => places.get(entry.table))
-      .map((entry) => ({ ...entry, ...places.get(entry.table) }));
+      .map((entry) => ({ ...entry, ...places.get(entry.table) }))
+      .filter((entry) => !entry.made || isAbout(world, entry));
+    found.written += found.entries.filter((entry) => entry.made).length;
     // Kernel tables first, and those that are nearest to the root.
     found.entries.sort((a, b) => inKernel(b) - inKernel(a) || a.path.length - b.path.length || a.space.id - b.space.id);
     return found;
   });
+}
+
+const NO_ENTRIES = new Page(new Uint16Array(), new Uint32Array(), new Float64Array());
+
+/** Whether an entry translates an address that the present event is about. */
+function isAbout(world, { path, index }) {
+  const [first, last] = rangeOf([...path, index], world.mode);
+  const { range } = world.event;
+  return first <= BigInt(range.last) && BigInt(range.first) <= last;
 }
 
 function inKernel({ path, index }) {

@@ -86,7 +86,6 @@ function keepAddress(view) {
 }
 
 async function start() {
-  const begun = performance.now();
   const story = JSON.parse($('story').textContent);
   const film = new Film(await inflate(fromBase64($('tables').textContent.trim())));
   const world = new World(story, film);
@@ -110,9 +109,10 @@ async function start() {
   if (location.hash.length > 1) view.fromHash(location.hash);
   else view.changed();
   keepAddress(view);
-  document.documentElement.dataset.ready = Math.round(performance.now() - begun);
   // For the console, and for tests of the parts.
-  window.explorer = { world, sharing, view, film, timeline, grid, panel, spaces, parseAddress, addressOf, indexOf, decode, levelsOf, hexEntry };
+  window.explorer = { world, sharing, view, film, timeline, grid, panel, spaces, parseAddress, addressOf, indexOf, decode, levelsOf, hexEntry, changesOf };
+  // Milliseconds since the page was asked for, until it is laid out.
+  if (document.body.offsetHeight > 0) document.documentElement.dataset.ready = Math.round(performance.now());
 }
 
 start().catch((error) => {
