@@ -207,7 +207,13 @@ fn a_kernel_root_outside_of_the_core_is_said_and_left_out() {
 fn roots_that_the_user_knows_are_added_to_what_the_core_says() {
     let target = open(&sound().build(), ",cr3=0x3000").unwrap();
     assert_eq!(target.cpus.len(), 2);
-    assert_eq!(target.roots, [(RootLabel::Found, GuestPhys::new(0x3000))]);
+    assert_eq!(
+        target.roots,
+        [(
+            RootLabel::Found(GuestPhys::new(0x3000)),
+            GuestPhys::new(0x3000)
+        )]
+    );
     let target = open(&sound().build(), ",cr3=0x3000,cr4=0x20").unwrap();
     assert_eq!(target.cpus.len(), 3);
     let message = complaint(&sound().build(), ",cr3=0x100000");

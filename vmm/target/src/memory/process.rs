@@ -79,6 +79,7 @@ impl ProcessSource {
     pub(crate) fn read_column(&self, address: u64, entries: &mut [Entry]) {
         let mut touched = Touched {
             pagemap: self.pagemap.as_ref(),
+            last: address.saturating_add(entries.len() as u64 * PAGE_SIZE) / PAGE_SIZE,
             first: 0,
             window: Vec::new(),
         };
@@ -155,6 +156,8 @@ impl Batch {
 /// Which pages a process has touched (Documentation/admin-guide/mm/pagemap.rst).
 struct Touched<'a> {
     pagemap: Option<&'a File>,
+    /// No page behind this one will be asked for.
+    last: u64,
     /// The page of the window's first entry.
     first: u64,
     window: Vec<u64>,
@@ -172,7 +175,10 @@ impl Touched<'_> {
             .is_some_and(|index| index < self.window.len() as u64);
         if !known {
             self.first = page;
-            self.window.resize(WINDOW, 0);
+            let left = self.last.saturating_sub(page).saturating_add(1);
+            self.window.clear();
+            self.window
+                .resize(usize::try_from(left).unwrap_or(WINDOW).min(WINDOW), 0);
             let have = pagemap
                 .read_at(self.window.as_mut_bytes(), page.wrapping_mul(8))
                 .unwrap_or(0);

@@ -129,7 +129,10 @@ fn range(line: &str) -> Option<Range> {
     Some(Range::Memory(MemoryRange {
         range: PhysRange {
             start: GuestPhys::new(first),
-            bytes: last.checked_add(1)?.checked_sub(first)?,
+            bytes: last
+                .checked_add(1)?
+                .checked_sub(first)
+                .filter(|bytes| *bytes > 0)?,
         },
         region: region.to_owned(),
         offset,

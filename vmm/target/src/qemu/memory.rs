@@ -144,13 +144,16 @@ impl<'a> Reach<'a> {
     pub(super) fn add(&mut self, range: &MemoryRange) -> Result<(), Vec<WayError>> {
         let mut failures = Vec::new();
         let allowed = self.allowed;
+        let address = self
+            .host_address(range.range)
+            .map_err(|error| vec![error.into()])?;
         for way in Way::ALL
             .into_iter()
             .filter(|way| allowed.is_none_or(|allowed| allowed == *way))
         {
             let tried = match way {
-                Way::File => self.by_file(range),
-                Way::Process => self.by_process(range.range),
+                Way::File => self.by_file(range, address),
+                Way::Process => self.by_process(range.range, address),
                 Way::Save => self.by_saving(range.range),
             };
             match tried {
@@ -188,10 +191,17 @@ impl<'a> Reach<'a> {
         Memory::new(Layout::of(self.pieces), self.sources)
     }
 
-    fn by_file(&mut self, range: &MemoryRange) -> Result<(Piece, String), WayError> {
-        let found = match self.mapped_file(range.range)? {
-            Some(found) => Some(found),
-            None => self.named_file(range),
+    fn by_file(
+        &mut self,
+        range: &MemoryRange,
+        address: Option<u64>,
+    ) -> Result<(Piece, String), WayError> {
+        let found = match (&self.process, address) {
+            (Ok((pid, areas)), Some(address)) => {
+                process::shared_file(*pid, areas, address, range.range.bytes)
+            }
+            // Its process may not be looked at, but the file that it names maybe may.
+            _ => self.named_file(range),
         };
         let found = found.ok_or(WayError::NoFile)?;
         let range = range.range;
@@ -210,17 +220,7 @@ impl<'a> Reach<'a> {
         Ok((piece, how))
     }
 
-    /// The file that the process maps there.
-    fn mapped_file(&self, range: PhysRange) -> Result<Option<InFile>, WayError> {
-        let Ok((pid, areas)) = &self.process else {
-            return Ok(None);
-        };
-        Ok(self
-            .host_address(range)?
-            .and_then(|address| process::shared_file(*pid, areas, address, range.bytes)))
-    }
-
-    /// The file that QEMU names, for when its process may not be looked at, but the file may.
+    /// The file that QEMU says the range is in.
     fn named_file(&self, range: &MemoryRange) -> Option<InFile> {
         let (path, begin) = Monitor(self.connection).backend_file(&range.region)?;
         let offset = begin.checked_add(range.offset)?;
@@ -228,7 +228,11 @@ impl<'a> Reach<'a> {
         InFile::new(file, path.display().to_string(), offset, range.range.bytes)
     }
 
-    fn by_process(&mut self, range: PhysRange) -> Result<(Piece, String), WayError> {
+    fn by_process(
+        &mut self,
+        range: PhysRange,
+        address: Option<u64>,
+    ) -> Result<(Piece, String), WayError> {
         let (pid, areas) = match &self.process {
             Ok((pid, areas)) => (*pid, areas),
             Err(WayError::Denied { pid, source }) => {
@@ -238,8 +242,7 @@ impl<'a> Reach<'a> {
             }
             Err(_) => return Err(WayError::NoProcess),
         };
-        let address = self
-            .host_address(range)?
+        let address = address
             .filter(|address| process::maps(areas, *address, range.bytes))
             .ok_or(WayError::NoProcess)?;
         let source = ProcessSource::new(pid, process::is_anonymous(areas, address, range.bytes));
@@ -301,7 +304,7 @@ impl<'a> Reach<'a> {
 
     /// Holds some words of the piece against what the monitor shows. The guest stands still.
     fn check(&self, way: Way, piece: Piece) -> Result<(), WayError> {
-        const PROBES: u64 = 4;
+        const PROBES: u64 = 2;
         let range = piece.range();
         let source = self.sources.get(piece.source());
         for part in 0..=PROBES {

@@ -111,6 +111,11 @@ fn a_view_of_another_form_is_refused() {
     for (from, to, problem) in [
         ("\"memory\"", "\"cpu\"", "no address space `memory`"),
         ("-00000000000bffff", "-bffff", "no range"),
+        (
+            "0000000100000000-000000017f",
+            "0000000180000000-000000017f",
+            "no range",
+        ),
         ("(prio 0, ram): ", "(prio 0, ram) ", "no range"),
         ("ram): ", "i/o): ", "no RAM"),
         ("0000000100000000-", "0000000000000000-", "not in order"),

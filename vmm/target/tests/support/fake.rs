@@ -24,7 +24,7 @@ pub(crate) struct Fake {
     /// Lines sent in front of each answer.
     pub(crate) events: &'static str,
     /// Whole answer lines in place of the sound ones, `ID` standing for the command's; none to hang.
-    instead: HashMap<&'static str, Option<String>>,
+    pub(crate) instead: HashMap<&'static str, Option<String>>,
 }
 
 impl Default for Fake {
