@@ -12,12 +12,14 @@ pub(crate) mod translate;
 mod number;
 mod root;
 
+use std::sync::Once;
+
 use heirloom_inspect::{Discovery, Target};
 use heirloom_target::Spec;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
-use crate::output::Output;
+use crate::output::{self, Output};
 
 /// What `--help` of each of them says about targets.
 pub(crate) const TARGETS: &str = "Targets:
@@ -45,7 +47,7 @@ pub(crate) struct Options {
 impl Options {
     /// Opens the target and finds its address spaces.
     fn discover(&self) -> Result<(String, Discovery), Failure> {
-        let mut target = self.target.open()?;
+        let mut target = open(&self.target)?;
         if self.blind {
             target.cpus.clear();
             target.roots.clear();
@@ -61,9 +63,29 @@ impl Options {
     }
 }
 
+/// Opens a target. Should the user end the command meanwhile, a live guest is not left standing still.
+fn open(spec: &Spec) -> Result<Target, Failure> {
+    static WATCH: Once = Once::new();
+    let mut watching = Ok(());
+    WATCH.call_once(|| {
+        watching = ctrlc::set_handler(|| {
+            heirloom_target::resume_all();
+            output::complain(&Failure::new(
+                Exit::Guest,
+                "interrupted; a live guest runs on",
+            ));
+            std::process::exit(Exit::Guest as i32);
+        });
+    });
+    watching.map_err(|error| {
+        Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
+    })?;
+    Ok(spec.open()?)
+}
+
 /// Opens a target and finds its address spaces. A live guest runs on afterwards.
 fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
-    discover_in(&spec.open()?)
+    discover_in(&open(spec)?)
 }
 
 fn discover_in(target: &Target) -> Result<(String, Discovery), Failure> {

@@ -98,7 +98,7 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
     let is_complete = target
         .roots
         .iter()
-        .any(|(label, _)| matches!(label, RootLabel::Kernel | RootLabel::Process(_)));
+        .any(|(label, _)| matches!(label, RootLabel::Process(_)));
     let mut seeds: Vec<Pfn> = target.roots.iter().map(|(_, root)| root.pfn()).collect();
     let mode = mode_of_cpus(target, &mut seeds, notes)?;
     let basis = match (is_complete, seeds.is_empty()) {
