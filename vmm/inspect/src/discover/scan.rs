@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::entry::Entry;
-use crate::memory::{PhysRange, PhysicalMemory};
+use crate::memory::{PhysRange, PhysicalMemory, Words};
 
 /// Frames that one thread looks through before it takes the next piece: 32 MiB of memory.
 const PIECE: u64 = 8192;
@@ -19,6 +19,12 @@ struct Piece {
     frames: usize,
 }
 
+impl Piece {
+    fn pfns(self) -> impl Iterator<Item = Pfn> {
+        (self.first.get()..).take(self.frames).map(Pfn::new)
+    }
+}
+
 /// The frames of `ram` whose entry `index` is `wanted`, ascending.
 pub(super) fn frames_where<M: PhysicalMemory + Sync + ?Sized>(
     memory: &M,
@@ -26,6 +32,31 @@ pub(super) fn frames_where<M: PhysicalMemory + Sync + ?Sized>(
     index: u16,
     wanted: impl Fn(Entry) -> bool + Sync,
 ) -> Vec<Pfn> {
+    in_pieces(ram, |piece, found| {
+        let mut column = vec![Entry::ABSENT; piece.frames];
+        memory.read_column(piece.first, index, &mut column);
+        let frames = piece.pfns().zip(column);
+        found.extend(frames.filter_map(|(pfn, entry)| wanted(entry).then_some(pfn)));
+    })
+}
+
+/// The frames of `ram` whose words are `wanted`, ascending: reads all of memory.
+pub(super) fn frames_that<M: PhysicalMemory + Sync + ?Sized>(
+    memory: &M,
+    ram: &[PhysRange],
+    wanted: impl Fn(&Words) -> bool + Sync,
+) -> Vec<Pfn> {
+    in_pieces(ram, |piece, found| {
+        let mut words: Words = [0; 512];
+        let frames = piece.pfns();
+        found.extend(
+            frames.filter(|pfn| memory.read_table(*pfn, &mut words).is_ok() && wanted(&words)),
+        );
+    })
+}
+
+/// Lets several threads look through memory piece by piece: what they find, ascending.
+fn in_pieces(ram: &[PhysRange], look_at: impl Fn(Piece, &mut Vec<Pfn>) + Sync) -> Vec<Pfn> {
     let pieces = pieces(ram);
     let next = AtomicUsize::new(0);
     let threads = thread::available_parallelism()
@@ -34,17 +65,8 @@ pub(super) fn frames_where<M: PhysicalMemory + Sync + ?Sized>(
         .min(pieces.len());
     let look = || {
         let mut found = Vec::new();
-        let mut column = Vec::new();
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-            column.clear();
-            column.resize(piece.frames, Entry::ABSENT);
-            memory.read_column(piece.first, index, &mut column);
-            let frames = (piece.first.get()..).zip(&column);
-            found.extend(
-                frames
-                    .filter(|(_, entry)| wanted(**entry))
-                    .map(|(pfn, _)| Pfn::new(pfn)),
-            );
+            look_at(*piece, &mut found);
         }
         found
     };
@@ -102,6 +124,8 @@ mod tests {
                 bytes,
             });
         let found = frames_where(&memory, &ram, 511, |entry| entry == marked);
+        assert_eq!(found, wanted.map(Pfn::new));
+        let found = frames_that(&memory, &ram, |words| words[511] == marked.get());
         assert_eq!(found, wanted.map(Pfn::new));
         assert_eq!(frames_where(&memory, &[], 511, |_| true), []);
     }
