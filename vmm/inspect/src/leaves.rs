@@ -99,6 +99,18 @@ impl<'s> Leaves<'s> {
         self.stopped_at
     }
 
+    /// Looks at no more than `steps` entries.
+    #[must_use]
+    pub(crate) fn limited(mut self, steps: u32) -> Self {
+        self.steps_left = steps.min(STEP_LIMIT);
+        self
+    }
+
+    /// Entries that may still be looked at.
+    pub(crate) fn steps_left(&self) -> u32 {
+        self.steps_left
+    }
+
     /// Goes one table down.
     fn descend(&mut self, table: &'s Table, base: GuestVirt, rights: Rights) {
         let skip = self.range.first.get().saturating_sub(base.get()) >> table.level().shift();

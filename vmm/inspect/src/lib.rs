@@ -37,6 +37,7 @@ pub mod sharing;
 pub mod show;
 pub mod snapshot;
 pub mod table;
+pub mod tally;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

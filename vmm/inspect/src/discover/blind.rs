@@ -10,13 +10,14 @@ use std::collections::HashMap;
 use crate::addr::{GuestPhys, Pfn};
 use crate::capture::Capturer;
 use crate::entry::{Decoded, Entry};
-use crate::layout::{DirectMap, shows_itself};
+use crate::layout::shows_itself;
 use crate::level::Half;
-use crate::memory::{PhysRange, Words};
+use crate::memory::{MemoryError, PhysRange, PhysicalMemory, Words};
 use crate::mode::Mode;
-use crate::snapshot::{RootId, RootLabel, Snapshot};
+use crate::snapshot::{RootLabel, Snapshot};
 use crate::target::Target;
 
+use super::budget::Budget;
 use super::reference::{Best, Reference};
 use super::{KernelHalf, kernel_half_of, scan};
 
@@ -31,21 +32,12 @@ const MOST_RESERVED: u64 = 100;
 
 /// The best kernel half in memory, and the mode in which it is read.
 pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
+    let (memory, ram) = (&*target.memory, &target.ram[..]);
     // Nearly every kernel is linked to the last 2 GiB, so the last entry tells quickly; if that finds
-    // nothing, any entry of the kernel half will do.
-    let frames = scan::frames_where(&*target.memory, &target.ram, 511, |entry| {
-        may_lead_to_a_table(entry, &target.ram)
-    });
+    // nothing, all of memory is read.
+    let frames = scan::frames_where(memory, ram, 511, |entry| may_lead_to_a_table(entry, ram));
     best_among(target, modes, &frames).or_else(|| {
-        let mut frames: Vec<Pfn> = (256..511)
-            .flat_map(|index| {
-                scan::frames_where(&*target.memory, &target.ram, index, |entry| {
-                    may_lead_to_a_table(entry, &target.ram)
-                })
-            })
-            .collect();
-        frames.sort_unstable();
-        frames.dedup();
+        let frames = scan::frames_that(memory, ram, |words| is_kernel_half(words, ram));
         best_among(target, modes, &frames)
     })
 }
@@ -63,9 +55,10 @@ fn best_among(target: &Target, modes: &[Mode], frames: &[Pfn]) -> Option<(Mode, 
     groups.sort_unstable_by_key(|(pfn, members)| (std::cmp::Reverse(*members), *pfn));
     let all: u64 = target.ram.iter().map(|range| range.bytes).sum();
     let mut best: Option<(Mode, Best)> = None;
+    let mut budget = Budget::default();
     for &(pfn, _) in groups.iter().take(MOST_TRIED) {
         for &mode in modes {
-            let Some(found) = judge(target, mode, pfn) else {
+            let Some(found) = judge(target, mode, pfn, &mut budget) else {
                 continue;
             };
             if found.ram_bytes >= all / LEAST_SHOWN
@@ -95,16 +88,18 @@ fn is_in_ram(at: GuestPhys, ram: &[PhysRange]) -> bool {
     ram.get(first).is_some_and(|range| range.start <= at)
 }
 
-/// Whether every present word of the kernel half may lead to a table in RAM.
+/// Whether every present word of the kernel half may lead to a table in RAM, and there is one.
 fn is_kernel_half(words: &Words, ram: &[PhysRange]) -> bool {
-    words[256..]
+    let mut present = words[256..]
         .iter()
         .map(|&word| Entry::new(word))
-        .all(|entry| !entry.present() || may_lead_to_a_table(entry, ram))
+        .filter(|entry| entry.present())
+        .peekable();
+    present.peek().is_some() && present.all(|entry| may_lead_to_a_table(entry, ram))
 }
 
 /// How good the kernel half of the root in `pfn` is, read in `mode`; `None` if it is none.
-fn judge(target: &Target, mode: Mode, pfn: Pfn) -> Option<Best> {
+fn judge(target: &Target, mode: Mode, pfn: Pfn, budget: &mut Budget) -> Option<Best> {
     let mut words: Words = [0; 512];
     target.memory.read_table(pfn, &mut words).ok()?;
     let reference = Reference::new(pfn, &words)?;
@@ -112,18 +107,14 @@ fn judge(target: &Target, mode: Mode, pfn: Pfn) -> Option<Best> {
     let mut capturer = Capturer::with_limit(TABLE_LIMIT);
     let snapshot = capturer.capture(&KernelHalfOnly { target, pfn }, mode, &root);
     let id = snapshot.roots()[0].id;
-    if !is_sound(&snapshot) || !shows_itself(&snapshot, id) {
+    if !is_sound(&snapshot) || !budget.allows(&snapshot, id) || !shows_itself(&snapshot, id) {
         return None;
     }
-    let ram_bytes = direct_map_bytes(&snapshot, id, target);
+    let ram_bytes = budget.ram_shown_by(&snapshot, id, &target.ram);
     Some(Best {
         reference,
         ram_bytes,
     })
-}
-
-fn direct_map_bytes(snapshot: &Snapshot, root: RootId, target: &Target) -> u64 {
-    DirectMap::find(snapshot, root, &target.ram).map_or(0, |map| map.ram_bytes)
 }
 
 /// Whether few entries are reserved.
@@ -148,16 +139,12 @@ struct KernelHalfOnly<'a> {
     pfn: Pfn,
 }
 
-impl crate::memory::PhysicalMemory for KernelHalfOnly<'_> {
-    fn read_bytes(
-        &self,
-        at: GuestPhys,
-        buffer: &mut [u8],
-    ) -> Result<(), crate::memory::MemoryError> {
+impl PhysicalMemory for KernelHalfOnly<'_> {
+    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
         self.target.memory.read_bytes(at, buffer)
     }
 
-    fn read_table(&self, table: Pfn, words: &mut Words) -> Result<(), crate::memory::MemoryError> {
+    fn read_table(&self, table: Pfn, words: &mut Words) -> Result<(), MemoryError> {
         self.target.memory.read_table(table, words)?;
         if table == self.pfn {
             words[..usize::from(Half::Kernel.indices().start)].fill(0);

@@ -1,10 +1,9 @@
 //! What an address space is for, by what its root holds.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Serialize;
-
-use std::collections::HashMap;
 
 use crate::addr::{GuestPhys, VirtRange};
 use crate::entry::{Decoded, Entry};
@@ -12,11 +11,14 @@ use crate::layout::Layout;
 use crate::level::Half;
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::table::Table;
+use crate::tally::Tallier;
 
 use super::Role;
 
-/// Leaves that are counted at most; more is absurd, and the tables loop.
-const MOST_PAGES: usize = 1 << 22;
+/// Entries that are passed at most, in all roots together, to see whether pages have their own
+/// addresses: enough for a hundred trampolines of 4 GiB each. Only roots without a page for ring 3 are
+/// asked.
+const MOST_STEPS: u32 = 1 << 22;
 
 /// What an address space is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -88,8 +90,24 @@ pub(super) struct Look {
     role: Role,
 }
 
-impl Look {
-    pub(super) fn at(snapshot: &Snapshot, root: RootId, role: Role) -> Look {
+/// Looks at roots.
+pub(super) struct Looker<'s> {
+    snapshot: &'s Snapshot,
+    tallier: Tallier<'s>,
+    steps_left: u32,
+}
+
+impl<'s> Looker<'s> {
+    pub(super) fn new(snapshot: &'s Snapshot) -> Self {
+        Looker {
+            snapshot,
+            tallier: Tallier::new(snapshot),
+            steps_left: MOST_STEPS,
+        }
+    }
+
+    pub(super) fn look(&mut self, root: RootId, role: Role) -> Look {
+        let snapshot = self.snapshot;
         let Some(table) = snapshot.root_table(root) else {
             return Look {
                 kernel_entries: 0,
@@ -113,29 +131,34 @@ impl Look {
             .filter(|(index, _)| Half::of_index(*index) == Half::User)
             .filter(|(index, entry)| is_odd(snapshot, table, *index, *entry))
             .count();
-        let (mut user_pages, mut supervisor_pages, mut identity_pages) = (0, 0, 0);
-        for page in snapshot
-            .leaves(root, VirtRange::half(Half::User))
-            .take(MOST_PAGES)
-        {
-            if page.rights.user {
-                user_pages += 1;
-            } else {
-                supervisor_pages += 1;
-                identity_pages += u64::from(page.va.get() == page.pa.get());
-            }
-        }
+        let pages = self.tallier.count(root, Half::User);
+        let identity_pages = match (pages.user, pages.supervisor) {
+            (0, 1..) => self.identity_pages(root),
+            _ => 0,
+        };
         Look {
             kernel_entries: entries_of(Half::Kernel),
             user_entries: entries_of(Half::User),
-            user_pages,
-            supervisor_pages,
+            user_pages: pages.user,
+            supervisor_pages: pages.supervisor,
             identity_pages,
             odd_user_entries: odd,
             role,
         }
     }
 
+    /// How many pages of the user half have their own addresses.
+    fn identity_pages(&mut self, root: RootId) -> u64 {
+        let range = VirtRange::half(Half::User);
+        let mut leaves = self.snapshot.leaves(root, range).limited(self.steps_left);
+        let pages = leaves.by_ref();
+        let count = pages.filter(|page| page.va.get() == page.pa.get()).count();
+        self.steps_left = leaves.steps_left();
+        count as u64
+    }
+}
+
+impl Look {
     /// Whether the root has a kernel half and nothing else.
     pub(super) fn is_kernel_half_alone(&self) -> bool {
         self.role == Role::Full && self.user_entries == 0
@@ -149,14 +172,14 @@ impl Look {
         cpus: &[u32],
         own: Option<String>,
     ) -> (Kind, String) {
-        let named = matches!(root.label, RootLabel::Kernel | RootLabel::Process(_));
+        let is_known = matches!(root.label, RootLabel::Kernel | RootLabel::Process(_));
         match self.role {
             Role::User => match partner {
                 Some(kernel) => (
                     Kind::UserRoot,
                     format!("the same user half as the kernel root {kernel} beside it"),
                 ),
-                None if named || !cpus.is_empty() => (
+                None if is_known || !cpus.is_empty() => (
                     Kind::UserRoot,
                     "a kernel half that holds only a way into the kernel".into(),
                 ),
@@ -172,17 +195,24 @@ impl Look {
                     self.kernel_entries + self.user_entries
                 ),
             ),
+            Role::Named if self.kernel_entries + self.user_entries == 0 => {
+                (Kind::Foreign, "no page table stands there".into())
+            }
             Role::Named => (
                 Kind::Foreign,
                 "its kernel half has little in common with that of the others".into(),
             ),
-            Role::Full => self.kind_of_full(own),
+            Role::Full => self.kind_of_full(own, is_known),
         }
     }
 
-    fn kind_of_full(&self, own: Option<String>) -> (Kind, String) {
+    /// `is_known`: somebody says that the root lives.
+    fn kind_of_full(&self, own: Option<String>, is_known: bool) -> (Kind, String) {
         if let Some(why) = own {
             return (Kind::Kernel, why);
+        }
+        if self.user_entries == 0 && is_known {
+            return (Kind::NoPages, "a process that has no user half yet".into());
         }
         if self.user_entries == 0 {
             return (
@@ -202,7 +232,7 @@ impl Look {
                 ),
             );
         }
-        if 2 * self.odd_user_entries > self.user_entries {
+        if 2 * self.odd_user_entries > self.user_entries && !is_known {
             return (
                 Kind::Freed,
                 format!(

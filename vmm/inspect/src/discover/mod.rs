@@ -9,12 +9,14 @@
 //! the kernel's, and the one that ring 3 runs on, whose kernel half holds little more than the way in.
 
 mod blind;
+mod budget;
+mod clusters;
 mod kind;
 mod pairs;
 mod reference;
 mod scan;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -23,13 +25,13 @@ pub use kind::Kind;
 use crate::addr::{GuestPhys, Pfn};
 use crate::capture::Capturer;
 use crate::compare::{Comparer, EntryDifference};
-use crate::entry::Entry;
 use crate::layout::Layout;
 use crate::level::{Depth, Half};
-use crate::memory::{PhysRange, Words};
-use crate::mode::{CpuState, Mode, ModeError};
+use crate::memory::PhysRange;
+use crate::mode::{CpuState, Mode, ModeError, PhysBits};
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::target::Target;
+use clusters::{KernelHalf, clusters, kernel_half_of, most_common};
 use reference::Reference;
 
 /// Why no address space could be found.
@@ -105,20 +107,8 @@ pub struct Discovery {
     pub cpus: Vec<CpuState>,
     /// What was assumed, in sentences for people: the target's notes and those of the search.
     pub notes: Vec<String>,
-}
-
-/// Kernel-half words as software wrote them: without A and D.
-type KernelHalf = Box<[Entry; 256]>;
-
-fn kernel_half_of(words: &Words) -> KernelHalf {
-    let mut half = Box::new([Entry::ABSENT; 256]);
-    for (entry, &word) in half.iter_mut().zip(&words[256..]) {
-        let written = Entry::new(word);
-        if written.present() {
-            *entry = written.as_written();
-        }
-    }
-    half
+    /// Where in `spaces` a root is.
+    places: HashMap<GuestPhys, usize>,
 }
 
 /// A root, before its tables are captured.
@@ -159,10 +149,13 @@ impl Discovery {
         {
             candidates.extend(look_alikes(target, reference));
         }
-        let users = match &start.reference {
+        let mut users = match &start.reference {
             Some(reference) => pairs::user_roots(target, reference, &candidates, start.basis),
             None => HashMap::new(),
         };
+        if start.basis == Basis::Given {
+            users.retain(|user, _| start.named.contains(user));
+        }
         candidates.extend(users.keys().map(|&pfn| Candidate {
             pfn,
             role: Role::User,
@@ -204,6 +197,7 @@ impl Discovery {
             ram: target.ram.clone(),
             cpus: target.cpus.clone(),
             notes,
+            places: HashMap::new(),
         };
         discovery.explain(&candidates, start.reference.as_ref(), &users);
         Ok(discovery)
@@ -211,7 +205,16 @@ impl Discovery {
 
     /// The address space at `address`.
     pub fn space_at(&self, address: GuestPhys) -> Option<&Space> {
-        self.spaces.iter().find(|space| space.address == address)
+        self.places.get(&address).map(|at| &self.spaces[*at])
+    }
+
+    /// The CPUs that run on address spaces of this depth, with their numbers. One that does not page,
+    /// or pages otherwise, has a CR3 that says nothing here.
+    pub fn running_cpus(&self) -> impl Iterator<Item = (u32, &CpuState)> {
+        let depth = self.mode().depth;
+        (0..).zip(&self.cpus).filter(move |(_, cpu)| {
+            Mode::of_cpu(cpu, PhysBits::MAX, true).is_ok_and(|mode| mode.depth == depth)
+        })
     }
 
     /// The space of a root.
@@ -251,16 +254,16 @@ impl Discovery {
             .collect();
         let clusters = clusters(&self.snapshot);
         let cpus_of = |root: &Root| -> Vec<u32> {
-            (0..)
-                .zip(&self.cpus)
+            self.running_cpus()
                 .filter(|(_, cpu)| cpu.cr3.root() == root.address)
                 .map(|(number, _)| number)
                 .collect()
         };
+        let mut looker = kind::Looker::new(&self.snapshot);
         let looks: Vec<kind::Look> = candidates
             .iter()
             .zip(self.snapshot.roots())
-            .map(|(candidate, root)| kind::Look::at(&self.snapshot, root.id, candidate.role))
+            .map(|(candidate, root)| looker.look(root.id, candidate.role))
             .collect();
         let own = kind::kernels_own(&self.snapshot, &self.layout, &looks, |root| {
             cpus_of(root).len()
@@ -288,6 +291,8 @@ impl Discovery {
                 }
             })
             .collect();
+        let places = self.spaces.iter().enumerate();
+        self.places = places.map(|(at, space)| (space.address, at)).collect();
         self.free_partners();
         self.user_reference = most_common(&self.spaces, |space| space.kind == Kind::UserRoot);
         if let Some(majority) = most_common(&self.spaces, |space| space.kind.has_kernel_half()) {
@@ -299,7 +304,7 @@ impl Discovery {
 
     /// The user root of a freed kernel root is freed, too.
     fn free_partners(&mut self) {
-        let freed: Vec<GuestPhys> = self
+        let freed: HashSet<GuestPhys> = self
             .spaces
             .iter()
             .filter(|space| space.kind == Kind::Freed)
@@ -379,48 +384,11 @@ fn look_alikes(target: &Target, reference: &Reference) -> Vec<Candidate> {
         .collect()
 }
 
-/// The number of each root's cluster: equal kernel halves have equal numbers, the largest cluster 0.
-fn clusters(snapshot: &Snapshot) -> Vec<usize> {
-    let mut members: HashMap<Option<KernelHalf>, Vec<usize>> = HashMap::new();
-    for (at, root) in snapshot.roots().iter().enumerate() {
-        let half = snapshot
-            .root_table(root.id)
-            .map(|table| kernel_half_of(table.words()));
-        members.entry(half).or_default().push(at);
-    }
-    let mut clusters: Vec<Vec<usize>> = members.into_values().collect();
-    clusters.sort_by_key(|members| (std::cmp::Reverse(members.len()), members[0]));
-    let mut numbers = vec![0; snapshot.roots().len()];
-    for (number, members) in clusters.iter().enumerate() {
-        for &at in members {
-            numbers[at] = number;
-        }
-    }
-    numbers
-}
-
-/// A root of the largest cluster among the spaces that count.
-fn most_common(spaces: &[Space], counts: impl Fn(&Space) -> bool) -> Option<RootId> {
-    let mut sizes: HashMap<usize, usize> = HashMap::new();
-    for space in spaces.iter().filter(|space| counts(space)) {
-        *sizes.entry(space.cluster).or_default() += 1;
-    }
-    let (&largest, _) = sizes
-        .iter()
-        .max_by_key(|(cluster, size)| (**size, std::cmp::Reverse(**cluster)))?;
-    spaces
-        .iter()
-        .filter(|space| counts(space) && space.cluster == largest)
-        // The kernel's own, if it is one of them.
-        .min_by_key(|space| (space.kind != Kind::Kernel, space.root))
-        .map(|space| space.root)
-}
-
 /// The mode for tables whose CPU is not known.
 fn assumed_mode(target: &Target, depth: Depth) -> Mode {
     let typical = Mode::typical(depth);
     Mode {
-        phys_bits: target.phys_bits.unwrap_or(crate::mode::PhysBits::MAX),
+        phys_bits: target.phys_bits.unwrap_or(PhysBits::MAX),
         gigabyte_pages: target.gigabyte_pages.unwrap_or(true),
         ..typical
     }

@@ -3,6 +3,7 @@
 //! Both have the same tables in the user half (the kernel root with NX on top); the user root's kernel
 //! half holds only what ring 3's way into the kernel needs (Linux's arch/x86/mm/pti.c).
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::addr::Pfn;
@@ -44,7 +45,8 @@ pub(super) fn user_roots(
     let mut user_words = [0; 512];
     let mut pairs: HashMap<Pfn, Pfn> = HashMap::new();
     let mut unsure: Vec<(Pfn, KernelHalf)> = Vec::new();
-    let mut halves: HashMap<KernelHalf, usize> = HashMap::new();
+    // How often each user root's kernel half was met, and where first.
+    let mut halves: HashMap<KernelHalf, (usize, Reverse<Pfn>)> = HashMap::new();
     for candidate in candidates {
         let kernel = candidate.pfn;
         let user = Pfn::new(kernel.get() + 1);
@@ -61,7 +63,7 @@ pub(super) fn user_roots(
         }
         match same_user_half(&words, &user_words) {
             Some(true) => {
-                *halves.entry(half).or_default() += 1;
+                halves.entry(half).or_insert((0, Reverse(user))).0 += 1;
                 pairs.insert(user, kernel);
             }
             // Empty user halves say nothing: the kernel half must do.
@@ -69,7 +71,7 @@ pub(super) fn user_roots(
             Some(false) => {}
         }
     }
-    let Some((common, _)) = halves.into_iter().max_by_key(|(_, count)| *count) else {
+    let Some((common, _)) = halves.into_iter().max_by_key(|(_, met)| *met) else {
         return pairs;
     };
     for (user, half) in unsure {

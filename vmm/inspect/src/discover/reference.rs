@@ -1,19 +1,22 @@
 //! The first root, from which all others are found.
 
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+
 use crate::addr::{GuestPhys, Pfn};
 use crate::capture::Capturer;
 use crate::entry::Entry;
-use crate::layout::DirectMap;
 use crate::level::{Depth, Half};
 use crate::memory::Words;
-use crate::mode::{Mode, ModeError};
+use crate::mode::{Mode, ModeError, PhysBits};
 use crate::snapshot::RootLabel;
 use crate::target::Target;
 
+use super::budget::Budget;
 use super::{Basis, DiscoverError, KernelHalf, Role, assumed_mode, blind, kernel_half_of, pairs};
 
-/// Entries that a trampoline's root has at most.
-const FEW: usize = 16;
+/// Entries of a trampoline's root that has not the whole kernel half. A single word may be anybody's data.
+const FEW: RangeInclusive<usize> = 2..=16;
 
 /// Where the search starts.
 pub(super) struct Start {
@@ -71,12 +74,13 @@ impl Reference {
         if 2 * same >= self.present {
             return Some(Role::Full);
         }
-        let known = |word: &&u64| {
-            let entry = Entry::new(**word).as_written();
-            self.half.contains(&entry)
-        };
-        let used: Vec<&u64> = words.iter().filter(|word| **word != 0).collect();
-        (used.len() <= FEW && used.iter().all(known)).then_some(Role::Few)
+        let used: Vec<Entry> = words
+            .iter()
+            .filter(|word| **word != 0)
+            .map(|word| Entry::new(*word))
+            .collect();
+        let is_ours = |entry: &Entry| entry.present() && self.half.contains(&entry.as_written());
+        (FEW.contains(&used.len()) && used.iter().all(is_ours)).then_some(Role::Few)
     }
 
     /// How many present entries of `half` the reference does not have at the same index.
@@ -118,39 +122,22 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
         }
         seeds = order;
     }
-    let (mode, first) = match (mode, basis) {
-        (Some(mode), Basis::Blind) => (mode, blind::find(target, &[mode])),
-        (None, Basis::Blind) => {
-            let modes = [Depth::Four, Depth::Five].map(|depth| assumed_mode(target, depth));
-            let modes = match target.depth {
-                Some(depth) => vec![assumed_mode(target, depth)],
-                None => modes.to_vec(),
-            };
-            let found = blind::find(target, &modes);
-            (found.as_ref().map_or(modes[0], |found| found.0), found)
-        }
-        (Some(mode), _) => (mode, best_of(target, mode, &seeds).map(|best| (mode, best))),
-        (None, _) => {
-            let depths = match target.depth {
-                Some(depth) => vec![depth],
-                None => vec![Depth::Four, Depth::Five],
-            };
-            let modes = depths.into_iter().map(|depth| assumed_mode(target, depth));
-            let tried: Vec<(Mode, Option<Best>)> = modes
-                .map(|mode| (mode, best_of(target, mode, &seeds)))
-                .collect();
-            let best = tried
-                .into_iter()
-                .max_by_key(|(mode, best)| {
-                    let shown = best.as_ref().map_or(0, |best| best.ram_bytes);
-                    // Of equals, four levels.
-                    (shown, mode.depth == Depth::Four)
-                })
-                .unwrap_or((assumed_mode(target, Depth::Four), None));
-            let mode = best.0;
-            (mode, best.1.map(|best| (mode, best)))
-        }
+    let modes = match (mode, target.depth) {
+        (Some(mode), _) => vec![mode],
+        (None, Some(depth)) => vec![assumed_mode(target, depth)],
+        (None, None) => [Depth::Four, Depth::Five]
+            .map(|depth| assumed_mode(target, depth))
+            .to_vec(),
     };
+    let first = match basis {
+        Basis::Blind => blind::find(target, &modes),
+        Basis::Given | Basis::Cr3 => modes
+            .iter()
+            .filter_map(|mode| Some((*mode, best_of(target, *mode, &seeds)?)))
+            // Of equals, four levels.
+            .max_by_key(|(mode, best)| (best.ram_bytes, mode.depth == Depth::Four)),
+    };
+    let mode = first.as_ref().map_or(modes[0], |(mode, _)| *mode);
     if basis == Basis::Blind && first.is_none() {
         let bytes: u64 = target.ram.iter().map(|range| range.bytes).sum();
         return Err(DiscoverError::Nothing {
@@ -179,19 +166,19 @@ fn mode_of_cpus(
     seeds: &mut Vec<Pfn>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Mode>, DiscoverError> {
-    let phys_bits = target.phys_bits.unwrap_or(crate::mode::PhysBits::MAX);
+    let phys_bits = target.phys_bits.unwrap_or(PhysBits::MAX);
     let gigabyte_pages = target.gigabyte_pages.unwrap_or(true);
-    let mut first: Option<Mode> = None;
+    let mut first: Option<(usize, Mode)> = None;
     let mut refused: Option<ModeError> = None;
     for (number, cpu) in target.cpus.iter().enumerate() {
         match Mode::of_cpu(cpu, phys_bits, gigabyte_pages) {
             Ok(mode) => {
-                let depth = first.get_or_insert(mode).depth;
+                let (first_number, Mode { depth, .. }) = *first.get_or_insert((number, mode));
                 if mode.depth == depth {
                     seeds.push(cpu.cr3.root().pfn());
                 } else {
                     notes.push(format!(
-                        "CPU {number} pages with {} levels, CPU 0 with {}: its root is left out",
+                        "CPU {number} pages with {} levels, CPU {first_number} with {}: its root is left out",
                         mode.depth.levels(),
                         depth.levels()
                     ));
@@ -210,7 +197,7 @@ fn mode_of_cpus(
             name: target.name.clone(),
             source,
         }),
-        (first, _) => Ok(first),
+        (first, _) => Ok(first.map(|(_, mode)| mode)),
     }
 }
 
@@ -234,7 +221,7 @@ fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
         candidates.extend(Reference::new(seed, &words));
         candidates.extend(pairs::kernel_root_of(memory, seed, &words));
     }
-    let mut halves = std::collections::HashSet::new();
+    let mut halves = HashSet::new();
     candidates.retain(|candidate| halves.insert(candidate.half.clone()));
     let roots: Vec<(RootLabel, GuestPhys)> = candidates
         .iter()
@@ -244,13 +231,13 @@ fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
         })
         .collect();
     let snapshot = Capturer::new().capture(memory, mode, &roots);
+    let mut budget = Budget::default();
     candidates
         .into_iter()
         .zip(snapshot.roots())
         .map(|(reference, root)| Best {
             reference,
-            ram_bytes: DirectMap::find(&snapshot, root.id, &target.ram)
-                .map_or(0, |map| map.ram_bytes),
+            ram_bytes: budget.ram_shown_by(&snapshot, root.id, &target.ram),
         })
         .max_by_key(|best| (best.ram_bytes, best.reference.present))
 }

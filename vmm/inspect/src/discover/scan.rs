@@ -1,36 +1,105 @@
 //! Looking through all of guest memory: one entry of every frame, as if each were a page table.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::entry::Entry;
-use crate::memory::{PhysRange, PhysicalMemory};
+use crate::memory::{PhysRange, PhysicalMemory, Words};
 
-/// Frames that are asked for at once: 1 GiB of memory. How to read so many, and by how many threads, is
-/// the memory's business.
-const PIECE: u64 = 1 << 18;
+/// Frames that one thread looks through before it takes the next piece: 32 MiB of memory.
+const PIECE: u64 = 8192;
+/// Threads beyond these would wait for memory.
+const MOST_THREADS: usize = 4;
+
+/// Consecutive frames.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    first: Pfn,
+    frames: usize,
+}
+
+impl Piece {
+    fn pfns(self) -> impl Iterator<Item = Pfn> {
+        (self.first.get()..).take(self.frames).map(Pfn::new)
+    }
+}
 
 /// The frames of `ram` whose entry `index` is `wanted`, ascending.
-pub(super) fn frames_where<M: PhysicalMemory + ?Sized>(
+pub(super) fn frames_where<M: PhysicalMemory + Sync + ?Sized>(
     memory: &M,
     ram: &[PhysRange],
     index: u16,
-    wanted: impl Fn(Entry) -> bool,
+    wanted: impl Fn(Entry) -> bool + Sync,
 ) -> Vec<Pfn> {
-    let mut found = Vec::new();
-    let mut column = Vec::new();
+    in_pieces(ram, |piece, found| {
+        let mut column = vec![Entry::ABSENT; piece.frames];
+        memory.read_column(piece.first, index, &mut column);
+        let frames = piece.pfns().zip(column);
+        found.extend(frames.filter_map(|(pfn, entry)| wanted(entry).then_some(pfn)));
+    })
+}
+
+/// The frames of `ram` whose words are `wanted`, ascending: reads all of memory.
+pub(super) fn frames_that<M: PhysicalMemory + Sync + ?Sized>(
+    memory: &M,
+    ram: &[PhysRange],
+    wanted: impl Fn(&Words) -> bool + Sync,
+) -> Vec<Pfn> {
+    in_pieces(ram, |piece, found| {
+        let mut words: Words = [0; 512];
+        let frames = piece.pfns();
+        found.extend(
+            frames.filter(|pfn| memory.read_table(*pfn, &mut words).is_ok() && wanted(&words)),
+        );
+    })
+}
+
+/// Lets several threads look through memory piece by piece: what they find, ascending.
+fn in_pieces(ram: &[PhysRange], look_at: impl Fn(Piece, &mut Vec<Pfn>) + Sync) -> Vec<Pfn> {
+    let pieces = pieces(ram);
+    let next = AtomicUsize::new(0);
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .clamp(1, MOST_THREADS)
+        .min(pieces.len());
+    let look = || {
+        let mut found = Vec::new();
+        while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            look_at(*piece, &mut found);
+        }
+        found
+    };
+    let mut found = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(look)).collect();
+        let mut found = look();
+        for other in others {
+            match other.join() {
+                Ok(more) => found.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        found
+    });
+    found.sort_unstable();
+    found
+}
+
+fn pieces(ram: &[PhysRange]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
     for range in ram {
         let whole = range.whole_frames();
         let (mut next, end) = (whole.start / PAGE_SIZE, whole.end / PAGE_SIZE);
         while next < end {
             let frames = (end - next).min(PIECE);
-            column.clear();
-            column.resize(usize::try_from(frames).unwrap_or(0), Entry::ABSENT);
-            memory.read_column(Pfn::new(next), index, &mut column);
-            let matching = (next..).zip(&column).filter(|(_, entry)| wanted(**entry));
-            found.extend(matching.map(|(pfn, _)| Pfn::new(pfn)));
+            pieces.push(Piece {
+                first: Pfn::new(next),
+                frames: usize::try_from(frames).unwrap_or(0),
+            });
             next += frames;
         }
     }
-    found
+    pieces
 }
 
 #[cfg(test)]
@@ -43,18 +112,20 @@ mod tests {
     fn every_frame_of_every_piece_of_ram_is_looked_at_and_none_outside() {
         let mut memory = FakeMemory::new();
         let marked = Entry::new(0x1234_5003);
-        // The first and last frames of RAM and of pieces asked for, and a frame that is not RAM.
-        let wanted = [1, 1 << 18, (1 << 18) + 1, 300_000, 0x10_0000, 0x10_0001];
-        for pfn in wanted.into_iter().chain([300_001]) {
+        // The first and last frames of RAM and of pieces, and a frame that is not RAM.
+        let wanted = [1, 8192, 8193, 20_000, 0x10_0000, 0x10_0001];
+        for pfn in wanted.into_iter().chain([30_000]) {
             memory.poke(Pfn::new(pfn), 511, marked);
         }
         memory.poke(Pfn::new(5), 510, marked);
         let ram =
-            [(0x1000, 300_000 * 4096), (0x1_0000_0000, 0x2000)].map(|(start, bytes)| PhysRange {
+            [(0x1000, 20_000 * 4096), (0x1_0000_0000, 0x2000)].map(|(start, bytes)| PhysRange {
                 start: GuestPhys::new(start),
                 bytes,
             });
         let found = frames_where(&memory, &ram, 511, |entry| entry == marked);
+        assert_eq!(found, wanted.map(Pfn::new));
+        let found = frames_that(&memory, &ram, |words| words[511] == marked.get());
         assert_eq!(found, wanted.map(Pfn::new));
         assert_eq!(frames_where(&memory, &[], 511, |_| true), []);
     }

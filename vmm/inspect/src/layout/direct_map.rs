@@ -1,10 +1,11 @@
 //! Where the direct map is: told by the tables, not by a constant, because kernels move it (KASLR).
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, VirtRange};
+use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE, VirtRange};
 use crate::leaves::Mapping;
 use crate::level::Half;
 use crate::memory::PhysRange;
@@ -36,31 +37,20 @@ impl DirectMap {
     /// # Panics
     /// If `root` comes from another snapshot that has more roots.
     pub fn find(snapshot: &Snapshot, root: RootId, ram: &[PhysRange]) -> Option<DirectMap> {
-        let mut shown: HashMap<u64, u64> = HashMap::new();
-        // Neighbouring pages mostly have one offset.
-        let mut run: (u64, u64) = (0, 0);
+        let mut shown = Shown::default();
         for page in snapshot.leaves(root, VirtRange::half(Half::Kernel)) {
-            let offset = offset_of(&page);
-            let bytes = ram_bytes(ram, page.pa, page.size.bytes());
-            if offset != run.0 {
-                *shown.entry(run.0).or_default() += run.1;
-                run = (offset, 0);
-            }
-            run.1 += bytes;
+            shown.add(offset_of(&page), ram_bytes(ram, page.pa, page.size.bytes()));
         }
-        *shown.entry(run.0).or_default() += run.1;
-        // The lowest of equals, so that the answer does not depend on the map's order.
-        let (&offset, &ram_bytes) = shown
-            .iter()
-            .filter(|(_, bytes)| **bytes > 0)
-            .max_by_key(|(offset, bytes)| (**bytes, u64::MAX - **offset))?;
+        let offset = shown.most()?;
         let mut range: Option<VirtRange> = None;
         let mut pages = PageCounts::default();
+        let mut bytes = 0;
         for page in snapshot.leaves(root, VirtRange::half(Half::Kernel)) {
             if offset_of(&page) != offset {
                 continue;
             }
             pages.add(page.size);
+            bytes += ram_bytes(ram, page.pa, page.size.bytes());
             let first = range.map_or(page.va, |range| range.first);
             let last = page.range().last;
             range = Some(VirtRange { first, last });
@@ -68,9 +58,56 @@ impl DirectMap {
         Some(DirectMap {
             base: GuestVirt::new(offset),
             range: range?,
-            ram_bytes,
+            ram_bytes: bytes,
             pages,
         })
+    }
+}
+
+/// Offsets that are remembered at once.
+const MOST_OFFSETS: usize = 1 << 16;
+
+/// How much of RAM is mapped at each offset. Scattered pages have an offset each, and tables can claim any
+/// number of them: where there are too many, those that show least are forgotten.
+#[derive(Default)]
+struct Shown {
+    by_offset: HashMap<u64, u64>,
+    /// Neighbouring pages mostly have one offset: the present one, and what it shows.
+    run: (u64, u64),
+    /// What an offset must show to be kept when there are too many.
+    least: u64,
+}
+
+impl Shown {
+    fn add(&mut self, offset: u64, bytes: u64) {
+        if offset != self.run.0 {
+            self.end_run();
+            self.run = (offset, 0);
+        }
+        self.run.1 += bytes;
+    }
+
+    fn end_run(&mut self) {
+        let (offset, bytes) = self.run;
+        if bytes == 0 {
+            return;
+        }
+        *self.by_offset.entry(offset).or_default() += bytes;
+        while self.by_offset.len() > MOST_OFFSETS {
+            self.least = (2 * self.least).max(PAGE_SIZE);
+            let least = self.least;
+            self.by_offset.retain(|_, bytes| *bytes > least);
+        }
+    }
+
+    /// The offset at which most is mapped; the lowest of equals, so that the answer does not depend on
+    /// the map's order.
+    fn most(mut self) -> Option<u64> {
+        self.end_run();
+        self.by_offset
+            .into_iter()
+            .max_by_key(|&(offset, bytes)| (bytes, Reverse(offset)))
+            .map(|(offset, _)| offset)
     }
 }
 

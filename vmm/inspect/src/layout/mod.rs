@@ -28,9 +28,11 @@ pub use direct_map::DirectMap;
 pub use vmemmap::Vmemmap;
 
 use crate::addr::{GuestPhys, GuestVirt, VirtRange};
+use crate::leaves::STEP_LIMIT;
 use crate::level::{Depth, Half, Level};
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
+use crate::tally::Tallier;
 
 /// A part of the virtual address space, by the name that people use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -184,17 +186,14 @@ fn fixed_areas(depth: Depth) -> [(Area, VirtRange); 6] {
 }
 
 impl Layout {
-    /// What the kernel half of `root` tells. `ram` is where guest-physical memory has RAM.
+    /// What the kernel half of `root` tells. `ram` is where guest-physical memory has RAM. A kernel half
+    /// of more than [`STEP_LIMIT`] entries tells nothing.
     ///
     /// # Panics
     /// If `root` comes from another snapshot that has more roots.
     pub fn infer(snapshot: &Snapshot, root: RootId, ram: &[PhysRange]) -> Layout {
         let depth = snapshot.mode().depth;
-        let mut layout = Layout {
-            direct_map: DirectMap::find(snapshot, root, ram),
-            kernel_image: find_kernel_image(snapshot, root),
-            ..Layout::default()
-        };
+        let mut layout = Layout::default();
         layout.regions.push(Region {
             area: Area::User,
             range: VirtRange {
@@ -207,6 +206,13 @@ impl Layout {
                 depth.levels()
             ),
         });
+        let entries = Tallier::new(snapshot).count(root, Half::Kernel).entries;
+        if entries > u64::from(STEP_LIMIT) {
+            // Looking through them would end before the end, and what was seen would say nothing.
+            return layout;
+        }
+        layout.direct_map = DirectMap::find(snapshot, root, ram);
+        layout.kernel_image = find_kernel_image(snapshot, root);
         layout.add_direct_map(depth, ram);
         layout.add_between(snapshot, root, ram);
         for (area, range) in fixed_areas(depth) {

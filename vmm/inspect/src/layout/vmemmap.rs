@@ -9,8 +9,12 @@ use crate::level::Level;
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
 
-/// Sizes of `struct page` that kernels have, in bytes; the largest that fits is taken.
-const SIZES: [u64; 7] = [128, 80, 64, 56, 32, 16, 8];
+/// Sizes of `struct page` that kernels have, in bytes; the first that fits is taken. Most have 64, which
+/// more than one may seem to be where RAM is less than a section.
+const SIZES: [u64; 7] = [64, 128, 80, 56, 32, 16, 8];
+/// Places that are tried, and stretches between gaps that are looked at: no kernel has so many.
+const MOST_BASES: usize = 256;
+const MOST_RUNS: usize = 1 << 20;
 /// Of RAM, one part in so many may have no elements: firmware and what else the kernel does not manage.
 const MOST_UNMANAGED: u64 = 8;
 /// Linux maps the array for whole sections of 128 MiB.
@@ -59,13 +63,16 @@ impl Vmemmap {
                 Some(run) if run.last.checked_add(1) == Some(page.va) => run.last = range.last,
                 _ => runs.push(range),
             }
+            if runs.len() > MOST_RUNS {
+                return None;
+            }
         }
         // Linux has it above vmalloc, so the last place that fits is it.
         let bases = runs
             .iter()
             .map(|run| run.first)
             .filter(|first| first.offset_in(Level::Pdpt) == 0);
-        bases.rev().find_map(|base| {
+        bases.rev().take(MOST_BASES).find_map(|base| {
             SIZES
                 .into_iter()
                 .find_map(|size| fit(&runs, base, size, ram))
@@ -86,9 +93,10 @@ fn fit(runs: &[Run], base: GuestVirt, element_bytes: u64, ram: &[PhysRange]) -> 
         let at = |frame: u64| base.checked_add(frame.checked_mul(element_bytes)?);
         let (start, end) = (at(first_frame)?, at(end_frame)?);
         all += end_frame - first_frame;
+        let holding = runs.partition_point(|run| run.last < start);
         let is_mapped = runs
-            .iter()
-            .any(|run| run.contains(start) && run.last.get() >= end.get() - 1);
+            .get(holding)
+            .is_some_and(|run| run.first <= start && run.last.get() >= end.get() - 1);
         if !is_mapped {
             continue;
         }
@@ -97,9 +105,9 @@ fn fit(runs: &[Run], base: GuestVirt, element_bytes: u64, ram: &[PhysRange]) -> 
             - first_frame / SECTION_FRAMES * SECTION_FRAMES;
         enough += (sections * element_bytes).next_multiple_of(PAGE_SIZE);
     }
-    let inside = runs.iter().filter(|run| run.first >= base);
-    let mapped_bytes: u64 = inside.clone().map(VirtRange::bytes).sum();
-    let last = inside.map(|run| run.last).max()?;
+    let inside = &runs[runs.partition_point(|run| run.first < base)..];
+    let mapped_bytes: u64 = inside.iter().map(VirtRange::bytes).sum();
+    let last = inside.last()?.last;
     (mapped_bytes <= enough && all - managed <= all / MOST_UNMANAGED).then_some(Vmemmap {
         range: VirtRange { first: base, last },
         element_bytes,

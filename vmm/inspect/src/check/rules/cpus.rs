@@ -12,7 +12,7 @@ pub(super) const CR3_KNOWN: Rule = Rule {
         source: "SDM vol. 3A, 4.5: CR3 locates the root table",
     },
     judge: |scene, verdict| {
-        for (number, cpu) in scene.discovery.cpus.iter().enumerate() {
+        for (number, cpu) in scene.discovery.running_cpus() {
             let root = cpu.cr3.root();
             let space = scene.discovery.space_at(root);
             let kind = space.map(|space| space.kind);
@@ -33,7 +33,7 @@ pub(super) const CR3_KNOWN: Rule = Rule {
                     expected: "a live root with the kernel half of the others".into(),
                     found: match space {
                         Some(space) => format!("{root}: {}, {}", space.kind, space.evidence),
-                        None => format!("{root}: no root table there"),
+                        None => format!("{root}, which is none of the known roots"),
                     },
                     walks: Vec::new(),
                 });

@@ -1,0 +1,61 @@
+//! Kernel halves as they stand in roots, and which roots have the very same.
+
+use std::collections::HashMap;
+
+use super::{Kind, Space};
+use crate::entry::Entry;
+use crate::memory::Words;
+use crate::snapshot::{RootId, Snapshot};
+
+/// Kernel-half words as software wrote them: without A and D.
+pub(super) type KernelHalf = Box<[Entry; 256]>;
+
+pub(super) fn kernel_half_of(words: &Words) -> KernelHalf {
+    let mut half = Box::new([Entry::ABSENT; 256]);
+    for (entry, &word) in half.iter_mut().zip(&words[256..]) {
+        let written = Entry::new(word);
+        if written.present() {
+            *entry = written.as_written();
+        }
+    }
+    half
+}
+
+/// The number of each root's cluster: equal kernel halves have equal numbers, the largest cluster 0.
+pub(super) fn clusters(snapshot: &Snapshot) -> Vec<usize> {
+    let mut members: HashMap<Option<KernelHalf>, Vec<usize>> = HashMap::new();
+    for (at, root) in snapshot.roots().iter().enumerate() {
+        let half = snapshot
+            .root_table(root.id)
+            .map(|table| kernel_half_of(table.words()));
+        members.entry(half).or_default().push(at);
+    }
+    let mut clusters: Vec<Vec<usize>> = members.into_values().collect();
+    clusters.sort_by_key(|members| (std::cmp::Reverse(members.len()), members[0]));
+    let mut numbers = vec![0; snapshot.roots().len()];
+    for (number, members) in clusters.iter().enumerate() {
+        for &at in members {
+            numbers[at] = number;
+        }
+    }
+    numbers
+}
+
+/// A root of the largest cluster among the spaces that count; of equally large ones, of that with the
+/// kernel's own.
+pub(super) fn most_common(spaces: &[Space], counts: impl Fn(&Space) -> bool) -> Option<RootId> {
+    let counted = || spaces.iter().filter(|space| counts(space));
+    let mut sizes: HashMap<usize, (usize, bool)> = HashMap::new();
+    for space in counted() {
+        let (size, has_kernel) = sizes.entry(space.cluster).or_default();
+        *size += 1;
+        *has_kernel |= space.kind == Kind::Kernel;
+    }
+    let (&largest, _) = sizes
+        .iter()
+        .max_by_key(|(cluster, rank)| (**rank, std::cmp::Reverse(**cluster)))?;
+    counted()
+        .filter(|space| space.cluster == largest)
+        .min_by_key(|space| (space.kind != Kind::Kernel, space.root))
+        .map(|space| space.root)
+}
