@@ -306,6 +306,59 @@ fn a_recording_that_was_cut_or_damaged_is_shown_up_to_there_and_called_so() {
     assert!(none.stderr.contains("no recording"), "{}", none.stderr);
 }
 
+#[test]
+fn every_inspection_works_on_a_moment_of_a_recording_and_two_of_them_compare() {
+    let (_directory, file) = file();
+    heirloom(&["run", "--record", text(&file)]);
+    let list = json(&heirloom(&["replay", "--json", text(&file)]));
+    let events = list["events"].as_array().unwrap();
+    let crossing = events
+        .iter()
+        .find(|event| {
+            event["what"]
+                .as_str()
+                .unwrap()
+                .contains("allocated 16 pages")
+        })
+        .unwrap();
+    let number = crossing["event"].as_u64().unwrap();
+    let at = |number: u64| format!("rec:{}@{number}", file.display());
+    let inspect = |arguments: &[&str], words: &[&str]| {
+        let run = heirloom(arguments);
+        assert_eq!(run.code, Some(0), "{arguments:?}: {}", run.stderr);
+        for words in words {
+            assert!(run.stdout.contains(words), "{words}: {}", run.stdout);
+        }
+    };
+    let (before, after) = (at(number - 1), at(number));
+    // Opened apart from each other, they share nothing; what changed is what the event did.
+    inspect(
+        &["diff", &before, &after],
+        &[
+            "tables: 2 new, 0 gone",
+            "PT[511] in frame 0x",
+            "–0xffffc97fffffffff vmalloc ",
+            "mapped: nothing → 0x",
+        ],
+    );
+    inspect(&["diff", &after, &after], &["tables: 0 new, 0 gone"]);
+    inspect(&["check", &after], &["HOLDS: all "]);
+    inspect(&["roots", &after], &[" 8 process", "the guest says so"]);
+    inspect(&["layout", &after], &["direct map", "0xffff888000000000"]);
+    inspect(&["maps", &after, "--kernel"], &["0xffffc98000000000"]);
+    inspect(
+        &["translate", &after, "0xffffc98000000000"],
+        &["PGD[403]", " page 0x"],
+    );
+
+    // Without an event it is the last: all processes have ended.
+    let whole = format!("rec:{}", file.display());
+    inspect(&["roots", &whole], &["1 kernel"]);
+    let none = heirloom(&["roots", &at(4711)]);
+    assert_eq!(none.code, Some(2));
+    assert!(none.stderr.contains("no event 4711"), "{}", none.stderr);
+}
+
 /// The recordings in a directory, by name.
 fn recordings(directory: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(directory)

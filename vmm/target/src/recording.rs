@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use heirloom_inspect::recording::{ReadError, Recording};
+
 use crate::Target;
 use crate::spec::{Fields, SpecError};
 
@@ -9,19 +11,14 @@ use crate::spec::{Fields, SpecError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingSpec {
     pub file: PathBuf,
-    /// The number of an event; `None` for the last.
+    /// The number that the guest gave the event; `None` for the last moment with tables.
     pub event: Option<u64>,
 }
 
 /// Why a recording cannot be inspected.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordingError {
-    #[error(
-        "rec:{file}: this build of heirloom cannot open recordings; give core:FILE, raw:FILE or \
-         qemu:SOCKET"
-    )]
-    Unsupported { file: String },
-}
+#[error(transparent)]
+pub struct RecordingError(#[from] ReadError);
 
 impl RecordingSpec {
     pub(crate) fn parse(fields: &Fields) -> Result<RecordingSpec, SpecError> {
@@ -40,8 +37,6 @@ impl RecordingSpec {
     }
 
     pub(crate) fn open(&self) -> Result<Target, RecordingError> {
-        Err(RecordingError::Unsupported {
-            file: self.file.display().to_string(),
-        })
+        Ok(Recording::open(&self.file)?.target_at(self.event)?)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::End;
 use super::chunk::{Damage, Kind};
 use super::error::{Problem, ReadError};
 use super::memory::RecordedMemory;
 use super::moment::{Captured, Context, Counts, Fields};
-use super::opened::{Recording, told};
+use super::opened::{Ending, Recording, told};
 use super::page::Pages;
 use super::wire::{Get, Nonsense};
 use crate::addr::GuestPhys;
@@ -65,6 +66,14 @@ impl Moment {
             return Err(recording.error(Problem::NotCaptured { number }));
         };
         let mode = tables.snapshot.mode();
+        let mut notes = vec![
+            "a recording holds the page tables of the recorded roots, and of other memory only what \
+             was judged"
+                .into(),
+        ];
+        if !matches!(recording.ending(), Ending::Ended(End::Done { .. })) {
+            notes.push(recording.ending().to_string());
+        }
         Ok(Target {
             name: format!("rec:{}@{}", recording.name().display(), self.number),
             memory: Box::new(self.memory),
@@ -74,11 +83,7 @@ impl Moment {
             depth: Some(mode.depth),
             roots: tables.roots(),
             cpus: tables.cpus,
-            notes: vec![
-                "a recording holds the page tables of the recorded roots, and of other memory only \
-                 what was judged"
-                    .into(),
-            ],
+            notes,
         })
     }
 }
