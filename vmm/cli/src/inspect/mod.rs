@@ -62,7 +62,7 @@ impl Options {
 }
 
 /// Opens a target and finds its address spaces. A live guest runs on afterwards.
-fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
+pub(crate) fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
     discover_in(&spec.open()?)
 }
 
