@@ -469,9 +469,7 @@ fn screenshots_for_the_readme() {
     browser.prefer("dark");
     let read = moment_where(&mut browser, "event.kind === 'read' && event.number > 60");
     browser.eval(&format!("explorer.timeline.seek({read})"));
-    browser.eval(
-        "explorer.view.find(BigInt(explorer.world.event.range.first)); explorer.grid.focus()",
-    );
+    browser.eval("explorer.grid.focus()");
     keep(&mut browser, "explorer-dark.png");
 }
 

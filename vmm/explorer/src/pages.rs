@@ -53,15 +53,12 @@ impl Pool {
             let bytes = encode(distance, words, |index| words[index] != old[index]);
             (chain < LONGEST_CHAIN && bytes.len() < whole.len()).then_some((chain + 1, bytes))
         });
-        match &difference {
-            Some((chain, bytes)) => {
-                self.chain.push(*chain);
-                self.bytes.extend(bytes);
-            }
-            None => {
-                self.chain.push(0);
-                self.bytes.extend(&whole);
-            }
+        if let Some((chain, bytes)) = &difference {
+            self.chain.push(*chain);
+            self.bytes.extend(bytes);
+        } else {
+            self.chain.push(0);
+            self.bytes.extend(&whole);
         }
         self.ends.push(self.bytes.len());
         self.known.insert(whole.into(), id);

@@ -84,7 +84,7 @@ fn open(spec: &Spec) -> Result<Target, Failure> {
 }
 
 /// Opens a target and finds its address spaces. A live guest runs on afterwards.
-fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
+pub(crate) fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
     discover_in(&open(spec)?)
 }
 

@@ -88,7 +88,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     }
 }
 
-fn judge(trial: &mut Trial, moment: &Moment) {
+/// Has a moment judged.
+pub(crate) fn judge(trial: &mut Trial, moment: &Moment) {
     let Some(told) = &moment.told else {
         return;
     };
@@ -99,7 +100,7 @@ fn judge(trial: &mut Trial, moment: &Moment) {
 }
 
 /// The exit code of the run, had it been judged by what was recorded.
-fn exit(recording: &Recording, trial: Option<&Trial>) -> Result<Exit, Failure> {
+pub(crate) fn exit(recording: &Recording, trial: Option<&Trial>) -> Result<Exit, Failure> {
     let exit = match recording.ending() {
         Ending::Ended(End::Done { status }) => {
             let all_hold = trial.is_none_or(|trial| trial.judge().all_hold());
@@ -112,7 +113,7 @@ fn exit(recording: &Recording, trial: Option<&Trial>) -> Result<Exit, Failure> {
         Ending::Cut { .. } | Ending::Damaged { .. } => Exit::Usage,
     };
     let what = format!(
-        "{}: {}; what comes before is shown",
+        "{}: {}; what comes before it is there",
         recording.name().display(),
         recording.ending()
     );

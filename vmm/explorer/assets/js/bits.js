@@ -21,7 +21,7 @@ class Bits {
         'div.field',
         { 'data-state': state, title, style: null },
         h('span.which', {}, `${high}–${low}`),
-        h('span.binary', {}, state === 'open' ? '·'.repeat(width) : bits),
+        h('span.binary', {}, state === 'open' ? '·'.repeat(width) : high === top - 1 ? [h('u', { title: 'The sign bit' }, bits[0]), bits.slice(1)] : bits),
         h('span.what', {}, name, index !== null && h('b', {}, index)),
       );
     };
