@@ -113,19 +113,34 @@ fn an_address_typed_is_cut_into_its_bits_and_its_walk_is_lit() {
         );
     }
     let why = browser.text("#bits .why");
-    assert!(why.contains("begins at 0xffff800000000000, not at 0x800000000000"), "{why}");
+    assert!(
+        why.contains("begins at 0xffff800000000000, not at 0x800000000000"),
+        "{why}"
+    );
     // Lit at every level: in each card, and in the table that is shown.
-    assert_eq!(browser.eval("document.querySelectorAll('.card .lit').length"), json!(4));
+    assert_eq!(
+        browser.eval("document.querySelectorAll('.card .lit').length"),
+        json!(4)
+    );
     assert_eq!(browser.text(".cell.lit"), "S");
-    assert_eq!(browser.eval("document.querySelector('.cell.lit').dataset.index"), json!("5"));
+    assert_eq!(
+        browser.eval("document.querySelector('.cell.lit').dataset.index"),
+        json!("5")
+    );
     assert!(browser.text(".card.page").contains("0x5123"));
     browser.click(".card[data-depth='0']");
-    assert_eq!(browser.eval("document.querySelector('.cell.lit').dataset.index"), json!("273"));
+    assert_eq!(
+        browser.eval("document.querySelector('.cell.lit').dataset.index"),
+        json!("273")
+    );
 
     for (address, words) in [
         ("0x800000000000", "Not canonical"),
         ("800000000000", "0xffff800000000000"),
-        ("0x0000_7fff_ffff_ffff", "the user half is entries 0–255 and ends at 0x00007fffffffffff"),
+        (
+            "0x0000_7fff_ffff_ffff",
+            "the user half is entries 0–255 and ends at 0x00007fffffffffff",
+        ),
     ] {
         browser.press(&["/"]);
         browser.type_text(address);
@@ -142,7 +157,10 @@ fn an_address_typed_is_cut_into_its_bits_and_its_walk_is_lit() {
     browser.press(&["/"]);
     browser.type_text("kernel");
     browser.press(&["Enter"]);
-    assert_eq!(browser.eval("document.getElementById('address').validity.customError"), json!(true));
+    assert_eq!(
+        browser.eval("document.getElementById('address').validity.customError"),
+        json!(true)
+    );
     browser.is_content();
 }
 
@@ -155,11 +173,17 @@ fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_t
     let told = browser.text(".event");
     assert!(told.contains("allocated"), "{told}");
     let changes = browser.text("#changes");
-    assert!(changes.contains(" PT[") && changes.contains("absent → page 0x"), "{changes}");
+    assert!(
+        changes.contains(" PT[") && changes.contains("absent → page 0x"),
+        "{changes}"
+    );
     // The entry that appeared is one click away.
     browser.click("#changes li:nth-child(3) .change");
     assert!(browser.text("#entry h2").starts_with("PT["));
-    assert_eq!(browser.eval("document.querySelector('.cell.cursor').classList.contains('written')"), json!(true));
+    assert_eq!(
+        browser.eval("document.querySelector('.cell.cursor').classList.contains('written')"),
+        json!(true)
+    );
     let maker = browser.eval("explorer.world.event.who");
 
     // Another process reads there what was written.
@@ -181,7 +205,10 @@ fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_t
     browser.eval(&format!("explorer.view.seek({})", freed - 1));
     browser.press(&["]"]);
     let changes = browser.text("#changes");
-    assert!(changes.contains("page 0x") && changes.contains("→ absent"), "{changes}");
+    assert!(
+        changes.contains("page 0x") && changes.contains("→ absent"),
+        "{changes}"
+    );
     assert!(browser.text(".event").contains("not present"));
 
     // Back again: the tables are those of before.
@@ -207,7 +234,10 @@ fn two_processes_side_by_side_show_who_has_the_entry_and_who_has_not() {
     browser.click(&format!(".space[data-space='{maker}']"));
     browser.click(&format!(".space[data-space='{lacks}'] .beside"));
     browser.eval("explorer.view.find(0xffffc98000000000n)");
-    assert_eq!(browser.eval("document.querySelectorAll('.pane:not([hidden])').length"), json!(2));
+    assert_eq!(
+        browser.eval("document.querySelectorAll('.pane:not([hidden])').length"),
+        json!(2)
+    );
     let class = |pane: u32| {
         format!("document.getElementById('cell-{pane}-403').getAttribute('aria-label')")
     };
@@ -218,10 +248,16 @@ fn two_processes_side_by_side_show_who_has_the_entry_and_who_has_not() {
     let ends = browser.text("#stage .pane:nth-child(2) .walk");
     assert!(ends.contains("not present in the PGD"), "{ends}");
     let entries = browser.text("#entry");
-    assert!(entries.contains("Diverging: absent in kernel") && entries.contains("Absent"), "{entries}");
+    assert!(
+        entries.contains("Diverging: absent in kernel") && entries.contains("Absent"),
+        "{entries}"
+    );
     // Keys change sides and close the second.
     browser.press(&["g", "x", "c"]);
-    assert_eq!(browser.eval("document.querySelectorAll('.pane:not([hidden])').length"), json!(1));
+    assert_eq!(
+        browser.eval("document.querySelectorAll('.pane:not([hidden])').length"),
+        json!(1)
+    );
     browser.is_content();
 }
 
@@ -237,18 +273,30 @@ fn a_finding_leads_to_its_entry_at_its_event_with_one_who_has_it_beside() {
     let place = finding.as_u64().unwrap() + 1;
     browser.click(&format!("#findings li:nth-child({place}) summary"));
     let told = browser.text(&format!("#findings li:nth-child({place})"));
-    for words in ["propagated", "expected", "found not present in the PGD", "PGD[403] ="] {
+    for words in [
+        "propagated",
+        "expected",
+        "found not present in the PGD",
+        "PGD[403] =",
+    ] {
         assert!(told.contains(words), "no `{words}` in: {told}");
     }
     browser.click(&format!("#findings li:nth-child({place}) .go"));
     let shown = browser.text(".event");
     assert!(shown.contains("allocated 16 pages"), "{shown}");
-    let wrong = browser.eval("document.querySelector('.pane.active .cell.cursor').getAttribute('aria-label')");
+    let wrong = browser
+        .eval("document.querySelector('.pane.active .cell.cursor').getAttribute('aria-label')");
     assert!(wrong.as_str().unwrap().contains("PGD[403]"), "{wrong}");
     assert!(wrong.as_str().unwrap().contains("a finding"), "{wrong}");
-    assert_eq!(browser.eval("document.querySelectorAll('.pane:not([hidden])').length"), json!(2));
+    assert_eq!(
+        browser.eval("document.querySelectorAll('.pane:not([hidden])').length"),
+        json!(2)
+    );
     let beside = browser.text("#stage .pane:first-child .walk");
-    assert!(beside.contains("PGD[403]") && beside.contains("page"), "{beside}");
+    assert!(
+        beside.contains("PGD[403]") && beside.contains("page"),
+        "{beside}"
+    );
     browser.is_content();
 }
 
@@ -271,7 +319,11 @@ fn everything_can_be_reached_by_keyboard_alone() {
     browser.press(&["End", "Home", "Escape"]);
     assert_eq!(focus(&mut browser), json!("402"));
     // Only one cell of a table is a stop of the Tab key.
-    assert_eq!(browser.eval("document.querySelectorAll('.pane:not([hidden]) .cell[tabindex=\"0\"]').length"), json!(1));
+    assert_eq!(
+        browser
+            .eval("document.querySelectorAll('.pane:not([hidden]) .cell[tabindex=\"0\"]').length"),
+        json!(1)
+    );
     // Tab backwards from the table reaches the tree; there, arrows choose and `c` compares.
     browser.eval("document.querySelector('.space[tabindex=\"0\"]').focus()");
     browser.press(&["Home", "ArrowDown", "Enter"]);
@@ -282,12 +334,18 @@ fn everything_can_be_reached_by_keyboard_alone() {
     assert_eq!(browser.eval("explorer.view.panes.length"), json!(1));
     // The keys are told by `?`, and Escape closes that again.
     browser.press(&["?"]);
-    assert_eq!(browser.eval("document.getElementById('help').open"), json!(true));
+    assert_eq!(
+        browser.eval("document.getElementById('help').open"),
+        json!(true)
+    );
     browser.press(&["Escape"]);
     browser.until("!document.getElementById('help').open");
     // Whatever has the focus shows it.
     browser.press(&["g", "ArrowRight"]);
-    assert_ne!(browser.eval("getComputedStyle(document.activeElement).outlineStyle"), json!("none"));
+    assert_ne!(
+        browser.eval("getComputedStyle(document.activeElement).outlineStyle"),
+        json!("none")
+    );
     browser.is_content();
 }
 
@@ -325,9 +383,8 @@ const CONTRAST: &str = r"(() => {
 #[test]
 fn light_and_dark_follow_the_system_and_the_switch_with_enough_contrast() {
     let mut browser = Browser::open(page_of("none"), "", LAPTOP);
-    let ground = |browser: &mut Browser| {
-        browser.eval("getComputedStyle(document.body).backgroundColor")
-    };
+    let ground =
+        |browser: &mut Browser| browser.eval("getComputedStyle(document.body).backgroundColor");
     browser.prefer("light");
     let light = ground(&mut browser);
     assert_eq!(browser.eval(CONTRAST), json!([]), "light");
@@ -367,18 +424,31 @@ fn copies_that_map_the_same_are_told_from_shared_tables() {
     let marks: Value = browser.eval(
         "[...document.querySelectorAll('.space:not([hidden])')].filter((row) => !row.classList.contains('ended')).map((row) => row.querySelector('.mark').dataset.mark)",
     );
-    let marks: Vec<&str> = marks.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let marks: Vec<&str> = marks
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     assert_eq!(marks[0], "reference");
     assert!(marks[1..].iter().all(|mark| *mark == "copies"), "{marks:?}");
     browser.click(".space:not([hidden]):not(.ended)[data-space='1']");
     let states = browser.eval("[...explorer.sharing.states(explorer.view.space, [])].slice(256).filter((state) => state !== 0)");
-    assert!(states.as_array().unwrap().iter().all(|state| *state == json!(2)), "{states}");
+    assert!(
+        states
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|state| *state == json!(2)),
+        "{states}"
+    );
     browser.is_content();
 }
 
 /// Where screenshots go, if any are wanted.
 fn gallery() -> PathBuf {
-    std::env::var_os("HEIRLOOM_SCREENSHOTS").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from)
+    std::env::var_os("HEIRLOOM_SCREENSHOTS")
+        .map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from)
 }
 
 fn keep(browser: &mut Browser, name: &str) {
@@ -399,7 +469,9 @@ fn screenshots_for_the_readme() {
     browser.prefer("dark");
     let read = moment_where(&mut browser, "event.kind === 'read' && event.number > 60");
     browser.eval(&format!("explorer.timeline.seek({read})"));
-    browser.eval("explorer.view.find(BigInt(explorer.world.event.range.first)); explorer.grid.focus()");
+    browser.eval(
+        "explorer.view.find(BigInt(explorer.world.event.range.first)); explorer.grid.focus()",
+    );
     keep(&mut browser, "explorer-dark.png");
 }
 
@@ -409,12 +481,42 @@ fn screenshots_for_the_readme() {
 fn gallery_of_views() {
     for (name, screen, scheme, script) in [
         ("phone", PHONE, "light", "0"),
-        ("phone-dark", PHONE, "dark", "explorer.view.compare(explorer.world.event.who)"),
-        ("tablet", (820, 1180), "light", "explorer.view.find(0xffffc98000000000n)"),
-        ("wide", (1920, 1080), "dark", "explorer.view.compare(explorer.world.event.who); explorer.view.find(0xffffc98000000000n)"),
-        ("frame", LAPTOP, "light", "explorer.view.find(0xffff888000005123n); explorer.view.enter()"),
-        ("help", LAPTOP, "dark", "document.getElementById('help').showModal()"),
-        ("pt", LAPTOP, "dark", "explorer.view.find(0xffffc97ffffff000n)"),
+        (
+            "phone-dark",
+            PHONE,
+            "dark",
+            "explorer.view.compare(explorer.world.event.who)",
+        ),
+        (
+            "tablet",
+            (820, 1180),
+            "light",
+            "explorer.view.find(0xffffc98000000000n)",
+        ),
+        (
+            "wide",
+            (1920, 1080),
+            "dark",
+            "explorer.view.compare(explorer.world.event.who); explorer.view.find(0xffffc98000000000n)",
+        ),
+        (
+            "frame",
+            LAPTOP,
+            "light",
+            "explorer.view.find(0xffff888000005123n); explorer.view.enter()",
+        ),
+        (
+            "help",
+            LAPTOP,
+            "dark",
+            "document.getElementById('help').showModal()",
+        ),
+        (
+            "pt",
+            LAPTOP,
+            "dark",
+            "explorer.view.find(0xffffc97ffffff000n)",
+        ),
     ] {
         let mut browser = Browser::open(page_of("none"), "", screen);
         browser.prefer(scheme);

@@ -181,7 +181,11 @@ impl Browser {
             "document.querySelector({})?.innerText ?? '(no such element)'",
             json!(selector)
         ));
-        let words: Vec<&str> = text.as_str().unwrap_or_default().split_whitespace().collect();
+        let words: Vec<&str> = text
+            .as_str()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
         words.join(" ")
     }
 
