@@ -2,6 +2,7 @@
 //! returns into an exit code.
 
 mod backtrace;
+mod boot;
 mod bugs;
 mod cpio;
 mod doctor;
@@ -12,11 +13,15 @@ mod guest;
 mod inspect;
 mod lab;
 mod lecture;
+mod loss;
+mod machine_target;
 mod output;
+mod progress;
 mod replay;
 mod run;
 mod session;
 mod tape;
+mod ui;
 
 use std::process;
 
@@ -44,6 +49,8 @@ enum Command {
     Lab(lab::Options),
     /// Makes every claim of the lecture an experiment on KVM, and judges it.
     Lecture(lecture::Options),
+    /// Boots any x86-64 kernel, stops it at a moment, and inspects its address spaces.
+    Boot(boot::Options),
     /// Finds every address space of a guest: ours, a live QEMU, a core dump, a raw image.
     Roots(inspect::roots::Options),
     /// Holds the generic rules against all address spaces of a guest.
@@ -71,11 +78,16 @@ enum Command {
 fn main() -> process::ExitCode {
     let cli = Cli::parse();
     start_log(cli.verbose);
+    ui::set(ui::Ui {
+        quiet: false,
+        verbose: cli.verbose > 0,
+    });
     let result = match cli.command {
         Command::Run(options) => run::run(&options),
         Command::Bugs(options) => bugs::run(&options),
         Command::Lab(options) => lab::run(&options),
         Command::Lecture(options) => lecture::run(&options),
+        Command::Boot(options) => boot::run(&options),
         Command::Roots(options) => inspect::roots::run(&options),
         Command::Check(options) => inspect::check::run(&options),
         Command::Maps(options) => inspect::maps::run(&options),

@@ -13,11 +13,9 @@ use heirloom_inspect::judge::{Claim, Expectation, GroundTruth, Image, Judge, Tol
 use heirloom_inspect::mode::PhysBits;
 use heirloom_inspect::recording::{Header, RecordError};
 use heirloom_inspect::show::Report;
-use heirloom_inspect::{
-    Capturer, CpuState, Cr3, GuestPhys, GuestVirt, Mode, PhysRange, Snapshot, Trial,
-};
+use heirloom_inspect::{Capturer, CpuState, GuestPhys, GuestVirt, Mode, Snapshot, Trial};
 use heirloom_machine::{
-    Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Registers, Stop,
+    Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Stop,
 };
 use vm_memory::Bytes;
 use zerocopy::FromBytes;
@@ -25,6 +23,8 @@ use zerocopy::FromBytes;
 use crate::backtrace::{self, Place};
 use crate::exit::{Exit, Failure};
 use crate::guest;
+use crate::loss;
+use crate::machine_target::{cpu_state, ram};
 use crate::tape::Tape;
 
 /// What a run is made from.
@@ -324,68 +324,21 @@ impl Session {
 
     /// The guest is gone, or was stopped from outside.
     fn lost(&self, stop: &Stop) -> Failure {
-        let what = match stop {
-            Stop::TimeLimit => format!(
-                "the guest was not done after {} s; --timeout gives it more",
-                self.time_limit.as_secs()
-            ),
-            Stop::Interrupted => "interrupted".into(),
-            Stop::Reset => "the guest reset its machine".into(),
-            Stop::Shutdown => {
-                "the guest crashed so badly that it could not say so (triple fault)".into()
-            }
-            Stop::InternalError {
-                suberror: 1,
-                instruction,
-            } => {
-                let bytes: Vec<String> = instruction
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect();
+        let told = match stop {
+            Stop::TimeLimit => {
                 format!(
-                    "this host's KVM cannot emulate the guest's instruction {}",
-                    bytes.join(" ")
-                )
+                    "the guest was not done after {} s; --timeout gives it more",
+                    self.time_limit.as_secs()
+                ) + &loss::place(&self.machine)
             }
-            Stop::InternalError { suberror, .. } => {
-                format!("KVM gave up (internal error {suberror})")
-            }
-            Stop::FailEntry { reason } => {
-                format!("the CPU refused to enter the guest (hardware reason {reason:#x})")
-            }
-            Stop::Doorbell { .. } => "the guest rang".into(),
-            Stop::Unexpected { exit } => format!("KVM stopped the guest unasked ({exit})"),
+            stop => loss::told(&self.machine, stop),
         };
-        let told = self.machine.registers().map_or_else(
-            |error| format!("\n  {error}"),
-            |registers| {
-                let Registers {
-                    rip,
-                    rbp,
-                    rsp,
-                    cr2,
-                    cr3,
-                    cpl,
-                    ..
-                } = registers;
-                format!("\n  RIP {rip:#x} RSP {rsp:#x} CR2 {cr2:#x} CR3 {cr3:#x} ring {cpl}")
-                    + &backtrace::told(&self.machine, Place { rip, rbp })
-            },
-        );
-        Failure::new(Exit::Guest, what + &told)
+        Failure::new(Exit::Guest, told)
     }
 }
 
 /// What the host knows of the guest because it built it.
 fn ground_truth(machine: &Machine) -> GroundTruth {
-    let ram = machine
-        .ram()
-        .iter()
-        .map(|range| PhysRange {
-            start: GuestPhys::new(range.start.0),
-            bytes: range.bytes,
-        })
-        .collect();
     let image = machine
         .kernel()
         .segments()
@@ -398,20 +351,8 @@ fn ground_truth(machine: &Machine) -> GroundTruth {
             executable: segment.executable,
         })
         .collect();
-    GroundTruth { ram, image }
-}
-
-fn cpu_state(registers: &Registers) -> CpuState {
-    CpuState {
-        cr0: registers.cr0,
-        cr2: GuestVirt::new(registers.cr2),
-        cr3: Cr3::new(registers.cr3),
-        cr4: registers.cr4,
-        efer: registers.efer,
-        cpl: registers.cpl,
-        rip: GuestVirt::new(registers.rip),
-        rsp: GuestVirt::new(registers.rsp),
-        rbp: GuestVirt::new(registers.rbp),
-        rflags: registers.rflags,
+    GroundTruth {
+        ram: ram(machine),
+        image,
     }
 }

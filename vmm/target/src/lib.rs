@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! spec      core:FILE, raw:FILE, qemu:SOCKET, rec:FILE as users write them
-//!   ├─ core      an ELF core: the RAM of a guest, and its CPUs' registers in notes
+//!   ├─ core      an ELF core: the RAM of a guest, and its CPUs' registers in notes; also written
 //!   ├─ raw       an image of RAM, and nothing else
 //!   ├─ qemu      a live QEMU, paused over QMP while it is looked at
 //!   └─ recording a moment of our own recordings
@@ -21,7 +21,7 @@ mod spec;
 
 pub use heirloom_inspect::Target;
 
-pub use self::core::{CoreError, CoreSpec};
+pub use self::core::{CoreError, CoreSpec, CoreWriteError, write_core};
 pub use file::FileError;
 pub use qemu::{AnswerError, QemuError, QemuSpec, QmpError, WayError, resume_all};
 pub use raw::{RawError, RawSpec};

@@ -7,6 +7,7 @@
 mod elf;
 mod foreign;
 mod vmcoreinfo;
+mod write;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,8 @@ use crate::file::{self, FileError};
 use crate::memory::{ADDRESS_LIMIT, Layout, Memory, Piece, RAM_LIMIT, Source};
 use crate::qemu::note;
 use crate::spec::{Fields, SpecError};
+
+pub use write::{CoreWriteError, write_core};
 
 const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…]";
 /// The memory's sources.

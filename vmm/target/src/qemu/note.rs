@@ -2,7 +2,7 @@
 //! (target/i386/arch_dump.c, `struct QEMUCPUState`).
 
 use heirloom_inspect::{CpuState, Cr3, GuestVirt};
-use zerocopy::{FromBytes, Immutable, KnownLayout, LE, U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, LE, U32, U64};
 
 use crate::assumed::EFER;
 
@@ -18,7 +18,7 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_PAE: u64 = 1 << 5;
 
 /// `struct QEMUCPUSegment`.
-#[derive(FromBytes, Immutable, KnownLayout)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Segment {
     selector: U32<LE>,
@@ -29,7 +29,7 @@ struct Segment {
 }
 
 /// `struct QEMUCPUState`, without what later versions of QEMU have added behind it.
-#[derive(FromBytes, Immutable, KnownLayout)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct State {
     version: U32<LE>,
@@ -74,4 +74,50 @@ pub(crate) fn parse(desc: &[u8]) -> Option<CpuState> {
         rbp: GuestVirt::new(state.rbp.get()),
         rflags: state.rflags.get(),
     })
+}
+
+/// The contents of a note with these registers, all that is known of the CPU; the others are zero. Of CS
+/// only the ring is known.
+pub(crate) fn write(cpu: &CpuState) -> Vec<u8> {
+    /// `kernel_gs_base`, which QEMU added without another version.
+    const KERNEL_GS_BASE: [u8; 8] = [0; 8];
+    let mut state = State::new_zeroed();
+    let bytes = size_of::<State>() + KERNEL_GS_BASE.len();
+    state.version = VERSION.into();
+    #[expect(clippy::cast_possible_truncation, reason = "440 bytes")]
+    state.size.set(bytes as u32);
+    state.rsp = cpu.rsp.get().into();
+    state.rbp = cpu.rbp.get().into();
+    state.rip = cpu.rip.get().into();
+    state.rflags = cpu.rflags.into();
+    state.cs.selector = u32::from(cpu.cpl).into();
+    let registers = [cpu.cr0, 0, cpu.cr2.get(), cpu.cr3.get(), cpu.cr4];
+    state.cr = registers.map(U64::from);
+    let mut note = state.as_bytes().to_vec();
+    note.extend(KERNEL_GS_BASE);
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again_and_has_the_size_of_qemus() {
+        let cpu = CpuState {
+            cr0: 0x8005_0033,
+            cr2: GuestVirt::new(0xdead_b000),
+            cr3: Cr3::new(0x1234_5001),
+            cr4: 0x6f0,
+            efer: EFER,
+            cpl: 3,
+            rip: GuestVirt::new(0x40_0000),
+            rsp: GuestVirt::new(0x7fff_0000),
+            rbp: GuestVirt::new(0x7fff_0010),
+            rflags: 0x246,
+        };
+        let note = write(&cpu);
+        assert_eq!(note.len(), 440);
+        assert_eq!(parse(&note), Some(cpu));
+    }
 }
