@@ -73,7 +73,7 @@ impl Listing {
                 }
                 "comm" => {
                     let (pid, name) = of_process(line, "comm");
-                    listing.processes.entry(pid).or_default().name = name.to_owned();
+                    name.clone_into(&mut listing.processes.entry(pid).or_default().name);
                 }
                 "maps" => {
                     let (pid, area) = of_process(line, "maps");
