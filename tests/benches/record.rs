@@ -1,0 +1,112 @@
+//! What recording costs: runs with and without, in turns, and the ratio of their times; and the same
+//! for the host's part alone, as if the guest took no time. `cargo bench -p heirloom --bench record`.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use heirloom_abi::event::ProbePage;
+use heirloom_inspect::recording::{Capture, Moment, Recorder, Recording};
+use heirloom_inspect::{Capturer, PhysicalMemory, Trial};
+use zerocopy::FromBytes;
+
+/// Processes, and how often a run is made each way.
+const SIZES: [(u64, usize); 3] = [(8, 9), (64, 5), (200, 3)];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("processes  events  plain      recorded   ratio  host alone  bytes an event  file");
+    for (processes, rounds) in SIZES {
+        measure(processes, rounds)?;
+    }
+    Ok(())
+}
+
+fn measure(processes: u64, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("run.rec");
+    let (mut plain, mut recorded) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        plain.push(run(processes, None)?);
+        let _ = std::fs::remove_file(&file);
+        recorded.push(run(processes, Some(&file))?);
+    }
+    let (plain, recorded) = (median(plain), median(recorded));
+    let recording = Recording::open(&file)?;
+    let events = recording.len();
+    let bytes = std::fs::metadata(&file)?.len();
+    println!(
+        "{processes:>9}  {events:>6}  {:>7.3} s  {:>7.3} s  {:>5.3}  {:>10.3}  {:>14}  {bytes}",
+        plain.as_secs_f64(),
+        recorded.as_secs_f64(),
+        recorded.as_secs_f64() / plain.as_secs_f64(),
+        host_alone(&recording)?,
+        bytes / events as u64,
+    );
+    Ok(())
+}
+
+/// The time of a run.
+fn run(processes: u64, record: Option<&Path>) -> Result<Duration, Box<dyn Error>> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heirloom"));
+    command
+        .args(["run", "--json", "--processes", &processes.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if let Some(file) = record {
+        command.arg("--record").arg(file);
+    }
+    let start = Instant::now();
+    let status = command.status()?;
+    let time = start.elapsed();
+    if !status.success() {
+        return Err(format!("heirloom run ended with {status}").into());
+    }
+    Ok(time)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Captures and judges every moment again, with recording and without: the ratio of the times.
+fn host_alone(recording: &Recording) -> Result<f64, Box<dyn Error>> {
+    let header = recording.header();
+    let expectation = header.expectation.ok_or("the run was not judged")?;
+    let mut trial = Trial::new(header.truth.clone(), expectation);
+    let mut capturer = Capturer::new();
+    let mut recorder = Recorder::new(Path::new("bench"), Box::new(io::sink()), header)?;
+    let page = ProbePage::read_from_bytes(&[0; 4096]).map_err(|_| "a page has 4096 bytes")?;
+    let (mut judging, mut writing) = (Duration::ZERO, Duration::ZERO);
+    for moment in recording.moments() {
+        let Moment {
+            told: Some(told),
+            tables: Some(tables),
+            memory,
+            ..
+        } = moment?
+        else {
+            continue;
+        };
+        // Read all tables of this moment once, so that looking them up is not measured.
+        memory.read_u64(tables.snapshot.roots()[0].address)?;
+        let start = Instant::now();
+        trial.hear(&told);
+        let roots = tables.roots();
+        let snapshot = capturer.capture(&memory, *tables.snapshot.mode(), &roots);
+        trial.observe(&told, &tables.cpu(), &snapshot, &memory);
+        judging += start.elapsed();
+        let start = Instant::now();
+        let capture = Capture {
+            snapshot: &snapshot,
+            cpus: &tables.cpus,
+            teller: tables.teller,
+            pieces: memory.pieces(),
+        };
+        recorder.record(Some(&page), Some(capture))?;
+        writing += start.elapsed();
+    }
+    Ok((judging + writing).as_secs_f64() / judging.as_secs_f64())
+}
