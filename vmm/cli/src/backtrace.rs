@@ -18,10 +18,14 @@ pub(crate) struct Place {
 }
 
 /// The call chain, one line per function, each starting with a line break; as text, because it ends an
-/// error message.
+/// error message. Nothing for a kernel without names: it may keep no frame pointers either, and a chain of
+/// numbers would tell nobody.
 pub(crate) fn told(machine: &Machine, place: Place) -> String {
-    let symbols = Symbols::new(machine.kernel().bytes()).ok();
     let mut text = String::new();
+    let symbols = Symbols::new(machine.kernel().bytes());
+    let Some(symbols) = symbols.ok().filter(|symbols| !symbols.is_empty()) else {
+        return text;
+    };
     for (depth, address) in callers(machine, place).into_iter().enumerate() {
         // A return address is behind its call, which may be a function's last instruction.
         let inside = GuestVirtual(if depth == 0 {
@@ -29,8 +33,9 @@ pub(crate) fn told(machine: &Machine, place: Place) -> String {
         } else {
             address.0.wrapping_sub(1)
         });
-        let location = symbols.as_ref().and_then(|symbols| symbols.locate(inside));
-        let name = location.map_or_else(|| "?".into(), |location| location.to_string());
+        let name = symbols
+            .locate(inside)
+            .map_or_else(|| "?".into(), |location| location.to_string());
         let _ = write!(text, "\n  {address} {name}");
     }
     text

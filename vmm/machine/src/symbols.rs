@@ -105,6 +105,11 @@ impl<'k> Symbols<'k> {
         Ok(Symbols { functions, lines })
     }
 
+    /// Whether no function has a name.
+    pub fn is_empty(&self) -> bool {
+        self.functions.is_empty()
+    }
+
     /// What is at `address`; `None` if it is in no known function or line.
     pub fn locate(&self, address: GuestVirtual) -> Option<Location> {
         let function = self.function(address.0);
