@@ -17,7 +17,8 @@ use crate::snapshot::{RootId, Snapshot};
 pub struct DirectMap {
     /// Where physical address 0 is, or would be.
     pub base: GuestVirt,
-    /// From the first to the last page that is mapped so.
+    /// From the first to the last page that is mapped so, or that has the address of some RAM and leads
+    /// elsewhere.
     pub range: VirtRange,
     /// Bytes of RAM that it maps.
     pub ram_bytes: u64,
@@ -45,12 +46,14 @@ impl DirectMap {
         let mut range: Option<VirtRange> = None;
         let mut pages = PageCounts::default();
         let mut bytes = 0;
+        let ram_end = ram.last().map_or(0, |last| last.end().get());
         for page in snapshot.leaves(root, VirtRange::half(Half::Kernel)) {
-            if offset_of(&page) != offset {
+            if offset_of(&page) == offset {
+                pages.add(page.size);
+                bytes += ram_bytes(ram, page.pa, page.size.bytes());
+            } else if page.va.get().wrapping_sub(offset) >= ram_end {
                 continue;
             }
-            pages.add(page.size);
-            bytes += ram_bytes(ram, page.pa, page.size.bytes());
             let first = range.map_or(page.va, |range| range.first);
             let last = page.range().last;
             range = Some(VirtRange { first, last });
