@@ -177,7 +177,7 @@ impl Look {
             Role::User => match partner {
                 Some(kernel) => (
                     Kind::UserRoot,
-                    format!("the same user half as the kernel root {kernel} beside it"),
+                    format!("a way into the kernel, and the kernel root {kernel} beside it"),
                 ),
                 None if is_known || !cpus.is_empty() => (
                     Kind::UserRoot,

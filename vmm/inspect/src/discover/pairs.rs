@@ -66,9 +66,9 @@ pub(super) fn user_roots(
                 halves.entry(half).or_insert((0, Reverse(user))).0 += 1;
                 pairs.insert(user, kernel);
             }
-            // Empty user halves say nothing: the kernel half must do.
-            None => unsure.push((user, half)),
-            Some(false) => {}
+            // Empty user halves say nothing, and one that has lost its entries is to be found, too: the
+            // kernel half must do.
+            None | Some(false) => unsure.push((user, half)),
         }
     }
     let Some((common, _)) = halves.into_iter().max_by_key(|(_, met)| *met) else {
