@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use heirloom_inspect::{Capturer, CpuState, GuestPhys, Mode, RootLabel, Snapshot};
+use heirloom_inspect::{
+    Capturer, CpuState, GuestPhys, Half, Mapping, Mode, RootLabel, Snapshot, VirtRange,
+};
 
 use crate::common::linux::core::Core;
 use crate::common::linux::gdb::Gdb;
@@ -121,6 +123,16 @@ impl Machine {
         self.gdb.set_root(own);
         answer
     }
+}
+
+/// A process with a page that it may write to: its root, and the page.
+pub(crate) fn some_user_page(snapshot: &Snapshot) -> (GuestPhys, Mapping) {
+    let mut pages = snapshot.roots().iter().flat_map(|root| {
+        let pages = snapshot.leaves(root.id, VirtRange::half(Half::User));
+        pages.map(|page| (root.address, page))
+    });
+    let writable = pages.find(|(_, page)| page.rights.user && page.rights.write);
+    writable.unwrap()
 }
 
 /// Which root of a KPTI pair.

@@ -6,6 +6,9 @@ export PATH=/bin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
+mount -t sysfs sys /sys
+# With this little memory the kernel makes no large pages of its own accord.
+echo always > /sys/kernel/mm/transparent_hugepage/enabled
 
 # Processes that have ended before, during and after the others leave their tables in free memory.
 churn() {

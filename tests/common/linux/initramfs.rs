@@ -11,10 +11,11 @@ const PROGRAM: u32 = 0o100_755;
 pub(crate) fn build() -> Vec<u8> {
     let busybox = artifacts::busybox();
     let zoo = artifacts::zoo();
-    let members: [(&str, u32, &[u8]); 6] = [
+    let members: [(&str, u32, &[u8]); 7] = [
         ("bin", FOLDER, &[]),
         ("dev", FOLDER, &[]),
         ("proc", FOLDER, &[]),
+        ("sys", FOLDER, &[]),
         ("bin/busybox", PROGRAM, &busybox),
         ("bin/zoo", PROGRAM, &zoo),
         ("init", PROGRAM, include_bytes!("init.sh")),

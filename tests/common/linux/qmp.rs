@@ -23,7 +23,7 @@ impl Qmp {
             reader: BufReader::new(stream),
         };
         assert!(qmp.receive().get("QMP").is_some(), "no greeting");
-        qmp.execute("qmp_capabilities", json!({}));
+        qmp.execute("qmp_capabilities", &json!({}));
         qmp
     }
 
@@ -31,7 +31,7 @@ impl Qmp {
     ///
     /// # Panics
     /// If QEMU refuses.
-    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Value {
+    pub(crate) fn execute(&mut self, command: &str, arguments: &Value) -> Value {
         let request = json!({ "execute": command, "arguments": arguments });
         writeln!(self.reader.get_mut(), "{request}").unwrap();
         loop {
@@ -48,21 +48,21 @@ impl Qmp {
 
     /// Executes a command of the human monitor: what it prints.
     pub(crate) fn monitor(&mut self, line: &str) -> String {
-        let printed = self.execute("human-monitor-command", json!({ "command-line": line }));
+        let printed = self.execute("human-monitor-command", &json!({ "command-line": line }));
         printed.as_str().unwrap().replace('\r', "")
     }
 
     pub(crate) fn stop(&mut self) {
-        self.execute("stop", json!({}));
+        self.execute("stop", &json!({}));
     }
 
     pub(crate) fn resume(&mut self) {
-        self.execute("cont", json!({}));
+        self.execute("cont", &json!({}));
     }
 
     /// `running`, `paused` …
     pub(crate) fn status(&mut self) -> String {
-        let status = self.execute("query-status", json!({}));
+        let status = self.execute("query-status", &json!({}));
         status["status"].as_str().unwrap().to_owned()
     }
 
@@ -72,7 +72,7 @@ impl Qmp {
         let protocol = format!("file:{}", file.display());
         self.execute(
             "dump-guest-memory",
-            json!({ "paging": paging, "protocol": protocol }),
+            &json!({ "paging": paging, "protocol": protocol }),
         );
     }
 
