@@ -6,5 +6,6 @@ mod common;
 
 mod command;
 mod image;
+mod maps;
 mod roots;
 mod walks;
