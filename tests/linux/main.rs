@@ -6,6 +6,7 @@ mod common;
 
 mod command;
 mod image;
+mod live;
 mod maps;
 mod roots;
 mod walks;
