@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod broken;
 mod command;
 mod image;
 mod live;

@@ -1,0 +1,186 @@
+//! The ways in which Linux's page tables are broken, each with what it must be reported as.
+
+use heirloom_inspect::{Entry, GuestPhys, GuestVirt, Half, Level, PageSize, Pfn};
+
+mod kpti;
+mod protection;
+mod sharing;
+mod tables;
+
+use super::patient::{Patient, Place, is_users_own};
+
+/// One way to break page tables.
+pub(crate) struct Break {
+    pub(crate) name: &'static str,
+    /// Only a kernel that isolates itself has what it breaks.
+    pub(crate) needs_kpti: bool,
+    /// Breaks them: what is to be reported, by these rules and no others.
+    pub(crate) wound: fn(&Patient) -> Vec<Wound>,
+}
+
+/// What is to be reported.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wound {
+    pub(crate) rule: &'static str,
+    pub(crate) place: Place,
+    pub(crate) spaces: Where,
+}
+
+/// Which address spaces a finding names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Where {
+    Only(GuestPhys),
+    /// A process's: one root, or the two of a pair.
+    Process(GuestPhys),
+    /// All that share the broken table.
+    Many,
+}
+
+const fn only(rule: &'static str, place: Place, root: GuestPhys) -> Wound {
+    Wound {
+        rule,
+        place,
+        spaces: Where::Only(root),
+    }
+}
+
+const fn shared(rule: &'static str, place: Place) -> Wound {
+    Wound {
+        rule,
+        place,
+        spaces: Where::Many,
+    }
+}
+
+const fn of_process(rule: &'static str, place: Place, root: GuestPhys) -> Wound {
+    Wound {
+        rule,
+        place,
+        spaces: Where::Process(root),
+    }
+}
+
+/// P, R/W, A, D, NX: a table of the kernel's, nothing below which may be executed.
+const KERNEL_TABLE: Entry = Entry::new(1 << 63 | 0x63);
+/// The same with U/S.
+const USER_TABLE: Entry = Entry::new(0x67);
+/// P, R/W, U/S, A, D, NX: a page of a process.
+const USER_PAGE: Entry = Entry::new(1 << 63 | 0x67);
+/// P, R/W, A, D, NX: a page of the kernel's.
+const KERNEL_PAGE: Entry = Entry::new(1 << 63 | 0x63);
+/// A frame far beyond all RAM, and below the highest address of the CPU.
+const BEYOND_RAM: Pfn = Pfn::new(0x20_0000);
+
+const fn always(name: &'static str, wound: fn(&Patient) -> Vec<Wound>) -> Break {
+    Break {
+        name,
+        needs_kpti: false,
+        wound,
+    }
+}
+
+const fn with_kpti(name: &'static str, wound: fn(&Patient) -> Vec<Wound>) -> Break {
+    Break {
+        name,
+        needs_kpti: true,
+        wound,
+    }
+}
+
+/// All of them.
+pub(crate) fn all() -> impl Iterator<Item = &'static Break> {
+    [
+        sharing::BREAKS,
+        protection::BREAKS,
+        tables::BREAKS,
+        kpti::BREAKS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// A page of the vmalloc area in RAM.
+fn some_vmalloc_page(patient: &Patient) -> GuestVirt {
+    let is_ram = |pa: GuestPhys| pa < BEYOND_RAM.base() && pa < GuestPhys::new(512 << 20);
+    let page = patient.page(patient.kernel, patient.vmalloc, |page| {
+        page.size == PageSize::Size4KiB && page.rights.write && is_ram(page.pa)
+    });
+    page.va
+}
+
+/// An entry of the process's root for a kernel table that is there and has nothing in it: Linux makes
+/// those of the vmalloc area at boot.
+fn empty_kernel_entry(patient: &Patient) -> Place {
+    let table = patient.process.pfn();
+    let has_nothing = |place: &Place| {
+        let entry = patient.entry(*place);
+        let below = entry.address().pfn();
+        let is_empty = |index| {
+            let place = Place {
+                table: below,
+                index,
+            };
+            patient.entry(place) == Entry::ABSENT
+        };
+        entry.present() && (0..512).all(is_empty)
+    };
+    Half::Kernel
+        .indices()
+        .map(|index| Place { table, index })
+        .find(has_nothing)
+        .unwrap()
+}
+
+/// Gives a root tables of its own on the way to `va`: the leaf's place in them.
+fn private_path(patient: &Patient, root: GuestPhys, va: GuestVirt) -> Place {
+    let walk = patient.walk(root, va);
+    let (leaf, above) = walk.steps().split_last().unwrap();
+    let mut table = root.pfn();
+    for step in above {
+        let place = Place {
+            table,
+            index: step.index,
+        };
+        table = patient.copy_table(patient.below(place));
+        patient.point(place, table);
+    }
+    Place {
+        table,
+        index: leaf.index,
+    }
+}
+
+/// A page that a process alone has.
+fn user_page(patient: &Patient, root: GuestPhys) -> GuestVirt {
+    let page = patient.page(root, GuestVirt::new(0), is_users_own);
+    page.va
+}
+
+/// The first entry of a root's user half.
+fn top_user_entry(patient: &Patient, root: GuestPhys) -> Place {
+    Half::User
+        .indices()
+        .map(|index| Place {
+            table: root.pfn(),
+            index,
+        })
+        .find(|place| patient.entry(*place).present())
+        .unwrap()
+}
+
+/// The direct map's address of a frame.
+fn in_direct_map(patient: &Patient, pa: GuestPhys) -> GuestVirt {
+    patient.direct_map.wrapping_add(pa.get())
+}
+
+/// Sets U/S in all entries of the walk of `va`: where the leaf stands.
+fn for_ring_3(patient: &Patient, va: GuestVirt) -> Place {
+    for step in patient.walk(patient.kernel, va).steps() {
+        let place = Place {
+            table: step.table,
+            index: step.index,
+        };
+        patient.add(place, Entry::USER);
+    }
+    patient.leaf(patient.kernel, va)
+}

@@ -1,0 +1,163 @@
+//! Linux's page tables broken on purpose, in a copy of a core: `heirloom check` reports each break as what it
+//! is, where it is, and as nothing else; and nothing on the unbroken image.
+
+mod breaks;
+mod patient;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use heirloom_inspect::{GuestPhys, Pfn};
+use serde_json::Value;
+
+use breaks::{Break, Where};
+use patient::{Patient, Place};
+
+use crate::command::{address, core, list, number, run};
+use crate::common::linux::Variant;
+use crate::image::{Image, Partner, partner_of};
+
+/// The rules that a report says are broken.
+fn broken_rules(report: &Value) -> BTreeSet<&str> {
+    list(report, "rules")
+        .iter()
+        .filter(|verdict| verdict["violations"] != 0)
+        .map(|verdict| verdict["rule"]["name"].as_str().unwrap())
+        .collect()
+}
+
+/// A finding about the entry at `place` in the address spaces that it concerns.
+fn is_about(finding: &Value, place: Place, spaces: Where) -> bool {
+    let Some(entry) = finding.get("entry") else {
+        return false;
+    };
+    let is_there = Pfn::new(number(&entry["table"])) == place.table
+        && entry["index"].as_u64() == Some(place.index.into());
+    let roots: Vec<GuestPhys> = list(&finding["spaces"], "roots")
+        .iter()
+        .map(address)
+        .collect();
+    let count = finding["spaces"]["count"].as_u64();
+    is_there
+        && match spaces {
+            Where::Only(root) => count == Some(1) && roots == [root],
+            Where::Process(root) => {
+                let pair = [root, partner_of(root, Partner::User)];
+                roots[..] == pair || roots == [root]
+            }
+            Where::Many => count > Some(30),
+        }
+}
+
+/// What is wrong with the report on one break; nothing, if it is right.
+fn judge(patient: &Patient, case: &Break) -> Result<(), String> {
+    let wounds = (case.wound)(patient);
+    let (code, report) = run(&["check", &core(&patient.path)]);
+    patient.mend();
+    if code != 1 || report["holds"] != false {
+        return Err(format!("exit code {code}, holds: {}", report["holds"]));
+    }
+    let broken = broken_rules(&report);
+    let expected: BTreeSet<&str> = wounds.iter().map(|wound| wound.rule).collect();
+    let findings = || {
+        let mut text = String::new();
+        for verdict in list(&report, "rules") {
+            if verdict["violations"] != 0 {
+                let (rule, findings) = (&verdict["rule"]["name"], &verdict["findings"]);
+                let _ = write!(text, "\n  {rule}: {findings}");
+            }
+        }
+        text
+    };
+    if broken != expected {
+        return Err(format!("{broken:?} instead of {expected:?}{}", findings()));
+    }
+    for wound in &wounds {
+        let verdict = list(&report, "rules")
+            .iter()
+            .find(|verdict| verdict["rule"]["name"] == wound.rule)
+            .unwrap();
+        let found = list(verdict, "findings");
+        if !found
+            .iter()
+            .any(|finding| is_about(finding, wound.place, wound.spaces))
+        {
+            return Err(format!("no finding about {wound:?}{}", findings()));
+        }
+    }
+    Ok(())
+}
+
+/// Each break by itself, on a fresh copy.
+fn every_break_is_reported_as_what_it_is(variant: Variant) {
+    let patient = Patient::copy_of(variant);
+    let mut wrong = Vec::new();
+    for case in breaks::all().filter(|case| variant.pti || !case.needs_kpti) {
+        if let Err(what) = judge(&patient, case) {
+            wrong.push(format!("{}: {what}", case.name));
+        }
+    }
+    // All the wounds have healed.
+    let (code, report) = run(&["check", &core(&patient.path)]);
+    assert_eq!(code, 0, "{}", broken_rules(&report).len());
+    assert!(wrong.is_empty(), "{}:\n{}", variant.name, wrong.join("\n"));
+}
+
+#[test]
+fn with_kpti_every_break_is_reported_as_what_it_is_and_as_nothing_else() {
+    every_break_is_reported_as_what_it_is(Variant::PTI_ON);
+}
+
+#[test]
+fn without_kpti_every_break_is_reported_as_what_it_is_and_as_nothing_else() {
+    every_break_is_reported_as_what_it_is(Variant::PTI_OFF);
+}
+
+#[test]
+fn with_five_levels_every_break_is_reported_as_what_it_is_and_as_nothing_else() {
+    every_break_is_reported_as_what_it_is(Variant::LA57_PTI_ON);
+}
+
+#[test]
+fn a_clean_linux_has_no_false_alarm_and_what_it_does_on_purpose_is_named() {
+    for variant in Variant::ALL {
+        let image = Image::of(variant);
+        let (code, report) = run(&["check", &core(&image.core)]);
+        let broken = broken_rules(&report);
+        assert!(
+            code == 0 && broken.is_empty(),
+            "{}: {broken:?}",
+            variant.name
+        );
+        assert_eq!(report["holds"], true);
+        let met: BTreeSet<&str> = list(&report, "rules")
+            .iter()
+            .filter_map(|verdict| verdict["exceptions"].as_array())
+            .flatten()
+            .map(|exception| exception["name"].as_str().unwrap())
+            .collect();
+        assert!(
+            met.contains("trampoline-identity-map"),
+            "{}: {met:?}",
+            variant.name
+        );
+        // Two processes have an LDT; each CPU's TSS is mapped where system calls need it.
+        for name in ["ldt-remap", "kpti-cpu-tss"] {
+            assert_eq!(met.contains(name), variant.pti, "{}: {met:?}", variant.name);
+        }
+        // Linux has looked for such pages itself.
+        let kernel = &image.guest.listing.kernel;
+        let passed = |line: &String| line.contains("Checked W+X mappings: passed");
+        assert!(kernel.iter().any(passed), "{}: {kernel:?}", variant.name);
+    }
+}
+
+#[test]
+fn a_just_in_time_compilers_pages_are_a_note_unless_strictness_is_asked_for() {
+    let image = Image::of(Variant::PTI_ON);
+    let target = core(&image.core);
+    let (code, report) = run(&["check", &target, "--strict-user"]);
+    assert_eq!(code, 1);
+    let broken = broken_rules(&report);
+    assert_eq!(broken, BTreeSet::from(["user-write-xor-execute"]));
+}
