@@ -1,10 +1,9 @@
 #!/bin/sh
 # Gets what the tests' Linux guests are made of into folder $1: a kernel (vmlinuz) and a static busybox. Both come
-# from Debian's archive by apt, which checks their signatures, in folders of its own: nothing is installed, and
-# nobody need be root.
+# from the system's own package archive by apt, which checks their signatures, in folders of its own: nothing is
+# installed, and nobody need be root.
 set -eu
 folder=$1
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 [ -s "$folder/vmlinuz" ] && [ -s "$folder/busybox" ] && exit 0
 
@@ -25,23 +24,19 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$folder" "$work/lists/partial" "$work/archives/partial" "$work/packages"
 
-# As this system's apt is configured, if it is Debian's; else straight from Debian.
-if ! grep -q '^ID=debian$' /etc/os-release; then
-    [ -r "$keyring" ] ||
-        by_hand "Debian's keys are missing: install debian-archive-keyring"
-    echo "deb [signed-by=$keyring] https://deb.debian.org/debian stable main" > "$work/sources.list"
-    set -- -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
-else
-    set --
-fi
 : > "$work/status"
-set -- -qq "$@" -o "Dir::State=$work" -o "Dir::State::Lists=$work/lists" -o "Dir::State::status=$work/status" \
+set -- -qq -o "Dir::State=$work" -o "Dir::State::Lists=$work/lists" -o "Dir::State::status=$work/status" \
     -o "Dir::Cache=$work" -o APT::Architecture=amd64 -o APT::Sandbox::User=
 
-echo "Getting a Linux kernel and busybox from Debian into $folder" >&2
+echo "Getting a Linux kernel and busybox from this system's package archive into $folder" >&2
 apt-get "$@" update
-kernel=$(apt-cache "$@" depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
-[ -n "$kernel" ] || by_hand "apt knows no package linux-image-cloud-amd64"
+# Debian's name, and Ubuntu's, for a kernel that guests boot.
+kernel=
+for package in linux-image-cloud-amd64 linux-image-virtual; do
+    [ -n "$kernel" ] || kernel=$(apt-cache "$@" depends "$package" 2> /dev/null |
+        sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+done
+[ -n "$kernel" ] || by_hand "apt knows no package linux-image-cloud-amd64 or linux-image-virtual"
 (cd "$work/packages" && apt-get "$@" download "$kernel" busybox-static)
 for package in "$work"/packages/*.deb; do
     dpkg-deb --extract "$package" "$work/root"
