@@ -32,6 +32,8 @@ pub(crate) const TARGETS: &str = "Targets:
 
 /// Options that all of them have.
 #[derive(clap::Args)]
+// Others take it into themselves, and clap wants the names of groups to differ.
+#[group(skip)]
 pub(crate) struct Options {
     /// The guest to inspect, such as core:guest.core or qemu:/tmp/qmp.sock.
     #[arg(value_name = "TARGET")]
