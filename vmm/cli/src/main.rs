@@ -122,3 +122,13 @@ fn start_log(verbose: u8) {
         .format_target(false)
         .init();
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_has_no_contradictions() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -28,6 +28,8 @@ const MOST_PROCESSES: u64 = 2000;
 
 /// What `heirloom run` is told.
 #[derive(clap::Args)]
+// `explore` takes it into itself, and clap wants the names of groups to differ.
+#[group(skip)]
 pub(crate) struct Options {
     /// How a kernel mapping reaches every process.
     #[arg(long, value_name = "STRATEGY", default_value = "prealloc", value_parser = strategies())]

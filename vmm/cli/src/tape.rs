@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::ProbePage;
-use heirloom_inspect::judge::{Judge, Told};
+use heirloom_inspect::judge::{GroundTruth, Judge, Told};
 use heirloom_inspect::recording::{Capture, End, Header, RecordError, Recorder, Witness};
-use heirloom_inspect::{CpuState, PhysicalMemory, Snapshot};
+use heirloom_inspect::{CpuState, Discovery, PhysicalMemory, Snapshot};
+use heirloom_machine::Machine;
 
 use crate::exit::{Exit, Failure};
+use crate::machine_target;
 use crate::session::{Ended, Session};
 
 /// A recording in the making.
@@ -89,6 +91,38 @@ impl Tape {
             Some(failure) => Err(Failure::new(Exit::Usage, failure)),
         }
     }
+}
+
+/// Begins the recording of a guest that is looked at once, when it stands still.
+pub(crate) fn begin_boot(
+    file: &Path,
+    machine: &Machine,
+    command_line: &str,
+) -> Result<Recorder, Failure> {
+    let truth = GroundTruth {
+        ram: machine_target::ram(machine),
+        image: Vec::new(),
+    };
+    let header = Header {
+        command: std::env::args().collect(),
+        kernel_command_line: command_line.to_owned(),
+        ..Header::new(truth)
+    };
+    Recorder::create(file, &header).map_err(|error| Failure::new(Exit::Usage, error))
+}
+
+/// Records the address spaces that were found in it.
+pub(crate) fn end_boot(mut recorder: Recorder, found: &Discovery) -> Result<(), Failure> {
+    let capture = Capture {
+        snapshot: &found.snapshot,
+        cpus: &found.cpus,
+        teller: 0,
+        pieces: &[],
+    };
+    recorder
+        .record(None, Some(capture))
+        .and_then(|()| recorder.finish(&End::Done { status: 0 }))
+        .map_err(|error| Failure::new(Exit::Usage, error))
 }
 
 /// A directory for the recordings of a command that makes many runs.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::builder::NonEmptyStringValueParser;
 use heirloom_inspect::check::{Check, Strictness};
+use heirloom_inspect::recording::Recorder;
 use heirloom_inspect::show::{CheckReport, Roots};
 use heirloom_inspect::{Discovery, Target};
 use heirloom_machine::image::Kind;
@@ -24,7 +25,7 @@ use crate::exit::{Exit, Failure};
 use crate::machine_target;
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::{loss, ui};
+use crate::{loss, tape, ui};
 use console::{Console, Seen};
 use wait::{Ending, Moment, wait};
 
@@ -82,6 +83,10 @@ pub(crate) struct Options {
     /// Also writes the stopped guest as an ELF core, to be inspected again as core:FILE.
     #[arg(long, value_name = "FILE")]
     core: Option<PathBuf>,
+    /// Also records the address spaces of the stopped guest, to be inspected again as rec:FILE; the file
+    /// must not exist.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Counts pages of processes that are writable and executable as a fault.
     #[arg(long)]
     strict_user: bool,
@@ -110,7 +115,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let moment = options.moment();
     let limit = Duration::from_secs(options.after.unwrap_or(options.timeout));
     let seen = Arc::new(Seen::default());
-    let mut machine = Machine::on(&host, options.config(&seen)?)?;
+    let config = options.config(&seen)?;
+    let command_line = config.command_line.clone();
+    let mut machine = Machine::on(&host, config)?;
+    let recorder = options
+        .record
+        .as_deref()
+        .map(|file| tape::begin_boot(file, &machine, &command_line))
+        .transpose()?;
     seen.watch(machine.interrupter());
     let interrupter = machine.interrupter();
     // Only a second handler in the same process could make this fail.
@@ -126,7 +138,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     };
     let target = machine_target::target(&machine, machine.kernel().name())?;
     drop(machine);
-    let shown = options.show(&target, &ending, took);
+    let shown = options.show(&target, &ending, took, recorder);
     match (lost, shown) {
         (Some(lost), Ok(_)) => Err(lost),
         // Both matter: a guest that did not get far may have no tables yet.
@@ -202,7 +214,13 @@ impl Options {
     }
 
     /// Writes the core, then finds, lists and judges the address spaces.
-    fn show(&self, target: &Target, ending: &Ending, took: Duration) -> Result<Exit, Failure> {
+    fn show(
+        &self,
+        target: &Target,
+        ending: &Ending,
+        took: Duration,
+        recorder: Option<Recorder>,
+    ) -> Result<Exit, Failure> {
         if let Some(path) = &self.core {
             heirloom_target::write_core(target, path)
                 .map_err(|error| Failure::new(Exit::Usage, error))?;
@@ -227,6 +245,9 @@ impl Options {
             output.line(&json)?;
         } else {
             output.line(&report.to_string())?;
+        }
+        if let Some(recorder) = recorder {
+            tape::end_boot(recorder, &discovery)?;
         }
         Ok(if report.check.check.holds {
             Exit::Good

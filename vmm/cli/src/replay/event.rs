@@ -5,7 +5,7 @@ use std::fmt;
 use heirloom_inspect::changes::EntryChange;
 use heirloom_inspect::judge::Told;
 use heirloom_inspect::recording::{ReadError, Recording};
-use heirloom_inspect::{CpuState, GuestPhys, Level, Pfn, RootLabel, Snapshot, show};
+use heirloom_inspect::{CpuState, Entry, GuestPhys, Level, Pfn, RootLabel, Snapshot, show};
 use serde::Serialize;
 
 use super::list::Changes;
@@ -24,6 +24,14 @@ struct TableName {
 struct RootName {
     whose: RootLabel,
     root: GuestPhys,
+}
+
+/// An entry with the names of its flags.
+fn shown(entry: Entry) -> String {
+    if entry == Entry::ABSENT {
+        return "absent".into();
+    }
+    format!("{entry} ({})", entry.flags())
 }
 
 /// The event.
@@ -134,9 +142,9 @@ impl fmt::Display for Event {
             } = change;
             write!(
                 f,
-                "\n  {level}[{index}] of table {table}: {before} ({}) → {after} ({})",
-                before.flags(),
-                after.flags()
+                "\n  {level}[{index}] of table {table}: {} → {}",
+                shown(*before),
+                shown(*after)
             )?;
         }
         let more = self.entries.len().saturating_sub(MOST_ENTRIES);

@@ -123,10 +123,13 @@ pub(crate) fn exit(recording: &Recording, trial: Option<&Trial>) -> Result<Exit,
 fn introduction(recording: &Recording) -> String {
     let header = recording.header();
     format!(
-        "recorded by {}: {}\n{} events; {}\n",
+        "recorded by {}: {}\n{}; {}\n",
         header.producer,
         header.command.join(" "),
-        recording.len(),
+        match recording.len() {
+            1 => "1 moment".to_owned(),
+            moments => format!("{moments} moments"),
+        },
         recording.ending()
     )
 }

@@ -128,6 +128,7 @@ mod opened;
 mod page;
 mod player;
 mod recorder;
+mod scan;
 mod wire;
 
 use wire::{Get, Put};

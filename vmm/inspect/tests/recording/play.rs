@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heirloom_inspect::judge::{Claim, Told};
-use heirloom_inspect::recording::{Ending, Moment, Problem};
+use heirloom_inspect::recording::{Capture, End, Ending, Moment, Problem, Recorder};
 use heirloom_inspect::{GuestPhys, Snapshot};
 use proptest::prelude::*;
 
-use crate::story::{Act, Live, Story, open};
+use crate::story::{Act, Live, Shared, Story, header, open};
 
 fn act() -> impl Strategy<Value = Act> {
     let position = || 0..12_usize;
@@ -178,6 +178,39 @@ fn a_moment_is_a_target_with_its_roots_registers_and_memory() {
         let error = recording.target_at(Some(number)).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
+}
+
+#[test]
+fn moments_without_events_are_numbered_by_their_position_and_nobody_judges_them() {
+    let file = Shared::default();
+    let name = std::path::Path::new("foreign");
+    let mut header = header();
+    header.expectation = None;
+    let mut recorder = Recorder::new(name, Box::new(file.clone()), &header).unwrap();
+    let story = Story::of(&[Act::Fork(0), Act::Fork(1)]);
+    for live in &story.lives {
+        let snapshot = live.snapshot.as_ref().unwrap();
+        let capture = Capture {
+            snapshot,
+            cpus: &live.cpus,
+            teller: 0,
+            pieces: &[],
+        };
+        recorder.record(None, Some(capture)).unwrap();
+    }
+    recorder.finish(&End::Done { status: 0 }).unwrap();
+    let recording = open(file.bytes());
+    assert_eq!(recording.header().expectation, None);
+    for (moment, live) in recording.moments().zip(&story.lives) {
+        let moment = moment.unwrap();
+        assert_eq!(moment.told, None);
+        assert_eq!(moment.number, moment.index as u64);
+        assert_same(
+            &moment.tables.unwrap().snapshot,
+            live.snapshot.as_ref().unwrap(),
+        );
+    }
+    assert_eq!(recording.target_at(Some(1)).unwrap().roots.len(), 3);
 }
 
 #[test]
