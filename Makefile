@@ -3,17 +3,28 @@
 CARGO ?= cargo
 GUEST_TARGET := x86_64-unknown-none
 LINUX_GUEST := $(or $(CARGO_TARGET_DIR),target)/linux-guest
+REPORT := $(or $(CARGO_TARGET_DIR),target)/report.html
 
-.PHONY: run test lint clean guest-target lint-tools qemu linux-guest
+.PHONY: run test report screenshots lint clean guest-target lint-tools qemu linux-guest chromium
 
 ## Boots the guest and judges it.
 run: guest-target
 	$(CARGO) run --release -- run
 
 ## Runs every test, on the real /dev/kvm and on QEMU.
-test: guest-target qemu linux-guest
+test: guest-target qemu linux-guest chromium
 	$(CARGO) test --workspace --doc
 	$(CARGO) test --workspace --lib --bins --tests --no-fail-fast
+
+## The default scenario as a page: its events and page tables, to explore with a browser.
+report: guest-target
+	@mkdir -p "$(dir $(REPORT))"
+	$(CARGO) run --release -- explore --html "$(REPORT)"
+	@echo "Open $(REPORT) in a browser."
+
+## The README's pictures of the explorer, from real runs.
+screenshots: guest-target chromium
+	HEIRLOOM_SCREENSHOTS="$(CURDIR)/.github" $(CARGO) test -p heirloom --test explore -- --ignored screenshots_for_the_readme
 
 ## Formatting, lints and documentation of both workspaces; warnings are errors.
 lint: guest-target lint-tools
@@ -55,3 +66,17 @@ qemu:
 # Others boot a distribution's Linux there.
 linux-guest:
 	@tests/common/linux/fetch.sh "$(LINUX_GUEST)"
+
+# The tests of the explorer drive it in a browser.
+chromium:
+	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; \
+		else \
+			echo "The tests need Chromium. Install it and try again:" >&2; \
+			echo "  Debian: sudo apt-get install chromium" >&2; \
+			echo "  Fedora: sudo dnf install chromium" >&2; \
+			echo "  Arch:   sudo pacman -S chromium" >&2; \
+			exit 1; \
+		fi; \
+	fi

@@ -9,6 +9,7 @@
 
 mod film;
 mod guest;
+pub mod looks;
 mod page;
 mod pages;
 mod run;

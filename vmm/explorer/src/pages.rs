@@ -53,13 +53,12 @@ impl Pool {
             let bytes = encode(distance, words, |index| words[index] != old[index]);
             (chain < LONGEST_CHAIN && bytes.len() < whole.len()).then_some((chain + 1, bytes))
         });
-        if let Some((chain, bytes)) = &difference {
-            self.chain.push(*chain);
-            self.bytes.extend(bytes);
-        } else {
-            self.chain.push(0);
-            self.bytes.extend(&whole);
-        }
+        let (chain, bytes) = match &difference {
+            Some((chain, bytes)) => (*chain, bytes),
+            None => (0, &whole),
+        };
+        self.chain.push(chain);
+        self.bytes.extend(bytes);
         self.ends.push(self.bytes.len());
         self.known.insert(whole.into(), id);
         id

@@ -1,12 +1,13 @@
 //! The results as a chart: four log-log panels over the number of processes, in one SVG.
 
 use heirloom_abi::options::Strategy;
+use heirloom_explorer::looks::{self, Colour};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::cell::Cell;
 use super::figure::Figure;
-use super::labels::{self, Area, FONT, Label};
+use super::labels::{self, Area, Label};
 use super::law::Law;
 use super::plan::StrategyName;
 use super::results::Results;
@@ -22,8 +23,8 @@ const PANEL_TITLE_LEFT: i32 = 78;
 const LABEL_WIDTH: u32 = 140;
 /// Letters in a line of a label.
 const LABEL_LETTERS: usize = 18;
-const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
-const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
+const INK: RGBColor = on_light(looks::INK);
+const GRID: RGBColor = on_light(looks::LINE);
 
 /// Why there is no chart.
 #[derive(Debug, thiserror::Error)]
@@ -101,14 +102,17 @@ pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        root.fill(&WHITE)?;
+        root.fill(&on_light(looks::SURFACE))?;
         let (head, rest) = root.split_vertically(TITLE_HEIGHT);
         let (body, foot) = rest.split_vertically(SIZE.1 - TITLE_HEIGHT - FOOT_HEIGHT);
         let centre = i32::try_from(SIZE.0 / 2).unwrap_or(0);
         let middle = Pos::new(HPos::Center, VPos::Center);
         head.draw_text(
             "What a kernel mapping costs with N processes, by propagation strategy",
-            &(FONT, 24).into_text_style(&head).color(&INK).pos(middle),
+            &(looks::FONT, 24)
+                .into_text_style(&head)
+                .color(&INK)
+                .pos(middle),
             (centre, 28),
         )?;
         let lost = results
@@ -125,7 +129,10 @@ pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
                 ""
             },
         ];
-        let style = (FONT, 13).into_text_style(&foot).color(&INK).pos(middle);
+        let style = (looks::FONT, 13)
+            .into_text_style(&foot)
+            .color(&INK)
+            .pos(middle);
         for (line, y) in foot_lines.into_iter().zip([8, 26]) {
             foot.draw_text(line, &style, (centre, y))?;
         }
@@ -134,7 +141,14 @@ pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
         }
         root.present()?;
     }
-    Ok(text)
+    // The drawing is made in light colours, and knows the dark ones.
+    Ok(text.replacen('>', &format!(">{}", looks::dark_style()), 1))
+}
+
+/// The colour as it is drawn.
+const fn on_light(Colour { light, .. }: Colour) -> RGBColor {
+    let [red, green, blue] = light;
+    RGBColor(red, green, blue)
 }
 
 impl Panel {
@@ -173,7 +187,7 @@ impl Panel {
         let bottom = power_of_ten(decade(points().map(|(_, value)| *value).min()));
         let top = power_of_ten(decade(points().map(|(_, value)| *value).max()) + 1);
         let (head, area) = area.split_vertically(PANEL_TITLE_HEIGHT);
-        let style = (FONT, 16).into_text_style(&head).color(&INK);
+        let style = (looks::FONT, 16).into_text_style(&head).color(&INK);
         head.draw_text(self.title, &style, (PANEL_TITLE_LEFT, 4))?;
         let area = &area;
         let mut chart = ChartBuilder::on(area)
@@ -189,11 +203,12 @@ impl Panel {
             .configure_mesh()
             .max_light_lines(0)
             .bold_line_style(GRID)
+            .light_line_style(GRID)
             .axis_style(INK)
             .x_labels(12)
             .y_labels(8)
-            .label_style((FONT, 13).into_font().color(&INK))
-            .axis_desc_style((FONT, 14).into_font().color(&INK))
+            .label_style((looks::FONT, 13).into_font().color(&INK))
+            .axis_desc_style((looks::FONT, 14).into_font().color(&INK))
             .x_desc("N, processes")
             .y_desc(self.unit)
             .x_label_formatter(&|n| format!("{n:.0}"))
@@ -238,14 +253,14 @@ impl Line {
     /// That of its first strategy; all dark enough for text on white, and told apart by people who see
     /// fewer colours.
     fn colour(&self) -> RGBColor {
-        match self.strategies.first().map(|strategy| strategy.0) {
-            Some(Strategy::CopyAll) => RGBColor(0xc4, 0x3c, 0x00),
-            Some(Strategy::Prealloc) => RGBColor(0x00, 0x60, 0xa8),
-            Some(Strategy::Sync) => RGBColor(0x00, 0x79, 0x5a),
-            Some(Strategy::Fault) => RGBColor(0xa8, 0x34, 0x7e),
-            Some(Strategy::Isolated) => RGBColor(0x9a, 0x66, 0x00),
-            Some(Strategy::None) | None => RGBColor(0x4d, 0x4d, 0x4d),
-        }
+        on_light(match self.strategies.first().map(|strategy| strategy.0) {
+            Some(Strategy::CopyAll) => looks::RED,
+            Some(Strategy::Prealloc) => looks::BLUE,
+            Some(Strategy::Sync) => looks::GREEN,
+            Some(Strategy::Fault) => looks::PLUM,
+            Some(Strategy::Isolated) => looks::OCHRE,
+            Some(Strategy::None) | None => looks::FAINT_INK,
+        })
     }
 
     /// The strategies and, of counts, the law, in lines of a label's width.
@@ -337,6 +352,18 @@ mod tests {
         }
         for panel in &PANELS {
             assert!(words.contains(panel.title), "no {}", panel.title);
+        }
+        // Every colour has its counterpart for dark grounds.
+        for attribute in document
+            .descendants()
+            .flat_map(|node| node.attributes())
+            .filter(|attribute| ["fill", "stroke"].contains(&attribute.name()))
+        {
+            let colour = attribute.value();
+            assert!(
+                colour == "none" || text.contains(&format!("[fill=\"{colour}\"]")),
+                "{colour}"
+            );
         }
     }
 

@@ -1,12 +1,12 @@
 //! The names of a chart's lines, written at their ends and kept apart.
 
+use heirloom_explorer::looks::FONT;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::chart::ChartError;
 
-pub(super) const FONT: &str = "sans-serif";
 /// Pixels from one line of text to the next.
 pub(super) const LINE: i32 = 15;
 

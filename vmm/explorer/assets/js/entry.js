@@ -40,7 +40,9 @@ class EntryPanel {
       fact('flags', flagsOf(step.flags, level).map(([name, meaning]) => h('abbr', { title: meaning }, name)));
       fact('allows so far', h('code', {}, rightsText(step.rights)), ` ${rightsInWords(step.rights)}`);
     }
-    const content = [h(`p.state.${state.class}`, {}, h('span.swatch', { 'aria-hidden': true }, state.letter || '·'), this.stateInWords(space, place, states[place.at(-1)], step)), h('dl', {}, facts)];
+    const rules = new Set(this.findings.at(space, place).map((finding) => finding.rule));
+    const wrong = rules.size ? h('p.wrong', {}, `a rule is broken here: ${[...rules].join(', ')}`) : null;
+    const content = [h(`p.state.${state.class}`, {}, h('span.swatch', { 'aria-hidden': true }, state.letter || '·'), this.stateInWords(space, place, states[place.at(-1)], step)), wrong, h('dl', {}, facts)];
     if (step.kind === 'page' || step.kind === 'table') {
       const sharers = this.sharing.sharers(space, place);
       const others = sharers.filter((other) => other !== space);

@@ -19,6 +19,16 @@ class Findings {
     return new Set(this.now().flatMap((finding) => finding.spaces));
   }
 
+  /** What is wrong at this moment at an entry of a space. */
+  at(space, place) {
+    const wrong = (finding) =>
+      finding.va !== null &&
+      finding.spaces.includes(space.id) &&
+      place.length - 1 <= this.depth(finding) &&
+      place.every((index, at) => indexOf(finding.va, this.world.levels[at]) === index);
+    return this.now().filter(wrong);
+  }
+
   /** How many levels above the entry that a finding is about; the last level where it names none. */
   depth(finding) {
     const named = /^(PML5|PGD|PDPT|PD|PT)\[/.exec(finding.place)?.[1];
@@ -29,10 +39,10 @@ class Findings {
   /** Entries of a space's table, at the end of a path, under which something is wrong at this moment. */
   cellsNow(space, path) {
     const cells = new Set();
-    for (const finding of this.now()) {
-      if (finding.va === null || !finding.spaces.includes(space.id)) continue;
-      const indices = this.world.levels.map((level) => indexOf(finding.va, level));
-      if (path.every((index, at) => indices[at] === index) && path.length <= this.depth(finding)) cells.add(indices[path.length]);
+    for (const { va } of this.now()) {
+      if (va === null) continue;
+      const index = indexOf(va, this.world.levels[path.length]);
+      if (!cells.has(index) && this.at(space, [...path, index]).length) cells.add(index);
     }
     return cells;
   }

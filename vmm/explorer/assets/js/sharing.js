@@ -139,42 +139,62 @@ class Sharing {
   verdict(mine, wanted, level) {
     const [has, should] = [mine.flags & PRESENT, wanted.flags & PRESENT];
     if (!has && !should) return ABSENT;
-    if (!has || !should || (mine.flags ^ wanted.flags) & ~BY_CPU) return DIVERGING;
-    if (mine.frame === wanted.frame) return SHARED;
-    return this.meaning(mine, level) === this.meaning(wanted, level) ? PRIVATE : DIVERGING;
+    if (!has || !should) return DIVERGING;
+    const same = mine.frame === wanted.frame;
+    if (same && !((mine.flags ^ wanted.flags) & ~BY_CPU)) return SHARED;
+    if (this.meaning(mine, level, ALL_RIGHTS) !== this.meaning(wanted, level, ALL_RIGHTS)) return DIVERGING;
+    return same ? SHARED : PRIVATE;
   }
 
-  /** A number for all that is mapped below an entry: equal for copies that map the same. */
-  meaning({ flags, frame }, level) {
+  /** A number for all that is mapped below an entry that is reached with some rights: equal where every
+      address is translated to the same byte with the same rights, in pages of whatever size. */
+  meaning({ flags, frame }, level, above) {
     const decoded = decode(flags, frame, level, this.world.mode);
-    if (decoded.kind !== 'table') return this.number(`${decoded.kind} ${flags & ~BY_CPU} ${frame}`);
-    const below = this.world.levels[this.world.levels.indexOf(level) + 1];
-    return this.meaningOfTable(decoded.frame, below);
+    if (decoded.kind === 'absent') return 0;
+    if (decoded.kind === 'reserved') return this.number(`reserved ${flags & ~BY_CPU} ${frame}`);
+    const rights = through(above, flags);
+    if (decoded.kind === 'page') return this.number(pageName(level, rights, decoded.frame));
+    return this.meaningOfTable(decoded.frame, this.world.levels[this.world.levels.indexOf(level) + 1], rights);
   }
 
-  meaningOfTable(frame, level) {
+  meaningOfTable(frame, level, rights) {
     const content = this.world.film.content(frame);
     const page = this.world.film.page(content);
     if (!page) return this.number(`no table ${frame}`);
-    const find = () => {
-      let text = level.name;
-      for (let at = 0; at < page.indices.length; at++) {
-        const entry = { flags: page.flags[at], frame: page.frames[at] };
-        if (!(entry.flags & PRESENT)) continue;
-        const what = level === PT ? entry.frame : this.meaning(entry, level);
-        text += ` ${page.indices[at]}:${entry.flags & ~BY_CPU}:${what}`;
-      }
-      return this.number(text);
-    };
-    if (level !== PT) return this.world.once(`meaning ${frame} ${level.name}`, find);
-    let number = this.ofPage.get(content);
-    if (number === undefined) this.ofPage.set(content, (number = find()));
+    const find = () => this.meaningOfPage(page, level, rights);
+    if (level !== PT) return this.world.once(`meaning ${frame} ${level.name} ${rightsText(rights)}`, find);
+    // A PT means the same at every moment.
+    const key = `${content} ${rightsText(rights)}`;
+    let number = this.ofPage.get(key);
+    if (number === undefined) this.ofPage.set(key, (number = find()));
     return number;
+  }
+
+  meaningOfPage(page, level, rights) {
+    const parts = [];
+    const whole = { count: 0, first: 0, rights: null };
+    for (let at = 0; at < page.indices.length; at++) {
+      const entry = { flags: page.flags[at], frame: page.frames[at] };
+      const number = this.meaning(entry, level, rights);
+      if (number === 0) continue;
+      parts.push(`${page.indices[at]}:${number}`);
+      const part = level.page && decode(entry.flags, entry.frame, level, this.world.mode);
+      if (part?.kind !== 'page') continue;
+      const allowed = rightsText(through(rights, entry.flags));
+      if (whole.count === 0) Object.assign(whole, { first: part.frame, rights: allowed });
+      if (part.frame === whole.first + whole.count * level.frames && allowed === whole.rights) whole.count++;
+    }
+    // Nothing but absent entries is as good as no table.
+    if (!parts.length) return 0;
+    const next = this.world.levels[this.world.levels.indexOf(level) - 1];
+    // 512 pages in a row are as good as a large one.
+    if (whole.count === 512 && next.page && whole.first % next.frames === 0) return this.number(`page ${next.name} ${whole.rights} ${whole.first}`);
+    return this.number(`${level.name} ${parts.join(' ')}`);
   }
 
   number(text) {
     let number = this.known.get(text);
-    if (number === undefined) this.known.set(text, (number = this.known.size));
+    if (number === undefined) this.known.set(text, (number = this.known.size + 1));
     return number;
   }
 
@@ -228,6 +248,10 @@ class Sharing {
     const page = reference ? this.world.page(reference.frame) : null;
     return page ? entryAt(page, index) : null;
   }
+}
+
+function pageName(level, rights, frame) {
+  return `page ${level.name} ${rightsText(rights)} ${frame}`;
 }
 
 const NOTHING = { flags: 0, frame: 0 };

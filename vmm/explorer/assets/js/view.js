@@ -6,7 +6,7 @@ class View {
     this.world = world;
     this.watchers = [];
     /** Numbers of the spaces that are shown, side by side if there are two. */
-    this.panes = [world.live[0]?.id ?? 0];
+    this.panes = [(world.live.find((space) => space.reference) ?? world.live[0])?.id ?? 0];
     /** Which of them has the focus. */
     this.active = 0;
     /** Indices from the root down to the table that is shown … */

@@ -65,5 +65,5 @@ function walkCards(view, sharing, space, pane) {
   } else if (walk.end) {
     cards.push(h('p.card.end', {}, h('span.label', {}, h('b', {}, 'the walk ends'), h('span.reason', {}, walk.end))));
   }
-  return h('nav.walk', { 'aria-label': `Walk in ${space.name}` }, cards.flatMap((element, at) => (at ? [h('span.arrow', { 'aria-hidden': true }, '→'), element] : [element])));
+  return h(`nav.walk.${world.levels.length > 4 ? 'five' : 'four'}`, { 'aria-label': `Walk in ${space.name}` }, cards.flatMap((element, at) => (at ? [h('span.arrow', { 'aria-hidden': true }, '→'), element] : [element])));
 }

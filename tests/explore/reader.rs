@@ -1,48 +1,9 @@
-//! The explorer in a real browser: what a reader does with it, by mouse and by keyboard alone.
+//! What a reader does: descends, types addresses, steps through events, compares, follows findings.
 
-mod common;
-
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-
-use common::browser::{Browser, LAPTOP, PHONE};
-use common::heirloom;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-/// The page of a run with this strategy, made once for all tests of this file.
-fn page_of(strategy: &'static str) -> &'static Path {
-    static PAGES: OnceLock<TempDir> = OnceLock::new();
-    static MADE: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
-    let directory = PAGES.get_or_init(|| tempfile::tempdir().unwrap()).path();
-    let (slot, code) = match strategy {
-        "prealloc" => (0, 0),
-        "copy-all" => (1, 0),
-        _ => (2, 1),
-    };
-    MADE[slot].get_or_init(|| {
-        let path = directory.join(format!("{strategy}.html"));
-        let run = heirloom(&[
-            "run",
-            "--propagation",
-            strategy,
-            "--html",
-            path.to_str().unwrap(),
-        ]);
-        assert_eq!(run.code, Some(code), "{}", run.stderr);
-        path
-    })
-}
-
-/// The number of the first moment whose event satisfies a JavaScript condition on `event`.
-fn moment_where(browser: &mut Browser, condition: &str) -> u64 {
-    let found = browser.eval(&format!(
-        "explorer.world.story.events.findIndex((event) => {condition})"
-    ));
-    found
-        .as_u64()
-        .unwrap_or_else(|| panic!("no event with {condition}"))
-}
+use crate::common::browser::{Browser, LAPTOP};
+use crate::{moment_where, page_of};
 
 #[test]
 fn a_reader_descends_from_the_pgd_to_a_page_and_up_again() {
@@ -349,75 +310,6 @@ fn everything_can_be_reached_by_keyboard_alone() {
     browser.is_content();
 }
 
-/// Relative luminance and contrast as WCAG 2 defines them, of the texts that are seen.
-const CONTRAST: &str = r"(() => {
-    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-    const rgb = (colour) => {
-        canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = colour;
-        canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data];
-    };
-    const light = (colour) => colour.slice(0, 3).map((c) => c / 255)
-        .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-        .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
-    const ground = (element) => {
-        for (let at = element; at; at = at.parentElement) {
-            const colour = rgb(getComputedStyle(at).backgroundColor);
-            if (colour[3] > 250) return colour;
-        }
-        return rgb(getComputedStyle(document.documentElement).getPropertyValue('--paper'));
-    };
-    const poor = [];
-    for (const element of document.querySelectorAll('body *')) {
-        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-        if (!own || !element.checkVisibility() || element.closest('script, style, svg, option, dialog')) continue;
-        const [a, b] = [light(rgb(getComputedStyle(element).color)), light(ground(element))].sort((x, y) => y - x);
-        const ratio = (a + 0.05) / (b + 0.05);
-        const large = element.matches('.cell') ? 3 : 4.5;
-        if (ratio < large) poor.push(`${element.className} ${element.textContent.slice(0, 20)}: ${ratio.toFixed(2)}`);
-    }
-    return [...new Set(poor)].slice(0, 20);
-})()";
-
-#[test]
-fn light_and_dark_follow_the_system_and_the_switch_with_enough_contrast() {
-    let mut browser = Browser::open(page_of("none"), "", LAPTOP);
-    let ground =
-        |browser: &mut Browser| browser.eval("getComputedStyle(document.body).backgroundColor");
-    browser.prefer("light");
-    let light = ground(&mut browser);
-    assert_eq!(browser.eval(CONTRAST), json!([]), "light");
-    browser.prefer("dark");
-    let dark = ground(&mut browser);
-    assert_ne!(light, dark);
-    assert_eq!(browser.eval(CONTRAST), json!([]), "dark");
-    browser.click("#theme");
-    assert_eq!(ground(&mut browser), light);
-    browser.prefer("light");
-    browser.press(&["t"]);
-    assert_eq!(ground(&mut browser), dark);
-    browser.is_content();
-}
-
-#[test]
-fn nothing_is_wider_than_the_screen_on_a_phone_or_a_laptop() {
-    for screen in [PHONE, (768, 1024), LAPTOP, (1920, 1080)] {
-        let mut browser = Browser::open(page_of("none"), "", screen);
-        let wide = browser.eval("document.documentElement.scrollWidth > innerWidth");
-        assert_eq!(wide, json!(false), "{screen:?}");
-        browser.eval("explorer.view.compare(explorer.world.event.who)");
-        let wide = browser.eval("document.documentElement.scrollWidth > innerWidth");
-        assert_eq!(wide, json!(false), "{screen:?} side by side");
-        // A table can be used there: every entry is on the screen's width and large enough to hit.
-        let smallest = browser.eval(
-            "Math.min(...[...document.querySelectorAll('.pane:not([hidden]) .cell')].map((cell) => cell.getBoundingClientRect().width))",
-        );
-        assert!(smallest.as_f64().unwrap() >= 8.0, "{screen:?}: {smallest}");
-        browser.is_content();
-    }
-}
-
 #[test]
 fn copies_that_map_the_same_are_told_from_shared_tables() {
     let mut browser = Browser::open(page_of("copy-all"), "", LAPTOP);
@@ -443,82 +335,4 @@ fn copies_that_map_the_same_are_told_from_shared_tables() {
         "{states}"
     );
     browser.is_content();
-}
-
-/// Where screenshots go, if any are wanted.
-fn gallery() -> PathBuf {
-    std::env::var_os("HEIRLOOM_SCREENSHOTS")
-        .map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from)
-}
-
-fn keep(browser: &mut Browser, name: &str) {
-    std::fs::write(gallery().join(name), browser.screenshot()).unwrap();
-}
-
-/// `make screenshots`.
-#[test]
-#[ignore = "writes the README's screenshots"]
-fn screenshots_for_the_readme() {
-    let mut browser = Browser::open(page_of("none"), "", (1280, 820));
-    browser.prefer("light");
-    browser.eval(
-        "explorer.panel.go(explorer.panel.findings.all.find((finding) => finding.rule === 'propagated' && finding.whose.startsWith('process')))",
-    );
-    keep(&mut browser, "explorer-light.png");
-    let mut browser = Browser::open(page_of("prealloc"), "", (1280, 820));
-    browser.prefer("dark");
-    let read = moment_where(&mut browser, "event.kind === 'read' && event.number > 60");
-    browser.eval(&format!("explorer.timeline.seek({read})"));
-    browser.eval("explorer.grid.focus()");
-    keep(&mut browser, "explorer-dark.png");
-}
-
-/// Many views at once, to be looked at.
-#[test]
-#[ignore = "writes pictures to be looked at"]
-fn gallery_of_views() {
-    for (name, screen, scheme, script) in [
-        ("phone", PHONE, "light", "0"),
-        (
-            "phone-dark",
-            PHONE,
-            "dark",
-            "explorer.view.compare(explorer.world.event.who)",
-        ),
-        (
-            "tablet",
-            (820, 1180),
-            "light",
-            "explorer.view.find(0xffffc98000000000n)",
-        ),
-        (
-            "wide",
-            (1920, 1080),
-            "dark",
-            "explorer.view.compare(explorer.world.event.who); explorer.view.find(0xffffc98000000000n)",
-        ),
-        (
-            "frame",
-            LAPTOP,
-            "light",
-            "explorer.view.find(0xffff888000005123n); explorer.view.enter()",
-        ),
-        (
-            "help",
-            LAPTOP,
-            "dark",
-            "document.getElementById('help').showModal()",
-        ),
-        (
-            "pt",
-            LAPTOP,
-            "dark",
-            "explorer.view.find(0xffffc97ffffff000n)",
-        ),
-    ] {
-        let mut browser = Browser::open(page_of("none"), "", screen);
-        browser.prefer(scheme);
-        browser.eval(&format!("{script}; 0"));
-        keep(&mut browser, &format!("{name}.png"));
-    }
 }

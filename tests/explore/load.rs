@@ -1,0 +1,251 @@
+//! How much a page holds, and how soon it is there.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use heirloom_explorer::{
+    About, Described, Event, Group, Kind, Story, regions_of_our_layout, render,
+};
+use heirloom_inspect::entry::Entry;
+use heirloom_inspect::testing::FakeMemory;
+use heirloom_inspect::{
+    Capturer, Depth, GuestPhys, GuestVirt, MemoryError, Mode, PageSize, Pfn, PhysicalMemory, Root,
+    RootLabel, VirtRange,
+};
+use serde_json::json;
+
+use crate::common::browser::{Browser, LAPTOP};
+
+const MODE: Mode = Mode::typical(Depth::Four);
+const VMALLOC: u64 = 0xffff_c900_0000_0000;
+
+/// A memory that knows which frames were written since it was last asked, as a dirty log does.
+struct Tracked {
+    memory: FakeMemory,
+    written: RefCell<HashSet<Pfn>>,
+}
+
+impl PhysicalMemory for Tracked {
+    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+        self.memory.read_bytes(at, buffer)
+    }
+
+    fn is_unchanged(&self, pfn: Pfn) -> bool {
+        !self.written.borrow().contains(&pfn)
+    }
+}
+
+/// A family of `processes`, each with user tables of its own, and for each of them four events of
+/// kernel memory: mapped, read, read elsewhere, unmapped.
+struct Family {
+    tracked: Tracked,
+    capturer: Capturer,
+    roots: Vec<(RootLabel, GuestPhys)>,
+    story: Story,
+}
+
+impl Family {
+    fn new() -> Family {
+        let mut memory = FakeMemory::new();
+        let kernel = memory.root();
+        // 512 MiB of direct map in 4 KiB pages, and the tables of vmalloc.
+        for frame in 0..0x2_0000 {
+            let va = GuestVirt::new(0xffff_8880_0000_0000 + (frame << 12));
+            let pa = GuestPhys::new(frame << 12);
+            let data = FakeMemory::KERNEL_DATA;
+            memory.map(Depth::Four, kernel, va, pa, PageSize::Size4KiB, data);
+        }
+        for entry in 402..466 {
+            let table = memory.frame();
+            memory.poke(
+                kernel.pfn(),
+                entry,
+                Entry::pointing_to(table.base(), FakeMemory::POINTER),
+            );
+        }
+        let about = About {
+            title: "a large family".into(),
+            regions: regions_of_our_layout(),
+            ..About::default()
+        };
+        let group = Group {
+            name: "family".into(),
+            note: String::new(),
+        };
+        Family {
+            tracked: Tracked {
+                memory,
+                written: RefCell::default(),
+            },
+            capturer: Capturer::new(),
+            roots: vec![(RootLabel::Kernel, kernel)],
+            story: Story::new(about, vec![group]),
+        }
+    }
+
+    /// Tells what happened; the frames in `written` were.
+    fn tell(&mut self, kind: Kind, who: u32, at: Option<u64>, written: Vec<Pfn>) {
+        *self.tracked.written.borrow_mut() = written.into_iter().collect();
+        let snapshot = self.capturer.capture(&self.tracked, MODE, &self.roots);
+        let number = self.story.moments() as u64;
+        let mut event = Event::new(number, kind, format!("process {who} {kind:?}"));
+        event.who = Some(RootLabel::Process(who));
+        event.range = at.and_then(|at| VirtRange::new(GuestVirt::new(at), 4096));
+        event.value = (kind == Kind::Read).then_some(number);
+        self.story
+            .moment(&snapshot, event, |root: &Root| Described {
+                name: root.label.to_string(),
+                set: Some(0),
+                reference: root.label == RootLabel::Kernel,
+                parent: match root.label {
+                    RootLabel::Process(1) => Some(RootLabel::Kernel),
+                    RootLabel::Process(pid) => Some(RootLabel::Process(pid / 2)),
+                    _ => None,
+                },
+                ..Described::default()
+            });
+    }
+
+    fn birth(&mut self, pid: u32) {
+        let kernel = self.roots[0].1;
+        let memory = &mut self.tracked.memory;
+        let first = memory.frame();
+        memory.remove(first);
+        let root = memory.child_of(kernel);
+        for page in 0..12 {
+            let pa = GuestPhys::new((u64::from(pid) * 16 + page) << 12);
+            for base in [0x40_0000, 0x7fff_ffe0_0000] {
+                let va = GuestVirt::new(base + page * 4096);
+                memory.map(
+                    Depth::Four,
+                    root,
+                    va,
+                    pa,
+                    PageSize::Size4KiB,
+                    FakeMemory::USER_DATA,
+                );
+            }
+        }
+        self.roots.push((RootLabel::Process(pid), root));
+        self.tell(Kind::Born, pid, None, Vec::new());
+    }
+
+    fn kernel_memory(&mut self, pid: u32, other: u32) {
+        let kernel = self.roots[0].1;
+        let va = GuestVirt::new(VMALLOC + u64::from(pid % 700) * 0x5000);
+        let memory = &mut self.tracked.memory;
+        let pa = GuestPhys::new(u64::from(pid) << 12);
+        memory.map(
+            Depth::Four,
+            kernel,
+            va,
+            pa,
+            PageSize::Size4KiB,
+            FakeMemory::KERNEL_DATA,
+        );
+        let level = PageSize::Size4KiB.level();
+        let tables: Vec<Pfn> = [
+            heirloom_inspect::Level::Pdpt,
+            heirloom_inspect::Level::Pd,
+            level,
+        ]
+        .into_iter()
+        .map(|level| memory.table_for(Depth::Four, kernel, va, level))
+        .collect();
+        self.tell(Kind::Mapped, pid, Some(va.get()), tables.clone());
+        self.tell(Kind::Read, pid, Some(va.get()), Vec::new());
+        self.tell(Kind::Read, other, Some(va.get()), Vec::new());
+        self.tracked
+            .memory
+            .change(Depth::Four, kernel, va, level, |_| Entry::ABSENT);
+        self.tell(Kind::Unmapped, pid, Some(va.get()), tables);
+    }
+}
+
+/// Opens the page: the browser, and the milliseconds until the page was there, by its own clock.
+fn timed(page: &std::path::Path) -> (Browser, u64) {
+    let mut browser = Browser::open(page, "", LAPTOP);
+    let ready = browser.eval("Number(document.documentElement.dataset.ready)");
+    let ready = ready.as_u64().unwrap();
+    let bytes = std::fs::metadata(page).unwrap().len();
+    let facts = browser.eval(
+        "`${explorer.world.live.length} address spaces, ${explorer.world.story.events.length} events, ${explorer.film.frames.size} tables, ${explorer.film.starts.length} contents`",
+    );
+    println!("{facts}, {} KiB: there after {ready} ms", bytes / 1024);
+    (browser, ready)
+}
+
+#[test]
+fn a_thousand_processes_with_5000_events_are_there_in_less_than_two_seconds() {
+    let mut family = Family::new();
+    for pid in 1..=1000 {
+        family.birth(pid);
+        family.kernel_memory(pid, 1 + pid / 3);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("family.html");
+    std::fs::write(&page, render(family.story).unwrap()).unwrap();
+    let (mut browser, ready) = timed(&page);
+    assert!(ready < 2000, "{ready} ms");
+    // Going to the end, where all thousand live, and stepping there.
+    let steps = browser.eval(
+        "(() => {
+            const begun = performance.now();
+            explorer.timeline.seek(explorer.timeline.events.length - 1);
+            const jumped = performance.now() - begun;
+            for (let step = 0; step < 20; step++) explorer.timeline.step(-1);
+            return [jumped, (performance.now() - begun - jumped) / 20];
+        })()",
+    );
+    println!(
+        "to the end: {} ms; one step there: {} ms",
+        steps[0], steps[1]
+    );
+    assert!(steps[0].as_f64().unwrap() < 2000.0, "{steps}");
+    assert!(steps[1].as_f64().unwrap() < 300.0, "{steps}");
+    browser.press(&["}"]);
+    assert_eq!(browser.eval("explorer.world.live.length"), json!(1001));
+    assert!(browser.text("#spaces-count").contains("1001 now"));
+    browser.eval("document.getElementById('find-space').value = 'process 777'; document.getElementById('find-space').dispatchEvent(new Event('input'))");
+    assert_eq!(
+        browser.eval("document.querySelectorAll('.space:not([hidden])').length"),
+        json!(1)
+    );
+    browser.is_content();
+}
+
+#[test]
+fn an_image_of_64_processes_with_20000_tables_is_there_in_less_than_two_seconds() {
+    let mut family = Family::new();
+    let mut frame = 0x10_0000_u64;
+    for pid in 1..=64_u32 {
+        let root = {
+            let memory = &mut family.tracked.memory;
+            let kernel = family.roots[0].1;
+            let root = memory.child_of(kernel);
+            // 300 PTs, each with 60 pages here and there, as a process that runs for a while has them.
+            for table in 0..300_u64 {
+                for page in 0..60_u64 {
+                    frame = frame.wrapping_mul(0x5851_f42d).wrapping_add(0x1405) & 0xf_ffff;
+                    let va = GuestVirt::new(0x7f00_0000_0000 + table * 0x20_0000 + page * 7 * 4096);
+                    let pa = GuestPhys::new(frame << 12);
+                    let flags = FakeMemory::USER_DATA | Entry::new((page % 5) << 5 & 0x60);
+                    memory.map(Depth::Four, root, va, pa, PageSize::Size4KiB, flags);
+                }
+            }
+            root
+        };
+        family.roots.push((RootLabel::Process(pid), root));
+    }
+    family.tell(Kind::Found, 1, None, Vec::new());
+    let (tables, _) = family.story.table_counts();
+    assert!(tables > 19_000, "{tables}");
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("image.html");
+    std::fs::write(&page, render(family.story).unwrap()).unwrap();
+    let (mut browser, ready) = timed(&page);
+    assert!(ready < 2000, "{ready} ms");
+    browser.eval("explorer.view.show(40); explorer.view.find(0x7f0000007000n)");
+    assert!(browser.text(".pane .walk").contains("4 KiB page"));
+    browser.is_content();
+}
