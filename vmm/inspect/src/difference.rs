@@ -26,10 +26,15 @@ pub struct DifferentDepth {
     pub right: u32,
 }
 
+/// Ranges that are listed, with the address spaces that have them counted, and entries that are passed to
+/// find them: tables can claim 2^36 pages with one frame.
+const MOST_LISTED: usize = 1 << 20;
+const MOST_STEPS: u32 = 1 << 26;
+
 /// What changed from one moment to the next.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
-    /// Address spaces that only the later moment has.
+    /// Address spaces that only the later moment has. A root that was freed is none.
     pub born: Vec<Space>,
     /// Address spaces that only the earlier moment had.
     pub gone: Vec<Space>,
@@ -40,6 +45,8 @@ pub struct Difference {
     pub entries: Vec<EntryChange>,
     /// Addresses that are translated otherwise, in address spaces that both have.
     pub ranges: Vec<RangeChange>,
+    /// There are absurdly many, and not all are listed.
+    pub ranges_cut: bool,
 }
 
 /// Addresses that are translated otherwise than before.
@@ -75,6 +82,7 @@ impl Difference {
             right: right.mode().depth.levels(),
         })?;
         let pairs = pairs(before, after);
+        let (ranges, ranges_cut) = ranges(comparer, left, right, &pairs);
         let had: HashSet<RootId> = pairs.iter().map(|(left, _)| *left).collect();
         let has: HashSet<RootId> = pairs.iter().map(|(_, right)| *right).collect();
         Ok(Difference {
@@ -86,7 +94,8 @@ impl Difference {
                 .changes_since(left)
                 .filter(EntryChange::is_written)
                 .collect(),
-            ranges: ranges(comparer, left, right, &pairs),
+            ranges,
+            ranges_cut,
         })
     }
 
@@ -104,36 +113,40 @@ impl Difference {
 fn without(spaces: &[Space], known: &HashSet<RootId>) -> Vec<Space> {
     spaces
         .iter()
-        .filter(|space| !known.contains(&space.root))
+        .filter(|space| space.kind.is_live() && !known.contains(&space.root))
         .cloned()
         .collect()
 }
 
-/// The address spaces that both have: those with one owner where owners are known, else those with one
-/// root address.
+/// The live address spaces that both have: those with one owner where owners are known, else those with
+/// one root address.
 fn pairs(before: &Discovery, after: &Discovery) -> Vec<(RootId, RootId)> {
-    let known: HashMap<RootLabel, RootId> = before
-        .spaces
-        .iter()
-        .map(|space| (space.label, space.root))
-        .collect();
-    after
-        .spaces
-        .iter()
-        .filter_map(|space| Some((*known.get(&space.label)?, space.root)))
+    let live = |discovery: &'_ Discovery| {
+        let spaces = discovery.spaces.iter();
+        spaces
+            .filter(|space| space.kind.is_live())
+            .map(|space| (space.label, space.root))
+            .collect::<Vec<_>>()
+    };
+    let known: HashMap<RootLabel, RootId> = live(before).into_iter().collect();
+    live(after)
+        .into_iter()
+        .filter_map(|(label, root)| Some((*known.get(&label)?, root)))
         .collect()
 }
 
-/// Compares each pair; what pairs share by the same top-level entries is looked at once.
+/// Compares each pair; what pairs share by the same top-level entries is looked at once. And whether
+/// there was too much to list.
 fn ranges(
     mut comparer: Comparer<'_>,
     left: &Snapshot,
     right: &Snapshot,
     pairs: &[(RootId, RootId)],
-) -> Vec<RangeChange> {
+) -> (Vec<RangeChange>, bool) {
     let mut changes: Vec<RangeChange> = Vec::new();
     // The changes found below a pair of top-level entries.
     let mut known: HashMap<(u16, Entry, Entry), std::ops::Range<usize>> = HashMap::new();
+    let (mut room, mut steps_left) = (MOST_LISTED, MOST_STEPS);
     for &(l, r) in pairs {
         let label = right.root(r).label;
         for half in [Half::Kernel, Half::User] {
@@ -147,49 +160,87 @@ fn ranges(
                 } = difference;
                 let key = (index, before.as_written(), after.as_written());
                 if let Some(found) = known.get(&key) {
-                    for change in &mut changes[found.clone()] {
+                    let found = &mut changes[found.clone()];
+                    let Some(left) = room.checked_sub(found.len()) else {
+                        return (changes, true);
+                    };
+                    room = left;
+                    for change in found {
                         change.spaces.push(label);
                     }
                     continue;
                 }
                 let first = changes.len();
-                changes.extend(changes_below(left, right, (l, r), range).map(
-                    |(range, before, after)| RangeChange {
+                let mut below =
+                    Changes::new(left.leaves(l, range), right.leaves(r, range), steps_left);
+                for (range, before, after) in below.by_ref().take(room) {
+                    changes.push(RangeChange {
                         range,
                         half,
                         before,
                         after,
                         spaces: vec![label],
                         root: r,
-                    },
-                ));
+                    });
+                }
+                steps_left = below.steps_left();
+                room -= changes.len() - first;
+                if room == 0 || below.is_cut() {
+                    return (changes, true);
+                }
                 known.insert(key, first..changes.len());
             }
         }
     }
-    changes
+    (changes, false)
 }
 
 type Change = (VirtRange, Option<Destination>, Option<Destination>);
 
-/// The addresses of `range` that the two translate otherwise, merged.
-fn changes_below<'s>(
-    left: &'s Snapshot,
-    right: &'s Snapshot,
-    (l, r): (RootId, RootId),
-    range: VirtRange,
-) -> impl Iterator<Item = Change> + use<'s> {
-    let mut left = Pieces::new(left.leaves(l, range));
-    let mut right = Pieces::new(right.leaves(r, range));
-    let mut begun: Option<Change> = None;
-    std::iter::from_fn(move || {
+/// The addresses that two address spaces translate otherwise, merged, ascending.
+struct Changes<'s> {
+    left: Pieces<'s>,
+    right: Pieces<'s>,
+    begun: Option<Change>,
+}
+
+impl<'s> Changes<'s> {
+    /// What differs between these leaves, as far as half of `steps` suffices for each.
+    fn new(left: Leaves<'s>, right: Leaves<'s>, steps: u32) -> Changes<'s> {
+        Changes {
+            left: Pieces::new(left.limited(steps / 2)),
+            right: Pieces::new(right.limited(steps / 2)),
+            begun: None,
+        }
+    }
+
+    fn steps_left(&self) -> u32 {
+        self.left.leaves.steps_left() + self.right.leaves.steps_left()
+    }
+
+    /// Whether the steps did not suffice.
+    fn is_cut(&self) -> bool {
+        let stopped = [&self.left, &self.right].map(|pieces| pieces.leaves.stopped_at());
+        stopped.iter().any(Option::is_some)
+    }
+}
+
+impl Iterator for Changes<'_> {
+    type Item = Change;
+
+    fn next(&mut self) -> Option<Change> {
         loop {
-            let Some(va) = [left.start(), right.start()].into_iter().flatten().min() else {
-                return begun.take();
+            if self.is_cut() {
+                // What seems to be missing on one side may only not have been reached.
+                return self.begun.take();
+            }
+            let starts = [self.left.start(), self.right.start()];
+            let Some(va) = starts.into_iter().flatten().min() else {
+                return self.begun.take();
             };
             // Up to where one of them begins or ends; pages of different sizes are cut alike.
-            let last = left.end_before(va).min(right.end_before(va));
-            let (before, after) = (left.take(va, last), right.take(va, last));
+            let last = self.left.end_before(va).min(self.right.end_before(va));
+            let (before, after) = (self.left.take(va, last), self.right.take(va, last));
             if before == after {
                 continue;
             }
@@ -197,7 +248,7 @@ fn changes_below<'s>(
                 first: va,
                 last: GuestVirt::new(last),
             };
-            match &mut begun {
+            match &mut self.begun {
                 Some(change) if goes_on(change, piece, before, after) => change.0.last = piece.last,
                 begun => {
                     if let Some(done) = begun.replace((piece, before, after)) {
@@ -206,7 +257,7 @@ fn changes_below<'s>(
                 }
             }
         }
-    })
+    }
 }
 
 /// Whether a piece continues a change: next to it, and linearly in both moments.

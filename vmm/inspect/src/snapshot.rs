@@ -165,6 +165,13 @@ impl Snapshot {
         self.table_at(table.link(index)?)
     }
 
+    /// Whether entry `index` of `table` points to a table that guest memory does not have. Of one that did
+    /// not fit the capture nobody knows.
+    pub(crate) fn leads_nowhere(&self, table: &Table, index: u16) -> bool {
+        let slot = table.link(index);
+        slot.is_some_and(|slot| self.table_at(slot).is_none())
+    }
+
     /// Translates `va` in address space `root`.
     ///
     /// # Panics

@@ -56,8 +56,12 @@ impl Check {
             verdicts.retain(|verdict| {
                 let is_lenient = verdict.rule.name == "user-write-xor-execute";
                 if is_lenient && verdict.violations > 0 {
+                    let (pages, are) = match verdict.violations {
+                        1 => ("page", "is"),
+                        _ => ("pages", "are"),
+                    };
                     notes.push(format!(
-                        "{} pages of processes are writable and executable (--strict-user makes them a fault)",
+                        "{} {pages} of processes {are} writable and executable (--strict-user makes that a fault)",
                         verdict.violations
                     ));
                 }
@@ -85,8 +89,12 @@ fn notes(discovery: &Discovery, scene: &Scene<'_>) -> Vec<String> {
         .filter(|space| space.kind == Kind::Freed)
         .count();
     if freed > 0 {
+        let (roots, are) = match freed {
+            1 => ("root", "is"),
+            _ => ("roots", "are"),
+        };
         notes.push(format!(
-            "{freed} freed roots are still in memory; nobody runs on them, so they are not judged"
+            "{freed} freed {roots} {are} still in memory; nobody runs there, so that is not judged"
         ));
     }
     let mut devices: BTreeMap<&str, u64> = BTreeMap::new();

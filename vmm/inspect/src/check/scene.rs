@@ -46,7 +46,7 @@ pub(super) struct Scene<'a> {
     pub(super) live: Vec<&'a Space>,
     /// Their tables; the reference's come first, so that what all share is named by it.
     pub(super) placements: Vec<Placement<'a>>,
-    /// Leaves of kernel halves and of user halves.
+    /// Leaves of kernel halves and of user halves, each once for each set of rights.
     pub(super) kernel_pages: Vec<Page>,
     pub(super) user_pages: Vec<Page>,
     /// Every frame that holds a table of a live address space.
@@ -62,7 +62,6 @@ impl<'a> Scene<'a> {
             .filter(|space| space.kind.is_live())
             .collect();
         let is_reference = |space: &Space| Some(space.root) == discovery.reference;
-        // A process's user half is told by its user root, where it has one: that is what ring 3 sees.
         let order = |space: &Space| match space.kind {
             _ if is_reference(space) => 0,
             Kind::Kernel => 1,
@@ -87,8 +86,33 @@ impl<'a> Scene<'a> {
     }
 
     fn look_through(&mut self) {
+        // With KPTI two roots have a process's tables, the kernel's with NX on top. What ring 3 does, it
+        // does by the other one.
+        let in_ring_3: HashSet<_> = self
+            .placements
+            .iter()
+            .filter(|placement| placement.half == Half::User && placement.rights.execute)
+            .map(|placement| {
+                (
+                    placement.table.pfn(),
+                    placement.table.level(),
+                    placement.rights,
+                )
+            })
+            .collect();
         for placement in &self.placements {
-            self.table_frames.insert(placement.table.pfn());
+            let (pfn, level) = (placement.table.pfn(), placement.table.level());
+            self.table_frames.insert(pfn);
+            let with_execute = Rights {
+                execute: true,
+                ..placement.rights
+            };
+            if placement.half == Half::User
+                && !placement.rights.execute
+                && in_ring_3.contains(&(pfn, level, with_execute))
+            {
+                continue;
+            }
             for placed in placement.entries() {
                 let Decoded::Leaf(leaf) = placed.decoded else {
                     continue;
@@ -100,8 +124,8 @@ impl<'a> Scene<'a> {
                     root: placement.root,
                     half: placement.half,
                     at: EntryPlace {
-                        level: placement.table.level(),
-                        table: placement.table.pfn(),
+                        level,
+                        table: pfn,
                         index: placed.index,
                         entry: placed.entry,
                     },

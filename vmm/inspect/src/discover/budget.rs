@@ -1,15 +1,14 @@
 //! How much work the search may be: tables can claim 2^36 pages with a few frames, and there may be many
 //! such roots.
 
-use crate::layout::DirectMap;
-use crate::leaves::STEP_LIMIT;
+use crate::layout::{self, DirectMap};
 use crate::level::Half;
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
 use crate::tally::Tallier;
 
-/// Entries of kernel halves that one search passes at most: those of a terabyte in 4 KiB pages.
-const MOST_ENTRIES: u64 = 1 << 28;
+/// Entries of all kernel halves together that one search passes at most.
+const MOST_ENTRIES: u64 = 4 * layout::MOST_ENTRIES;
 
 /// What is left of the work that a search may be.
 pub(super) struct Budget {
@@ -28,7 +27,7 @@ impl Budget {
     /// Whether the kernel half of `root` may be walked, which is then done with.
     pub(super) fn allows(&mut self, snapshot: &Snapshot, root: RootId) -> bool {
         let entries = Tallier::new(snapshot).count(root, Half::Kernel).entries;
-        if entries > u64::from(STEP_LIMIT) {
+        if entries > layout::MOST_ENTRIES {
             return false;
         }
         match self.entries_left.checked_sub(entries) {

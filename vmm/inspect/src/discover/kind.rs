@@ -309,7 +309,7 @@ pub(super) fn kernels_own(
 /// or a table where there is no memory.
 fn is_odd(snapshot: &Snapshot, table: &Table, index: u16, entry: Entry) -> bool {
     match table.decode(index) {
-        Decoded::Table(_) => !entry.user() || snapshot.child(table, index).is_none(),
+        Decoded::Table(_) => !entry.user() || snapshot.leads_nowhere(table, index),
         Decoded::Reserved { .. } | Decoded::Leaf(_) => true,
         Decoded::Absent => false,
     }

@@ -32,7 +32,7 @@ use crate::mode::{CpuState, Mode, ModeError, PhysBits};
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use clusters::{KernelHalf, clusters, kernel_half_of, most_common};
-use reference::Reference;
+use reference::{Reference, Start};
 
 /// Why no address space could be found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -142,7 +142,7 @@ impl Discovery {
         let mut candidates: Vec<Candidate> = start
             .named
             .iter()
-            .map(|&pfn| named(target, pfn, start.reference.as_ref()))
+            .map(|&pfn| named(target, pfn, &start))
             .collect();
         if start.basis != Basis::Given
             && let Some(reference) = &start.reference
@@ -346,13 +346,18 @@ impl Role {
 }
 
 /// A root that is known to be one.
-fn named(target: &Target, pfn: Pfn, reference: Option<&Reference>) -> Candidate {
+fn named(target: &Target, pfn: Pfn, start: &Start) -> Candidate {
     let mut words = [0; 512];
-    let role = match reference {
+    let role = match &start.reference {
         Some(reference) if target.memory.read_table(pfn, &mut words).is_ok() => {
             match reference.role_of(&words) {
                 Some(role) => role,
-                None if pairs::is_smaller(&kernel_half_of(&words), reference) => Role::User,
+                // A recording may have user roots without their kernel roots; elsewhere they come in pairs.
+                None if start.basis == Basis::Given
+                    && pairs::is_smaller(&kernel_half_of(&words), reference) =>
+                {
+                    Role::User
+                }
                 None => Role::Named,
             }
         }

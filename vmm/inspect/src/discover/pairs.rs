@@ -102,11 +102,12 @@ pub(super) fn user_roots(
     pairs
 }
 
-/// Whether `half` has fewer entries than the reference, and at most one where that has none: the LDT
-/// of a process that has one is in both of its roots and in no other.
+/// Whether `half` has fewer entries than the reference, and, of several, at most one where that has none:
+/// the LDT of a process that has one is in both of its roots and in no other.
 pub(super) fn is_smaller(half: &KernelHalf, reference: &Reference) -> bool {
     let present = half.iter().filter(|entry| entry.present()).count();
-    present > 0 && present < reference.present() && reference.lacks(half) <= 1
+    let strange = reference.lacks(half);
+    present > strange && present < reference.present() && strange <= 1
 }
 
 /// Whether most entries of `common` are in `half`, too.

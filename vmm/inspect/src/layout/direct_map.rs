@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE, VirtRange};
+use crate::addr::{GuestPhys, GuestVirt, VirtRange};
 use crate::leaves::Mapping;
 use crate::level::Half;
 use crate::memory::PhysRange;
@@ -71,14 +71,13 @@ impl DirectMap {
 const MOST_OFFSETS: usize = 1 << 16;
 
 /// How much of RAM is mapped at each offset. Scattered pages have an offset each, and tables can claim any
-/// number of them: where there are too many, those that show least are forgotten.
+/// number of them: where there are too many, the half that shows least is forgotten. The direct map is in
+/// one piece, or nearly.
 #[derive(Default)]
 struct Shown {
     by_offset: HashMap<u64, u64>,
     /// Neighbouring pages mostly have one offset: the present one, and what it shows.
     run: (u64, u64),
-    /// What an offset must show to be kept when there are too many.
-    least: u64,
 }
 
 impl Shown {
@@ -96,10 +95,11 @@ impl Shown {
             return;
         }
         *self.by_offset.entry(offset).or_default() += bytes;
-        while self.by_offset.len() > MOST_OFFSETS {
-            self.least = (2 * self.least).max(PAGE_SIZE);
-            let least = self.least;
-            self.by_offset.retain(|_, bytes| *bytes > least);
+        if self.by_offset.len() > MOST_OFFSETS {
+            let mut all: Vec<u64> = self.by_offset.values().copied().collect();
+            let middle = all.len() / 2;
+            let (_, median, _) = all.select_nth_unstable(middle);
+            self.by_offset.retain(|_, bytes| *bytes > *median);
         }
     }
 
@@ -128,4 +128,36 @@ pub(super) fn ram_bytes(ram: &[PhysRange], start: GuestPhys, bytes: u64) -> u64 
         .take_while(|range| range.start.get() < end)
         .map(|range| range.end().get().min(end) - range.start.max(start).get())
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shows_most_is_remembered_however_many_pages_lie_scattered_before_and_behind_it() {
+        let mut shown = Shown::default();
+        let scattered = |shown: &mut Shown, first: u64| {
+            for number in 0..300_000 {
+                shown.add(first + (number << 13), 4096);
+            }
+        };
+        scattered(&mut shown, 1 << 50);
+        for _ in 0..512 {
+            shown.add(42, 2 << 20);
+        }
+        scattered(&mut shown, 1 << 51);
+        assert!(shown.by_offset.len() <= MOST_OFFSETS);
+        assert_eq!(shown.most(), Some(42));
+    }
+
+    #[test]
+    fn of_equals_the_lowest_is_taken_and_what_shows_no_ram_does_not_count() {
+        let mut shown = Shown::default();
+        for (offset, bytes) in [(9, 4096), (7, 4096), (8, 4096), (1, 0)] {
+            shown.add(offset, bytes);
+        }
+        assert_eq!(shown.most(), Some(7));
+        assert_eq!(Shown::default().most(), None);
+    }
 }

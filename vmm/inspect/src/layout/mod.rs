@@ -17,66 +17,29 @@
 //! 0xffffffffff000000   the same             fixmap, with the vsyscall page
 //! ```
 
+mod area;
 mod direct_map;
+mod image;
 mod vmemmap;
 
 use std::fmt;
 
 use serde::Serialize;
 
+pub use area::Area;
+pub(crate) use area::{VSYSCALL, area_at, cpu_entry_area, ldt_area};
 pub use direct_map::DirectMap;
+pub use image::KernelImage;
 pub use vmemmap::Vmemmap;
 
-use crate::addr::{GuestPhys, GuestVirt, VirtRange};
-use crate::leaves::STEP_LIMIT;
+use area::{FIXMAP, default_direct_map, fixed_areas};
+use image::{KERNEL_IMAGE, find_kernel_image};
+
+use crate::addr::{GuestVirt, VirtRange};
 use crate::level::{Depth, Half, Level};
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
 use crate::tally::Tallier;
-
-/// A part of the virtual address space, by the name that people use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Area {
-    User,
-    Ldt,
-    DirectMap,
-    Vmalloc,
-    Vmemmap,
-    CpuEntryArea,
-    EspFix,
-    Efi,
-    KernelImage,
-    Modules,
-    Fixmap,
-    Vsyscall,
-}
-
-impl Area {
-    /// As it is printed.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Area::User => "user",
-            Area::Ldt => "LDT",
-            Area::DirectMap => "direct map",
-            Area::Vmalloc => "vmalloc",
-            Area::Vmemmap => "vmemmap",
-            Area::CpuEntryArea => "cpu entry area",
-            Area::EspFix => "espfix",
-            Area::Efi => "EFI",
-            Area::KernelImage => "kernel image",
-            Area::Modules => "modules",
-            Area::Fixmap => "fixmap",
-            Area::Vsyscall => "vsyscall",
-        }
-    }
-}
-
-impl fmt::Display for Area {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// An area that is in use, where it is, and what tells so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -100,94 +63,12 @@ pub struct Layout {
     pub vmemmap: Option<Vmemmap>,
 }
 
-/// The kernel's own text and data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct KernelImage {
-    pub range: VirtRange,
-    /// Where its first byte is.
-    pub pa: GuestPhys,
-}
-
-impl KernelImage {
-    /// The frames between its first and its last page.
-    pub const fn physical(&self) -> PhysRange {
-        PhysRange {
-            start: self.pa,
-            bytes: self.range.bytes(),
-        }
-    }
-}
-
-/// Where the kernel image may be: 1 GiB from here on, where KASLR may move it.
-const KERNEL_IMAGE: GuestVirt = GuestVirt::new(0xffff_ffff_8000_0000);
-const KERNEL_IMAGE_LAST: GuestVirt = GuestVirt::new(0xffff_ffff_bfff_ffff);
-const FIXMAP: GuestVirt = GuestVirt::new(0xffff_ffff_ff00_0000);
-/// The page of the legacy system calls.
-pub(crate) const VSYSCALL: GuestVirt = GuestVirt::new(0xffff_ffff_ff60_0000);
-/// `page_offset_base` without KASLR.
-const fn default_direct_map(depth: Depth) -> u64 {
-    match depth {
-        Depth::Four => 0xffff_8880_0000_0000,
-        Depth::Five => 0xff11_0000_0000_0000,
-    }
-}
-
-/// Where Linux maps the LDT of a process that has one.
-pub(crate) fn ldt_area(depth: Depth) -> VirtRange {
-    fixed_areas(depth)[0].1
-}
-
-/// Where Linux maps what ring 3's way into the kernel needs.
-pub(crate) fn cpu_entry_area(depth: Depth) -> VirtRange {
-    fixed_areas(depth)[1].1
-}
-
-/// The area that `va` lies in: of those that the layout's kernel half uses, or else by Linux's fixed
-/// addresses, which only some address spaces may use.
-pub(crate) fn area_at(layout: &Layout, snapshot: &Snapshot, va: GuestVirt) -> Option<Area> {
-    layout.area_of(va).or_else(|| {
-        fixed_areas(snapshot.mode().depth)
-            .into_iter()
-            .find(|(_, range)| range.contains(va))
-            .map(|(area, _)| area)
-    })
-}
-
-/// The areas that have the same place on every boot.
-fn fixed_areas(depth: Depth) -> [(Area, VirtRange); 6] {
-    let range = |first: u64, last: u64| VirtRange {
-        first: GuestVirt::new(first),
-        last: GuestVirt::new(last),
-    };
-    let ldt = match depth {
-        Depth::Four => range(0xffff_8800_0000_0000, 0xffff_887f_ffff_ffff),
-        Depth::Five => range(0xff10_0000_0000_0000, 0xff10_ffff_ffff_ffff),
-    };
-    [
-        (Area::Ldt, ldt),
-        (
-            Area::CpuEntryArea,
-            range(0xffff_fe00_0000_0000, 0xffff_fe7f_ffff_ffff),
-        ),
-        (
-            Area::EspFix,
-            range(0xffff_ff00_0000_0000, 0xffff_ff7f_ffff_ffff),
-        ),
-        (
-            Area::Efi,
-            range(0xffff_ffef_0000_0000, 0xffff_fffe_ffff_ffff),
-        ),
-        (Area::Fixmap, range(FIXMAP.get(), VSYSCALL.get() - 1)),
-        (
-            Area::Vsyscall,
-            range(VSYSCALL.get(), VSYSCALL.get() + 0xfff),
-        ),
-    ]
-}
-
+/// Entries of a kernel half that are looked through, several times: those of 64 GiB in 4 KiB pages, or of 32
+/// TiB in pages of 2 MiB. Tables can claim 2^36 pages with a few frames.
+pub(crate) const MOST_ENTRIES: u64 = 1 << 24;
 impl Layout {
     /// What the kernel half of `root` tells. `ram` is where guest-physical memory has RAM. A kernel half
-    /// of more than [`STEP_LIMIT`] entries tells nothing.
+    /// of more than 16 million entries tells nothing.
     ///
     /// # Panics
     /// If `root` comes from another snapshot that has more roots.
@@ -207,7 +88,7 @@ impl Layout {
             ),
         });
         let entries = Tallier::new(snapshot).count(root, Half::Kernel).entries;
-        if entries > u64::from(STEP_LIMIT) {
+        if entries > MOST_ENTRIES {
             // Looking through them would end before the end, and what was seen would say nothing.
             return layout;
         }
@@ -424,41 +305,6 @@ fn executable_bytes(snapshot: &Snapshot, root: RootId, range: VirtRange) -> u64 
         .filter(|page| page.rights.execute)
         .map(|page| page.size.bytes())
         .sum()
-}
-
-/// The linear mapping of most bytes where kernels are linked.
-fn find_kernel_image(snapshot: &Snapshot, root: RootId) -> Option<KernelImage> {
-    let window = VirtRange {
-        first: KERNEL_IMAGE,
-        last: KERNEL_IMAGE_LAST,
-    };
-    let mut images: Vec<(KernelImage, u64)> = Vec::new();
-    for page in snapshot.leaves(root, window) {
-        let offset = page.va.get().wrapping_sub(page.pa.get());
-        let last = page.range().last;
-        let same = |(image, _): &&mut (KernelImage, u64)| {
-            image.range.first.get().wrapping_sub(image.pa.get()) == offset
-        };
-        // Few offsets, and mostly the latest one: modules are small.
-        match images.iter_mut().rev().take(8).find(same) {
-            Some((image, bytes)) => {
-                image.range.last = last;
-                *bytes += page.size.bytes();
-            }
-            None => images.push((
-                KernelImage {
-                    range: VirtRange {
-                        first: page.va,
-                        last,
-                    },
-                    pa: page.pa,
-                },
-                page.size.bytes(),
-            )),
-        }
-    }
-    let most = images.into_iter().max_by_key(|(_, bytes)| *bytes)?;
-    Some(most.0)
 }
 
 /// Whether the kernel half of `root` shows the frame that the root itself is in: every kernel must

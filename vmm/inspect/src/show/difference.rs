@@ -55,6 +55,7 @@ impl fmt::Display for DifferenceReport {
             tables_gone,
             entries,
             ranges,
+            ranges_cut,
         } = &self.difference;
         writeln!(f, "from {} to {}", self.before.name, self.after.name)?;
         if self.difference.is_empty() {
@@ -92,6 +93,9 @@ impl fmt::Display for DifferenceReport {
         }
         if ranges.len() > MOST_LISTED {
             write!(f, "\n  … and {} more", ranges.len() - MOST_LISTED)?;
+        }
+        if *ranges_cut {
+            write!(f, "\n  … and absurdly many that were not looked for")?;
         }
         Ok(())
     }

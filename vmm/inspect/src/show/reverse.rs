@@ -28,6 +28,8 @@ pub struct ReverseReport {
     /// Whether the frame is a root.
     pub is_root: bool,
     pub reached: Vec<ReachedBy>,
+    /// There are absurdly many more.
+    pub is_cut: bool,
     #[serde(skip)]
     roots: usize,
 }
@@ -52,8 +54,10 @@ impl ReverseReport {
     /// All that reaches `pa` in the address spaces of `discovery`, which is of the target called `name`.
     pub fn new(name: &str, discovery: &Discovery, pa: GuestPhys) -> ReverseReport {
         let snapshot = &discovery.snapshot;
-        let reached = snapshot
-            .reverse(pa)
+        let reverse = snapshot.reverse(pa);
+        let reached = reverse
+            .reached
+            .into_iter()
             .map(|reached| ReachedBy {
                 area: area_at(&discovery.layout, snapshot, reached.va),
                 roots: reached
@@ -84,6 +88,7 @@ impl ReverseReport {
                 .iter()
                 .any(|root| root.address.pfn() == pa.pfn()),
             reached,
+            is_cut: reverse.is_cut,
             roots: snapshot.roots().len(),
         }
     }
@@ -129,6 +134,9 @@ impl fmt::Display for ReverseReport {
                 };
                 write!(f, "{} {noun}: {list}", by.roots.len())?;
             }
+        }
+        if self.is_cut {
+            write!(f, "\n  … and absurdly many more")?;
         }
         Ok(())
     }

@@ -1,19 +1,20 @@
 //! Kernel page-table isolation: what ring 3 runs on, and what the kernel does (Linux's
 //! Documentation/arch/x86/pti.rst).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::Rule;
-use crate::addr::{GuestPhys, VirtRange};
+use crate::addr::{GuestPhys, GuestVirt, VirtRange};
 use crate::check::evidence::{EntryPlace, Finding, Spaces, Verdict};
-use crate::check::exceptions::{CPU_TSS, ESPFIX, GLOBAL_IMAGE, LDT_REMAP};
+use crate::check::exceptions::{CPU_TSS, ESPFIX, Exception, GLOBAL_IMAGE, LDT_REMAP, VSYSCALL};
 use crate::check::scene::{Scene, shown, top_place};
 use crate::discover::{Kind, Space};
 use crate::entry::Entry;
 use crate::judge::RuleInfo;
 use crate::layout::{Area, area_at, cpu_entry_area};
+use crate::leaves::Mapping;
 use crate::level::{Half, PageSize};
-
+use crate::rights::Rights;
 use crate::table::Table;
 
 pub(super) const USER_ROOT_MINIMAL: Rule = Rule {
@@ -25,78 +26,128 @@ pub(super) const USER_ROOT_MINIMAL: Rule = Rule {
     judge: user_root_minimal,
 };
 
+/// Entries of user roots' kernel halves that are looked at; they have a few dozen pages each.
+const MOST_ENTRIES: u32 = 1 << 22;
+
 /// Each user root by itself: tables that only one of them has are what this is about.
 fn user_root_minimal(scene: &Scene<'_>, verdict: &mut Verdict) {
-    let users = || {
-        let spaces = scene.live.iter();
-        spaces.filter(|space| space.kind == Kind::UserRoot)
-    };
     // Kernel halves that are the same entry for entry need one look.
-    let mut looked = HashSet::new();
-    for space in users() {
-        if !looked.insert(space.cluster) {
-            continue;
-        }
-        let members: Vec<_> = users()
-            .filter(|other| other.cluster == space.cluster)
-            .map(|other| other.address)
-            .collect();
-        let entry_area = frames_of_cpu_entry_area(scene, space);
-        for mapping in scene
+    let mut clusters: BTreeMap<usize, Vec<&Space>> = BTreeMap::new();
+    for space in scene
+        .live
+        .iter()
+        .filter(|space| space.kind == Kind::UserRoot)
+    {
+        clusters.entry(space.cluster).or_default().push(space);
+    }
+    let mut entries_left = MOST_ENTRIES;
+    for members in clusters.values() {
+        let space = members[0];
+        let entry_area = frames_of_cpu_entry_area(scene, space, &mut entries_left);
+        let range = VirtRange::half(Half::Kernel);
+        let mut leaves = scene
             .snapshot
-            .leaves(space.root, VirtRange::half(Half::Kernel))
-        {
+            .leaves(space.root, range)
+            .limited(entries_left);
+        for mapping in leaves.by_ref() {
             verdict.checked(1);
-            let exception = match area_at(&scene.discovery.layout, scene.snapshot, mapping.va) {
-                Some(Area::CpuEntryArea) => continue,
-                Some(Area::KernelImage) if !mapping.rights.write && mapping.rights.execute => {
-                    continue;
-                }
-                Some(Area::KernelImage) if !mapping.rights.write => GLOBAL_IMAGE,
-                Some(Area::EspFix) => ESPFIX,
-                Some(Area::DirectMap | Area::Vmalloc)
-                    if mapping.size == PageSize::Size4KiB
-                        && !mapping.rights.execute
-                        && entry_area.contains(&mapping.pa) =>
-                {
-                    CPU_TSS
-                }
-                Some(Area::Ldt) if !mapping.rights.write && !mapping.rights.execute => LDT_REMAP,
-                area => {
-                    verdict.broken(|| Finding {
-                        place: format!("{}[{}]", mapping.size.level(), mapping.index),
-                        entry: Some(EntryPlace {
-                            level: mapping.size.level(),
-                            table: mapping.table,
-                            index: mapping.index,
-                            entry: mapping.entry,
-                        }),
-                        range: Some(mapping.range()),
-                        area,
-                        spaces: Spaces::new(&members, scene.live.len()),
-                        expected: "nothing: ring 3 runs on this root".into(),
-                        found: format!(
-                            "{} page at {}, {}",
-                            mapping.size, mapping.pa, mapping.rights
-                        ),
-                        walks: vec![scene.walk(space.root, mapping.va)],
-                    });
-                    continue;
-                }
-            };
-            verdict.excepted(exception);
+            match allowed(scene, &mapping, &entry_area) {
+                Allowed::Always => {}
+                Allowed::As(exception) => verdict.excepted(exception),
+                Allowed::No => verdict.broken(|| leak(scene, members, &mapping)),
+            }
+        }
+        entries_left = leaves.steps_left();
+        if let Some(at) = leaves.stopped_at() {
+            verdict.broken(|| Finding {
+                expected: "a few pages: ring 3 runs on this root".into(),
+                found: "more pages than can be looked at".into(),
+                ..finding(scene, members, at)
+            });
         }
     }
 }
 
+/// Whether a user root may have a page.
+enum Allowed {
+    Always,
+    As(Exception),
+    No,
+}
+
+fn allowed(scene: &Scene<'_>, page: &Mapping, entry_area: &HashSet<GuestPhys>) -> Allowed {
+    let Rights {
+        write,
+        user,
+        execute,
+    } = page.rights;
+    let is_small = page.size == PageSize::Size4KiB;
+    match area_at(&scene.discovery.layout, scene.snapshot, page.va) {
+        Some(Area::CpuEntryArea) => Allowed::Always,
+        Some(Area::KernelImage) if !write && execute => Allowed::Always,
+        Some(Area::KernelImage) if !write => Allowed::As(GLOBAL_IMAGE),
+        Some(Area::EspFix) => Allowed::As(ESPFIX),
+        Some(Area::Vsyscall) if !write => Allowed::As(VSYSCALL),
+        Some(Area::Ldt) if is_small && !write && !execute && !user => Allowed::As(LDT_REMAP),
+        Some(Area::DirectMap | Area::Vmalloc)
+            if is_small && !execute && entry_area.contains(&page.pa) =>
+        {
+            Allowed::As(CPU_TSS)
+        }
+        _ => Allowed::No,
+    }
+}
+
+/// A page that a user root must not have.
+fn leak(scene: &Scene<'_>, members: &[&Space], page: &Mapping) -> Finding {
+    let level = page.size.level();
+    Finding {
+        place: top_place(level, page.index),
+        entry: Some(EntryPlace {
+            level,
+            table: page.table,
+            index: page.index,
+            entry: page.entry,
+        }),
+        range: Some(page.range()),
+        found: format!("{} page at {}, {}", page.size, page.pa, page.rights),
+        ..finding(scene, members, page.va)
+    }
+}
+
+/// What findings about user roots have in common.
+fn finding(scene: &Scene<'_>, members: &[&Space], va: GuestVirt) -> Finding {
+    let roots: Vec<GuestPhys> = members.iter().map(|space| space.address).collect();
+    Finding {
+        place: va.to_string(),
+        entry: None,
+        range: None,
+        area: area_at(&scene.discovery.layout, scene.snapshot, va),
+        spaces: Spaces::new(&roots, scene.live.len()),
+        expected: "nothing: ring 3 runs on this root".into(),
+        found: String::new(),
+        walks: vec![scene.walk(members[0].root, va)],
+    }
+}
+
 /// The 4 KiB pages that the cpu entry area of a root shows.
-fn frames_of_cpu_entry_area(scene: &Scene<'_>, space: &Space) -> HashSet<GuestPhys> {
-    scene
+fn frames_of_cpu_entry_area(
+    scene: &Scene<'_>,
+    space: &Space,
+    entries_left: &mut u32,
+) -> HashSet<GuestPhys> {
+    let area = cpu_entry_area(scene.snapshot.mode().depth);
+    let mut leaves = scene
         .snapshot
-        .leaves(space.root, cpu_entry_area(scene.snapshot.mode().depth))
+        .leaves(space.root, area)
+        .limited(*entries_left);
+    let frames = leaves
+        .by_ref()
         .filter(|page| page.size == PageSize::Size4KiB)
         .map(|page| page.pa)
-        .collect()
+        .collect();
+    *entries_left = leaves.steps_left();
+    frames
 }
 
 pub(super) const USER_HALF_NX: Rule = Rule {
@@ -106,6 +157,9 @@ pub(super) const USER_HALF_NX: Rule = Rule {
         source: "Linux __pti_set_user_pgtbl: a forgotten switch of CR3 on the way to ring 3 must not go unnoticed",
     },
     judge: |scene, verdict| {
+        if !scene.snapshot.mode().nxe {
+            return;
+        }
         for (kernel, _) in pairs(scene) {
             let Some(table) = scene.snapshot.root_table(kernel.root) else {
                 continue;

@@ -8,7 +8,7 @@ use crate::check::scene::{Page, Scene};
 use crate::discover::Kind;
 use crate::judge::RuleInfo;
 use crate::layout::VSYSCALL as VSYSCALL_PAGE;
-use crate::level::PageSize;
+use crate::level::{Half, PageSize};
 
 pub(super) const WRITE_XOR_EXECUTE: Rule = Rule {
     info: RuleInfo {
@@ -35,38 +35,50 @@ pub(super) const NO_WRITABLE_TEXT_ALIAS: Rule = Rule {
     judge: no_writable_text_alias,
 };
 
-/// Frames that are executable in the kernel half, each once, with a page that makes them so.
+/// What is executable in the kernel half.
 struct Text<'a> {
-    /// Ascending by start; may overlap.
+    /// Ascending by physical address; they may overlap.
     pages: Vec<&'a Page>,
-    largest: u64,
+    /// For each page, of it and those before it the two that reach furthest, at different addresses.
+    furthest: Vec<[Option<&'a Page>; 2]>,
 }
 
 impl<'a> Text<'a> {
     fn of(scene: &'a Scene<'_>) -> Text<'a> {
-        let mut pages: Vec<&Page> = scene
-            .kernel_pages
-            .iter()
-            .filter(|page| page.rights.execute)
-            .collect();
+        let executable = scene.kernel_pages.iter().filter(|page| page.rights.execute);
+        let mut pages: Vec<&Page> = executable.collect();
         pages.sort_unstable_by_key(|page| (page.leaf.pa, page.va));
-        let largest = pages.iter().map(|page| page.leaf.size.bytes()).max();
-        Text {
-            pages,
-            largest: largest.unwrap_or(0),
+        let mut furthest = Vec::with_capacity(pages.len());
+        let [mut first, mut second]: [Option<&Page>; 2] = [None, None];
+        for &page in &pages {
+            let reaches_beyond =
+                |other: Option<&Page>| other.is_none_or(|other| page.end() > other.end());
+            if first.is_some_and(|first| first.va == page.va) {
+                if reaches_beyond(first) {
+                    first = Some(page);
+                }
+            } else if reaches_beyond(first) {
+                (first, second) = (Some(page), first);
+            } else if reaches_beyond(second) {
+                second = Some(page);
+            }
+            furthest.push([first, second]);
         }
+        Text { pages, furthest }
     }
 
-    /// An executable page that has an address of `other`, but is not the same mapping.
+    /// An executable page that has a byte of `other`. Where `other` is executable itself, that it is
+    /// writable, too, is another rule's.
     fn aliased_by(&self, other: &Page) -> Option<&'a Page> {
-        let start = other.leaf.pa;
-        let first = self
+        let behind = self
             .pages
-            .partition_point(|page| page.leaf.pa.wrapping_add(self.largest) <= start);
-        self.pages[first..]
+            .partition_point(|page| page.leaf.pa < other.end());
+        let furthest = self.furthest.get(behind.checked_sub(1)?)?;
+        let is_itself = |page: &Page| page.va == other.va && other.rights.execute;
+        furthest
             .iter()
-            .take_while(|page| page.leaf.pa < other.end())
-            .find(|page| page.end() > start && page.va != other.va)
+            .flatten()
+            .find(|page| page.end() > other.leaf.pa && !is_itself(page))
             .copied()
     }
 }
@@ -76,8 +88,7 @@ fn no_writable_text_alias(scene: &Scene<'_>, verdict: &mut Verdict) {
     // Of user halves those that ring 3 can write, and those that the kernel maps there for itself.
     let pages = scene.kernel_pages.iter().chain(&scene.user_pages);
     for page in pages {
-        if scene.space(page.root).kind == Kind::Trampoline && page.half == crate::level::Half::User
-        {
+        if scene.space(page.root).kind == Kind::Trampoline && page.half == Half::User {
             continue;
         }
         verdict.checked(1);

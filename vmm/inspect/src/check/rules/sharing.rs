@@ -1,7 +1,10 @@
 //! What address spaces share: the kernel half, and nothing else.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
 use super::Rule;
-use crate::addr::{Pfn, VirtRange};
+use crate::addr::{GuestVirt, Pfn, VirtRange};
 use crate::check::evidence::{EntryPlace, Finding, Verdict};
 use crate::check::exceptions::{HUGETLB, LDT_REMAP, TRAMPOLINE};
 use crate::check::scene::{Scene, shown, top_place};
@@ -11,11 +14,8 @@ use crate::entry::Decoded;
 use crate::judge::RuleInfo;
 use crate::layout::ldt_area;
 use crate::level::{Half, Level, PageSize};
-use crate::sharing::Placement;
 use crate::snapshot::RootId;
-use crate::table::Slot;
-
-use std::collections::HashMap;
+use crate::table::{Slot, Table};
 
 /// Pages of an LDT remap at most: two slots of 64 KiB (Linux's `LDT_SLOT_STRIDE`).
 const LDT_PAGES: usize = 32;
@@ -27,12 +27,7 @@ pub(super) const KERNEL_MAPPINGS_EQUAL: Rule = Rule {
         source: "lecture: kernel virtual address mapping should be present in both process page tables; Linux sync_global_pgds",
     },
     judge: |scene, verdict| {
-        each_difference(scene, verdict, |_, difference| {
-            matches!(
-                difference.mappings,
-                Mappings::Differ { .. } | Mappings::Undecided
-            )
-        });
+        each_difference(scene, verdict, |mappings| mappings != Mappings::Same);
     },
 };
 
@@ -43,18 +38,12 @@ pub(super) const KERNEL_TABLES_SHARED: Rule = Rule {
         source: "lecture: every process inherits the kernel pgd entries from the parent",
     },
     judge: |scene, verdict| {
-        each_difference(scene, verdict, |_, difference| {
-            difference.mappings == Mappings::Same
-        });
+        each_difference(scene, verdict, |mappings| mappings == Mappings::Same);
     },
 };
 
 /// Counts the entries of all kernel halves and reports the differences that are `wrong`.
-fn each_difference(
-    scene: &Scene<'_>,
-    verdict: &mut Verdict,
-    wrong: impl Fn(&Space, &EntryDifference) -> bool,
-) {
+fn each_difference(scene: &Scene<'_>, verdict: &mut Verdict, wrong: impl Fn(Mappings) -> bool) {
     for space in &scene.live {
         let reference = match space.kind {
             Kind::UserRoot => scene.discovery.user_reference,
@@ -66,7 +55,7 @@ fn each_difference(
         };
         verdict.checked(Half::Kernel.indices().len() as u64);
         for difference in &space.differences {
-            if !wrong(space, difference) {
+            if !wrong(difference.mappings) {
                 continue;
             }
             if is_ldt(scene, space, difference) {
@@ -149,78 +138,82 @@ pub(super) const USER_TABLES_PRIVATE: Rule = Rule {
     judge: user_tables_private,
 };
 
-/// Walks every process's user half; tables of a pair's two roots are the same.
+/// Walks every process's user half; the two roots of a pair have the same tables. Below a table that is
+/// shared nothing more is looked at.
 fn user_tables_private(scene: &Scene<'_>, verdict: &mut Verdict) {
+    let top = scene.snapshot.mode().depth.top();
     let mut owners: HashMap<Slot, RootId> = HashMap::new();
     for space in &scene.live {
-        // A user root has its kernel root's tables; what it has instead is another rule's.
-        if !matches!(space.kind, Kind::Process | Kind::NoPages | Kind::Foreign) {
+        let has_own_half = match space.kind {
+            Kind::Process | Kind::NoPages | Kind::Foreign => true,
+            // What it has instead of its kernel root's is another rule's.
+            Kind::UserRoot => space.partner.is_none(),
+            Kind::Kernel | Kind::Trampoline | Kind::Freed => false,
+        };
+        let root = scene.snapshot.root_table(space.root);
+        let Some(root) = root.filter(|_| has_own_half) else {
             continue;
-        }
-        for (slot, placement, index) in user_links(scene, space.root) {
-            verdict.checked(1);
-            match owners.get(&slot) {
-                None => {
-                    owners.insert(slot, space.root);
+        };
+        let mut pending = vec![(root, GuestVirt::new(0))];
+        while let Some((table, base)) = pending.pop() {
+            for (index, slot) in table.indexed_links() {
+                if table.level() == top && Half::of_index(index) == Half::Kernel {
+                    continue;
                 }
-                Some(owner) if *owner == space.root => {}
-                Some(owner) => {
-                    let owner = *owner;
-                    let table = scene.snapshot.table_at(slot);
-                    if table.is_some_and(|table| is_shared_huge(table)) {
-                        verdict.excepted(HUGETLB);
-                        continue;
+                verdict.checked(1);
+                let offset = u64::from(index) << table.level().shift();
+                let va = base.wrapping_add(offset);
+                let below = scene.snapshot.table_at(slot);
+                match owners.entry(slot) {
+                    Entry::Vacant(free) => {
+                        free.insert(space.root);
+                        pending.extend(below.map(|below| (below, va)));
                     }
-                    verdict.broken(|| {
-                        let (at, va) = scene.place(&placement, index);
-                        Finding {
-                            place: top_place(at.level, index),
-                            entry: Some(at),
-                            range: VirtRange::new(va, at.level.entry_span()),
-                            area: scene.discovery.layout.area_of(va),
-                            spaces: scene.only(space.root),
-                            expected: "a table that is this process's alone".into(),
-                            found: format!(
-                                "table {} of the address space {}",
-                                at.entry.address().pfn(),
-                                scene.snapshot.root(owner).address
-                            ),
-                            walks: vec![scene.walk(owner, va), scene.walk(space.root, va)],
-                        }
-                    });
+                    Entry::Occupied(owner) if *owner.get() == space.root => {}
+                    Entry::Occupied(_) if below.is_some_and(|below| is_shared_huge(below)) => {
+                        verdict.excepted(HUGETLB);
+                    }
+                    Entry::Occupied(owner) => {
+                        verdict.broken(|| shared(scene, space, *owner.get(), (table, index), va));
+                    }
                 }
             }
         }
     }
 }
 
-/// Tables below the user half of one root, each once, with the entry that leads there.
-fn user_links<'a>(
-    scene: &Scene<'a>,
-    root: RootId,
-) -> impl Iterator<Item = (Slot, Placement<'a>, u16)> {
-    scene
-        .snapshot
-        .placements_below([root])
-        .into_iter()
-        .filter(|placement| placement.half == Half::User)
-        .flat_map(|placement| {
-            let links: Vec<(u16, Slot)> = placement
-                .table
-                .indexed_links()
-                .filter(|(index, _)| {
-                    placement.table.level() != scene.snapshot.mode().depth.top()
-                        || Half::of_index(*index) == Half::User
-                })
-                .collect();
-            links
-                .into_iter()
-                .map(move |(index, slot)| (slot, placement.clone(), index))
-        })
+/// A table that two processes have.
+fn shared(
+    scene: &Scene<'_>,
+    space: &Space,
+    owner: RootId,
+    (table, index): (&Table, u16),
+    va: GuestVirt,
+) -> Finding {
+    let (level, entry) = (table.level(), table.entry(index));
+    Finding {
+        place: top_place(level, index),
+        entry: Some(EntryPlace {
+            level,
+            table: table.pfn(),
+            index,
+            entry,
+        }),
+        range: VirtRange::new(va, level.entry_span()),
+        area: scene.discovery.layout.area_of(va),
+        spaces: scene.only(space.root),
+        expected: "a table that is this process's alone".into(),
+        found: format!(
+            "table {} of the address space {}",
+            entry.address().pfn(),
+            scene.snapshot.root(owner).address
+        ),
+        walks: vec![scene.walk(owner, va), scene.walk(space.root, va)],
+    }
 }
 
 /// A PD with 2 MiB pages and nothing else.
-fn is_shared_huge(table: &crate::table::Table) -> bool {
+fn is_shared_huge(table: &Table) -> bool {
     table.level() == Level::Pd
         && !table.present().is_empty()
         && table
@@ -239,29 +232,28 @@ pub(super) const HALVES_SEPARATE: Rule = Rule {
 
 fn halves_separate(scene: &Scene<'_>, verdict: &mut Verdict) {
     let top = scene.snapshot.mode().depth.top();
-    let kernel: HashMap<(Pfn, Level), RootId> = scene
+    let kernel: HashSet<(Pfn, Level)> = scene
         .placements
         .iter()
         .filter(|placement| placement.half == Half::Kernel && placement.table.level() != top)
-        .map(|placement| {
-            (
-                (placement.table.pfn(), placement.table.level()),
-                placement.root,
-            )
-        })
+        .map(|placement| (placement.table.pfn(), placement.table.level()))
         .collect();
+    let mut seen = HashSet::new();
     for placement in &scene.placements {
-        if placement.half != Half::User {
+        let level = placement.table.level();
+        // Below a table that is the kernel's all are: the entry that leads there is what is told.
+        if placement.half != Half::User || kernel.contains(&(placement.table.pfn(), level)) {
             continue;
         }
         for placed in placement.entries() {
-            let (Decoded::Table(target), Some(next)) =
-                (placed.decoded, placement.table.level().next())
-            else {
+            let (Decoded::Table(target), Some(next)) = (placed.decoded, level.next()) else {
                 continue;
             };
+            if !seen.insert((placement.table.pfn(), level, placed.index)) {
+                continue;
+            }
             verdict.checked(1);
-            if !kernel.contains_key(&(target, next)) {
+            if !kernel.contains(&(target, next)) {
                 continue;
             }
             if scene.space(placement.root).kind == Kind::Trampoline {

@@ -3,15 +3,16 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Rule;
-use crate::addr::{GuestVirt, Pfn};
+use crate::addr::{GuestVirt, Pfn, VirtRange};
 use crate::check::evidence::{Finding, Verdict};
-use crate::check::exceptions::{ESPFIX, TRAMPOLINE};
+use crate::check::exceptions::ESPFIX;
 use crate::check::scene::{Scene, shown};
-use crate::discover::Kind;
 use crate::entry::Decoded;
 use crate::judge::RuleInfo;
 use crate::layout::{Area, area_at};
-use crate::level::{Half, Level};
+use crate::level::{Half, Level, PageSize};
+use crate::sharing::Placement;
+use crate::snapshot::RootId;
 
 pub(super) const RESERVED_BITS_CLEAR: Rule = Rule {
     info: RuleInfo {
@@ -58,14 +59,17 @@ pub(super) const TABLES_IN_RAM: Rule = Rule {
                     continue;
                 }
                 verdict.checked(1);
-                let below = scene.snapshot.child(placement.table, placed.index);
-                let in_ram = scene.is_ram(target.base(), crate::level::PageSize::Size4KiB);
-                if below.is_none() || !in_ram {
-                    verdict.broken(|| {
-                        let found = format!("{}: frame {target} is not RAM", shown(placed.entry));
-                        scene.finding_at(placement, placed.index, "a table in RAM", found)
-                    });
-                }
+                let why = if !scene.is_ram(target.base(), PageSize::Size4KiB) {
+                    "is not RAM"
+                } else if scene.snapshot.leads_nowhere(placement.table, placed.index) {
+                    "cannot be read"
+                } else {
+                    continue;
+                };
+                verdict.broken(|| {
+                    let found = format!("{}: frame {target} {why}", shown(placed.entry));
+                    scene.finding_at(placement, placed.index, "a table in RAM", found)
+                });
             }
         }
     },
@@ -80,8 +84,8 @@ pub(super) const NO_LOOP: Rule = Rule {
     judge: no_loop,
 };
 
-/// Whether the table frame of an entry can be reached from where it points to. Frames, not levels:
-/// an entry of a PT may map the PT as a page, and that is not this.
+/// Holds each entry against the frames that a walk passes on the way to it. Frames, not levels: a root
+/// that is its own PDPT is a loop.
 fn no_loop(scene: &Scene<'_>, verdict: &mut Verdict) {
     let mut seen = HashSet::new();
     for placement in &scene.placements {
@@ -125,34 +129,46 @@ pub(super) const ONE_LEVEL_PER_TABLE: Rule = Rule {
         statement: "no frame is a table of two levels",
         source: "an entry means something else at each level: SDM vol. 3A, tables 4-14 to 4-20",
     },
-    judge: |scene, verdict| {
-        let mut levels: HashMap<Pfn, Level> = HashMap::new();
-        let mut told = HashSet::new();
-        for placement in &scene.placements {
-            let (pfn, level) = (placement.table.pfn(), placement.table.level());
-            verdict.checked(1);
-            let first = *levels.entry(pfn).or_insert(level);
-            if first != level
-                && told.insert(pfn)
-                && !is_looped(scene, placement.root, placement.base, pfn)
-            {
-                verdict.broken(|| Finding {
-                    place: format!("frame {pfn}"),
-                    entry: None,
-                    range: crate::addr::VirtRange::new(placement.base, 1),
-                    area: scene.discovery.layout.area_of(placement.base),
-                    spaces: scene.only(placement.root),
-                    expected: format!("a {first}, as elsewhere"),
-                    found: format!("a {level}, too"),
-                    walks: vec![scene.walk(placement.root, placement.base)],
-                });
-            }
-        }
-    },
+    judge: one_level_per_table,
 };
 
-/// Whether the walk to `va` passes a frame twice: then the loop is what is wrong, and reported.
-fn is_looped(scene: &Scene<'_>, root: crate::snapshot::RootId, va: GuestVirt, _pfn: Pfn) -> bool {
+fn one_level_per_table(scene: &Scene<'_>, verdict: &mut Verdict) {
+    let use_of = |placement: &Placement<'_>| (placement.table.pfn(), placement.table.level());
+    let mut levels: HashMap<Pfn, Level> = HashMap::new();
+    let mut suspects = HashSet::new();
+    for placement in &scene.placements {
+        verdict.checked(1);
+        let (pfn, level) = use_of(placement);
+        if *levels.entry(pfn).or_insert(level) != level {
+            suspects.insert(pfn);
+        }
+    }
+    // A loop makes tables of every level out of those that are in it and below: that it is one is told.
+    levels.clear();
+    let mut told = HashSet::new();
+    for placement in &scene.placements {
+        let (pfn, level) = use_of(placement);
+        if !suspects.contains(&pfn) || is_looped(scene, placement.root, placement.base) {
+            continue;
+        }
+        let first = *levels.entry(pfn).or_insert(level);
+        if first != level && told.insert(pfn) {
+            verdict.broken(|| Finding {
+                place: format!("frame {pfn}"),
+                entry: None,
+                range: VirtRange::new(placement.base, 1),
+                area: scene.discovery.layout.area_of(placement.base),
+                spaces: scene.only(placement.root),
+                expected: format!("a {first}, as elsewhere"),
+                found: format!("a {level}, too"),
+                walks: vec![scene.walk(placement.root, placement.base)],
+            });
+        }
+    }
+}
+
+/// Whether the walk to `va` passes a frame twice.
+fn is_looped(scene: &Scene<'_>, root: RootId, va: GuestVirt) -> bool {
     let walk = scene.snapshot.translate(root, va);
     let mut frames = HashSet::new();
     walk.steps().iter().any(|step| !frames.insert(step.table))
@@ -169,8 +185,8 @@ pub(super) const KERNEL_TABLES_ONCE: Rule = Rule {
 
 fn kernel_tables_once(scene: &Scene<'_>, verdict: &mut Verdict) {
     let top = scene.snapshot.mode().depth.top();
-    // The pointers to each table, the table itself being looked at once: (its entry) → places.
-    let mut places: HashMap<(Pfn, Level), (GuestVirt, crate::snapshot::RootId)> = HashMap::new();
+    // Where each table was met first.
+    let mut places: HashMap<(Pfn, Level), (GuestVirt, RootId)> = HashMap::new();
     let mut seen = HashSet::new();
     for placement in &scene.placements {
         if placement.half != Half::Kernel {
@@ -193,11 +209,8 @@ fn kernel_tables_once(scene: &Scene<'_>, verdict: &mut Verdict) {
             if first == placed.va {
                 continue;
             }
-            if scene.space(placement.root).kind == Kind::Trampoline {
-                verdict.excepted(TRAMPOLINE);
-            } else if area_at(&scene.discovery.layout, scene.snapshot, placed.va)
-                == Some(Area::EspFix)
-            {
+            let area = area_at(&scene.discovery.layout, scene.snapshot, placed.va);
+            if area == Some(Area::EspFix) {
                 verdict.excepted(ESPFIX);
             } else {
                 verdict.broken(|| {

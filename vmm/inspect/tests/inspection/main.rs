@@ -1,0 +1,10 @@
+//! Discovery, layout, generic rules, reports: what is told of a guest that is not ours. A guest like Linux
+//! stands in a memory of its own; a test changes one thing in it and says what must be told.
+
+mod discovery;
+mod hostile;
+mod kinds;
+mod layout;
+mod rules;
+mod scene;
+mod sound;

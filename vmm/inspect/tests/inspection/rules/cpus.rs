@@ -1,0 +1,85 @@
+//! On which tables CPUs run.
+
+use heirloom_inspect::{Cr3, GuestPhys, GuestVirt, PageSize};
+
+use super::{assert_breaks, isolated};
+use crate::scene::{Guest, UNUSED, bits, broken, finding};
+
+#[test]
+fn a_cpu_on_a_freed_root_is_found() {
+    // Its frame has been used again.
+    assert_breaks(&["cr3-known"], |guest| {
+        let reused = guest.add_reused();
+        guest.cpus[1].cr3 = Cr3::new(reused.get());
+        let finding = finding(guest, "cr3-known");
+        assert_eq!(finding.place, "CR3 of CPU 1");
+        assert_eq!(finding.spaces.roots, [reused]);
+        assert!(finding.found.contains("freed"), "{finding:?}");
+    });
+    for mut guest in isolated() {
+        let freed = guest.add_freed();
+        let user = guest.user_root(freed);
+        guest.cpus[1].cr3 = Cr3::new(user.get());
+        assert_eq!(broken(&guest), ["cr3-known"], "{}", guest.plan);
+    }
+}
+
+#[test]
+fn a_cpu_on_a_root_of_another_making_is_found() {
+    assert_breaks(&["cr3-known"], |guest| {
+        let foreign = guest.memory.root();
+        for (va, flags) in [
+            (GuestVirt::new(0x40_0000), bits::USER_TEXT),
+            (GuestVirt::new(0xffff_fd00_0000_0000), bits::DATA),
+        ] {
+            let page = guest.data_page();
+            guest.map(foreign, va, page, PageSize::Size4KiB, flags);
+        }
+        guest.cpus[1].cr3 = Cr3::new(foreign.get());
+        let finding = finding(guest, "cr3-known");
+        assert!(finding.found.contains("foreign"), "{finding:?}");
+    });
+}
+
+#[test]
+fn a_cpu_whose_cr3_leads_nowhere_is_found() {
+    for nowhere in [UNUSED, GuestPhys::new(0x9_0000_0000)] {
+        assert_breaks(&["cr3-known"], |guest| {
+            guest.cpus[1].cr3 = Cr3::new(nowhere.get());
+        });
+    }
+}
+
+#[test]
+fn a_cpu_with_pcid_and_the_no_flush_bit_is_on_the_root_that_the_address_bits_name() {
+    assert_breaks(&[], |guest| {
+        let root = guest.processes[1];
+        guest.cpus[1].cr3 = Cr3::new(root.get() | 1 << 63 | 0x7ff);
+        guest.cpus[1].cr4 |= 1 << 17;
+    });
+}
+
+#[test]
+fn a_cpu_that_does_not_page_is_on_no_root() {
+    assert_breaks(&[], |guest| {
+        guest.cpus[1].cr0 = 0x6000_0010;
+        guest.cpus[1].cr3 = Cr3::new(0);
+    });
+}
+
+#[test]
+fn a_recording_whose_cpu_is_on_a_root_that_it_does_not_name_says_so() {
+    let mut guest = Guest::all().remove(0);
+    guest.roots = vec![
+        (heirloom_inspect::RootLabel::Kernel, guest.init),
+        (heirloom_inspect::RootLabel::Process(1), guest.processes[1]),
+    ];
+    assert_eq!(broken(&guest), ["cr3-known"]);
+    assert!(
+        finding(&guest, "cr3-known")
+            .found
+            .contains("none of the known roots")
+    );
+    guest.cpus[0].cr3 = Cr3::new(guest.processes[1].get());
+    assert_eq!(broken(&guest), [""; 0]);
+}
