@@ -23,6 +23,7 @@ use crate::{inspect, replay, run};
 /// What `heirloom explore` is told.
 #[derive(clap::Args)]
 #[command(after_help = inspect::TARGETS)]
+#[group(id = "explore")]
 pub(crate) struct Options {
     /// What to explore, such as rec:FILE (all of its events), rec:FILE@N, core:FILE or qemu:SOCKET;
     /// without it the guest is booted, as `heirloom run` does with the same options.
