@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod film;
+mod finding;
 mod guest;
 pub mod looks;
 mod page;

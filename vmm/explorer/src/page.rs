@@ -6,7 +6,8 @@ use miniz_oxide::deflate::compress_to_vec;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::story::{About, Event, Group, ModeFrom, ShownFinding, Space, Story};
+use crate::finding::ShownFinding;
+use crate::story::{About, Event, Group, ModeFrom, Space, Story};
 
 /// Version of the data in the page; grows when its form changes.
 pub const DATA_VERSION: u32 = 1;
