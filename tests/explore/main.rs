@@ -5,6 +5,7 @@
 mod common;
 
 mod agreement;
+mod command;
 mod hostile;
 mod load;
 mod pictures;

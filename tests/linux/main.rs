@@ -6,6 +6,7 @@ mod common;
 
 mod broken;
 mod command;
+mod explorer;
 mod image;
 mod live;
 mod maps;

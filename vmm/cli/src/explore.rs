@@ -6,23 +6,24 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use heirloom_explorer::{
-    About, Described, Event, Group, Kind, Story, event_of, family, regions_of_our_layout, render,
+    About, Described, Event, Family, Group, Kind, Story, event_of, regions_of_our_layout, render,
     story_of,
 };
+use heirloom_inspect::Trial;
 use heirloom_inspect::check::{Check, Strictness};
-use heirloom_inspect::judge::{Expectation, Judge, Told, World};
+use heirloom_inspect::judge::{Expectation, Judge, Told};
 use heirloom_inspect::recording::Recording;
 use heirloom_inspect::show::Report;
-use heirloom_inspect::{Root, Trial};
 use heirloom_target::{Source, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::{inspect, replay, run};
+use crate::{inspect, replay, run, ui};
 
 /// What `heirloom explore` is told.
 #[derive(clap::Args)]
 #[command(after_help = inspect::TARGETS)]
+#[group(id = "explore")]
 pub(crate) struct Options {
     /// What to explore, such as rec:FILE (all of its events), rec:FILE@N, core:FILE or qemu:SOCKET;
     /// without it the guest is booted, as `heirloom run` does with the same options.
@@ -137,21 +138,21 @@ fn of_recording(file: &Path, path: &Path) -> Result<Exit, Failure> {
 /// Tells the story of a judged run, event by event.
 pub(crate) struct Teller {
     story: Story,
-    describe: Box<dyn Fn(&World, &Root) -> Described>,
+    family: Family,
 }
 
 impl Teller {
     /// Before the first event.
     pub(crate) fn new(expectation: Expectation) -> Teller {
-        let (groups, describe) = family(expectation);
+        let family = Family::new(expectation);
         let about = About {
             title: format!("propagation={}", expectation.strategy.name()),
             regions: regions_of_our_layout(),
             ..About::default()
         };
         Teller {
-            story: Story::new(about, groups),
-            describe: Box::new(describe),
+            story: Story::new(about, family.groups()),
+            family,
         }
     }
 
@@ -162,7 +163,7 @@ impl Teller {
             return;
         };
         self.story.moment(snapshot, event_of(told), |root| {
-            (self.describe)(judge.world(), root)
+            self.family.describe(judge.world(), root)
         });
         self.story.verdicts(judge.verdicts());
     }
@@ -191,6 +192,9 @@ pub(crate) fn write(story: Story, path: &Path) -> Result<(), Failure> {
         events => format!("{events} events, {contents} contents of tables"),
     };
     let (shown, kib) = (path.display(), page.len().div_ceil(1024));
+    if ui::get().quiet {
+        return Ok(());
+    }
     Output::standard_error()?.line(&format!("wrote {shown}: {of_events}, {kib} KiB"))
 }
 

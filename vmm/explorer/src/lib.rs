@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod film;
+mod finding;
 mod guest;
 pub mod looks;
 mod page;
@@ -18,5 +19,5 @@ mod varint;
 
 pub use guest::story_of;
 pub use page::{DATA_VERSION, RenderError, render};
-pub use run::{event_of, family, regions_of_our_layout};
+pub use run::{Family, event_of, regions_of_our_layout};
 pub use story::{About, Described, Event, Group, Kind, NamedRange, Story};

@@ -1,6 +1,8 @@
 //! The colours of everything that heirloom draws, for light and dark grounds, and its type. The page has
 //! them from `assets/css/tokens.css`; charts have them from here. A test holds the two together.
 
+use std::fmt::Write as _;
+
 /// A colour on a light and on a dark ground: red, green and blue of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Colour {
@@ -42,14 +44,15 @@ pub fn hexadecimal([red, green, blue]: [u8; 3]) -> String {
 /// A style element for an SVG whose colours are the light ones, as attributes in capital letters: on a
 /// system with dark colours it shows the dark ones.
 pub fn dark_style() -> String {
-    let rules: String = ALL
-        .iter()
-        .map(|colour| {
-            let light = hexadecimal(colour.light).to_uppercase();
-            let dark = hexadecimal(colour.dark);
-            format!("[fill=\"{light}\"]{{fill:{dark}}}[stroke=\"{light}\"]{{stroke:{dark}}}")
-        })
-        .collect();
+    let mut rules = String::new();
+    for colour in ALL {
+        let light = hexadecimal(colour.light).to_uppercase();
+        let dark = hexadecimal(colour.dark);
+        for property in ["fill", "stroke"] {
+            // Writing to a string cannot fail.
+            let _ = write!(rules, "[{property}=\"{light}\"]{{{property}:{dark}}}");
+        }
+    }
     format!("<style>@media(prefers-color-scheme:dark){{{rules}}}</style>")
 }
 

@@ -6,7 +6,8 @@ use miniz_oxide::deflate::compress_to_vec;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::story::{About, Event, Group, ModeFrom, ShownFinding, Space, Story};
+use crate::finding::ShownFinding;
+use crate::story::{About, Event, Group, ModeFrom, Space, Story};
 
 /// Version of the data in the page; grows when its form changes.
 pub const DATA_VERSION: u32 = 1;
@@ -132,4 +133,47 @@ fn inert(json: &str) -> String {
 /// How a content security policy names an inline script or style.
 fn fingerprint(text: &str) -> String {
     format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_story_without_moments_is_an_error_and_no_page() {
+        let empty = Story::new(About::default(), Vec::new());
+        assert!(matches!(render(empty), Err(RenderError::Empty)));
+    }
+
+    #[test]
+    fn no_text_can_end_the_element_that_the_data_stand_in() {
+        let hostile = "</script><!--<script>\"'&<\u{2028}";
+        let json = inert(&serde_json::to_string(hostile).unwrap());
+        assert!(!json.contains('<'), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
+    }
+
+    #[test]
+    fn the_parts_of_the_page_can_stand_inside_their_elements() {
+        for style in STYLES {
+            assert!(!style.contains("</"), "{style}");
+        }
+        for script in SCRIPTS {
+            assert!(
+                !script.contains("</") && !script.contains("<!--"),
+                "{script}"
+            );
+            // Every file says in its first line what it is.
+            assert!(script.starts_with("// "), "{script}");
+        }
+    }
+
+    #[test]
+    fn an_inline_script_is_named_by_its_hash() {
+        // Of the empty text, as any tool computes it.
+        assert_eq!(
+            fingerprint(""),
+            "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+        );
+    }
 }

@@ -241,7 +241,7 @@ mod tests {
     fn one_entry_written_costs_a_few_bytes() {
         let mut words = [0; 512];
         for (number, word) in (0u64..).zip(&mut words) {
-            *word = number * number << 12 | 7;
+            *word = ((number * number) << 12) | 7;
         }
         let mut pool = Pool::default();
         let id = pool.intern(&words, None);

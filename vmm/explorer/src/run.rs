@@ -59,50 +59,64 @@ fn pages_at(address: GuestVirt, pages: u64) -> Option<VirtRange> {
     )
 }
 
-/// How the guest's address spaces are told, given what was asked of it: its groups, and who each new
-/// one is.
-pub fn family(
-    expectation: Expectation,
-) -> (Vec<Group>, impl Fn(&World, &Root) -> Described + Copy) {
-    let isolated = expectation.sharing() == Sharing::EntryAreaOnly;
-    let group = |name: &str, note: &str| Group {
-        name: name.to_owned(),
-        note: note.to_owned(),
-    };
-    let groups = if isolated {
-        vec![
-            group("kernel", "It has an address space of its own."),
-            group(
-                "processes",
-                "Of the kernel each has the entry trampoline; they are compared with each other.",
-            ),
-        ]
-    } else {
-        vec![group(
-            "family",
-            "Every kernel half is compared with the kernel's own.",
-        )]
-    };
-    let describe = move |world: &World, root: &Root| {
+/// How the address spaces of our own guest are told, given what was asked of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The kernel has an address space of its own.
+    isolated: bool,
+}
+
+impl Family {
+    /// The family of a guest of which this is expected.
+    pub fn new(expectation: Expectation) -> Family {
+        Family {
+            isolated: expectation.sharing() == Sharing::EntryAreaOnly,
+        }
+    }
+
+    /// Its groups.
+    pub fn groups(self) -> Vec<Group> {
+        let group = |name: &str, note: &str| Group {
+            name: name.to_owned(),
+            note: note.to_owned(),
+        };
+        if self.isolated {
+            vec![
+                group("kernel", "It has an address space of its own."),
+                group(
+                    "processes",
+                    "Of the kernel each has the entry trampoline; they are compared with each other.",
+                ),
+            ]
+        } else {
+            vec![group(
+                "family",
+                "Every kernel half is compared with the kernel's own.",
+            )]
+        }
+    }
+
+    /// Who an address space is.
+    pub fn describe(self, world: &World, root: &Root) -> Described {
         let process = match root.label {
             RootLabel::Process(pid) => world.process(pid),
             _ => None,
         };
         let is_kernel = root.label == RootLabel::Kernel;
+        let number = usize::from(self.isolated && !is_kernel);
         Described {
             name: root.label.to_string(),
             kind: String::new(),
-            group: usize::from(isolated && !is_kernel),
-            set: Some(usize::from(isolated && !is_kernel)),
+            group: number,
+            set: Some(number),
             // The first process inherits from the kernel's own address space, unless that is isolated.
             parent: process.and_then(|process| match process.parent {
-                0 => (!isolated).then_some(RootLabel::Kernel),
+                0 => (!self.isolated).then_some(RootLabel::Kernel),
                 parent => Some(RootLabel::Process(parent)),
             }),
             reference: is_kernel,
         }
-    };
-    (groups, describe)
+    }
 }
 
 /// The named regions of our own guest's address space.

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use heirloom_inspect::check::{Check, Spaces};
+use heirloom_inspect::check::Check;
 use heirloom_inspect::judge::{SeenFinding, Verdict};
-use heirloom_inspect::{GuestPhys, GuestVirt, Mode, Root, RootLabel, Snapshot, VirtRange, Walk};
+use heirloom_inspect::{GuestPhys, Mode, Root, RootLabel, Snapshot, VirtRange};
 use serde::Serialize;
 
 use crate::film::Film;
+use crate::finding::ShownFinding;
 
 /// A guest's story while it is told, moment by moment: [`Story::moment`].
 #[derive(Debug)]
@@ -180,26 +181,6 @@ impl Event {
     }
 }
 
-/// Something that is wrong, and at which moments.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownFinding {
-    rule: String,
-    statement: String,
-    /// Numbers of the spaces that are wrong, or the first of them.
-    spaces: Vec<usize>,
-    /// The same in words.
-    whose: String,
-    place: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<GuestVirt>,
-    expected: String,
-    found: String,
-    /// The walks that show it, as text.
-    walks: Vec<String>,
-    /// Stretches of moments at which it is there: first, and first at which it is not any more.
-    moments: Vec<(usize, usize)>,
-}
-
 #[derive(Debug)]
 struct Sighting {
     shown: usize,
@@ -321,11 +302,7 @@ impl Story {
         if let Some(sighting) = self.seen.get_mut(&(verdict.rule.name, place)) {
             if sighting.events != found.events {
                 sighting.events = found.events;
-                let moments = &mut self.findings[sighting.shown].moments;
-                match moments.last_mut() {
-                    Some((_, end)) if *end == now => *end = now + 1,
-                    _ => moments.push((now, now + 1)),
-                }
+                self.findings[sighting.shown].seen_at(now);
             }
             return;
         }
@@ -336,26 +313,10 @@ impl Story {
                 events: found.events,
             },
         );
-        let finding = &found.finding;
-        let whose = finding
-            .whose
-            .map_or_else(String::new, |whose| whose.to_string());
-        self.findings.push(ShownFinding {
-            rule: verdict.rule.name.to_owned(),
-            statement: verdict.rule.statement.to_owned(),
-            spaces: finding
-                .whose
-                .and_then(|whose| self.space_of(whose))
-                .into_iter()
-                .collect(),
-            whose,
-            place: finding.place.clone(),
-            address: finding.address,
-            expected: finding.expected.clone(),
-            found: finding.found.clone(),
-            walks: walks_as_text(&finding.walks),
-            moments: vec![(now, now + 1)],
-        });
+        let whose = found.finding.whose;
+        let spaces = whose.and_then(|whose| self.space_of(whose));
+        let shown = ShownFinding::of_judge(&verdict.rule, &found.finding, spaces, now);
+        self.findings.push(shown);
     }
 
     /// Adds what generic rules found of the moment that was told last.
@@ -363,18 +324,8 @@ impl Story {
         let now = self.events.len().saturating_sub(1);
         for verdict in &check.rules {
             for finding in &verdict.findings {
-                let found = ShownFinding {
-                    rule: verdict.rule.name.to_owned(),
-                    statement: verdict.rule.statement.to_owned(),
-                    spaces: self.spaces_at(&finding.spaces.roots),
-                    whose: whose(&finding.spaces),
-                    place: finding.place.clone(),
-                    address: finding.range.map(|range| range.first),
-                    expected: finding.expected.clone(),
-                    found: finding.found.clone(),
-                    walks: walks_as_text(&finding.walks),
-                    moments: vec![(now, now + 1)],
-                };
+                let spaces = self.spaces_at(&finding.spaces.roots);
+                let found = ShownFinding::of_check(&verdict.rule, finding, spaces, now);
                 self.findings.push(found);
             }
         }
@@ -390,22 +341,6 @@ impl Story {
             .into_iter()
             .collect()
     }
-}
-
-/// Which address spaces a finding is about, in words.
-fn whose(spaces: &Spaces) -> String {
-    match (spaces.count, spaces.roots.first()) {
-        (0, _) | (_, None) => String::new(),
-        (1, Some(root)) => format!("root {root}"),
-        (count, Some(root)) => format!("{count} of {} roots, {root} first", spaces.of),
-    }
-}
-
-fn walks_as_text(walks: &[(RootLabel, Walk)]) -> Vec<String> {
-    walks
-        .iter()
-        .map(|(whose, walk)| format!("{whose}: {walk}"))
-        .collect()
 }
 
 #[expect(clippy::ref_option, reason = "serde passes fields by reference")]

@@ -19,6 +19,8 @@ class Sharing {
     /** Numbers for contents of PTs, which mean the same at every moment. */
     this.known = new Map();
     this.ofPage = new Map();
+    /** Kernel halves by the pages of the root and of its reference, where nothing else decided. */
+    this.halves = new Map();
   }
 
   /** The table at the end of a path in each living space: frame → spaces. */
@@ -218,11 +220,16 @@ class Sharing {
       missing, or differ. */
   kernelHalf(space) {
     return this.world.once(`half ${space.id}`, () => {
+      const { film } = this.world;
       const page = this.world.page(space.frame);
       if (!page) return { unreadable: true };
       const peers = this.peers(space.set);
       const named = peers.find((other) => other.reference);
+      const key = named && named !== space ? `${film.content(space.frame)} ${film.content(named.frame)}` : null;
+      const known = this.halves.get(key);
+      if (known) return known;
       const half = { same: 0, copies: 0, lacking: 0, diverging: [], reference: named === space, alone: peers.length < 2 };
+      let byTablesBelow = false;
       const indices = new Set(page.indices);
       for (const other of named ? [named] : peers) for (const index of this.world.page(other.frame)?.indices ?? []) indices.add(index);
       for (const index of indices) {
@@ -230,14 +237,18 @@ class Sharing {
         const mine = entryAt(page, index);
         const wanted = this.wanted(space, index);
         const verdict = wanted ? this.verdict(mine, wanted, this.world.levels[0]) : mine.flags & PRESENT ? SHARED : ABSENT;
-        if (verdict === SHARED) half.same++;
-        else if (verdict === PRIVATE) half.copies++;
-        else if (verdict === DIVERGING) {
+        if (verdict === SHARED) {
+          half.same++;
+          if (wanted && (mine.flags ^ wanted.flags) & ~BY_CPU) byTablesBelow = true;
+        } else if (verdict === PRIVATE) {
+          half.copies++;
+        } else if (verdict === DIVERGING) {
           half.diverging.push(index);
           if (!(mine.flags & PRESENT)) half.lacking++;
         }
       }
       half.diverging.sort((a, b) => a - b);
+      if (key && !byTablesBelow && half.copies === 0 && half.lacking === half.diverging.length) this.halves.set(key, half);
       return half;
     });
   }

@@ -3,11 +3,6 @@
 /** Ended processes are shown as long as there are at most so many. */
 const MOST_ENDED = 64;
 
-/** The sign for two side by side. */
-function twoPanes() {
-  return svg('svg.icon-two', { viewBox: '0 0 14 12', 'aria-hidden': true }, svg('rect', { x: 0.75, y: 1, width: 5, height: 10, rx: 1 }), svg('rect', { x: 8.25, y: 1, width: 5, height: 10, rx: 1 }));
-}
-
 class SpaceList {
   constructor(view, sharing, findings) {
     Object.assign(this, { view, sharing, findings, world: view.world });
@@ -23,6 +18,13 @@ class SpaceList {
       this.update();
     });
     $('find-space').addEventListener('input', () => this.update());
+    this.list.addEventListener('click', (event) => {
+      const row = event.target.closest('.space');
+      if (!row) return;
+      const space = Number(row.dataset.space);
+      if (event.shiftKey || event.target.closest('.beside')) this.view.compare(space);
+      else this.view.show(space);
+    });
     this.list.addEventListener('keydown', (event) => this.key(event));
     view.watch(() => this.update());
   }
@@ -31,7 +33,8 @@ class SpaceList {
     const children = new Map();
     for (const space of this.world.spaces) {
       const parent = space.parent ?? -1;
-      children.set(parent, [...(children.get(parent) ?? []), space]);
+      if (children.has(parent)) children.get(parent).push(space);
+      else children.set(parent, [space]);
     }
     for (const [number, group] of this.world.story.groups.entries()) {
       const heading = h('div.group', { id: `group-${number}` }, h('h3', {}, group.name), group.note && h('p', {}, group.note));
@@ -49,7 +52,7 @@ class SpaceList {
 
   row(space, depth) {
     const mark = h('span.mark', {});
-    const other = h('button.beside', { type: 'button', tabindex: -1, title: 'Side by side (c)', 'aria-label': `Compare with ${space.name}` }, twoPanes());
+    const other = h('button.beside', { type: 'button', tabindex: -1, title: 'Side by side (c)', 'aria-label': `Compare with ${space.name}` });
     const row = h(
       'div.space',
       { role: 'treeitem', 'aria-level': depth + 1, tabindex: -1, 'data-space': space.id },
@@ -60,10 +63,6 @@ class SpaceList {
       other,
     );
     row.style.setProperty('--depth', Math.min(depth, 12));
-    row.addEventListener('click', (event) => {
-      if (event.shiftKey || other.contains(event.target)) this.view.compare(space.id);
-      else this.view.show(space.id);
-    });
     this.rows.set(space.id, { row, mark, space });
     return row;
   }
