@@ -58,7 +58,10 @@ fn every_field_that_an_inspecting_command_prints_is_documented_and_its_version_i
         assert_eq!(printed["version"], 1, "{command:?}");
         fields(&printed, &mut names);
     }
-    assert!(names.contains("findings") && names.contains("fault"), "{names:?}");
+    assert!(
+        names.contains("findings") && names.contains("fault"),
+        "{names:?}"
+    );
     let secret: Vec<_> = names.iter().filter(|name| !is_documented(name)).collect();
     assert!(secret.is_empty(), "not in vmm/cli/JSON.md: {secret:?}");
 }

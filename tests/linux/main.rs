@@ -5,9 +5,12 @@
 mod common;
 
 mod broken;
+mod changes;
 mod command;
 mod image;
+mod layout;
 mod live;
 mod maps;
+mod reverse;
 mod roots;
 mod walks;
