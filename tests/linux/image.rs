@@ -12,15 +12,21 @@ use crate::common::linux::core::Core;
 use crate::common::linux::gdb::Gdb;
 use crate::common::linux::qmp::Qmp;
 use crate::common::linux::truth::Truth;
-use crate::common::linux::{Guest, Variant, registers};
+use crate::common::linux::{Guest, Listing, Variant, registers};
 
 /// A guest that stands still.
 pub(crate) struct Image {
     pub(crate) guest: Guest,
-    /// All of its memory, as QEMU dumped it.
+    pub(crate) moment: Moment,
+    machine: Mutex<Machine>,
+}
+
+/// A guest's memory and registers at one moment.
+pub(crate) struct Moment {
+    /// All of the memory, as QEMU dumped it.
     pub(crate) core: PathBuf,
     pub(crate) cpus: Vec<CpuState>,
-    machine: Mutex<Machine>,
+    variant: Variant,
 }
 
 /// QEMU, from the inside.
@@ -45,9 +51,7 @@ impl Image {
         let guest = Guest::boot(variant);
         eprintln!("{}: ready after {:?}", variant.name, guest.boot_time);
         let mut qmp = guest.qmp();
-        let cpus = stop(&mut qmp, variant);
-        let core = guest.folder().join("core");
-        qmp.dump(&core, false);
+        let moment = Moment::stop_at(&guest, &mut qmp, "core");
         let socket = guest.folder().join("gdb");
         let listen = format!("gdbserver unix:{},server=on,wait=off", socket.display());
         qmp.monitor(&listen);
@@ -57,10 +61,48 @@ impl Image {
         });
         Image {
             guest,
-            core,
-            cpus,
+            moment,
             machine,
         }
+    }
+
+    /// What `heirloom` is told to look at.
+    pub(crate) fn target(&self) -> String {
+        self.moment.target()
+    }
+
+    /// The tables of every address space that the kernel knows of.
+    pub(crate) fn capture(&self) -> Snapshot {
+        self.moment.capture(&self.guest.listing)
+    }
+
+    /// What the guest's kernel knows.
+    pub(crate) fn truth<'a>(&'a self, core: &'a Core) -> Truth<'a, Core> {
+        self.moment.truth(core, &self.guest.listing)
+    }
+
+    /// QEMU for this test alone; every CPU has its own CR3.
+    pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
+        // A test that failed has left the machine as it must be.
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Moment {
+    /// Stops a guest, where a process spins while a CPU is in ring 3, and dumps it to the file `name`.
+    pub(crate) fn stop_at(guest: &Guest, qmp: &mut Qmp, name: &str) -> Moment {
+        let cpus = stop(qmp, guest.variant);
+        let core = guest.folder().join(name);
+        qmp.dump(&core, false);
+        Moment {
+            core,
+            cpus,
+            variant: guest.variant,
+        }
+    }
+
+    pub(crate) fn target(&self) -> String {
+        format!("core:{}", self.core.display())
     }
 
     pub(crate) fn open_core(&self) -> Core {
@@ -71,29 +113,26 @@ impl Image {
         registers::mode(&self.cpus[0])
     }
 
-    /// A root with the kernel half.
-    pub(crate) fn kernel_root(&self) -> GuestPhys {
+    /// What the guest's kernel knew.
+    pub(crate) fn truth<'a>(&self, core: &'a Core, listing: &'a Listing) -> Truth<'a, Core> {
+        // Any root with the kernel half will do.
         let root = self.cpus[0].cr3.root();
-        if self.guest.variant.pti {
+        let root = if self.variant.pti {
             partner_of(root, Partner::Kernel)
         } else {
             root
-        }
+        };
+        Truth::new(core, self.mode(), root, listing)
     }
 
-    /// What the guest's kernel knows.
-    pub(crate) fn truth<'a>(&'a self, core: &'a Core) -> Truth<'a, Core> {
-        Truth::new(core, self.mode(), self.kernel_root(), &self.guest.listing)
-    }
-
-    /// The tables of every address space that the kernel knows of: its own, the processes', and the
-    /// user roots of all of them.
-    pub(crate) fn capture(&self) -> Snapshot {
+    /// The tables of every address space that the kernel knew of: its own, the processes', and the user
+    /// roots of all of them.
+    pub(crate) fn capture(&self, listing: &Listing) -> Snapshot {
         let core = self.open_core();
-        let truth = self.truth(&core);
+        let truth = self.truth(&core, listing);
         let mut roots = vec![truth.init_top_pgt()];
         roots.extend(truth.roots().into_keys());
-        if self.guest.variant.pti {
+        if self.variant.pti {
             let users: Vec<GuestPhys> = roots
                 .iter()
                 .map(|root| partner_of(*root, Partner::User))
@@ -105,12 +144,6 @@ impl Image {
             .map(|root| (RootLabel::Found(root), root))
             .collect();
         Capturer::new().capture(&core, self.mode(), &roots)
-    }
-
-    /// QEMU for this test alone; every CPU has its own CR3.
-    pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
-        // A test that failed has left the machine as it must be.
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,7 +183,7 @@ pub(crate) fn partner_of(root: GuestPhys, which: Partner) -> GuestPhys {
     }
 }
 
-/// Stops the guest, where a process spins while one is in ring 3: every CPU's registers.
+/// Stops a guest: every CPU's registers.
 fn stop(qmp: &mut Qmp, variant: Variant) -> Vec<CpuState> {
     let started = Instant::now();
     loop {

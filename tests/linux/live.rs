@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::command::{address, ask, core, list, qemu, run};
+use crate::command::{address, ask, list, qemu, run};
 use crate::common::linux::{Guest, Variant};
 use crate::image::{Image, some_user_page};
 
@@ -93,7 +93,7 @@ fn core_and_live_agree(variant: Variant) {
     ];
     let mut machine = image.machine();
     for question in QUESTIONS {
-        let of_core = answer(&core(&image.core), question, &places);
+        let of_core = answer(&image.target(), question, &places);
         let of_live = answer(&qemu(&image.guest.socket()), question, &places);
         let difference = difference(&of_core.1, &of_live.1, "");
         assert_eq!(difference, None, "{}: {question:?}", variant.name);

@@ -5,10 +5,13 @@
 mod common;
 
 mod broken;
+mod changes;
 mod command;
 mod explorer;
 mod image;
+mod layout;
 mod live;
 mod maps;
+mod reverse;
 mod roots;
 mod walks;

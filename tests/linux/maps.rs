@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use heirloom_inspect::{GuestPhys, PageSize};
 use serde_json::Value;
 
-use crate::command::{address, ask, core, list, number};
+use crate::command::{address, ask, list, number};
 use crate::common::linux::Variant;
 use crate::common::linux::tlb;
 use crate::image::Image;
@@ -122,7 +122,7 @@ fn stretches(ranges: &[Range]) -> Vec<Stretch> {
 
 fn ranges_are_what_qemu_finds(variant: Variant) {
     let image = Image::of(variant);
-    let target = core(&image.core);
+    let target = image.target();
     let mut machine = image.machine();
     for (root, kind) in some_roots(&target) {
         let report = ask(&["maps", &target, "--root", &format!("{root:#x}")]);

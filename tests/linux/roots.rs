@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use heirloom_inspect::{GuestPhys, Half, Mapping, PageSize, RootId, Snapshot, VirtRange};
 use serde_json::Value;
 
-use crate::command::{address, ask, core, list};
+use crate::command::{address, ask, list};
 use crate::common::linux::Variant;
 use crate::common::linux::listing::{Area, Process};
 use crate::image::{Image, Partner, partner_of};
@@ -40,9 +40,9 @@ fn found(target: &str) -> BTreeMap<GuestPhys, Found> {
 /// Every root is what the guest's kernel says it is: in use, the kernel's own, or free memory.
 fn every_root_is_known_to_the_kernel(variant: Variant) {
     let image = Image::of(variant);
-    let memory = image.open_core();
+    let memory = image.moment.open_core();
     let truth = image.truth(&memory);
-    let mut found = found(&core(&image.core));
+    let mut found = found(&image.target());
     let in_use = truth.roots();
     let mut take = |root: GuestPhys, kinds: &[&str]| {
         let space = found
@@ -176,7 +176,7 @@ fn every_process_has_its_root(variant: Variant) {
     }
     let mut roots: BTreeMap<&[Area], Vec<GuestPhys>> = BTreeMap::new();
     let mut large = false;
-    let found = found(&core(&image.core));
+    let found = found(&image.target());
     for (root, space) in found.iter().filter(|(_, space)| space.kind == "process") {
         let pages = user_pages(&snapshot, *root);
         assert_eq!(space.user_pages, pages.len() as u64);
@@ -241,8 +241,8 @@ fn with_five_levels_every_process_that_the_guest_lists_has_its_root_with_its_pag
 fn every_cpu_is_on_the_root_that_its_cr3_says_in_ring_3_on_a_user_root() {
     for variant in Variant::ALL {
         let image = Image::of(variant);
-        let found = found(&core(&image.core));
-        for (number, cpu) in (0..).zip(&image.cpus) {
+        let found = found(&image.target());
+        for (number, cpu) in (0..).zip(&image.moment.cpus) {
             let space = &found[&cpu.cr3.root()];
             assert!(space.cpus.contains(&number), "{}", variant.name);
             if variant.pti && cpu.cpl == 3 {
@@ -250,6 +250,6 @@ fn every_cpu_is_on_the_root_that_its_cr3_says_in_ring_3_on_a_user_root() {
             }
         }
         let named: usize = found.values().map(|space| space.cpus.len()).sum();
-        assert_eq!(named, image.cpus.len(), "{}", variant.name);
+        assert_eq!(named, image.moment.cpus.len(), "{}", variant.name);
     }
 }

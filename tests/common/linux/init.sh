@@ -53,8 +53,12 @@ grep -H '' /proc/[0-9]*/comm
 echo "== maps"
 grep -H '' /proc/[0-9]*/maps
 churn
-# From here on nothing is born and nothing ends.
+# From here on nothing is born and nothing ends but what the host says.
 echo "== alive"
 echo /proc/[0-9]*
 echo "== ready"
+while read -r command; do
+    eval "$command"
+    echo "== done"
+done
 read -r _ < /never

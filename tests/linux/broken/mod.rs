@@ -122,7 +122,7 @@ fn with_five_levels_every_break_is_reported_as_what_it_is_and_as_nothing_else() 
 fn a_clean_linux_has_no_false_alarm_and_what_it_does_on_purpose_is_named() {
     for variant in Variant::ALL {
         let image = Image::of(variant);
-        let (code, report) = run(&["check", &core(&image.core)]);
+        let (code, report) = run(&["check", &image.target()]);
         let broken = broken_rules(&report);
         assert!(
             code == 0 && broken.is_empty(),
@@ -155,7 +155,7 @@ fn a_clean_linux_has_no_false_alarm_and_what_it_does_on_purpose_is_named() {
 #[test]
 fn a_just_in_time_compilers_pages_are_a_note_unless_strictness_is_asked_for() {
     let image = Image::of(Variant::PTI_ON);
-    let target = core(&image.core);
+    let target = image.target();
     let (code, report) = run(&["check", &target, "--strict-user"]);
     assert_eq!(code, 1);
     let broken = broken_rules(&report);

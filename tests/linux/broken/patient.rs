@@ -53,7 +53,7 @@ impl Patient {
         let image = Image::of(variant);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("core");
-        std::fs::copy(&image.core, &path).unwrap();
+        std::fs::copy(&image.moment.core, &path).unwrap();
         let core = Core::open_to_change(&path);
         let truth = image.truth(&core);
         let snapshot = image.capture();
@@ -75,7 +75,7 @@ impl Patient {
             }
             if snapshot.translate(root.id, ldt).translation().is_some() {
                 with_ldt = Some(root.address);
-            } else if !image.cpus.iter().any(|cpu| {
+            } else if !image.moment.cpus.iter().any(|cpu| {
                 let on = cpu.cr3.root();
                 on == root.address || variant.pti && partner_of(on, Partner::Kernel) == root.address
             }) {
@@ -92,7 +92,7 @@ impl Patient {
             direct_map: address(truth.base_of("page_offset_base")),
             vmalloc: address(truth.base_of("vmalloc_base")),
             text: address(image.guest.listing.symbol("_text")),
-            mode: image.mode(),
+            mode: image.moment.mode(),
             path,
             variant,
             snapshot,
