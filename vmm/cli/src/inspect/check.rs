@@ -49,6 +49,12 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let check = Check::of(&discovery, strictness);
     let report = CheckReport::new(&name, &discovery, check);
     options.common.print(&report)?;
+    if !report.check.has_kernel_half && report.check.holds {
+        let what = format!(
+            "{name}: no root has a kernel half; is CR3 right? --blind looks for roots without it"
+        );
+        return Err(Failure::new(Exit::Usage, what));
+    }
     Ok(if report.check.holds {
         Exit::Good
     } else {

@@ -26,6 +26,8 @@ use scene::Scene;
 pub struct Check {
     /// Whether every rule holds.
     pub holds: bool,
+    /// Whether there is a kernel half to judge; a guest that has just begun to page has none.
+    pub has_kernel_half: bool,
     /// Every rule's verdict.
     pub rules: Vec<Verdict>,
     /// What is worth knowing and no fault.
@@ -70,6 +72,7 @@ impl Check {
         }
         Check {
             holds: verdicts.iter().all(|verdict| verdict.violations == 0),
+            has_kernel_half: discovery.reference.is_some(),
             rules: verdicts,
             notes,
         }
