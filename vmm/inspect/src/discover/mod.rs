@@ -15,6 +15,7 @@ mod kind;
 mod pairs;
 mod reference;
 mod scan;
+mod start;
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,13 +27,14 @@ use crate::addr::{GuestPhys, Pfn};
 use crate::capture::Capturer;
 use crate::compare::{Comparer, EntryDifference};
 use crate::layout::Layout;
-use crate::level::{Depth, Half};
+use crate::level::Half;
 use crate::memory::PhysRange;
 use crate::mode::{CpuState, Mode, ModeError, PhysBits};
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use clusters::{KernelHalf, clusters, kernel_half_of, most_common};
-use reference::{Reference, Start};
+use reference::Reference;
+use start::Start;
 
 /// Why no address space could be found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,7 +140,7 @@ impl Discovery {
     /// [`DiscoverError`].
     pub fn of(target: &Target) -> Result<Discovery, DiscoverError> {
         let mut notes = target.notes.clone();
-        let start = reference::find(target, &mut notes)?;
+        let start = start::find(target, &mut notes)?;
         let mut candidates: Vec<Candidate> = start
             .named
             .iter()
@@ -387,14 +389,4 @@ fn look_alikes(target: &Target, reference: &Reference) -> Vec<Candidate> {
             Some(Candidate { pfn, role })
         })
         .collect()
-}
-
-/// The mode for tables whose CPU is not known.
-fn assumed_mode(target: &Target, depth: Depth) -> Mode {
-    let typical = Mode::typical(depth);
-    Mode {
-        phys_bits: target.phys_bits.unwrap_or(PhysBits::MAX),
-        gigabyte_pages: target.gigabyte_pages.unwrap_or(true),
-        ..typical
-    }
 }

@@ -1,38 +1,23 @@
-//! The first root, from which all others are found.
+//! A root that is known, and the kernel half by which others are told.
 
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
-use crate::addr::{GuestPhys, Pfn};
-use crate::capture::Capturer;
+use crate::addr::Pfn;
 use crate::entry::Entry;
-use crate::level::{Depth, Half};
+use crate::level::Half;
 use crate::memory::Words;
-use crate::mode::{Mode, ModeError, PhysBits};
-use crate::snapshot::RootLabel;
-use crate::target::Target;
 
-use super::budget::Budget;
-use super::{Basis, DiscoverError, KernelHalf, Role, assumed_mode, blind, kernel_half_of, pairs};
+use super::Role;
+use super::clusters::{KernelHalf, kernel_half_of};
 
 /// Entries of a trampoline's root that has not the whole kernel half. A single word may be anybody's data.
 const FEW: RangeInclusive<usize> = 2..=16;
-
-/// Where the search starts.
-pub(super) struct Start {
-    pub(super) mode: Mode,
-    pub(super) basis: Basis,
-    /// The roots that are known already.
-    pub(super) named: Vec<Pfn>,
-    /// `None` if none of them has a kernel half.
-    pub(super) reference: Option<Reference>,
-}
 
 /// A root and its kernel half.
 #[derive(Clone, Debug)]
 pub(super) struct Reference {
     pub(super) pfn: Pfn,
-    half: KernelHalf,
+    pub(super) half: KernelHalf,
     present: usize,
 }
 
@@ -97,147 +82,9 @@ impl Reference {
     }
 }
 
-/// Finds the mode and the first root of `target`.
-pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, DiscoverError> {
-    let is_complete = target
-        .roots
-        .iter()
-        .any(|(label, _)| matches!(label, RootLabel::Process(_)));
-    let mut seeds: Vec<Pfn> = target.roots.iter().map(|(_, root)| root.pfn()).collect();
-    let mode = mode_of_cpus(target, &mut seeds, notes)?;
-    let basis = match (is_complete, seeds.is_empty()) {
-        (true, _) => Basis::Given,
-        (false, false) => Basis::Cr3,
-        (false, true) => Basis::Blind,
-    };
-    seeds.sort_unstable();
-    seeds.dedup();
-    if is_complete {
-        // As the recording has them, each once.
-        let mut order: Vec<Pfn> = Vec::new();
-        for (_, root) in &target.roots {
-            if !order.contains(&root.pfn()) {
-                order.push(root.pfn());
-            }
-        }
-        seeds = order;
-    }
-    let modes = match (mode, target.depth) {
-        (Some(mode), _) => vec![mode],
-        (None, Some(depth)) => vec![assumed_mode(target, depth)],
-        (None, None) => [Depth::Four, Depth::Five]
-            .map(|depth| assumed_mode(target, depth))
-            .to_vec(),
-    };
-    let first = match basis {
-        Basis::Blind => blind::find(target, &modes),
-        Basis::Given | Basis::Cr3 => modes
-            .iter()
-            .filter_map(|mode| Some((*mode, best_of(target, *mode, &seeds)?)))
-            // Of equals, four levels.
-            .max_by_key(|(mode, best)| (best.ram_bytes, mode.depth == Depth::Four)),
-    };
-    let mode = first.as_ref().map_or(modes[0], |(mode, _)| *mode);
-    if basis == Basis::Blind && first.is_none() {
-        let bytes: u64 = target.ram.iter().map(|range| range.bytes).sum();
-        return Err(DiscoverError::Nothing {
-            name: target.name.clone(),
-            mib: bytes >> 20,
-        });
-    }
-    if target.cpus.is_empty() && target.depth.is_none() {
-        let mib = first.as_ref().map_or(0, |first| first.1.ram_bytes >> 20);
-        notes.push(format!(
-            "CR4 is not known: {} levels, because read so a kernel half shows {mib} MiB of RAM in one linear mapping",
-            mode.depth.levels()
-        ));
-    }
-    Ok(Start {
-        mode,
-        basis,
-        named: seeds,
-        reference: first.map(|(_, best)| best.reference),
-    })
-}
-
-/// The mode of the first CPU that pages in long mode; `seeds` get the roots of all such CPUs.
-fn mode_of_cpus(
-    target: &Target,
-    seeds: &mut Vec<Pfn>,
-    notes: &mut Vec<String>,
-) -> Result<Option<Mode>, DiscoverError> {
-    let phys_bits = target.phys_bits.unwrap_or(PhysBits::MAX);
-    let gigabyte_pages = target.gigabyte_pages.unwrap_or(true);
-    let mut first: Option<(usize, Mode)> = None;
-    let mut refused: Option<ModeError> = None;
-    for (number, cpu) in target.cpus.iter().enumerate() {
-        match Mode::of_cpu(cpu, phys_bits, gigabyte_pages) {
-            Ok(mode) => {
-                let (first_number, Mode { depth, .. }) = *first.get_or_insert((number, mode));
-                if mode.depth == depth {
-                    seeds.push(cpu.cr3.root().pfn());
-                } else {
-                    notes.push(format!(
-                        "CPU {number} pages with {} levels, CPU {first_number} with {}: its root is left out",
-                        mode.depth.levels(),
-                        depth.levels()
-                    ));
-                }
-            }
-            Err(error) => {
-                refused.get_or_insert(error);
-                if target.cpus.len() > 1 {
-                    notes.push(format!("CPU {number} is left out: {error}"));
-                }
-            }
-        }
-    }
-    match (first, refused) {
-        (None, Some(source)) => Err(DiscoverError::Mode {
-            name: target.name.clone(),
-            source,
-        }),
-        (first, _) => Ok(first.map(|(_, mode)| mode)),
-    }
-}
-
 /// The best root to begin with.
 pub(super) struct Best {
     pub(super) reference: Reference,
     /// How much of RAM its kernel half shows in one linear mapping.
     pub(super) ram_bytes: u64,
-}
-
-/// Of `seeds` and the kernel roots of those that are user roots of a pair, the one whose kernel half
-/// shows most of RAM.
-fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
-    let memory = &*target.memory;
-    let mut words = [0; 512];
-    let mut candidates: Vec<Reference> = Vec::new();
-    for &seed in seeds {
-        if memory.read_table(seed, &mut words).is_err() {
-            continue;
-        }
-        candidates.extend(Reference::new(seed, &words));
-        candidates.extend(pairs::kernel_root_of(memory, seed, &words));
-    }
-    let mut halves = HashSet::new();
-    candidates.retain(|candidate| halves.insert(candidate.half.clone()));
-    let roots: Vec<(RootLabel, GuestPhys)> = candidates
-        .iter()
-        .map(|candidate| {
-            let address = candidate.pfn.base();
-            (RootLabel::Found(address), address)
-        })
-        .collect();
-    let snapshot = Capturer::new().capture(memory, mode, &roots);
-    let mut budget = Budget::default();
-    candidates
-        .into_iter()
-        .zip(snapshot.roots())
-        .map(|(reference, root)| Best {
-            reference,
-            ram_bytes: budget.ram_shown_by(&snapshot, root.id, &target.ram),
-        })
-        .max_by_key(|best| (best.ram_bytes, best.reference.present))
 }
