@@ -1,6 +1,6 @@
 //! The page's own walks and comparisons against the inspector's, on tables that are as wild as can be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use heirloom_explorer::{About, Described, Event, Group, Kind, Story};
 use heirloom_inspect::entry::Entry;
@@ -292,4 +292,34 @@ fn every_table_of_the_page_is_that_of_the_snapshot() {
             .iter()
             .all(|content| *content == json!(1))
     );
+}
+
+#[test]
+fn it_finds_every_entry_that_points_to_a_table() {
+    let mut dice = Dice(0x7654_0bad_5eed_0123);
+    let snapshot = wild_snapshot(&mut dice, Depth::Four);
+    let mut browser = open_story(story(&snapshot));
+    let mut aliases = 0;
+    let frames: BTreeSet<Pfn> = snapshot.tables().map(|table| table.pfn()).collect();
+    for frame in frames {
+        // A frame that is used at several levels is pointed to at each.
+        let expected: BTreeSet<String> = snapshot
+            .levels_of(frame)
+            .flat_map(|level| snapshot.parents(frame, level))
+            .map(|parent| format!("{}[{}]", parent.level, parent.index))
+            .collect();
+        aliases += usize::from(expected.len() > 1);
+        let shown = browser.eval(&format!(
+            "explorer.sharing.elsewhere({}, '').sort()",
+            frame.get()
+        ));
+        let shown: BTreeSet<String> = shown
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|place| place.as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(shown, expected, "{frame}");
+    }
+    assert!(aliases > 5, "{aliases}");
 }

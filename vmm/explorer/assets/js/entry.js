@@ -36,6 +36,11 @@ class EntryPanel {
     if (step.kind === 'reserved') fact('means', `the CPU faults: ${step.reserved}`);
     if (step.kind === 'page') fact('maps', `a ${level.page} page at `, h('code', {}, hexFrame(step.target)));
     if (step.kind === 'table') fact('points to', `the ${world.levels[place.length].name} at `, h('code', {}, hexFrame(step.target)), table === undefined && ` (${end})`);
+    if (step.kind === 'table') {
+      const others = this.sharing.elsewhere(step.target, `${level.name}[${step.index}]`);
+      const more = others.length > 6 ? ` and ${others.length - 6} more` : '';
+      if (others.length) fact('also from', `${others.slice(0, 6).join(', ')}${more}: the same table at other addresses`);
+    }
     if (step.kind === 'page' || step.kind === 'table') {
       fact('flags', flagsOf(step.flags, level).map(([name, meaning]) => h('abbr', { title: meaning }, name)));
       fact('allows so far', h('code', {}, rightsText(step.rights)), ` ${rightsInWords(step.rights)}`);

@@ -216,6 +216,39 @@ class Sharing {
     return found.sort((a, b) => a.id - b.id);
   }
 
+  /** From where entries point to tables, in all living spaces: frame → place (`PDPT[3]`) → how many. */
+  pointers() {
+    return this.world.once('pointers', () => {
+      const { world } = this;
+      const found = new Map();
+      const seen = new Set();
+      const pending = world.live.map((space) => [space.frame, 0]);
+      while (pending.length) {
+        const [frame, depth] = pending.pop();
+        const level = world.levels[depth];
+        const page = level === PT ? null : world.page(frame);
+        const key = frame * 8 + depth;
+        if (!page || seen.has(key)) continue;
+        seen.add(key);
+        for (let at = 0; at < page.indices.length; at++) {
+          const next = decode(page.flags[at], page.frames[at], level, world.mode);
+          if (next.kind !== 'table') continue;
+          const place = `${level.name}[${page.indices[at]}]`;
+          const places = found.get(next.frame) ?? new Map();
+          places.set(place, (places.get(place) ?? 0) + 1);
+          found.set(next.frame, places);
+          pending.push([next.frame, depth + 1]);
+        }
+      }
+      return found;
+    });
+  }
+
+  /** Other places from which entries point to a table: none for one that is shared as it should be. */
+  elsewhere(frame, place) {
+    return [...(this.pointers().get(frame)?.keys() ?? [])].filter((other) => other !== place);
+  }
+
   /** How a space's kernel half stands to its reference: how many entries are the same, are copies, are
       missing, or differ. */
   kernelHalf(space) {
