@@ -210,6 +210,28 @@ impl Browser {
     /// # Panics
     /// If there is none, or something else lies over it.
     pub(crate) fn click(&mut self, selector: &str) {
+        let at = self.middle(selector);
+        for kind in ["mousePressed", "mouseReleased"] {
+            self.call(
+                "Input.dispatchMouseEvent",
+                &json!({ "type": kind, "x": at["x"], "y": at["y"], "button": "left", "clickCount": 1 }),
+            );
+        }
+    }
+
+    /// Moves the mouse to the middle of an element.
+    ///
+    /// # Panics
+    /// As for a click.
+    pub(crate) fn hover(&mut self, selector: &str) {
+        let at = self.middle(selector);
+        self.call(
+            "Input.dispatchMouseEvent",
+            &json!({ "type": "mouseMoved", "x": at["x"], "y": at["y"] }),
+        );
+    }
+
+    fn middle(&mut self, selector: &str) -> Value {
         let selector = json!(selector);
         let at = self.eval(&format!(
             "(() => {{
@@ -222,13 +244,8 @@ impl Browser {
                 return element.contains(top) || top?.contains(element) ? {{ x, y }} : `covered by ${{top?.outerHTML.slice(0, 90)}}`;
             }})()"
         ));
-        assert!(at.is_object(), "cannot click {selector}: {at}");
-        for kind in ["mousePressed", "mouseReleased"] {
-            self.call(
-                "Input.dispatchMouseEvent",
-                &json!({ "type": kind, "x": at["x"], "y": at["y"], "button": "left", "clickCount": 1 }),
-            );
-        }
+        assert!(at.is_object(), "cannot reach {selector}: {at}");
+        at
     }
 
     /// Presses keys, one after the other, by their names: `ArrowDown`, `Enter`, `/`.

@@ -8,15 +8,24 @@ use crate::{moment_where, page_of};
 #[test]
 fn a_reader_descends_from_the_pgd_to_a_page_and_up_again() {
     let mut browser = Browser::open(page_of("prealloc"), "", LAPTOP);
-    // The direct map's first entry, whatever was looked at before.
-    for index in ["273", "0", "0"] {
-        browser.click(&format!(".pane .cell[data-index='{index}']"));
-        let place = browser.text("#entry h2");
-        assert!(place.ends_with(&format!("[{index}]")), "{place}");
-        browser.click("#entry .primary");
+    // The mouse over an entry shows what it says; a click goes where it points.
+    for (index, table) in [("273", "PDPT["), ("0", "PD["), ("0", "PT[")] {
+        let cell = format!(".pane .cell[data-index='{index}']");
+        browser.hover(&cell);
+        let entry = browser.text("#entry");
+        for words in [
+            &format!("[{index}]"),
+            "points to",
+            "Shared",
+            "This very table is also in",
+        ] {
+            assert!(entry.contains(words), "no `{words}` in: {entry}");
+        }
+        browser.click(&cell);
+        let entry = browser.text("#entry h2");
+        assert!(entry.starts_with(table), "{entry}");
     }
-    assert!(browser.text("#entry h2").starts_with("PT["));
-    browser.click(".pane .cell[data-index='5']");
+    browser.hover(".pane .cell[data-index='5']");
     let entry = browser.text("#entry");
     for words in [
         "PT[5]",
@@ -30,7 +39,7 @@ fn a_reader_descends_from_the_pgd_to_a_page_and_up_again() {
     ] {
         assert!(entry.contains(words), "no `{words}` in: {entry}");
     }
-    browser.click("#entry .primary");
+    browser.click(".pane .cell[data-index='5']");
     let page = browser.text(".frame");
     for words in [
         "4 KiB page at 0x5000",

@@ -4,13 +4,14 @@ class Bits {
   constructor(view) {
     Object.assign(this, { view, world: view.world });
     this.place = $('bits');
-    view.watch(() => this.update());
+    view.look(() => this.update());
   }
 
   update() {
     const { view, world } = this;
-    const va = view.address;
-    const known = view.typed === null ? view.place.length : world.levels.length;
+    const va = view.lookedAddress;
+    const typed = view.peek === null ? view.typed : null;
+    const known = typed === null ? view.looked.length : world.levels.length;
     const { steps, end } = world.walk(view.space, va);
     const canonical = world.isCanonical(va);
     const top = virtualBits(world.mode);
@@ -31,7 +32,7 @@ class Bits {
       const index = state === 'open' ? '' : `[${indexOf(va, level)}]`;
       fields.push(field(level.shift + 8, level.shift, level.name, index, state, `Which of the 512 entries of the ${level.name}`));
     }
-    fields.push(field(11, 0, 'offset', view.typed === null ? '' : `+0x${(va & 0xfffn).toString(16)}`, view.typed === null ? 'open' : 'offset', 'The byte in its page'));
+    fields.push(field(11, 0, 'offset', typed === null ? '' : `+0x${(va & 0xfffn).toString(16)}`, typed === null ? 'open' : 'offset', 'The byte in its page'));
     this.place.replaceChildren(h('div.fields', {}, fields), h('p.why', {}, this.why(va, top, canonical, end)));
   }
 

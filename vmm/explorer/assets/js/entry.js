@@ -4,7 +4,7 @@ class EntryPanel {
   constructor(view, sharing, findings, grid) {
     Object.assign(this, { view, sharing, findings, grid, world: view.world });
     this.panel = $('entry');
-    view.watch(() => this.update());
+    view.look(() => this.update());
   }
 
   update() {
@@ -15,7 +15,7 @@ class EntryPanel {
   part(space, pane) {
     const { view, world } = this;
     const two = view.panes.length === 2;
-    const place = view.place;
+    const place = view.looked;
     const level = world.levels[place.length - 1];
     const heading = h('h2', {}, two && h('span.badge', {}, 'AB'[pane]), `${level.name}[${place.at(-1)}]`, two && h('small', {}, space.name));
     const box = (...content) => h('section.about-entry', {}, heading, content);
@@ -55,7 +55,7 @@ class EntryPanel {
       content.push(h('h3', {}, others.length ? `This very ${what} is also in` : `No other address space has this ${what} here`));
       if (others.length) content.push(spaceChips(view, others, 12));
     }
-    if (!two && !view.onPage && (table !== undefined || step.kind === 'page')) {
+    if (!two && !view.onPage && view.peek === null && (table !== undefined || step.kind === 'page')) {
       content.push(h('button.primary', { type: 'button', onclick: () => this.grid.enter() }, step.kind === 'page' ? 'Look at the page' : `Open the ${world.levels[place.length].name}`, h('kbd', {}, 'Enter')));
     }
     return box(content);

@@ -32,14 +32,16 @@ class Grid {
     grid.addEventListener('click', (event) => {
       const cell = event.target.closest('.cell');
       if (!cell) return;
-      const index = Number(cell.dataset.index);
-      const again = this.view.active === number && this.view.cursor === index && cell.classList.contains('ready');
       this.view.active = number;
-      this.view.point(index);
+      this.view.point(Number(cell.dataset.index));
       cell.focus({ preventScroll: true });
-      cell.classList.add('ready');
-      if (again || event.detail > 1) this.enter();
+      this.enter();
     });
+    grid.addEventListener('pointerover', (event) => {
+      const cell = event.pointerType === 'mouse' ? event.target.closest('.cell') : null;
+      this.view.peekAt(cell ? Number(cell.dataset.index) : null);
+    });
+    grid.addEventListener('pointerleave', () => this.view.peekAt(null));
     grid.addEventListener('keydown', (event) => this.key(event, pane));
     grid.addEventListener('focusin', (event) => {
       if (event.target.closest('.cell')) this.view.activate(number);

@@ -5,6 +5,9 @@ class View {
   constructor(world) {
     this.world = world;
     this.watchers = [];
+    this.lookers = [];
+    /** The entry under the mouse, while there is one: its facts are shown, nothing else changes. */
+    this.peek = null;
     /** Numbers of the spaces that are shown, side by side if there are two. */
     this.panes = [(world.live.find((space) => space.reference) ?? world.live[0])?.id ?? 0];
     /** Which of them has the focus. */
@@ -22,7 +25,20 @@ class View {
     this.watchers.push(watcher);
   }
 
+  /** Watches what is looked at, the entry under the mouse first. */
+  look(looker) {
+    this.lookers.push(looker);
+    this.watch(looker);
+  }
+
+  peekAt(index) {
+    if (this.peek === index) return;
+    this.peek = index;
+    for (const looker of this.lookers) looker();
+  }
+
   changed() {
+    this.peek = null;
     for (const watcher of this.watchers) watcher();
   }
 
@@ -35,9 +51,19 @@ class View {
     return this.onPage ? this.path : [...this.path, this.cursor];
   }
 
+  /** The same of the entry whose facts are shown. */
+  get looked() {
+    return this.peek === null || this.onPage ? this.place : [...this.path, this.peek];
+  }
+
   /** Whether the path ends at a page, so that there is no table to show. */
   get onPage() {
     return this.path.length > 0 && Boolean(this.world.descend(this.space, this.path).leaf);
+  }
+
+  /** The address that is shown cut into its bits. */
+  get lookedAddress() {
+    return this.peek === null ? this.address : addressOf(this.looked, this.world.mode);
   }
 
   /** The address that is looked at. */
