@@ -16,7 +16,7 @@ fn page_of(variant: Variant) -> (PathBuf, TempDir) {
     let page = directory.path().join("linux.html");
     let run = heirloom(&[
         "explore",
-        &format!("core:{}", image.core.display()),
+        &format!("core:{}", image.moment.core.display()),
         "--html",
         page.to_str().unwrap(),
     ]);
