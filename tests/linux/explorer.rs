@@ -14,12 +14,7 @@ fn page_of(variant: Variant) -> (PathBuf, TempDir) {
     let image = Image::of(variant);
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("linux.html");
-    let run = heirloom(&[
-        "explore",
-        &format!("core:{}", image.moment.core.display()),
-        "--html",
-        page.to_str().unwrap(),
-    ]);
+    let run = heirloom(&["explore", &image.target(), "--html", page.to_str().unwrap()]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     (page, directory)
 }

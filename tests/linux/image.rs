@@ -8,6 +8,7 @@ use heirloom_inspect::{
     Capturer, CpuState, GuestPhys, Half, Mapping, Mode, RootLabel, Snapshot, VirtRange,
 };
 
+use crate::command;
 use crate::common::linux::core::Core;
 use crate::common::linux::gdb::Gdb;
 use crate::common::linux::qmp::Qmp;
@@ -102,7 +103,7 @@ impl Moment {
     }
 
     pub(crate) fn target(&self) -> String {
-        format!("core:{}", self.core.display())
+        command::core(&self.core)
     }
 
     pub(crate) fn open_core(&self) -> Core {

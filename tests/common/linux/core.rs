@@ -6,13 +6,16 @@ use std::path::Path;
 
 use heirloom_inspect::{GuestPhys, MemoryError, PhysRange, PhysicalMemory};
 
-/// Program header type of a segment of memory.
-const PT_LOAD: u32 = 1;
+/// Program header types: a segment of memory, and notes, which hold the CPUs' registers.
+const PT_LOAD: u64 = 1;
+const PT_NOTE: u64 = 4;
 
 /// An open core.
 pub(crate) struct Core {
     file: File,
     segments: Vec<Segment>,
+    /// Where in the file notes are: offset and bytes.
+    notes: Vec<(u64, usize)>,
 }
 
 /// Guest-physical memory that stands in one piece in the file.
@@ -41,9 +44,11 @@ impl Core {
         };
         // e_phoff, e_phentsize, e_phnum of ELF-64.
         let (table, entry, number) = (word(32, 8), word(54, 2), word(56, 2));
-        let segments = (0..number)
-            .map(|index| table + index * entry)
-            .filter(|&header| word(header, 4) == u64::from(PT_LOAD))
+        let headers = |kind| {
+            let headers = (0..number).map(|index| table + index * entry);
+            headers.filter(move |&header| word(header, 4) == kind)
+        };
+        let segments = headers(PT_LOAD)
             .map(|header| Segment {
                 // p_paddr, p_filesz, p_offset.
                 range: PhysRange {
@@ -53,7 +58,17 @@ impl Core {
                 offset: word(header + 8, 8),
             })
             .collect();
-        Core { file, segments }
+        let notes = headers(PT_NOTE)
+            .map(|header| {
+                let bytes = usize::try_from(word(header + 32, 8)).unwrap();
+                (word(header + 8, 8), bytes)
+            })
+            .collect();
+        Core {
+            file,
+            segments,
+            notes,
+        }
     }
 
     /// Where the guest has memory.
@@ -70,6 +85,25 @@ impl Core {
             })
             .map(|segment| segment.offset + (at.get() - segment.range.start.get()))
             .ok_or(MemoryError { at, length })
+    }
+
+    /// Replaces a register's value, the only one of its kind, by another.
+    ///
+    /// # Panics
+    /// If no register has the value, or several have.
+    pub(crate) fn replace_register(&self, value: u64, new: u64) {
+        let mut places = Vec::new();
+        for &(offset, length) in &self.notes {
+            let mut notes = vec![0; length];
+            self.file.read_exact_at(&mut notes, offset).unwrap();
+            let found = notes.windows(8).enumerate();
+            let found = found.filter(|(_, bytes)| *bytes == value.to_le_bytes());
+            places.extend(found.map(|(at, _)| offset + at as u64));
+        }
+        let [place] = places[..] else {
+            panic!("{value:#x} is in {} registers", places.len());
+        };
+        self.file.write_all_at(&new.to_le_bytes(), place).unwrap();
     }
 
     /// Writes the 8-byte word at `at`.

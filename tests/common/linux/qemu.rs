@@ -41,10 +41,12 @@ impl Variant {
         cpus: 1,
         words: "",
     };
+    /// The page of the legacy system calls is there, too.
     pub(crate) const PTI_OFF: Variant = Variant {
         name: "pti-off",
         pti: false,
         cpus: 2,
+        words: "vsyscall=emulate",
         ..Variant::PTI_ON
     };
     /// One CPU is in ring 3 most of the time, on a user root.

@@ -13,9 +13,9 @@ use serde_json::Value;
 use breaks::{Break, Where};
 use patient::{Patient, Place};
 
-use crate::command::{address, core, list, number, run};
+use crate::command::{address, list, number, run};
 use crate::common::linux::Variant;
-use crate::image::{Image, Partner, partner_of};
+use crate::image::{Image, Partner, partner_of, some_user_page};
 
 /// The rules that a report says are broken.
 fn broken_rules(report: &Value) -> BTreeSet<&str> {
@@ -52,7 +52,7 @@ fn is_about(finding: &Value, place: Place, spaces: Where) -> bool {
 /// What is wrong with the report on one break; nothing, if it is right.
 fn judge(patient: &Patient, case: &Break) -> Result<(), String> {
     let wounds = (case.wound)(patient);
-    let (code, report) = run(&["check", &core(&patient.path)]);
+    let (code, report) = run(&["check", &patient.target()]);
     patient.mend();
     if code != 1 || report["holds"] != false {
         return Err(format!("exit code {code}, holds: {}", report["holds"]));
@@ -98,7 +98,7 @@ fn every_break_is_reported_as_what_it_is(variant: Variant) {
         }
     }
     // All the wounds have healed.
-    let (code, report) = run(&["check", &core(&patient.path)]);
+    let (code, report) = run(&["check", &patient.target()]);
     assert_eq!(code, 0, "{}", broken_rules(&report).len());
     assert!(wrong.is_empty(), "{}:\n{}", variant.name, wrong.join("\n"));
 }
@@ -145,6 +145,8 @@ fn a_clean_linux_has_no_false_alarm_and_what_it_does_on_purpose_is_named() {
         for name in ["ldt-remap", "kpti-cpu-tss"] {
             assert_eq!(met.contains(name), variant.pti, "{}: {met:?}", variant.name);
         }
+        let has_vsyscall = variant.words.contains("vsyscall=emulate");
+        assert_eq!(met.contains("vsyscall-page"), has_vsyscall, "{met:?}");
         // Linux has looked for such pages itself.
         let kernel = &image.guest.listing.kernel;
         let passed = |line: &String| line.contains("Checked W+X mappings: passed");
@@ -160,4 +162,15 @@ fn a_just_in_time_compilers_pages_are_a_note_unless_strictness_is_asked_for() {
     assert_eq!(code, 1);
     let broken = broken_rules(&report);
     assert_eq!(broken, BTreeSet::from(["user-write-xor-execute"]));
+}
+
+#[test]
+fn a_cpu_whose_cr3_leads_to_no_root_is_reported_and_what_lies_there_is_not_judged() {
+    let patient = Patient::copy_of(Variant::PTI_OFF);
+    // A page of a process.
+    let (_, page) = some_user_page(&Image::of(Variant::PTI_OFF).capture());
+    patient.set_last_cr3(page.pa);
+    let (code, report) = run(&["check", &patient.target()]);
+    assert_eq!(code, 1);
+    assert_eq!(broken_rules(&report), BTreeSet::from(["cr3-known"]));
 }

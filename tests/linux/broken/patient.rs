@@ -9,6 +9,7 @@ use heirloom_inspect::{
 };
 use tempfile::TempDir;
 
+use crate::command::core;
 use crate::common::linux::Variant;
 use crate::common::linux::core::Core;
 use crate::image::{Image, Partner, partner_of};
@@ -22,7 +23,7 @@ pub(crate) struct Place {
 
 /// The copy.
 pub(crate) struct Patient {
-    pub(crate) path: PathBuf,
+    path: PathBuf,
     pub(crate) variant: Variant,
     core: Core,
     mode: Mode,
@@ -108,6 +109,18 @@ impl Patient {
     pub(crate) fn user_root(&self, root: GuestPhys) -> GuestPhys {
         assert!(self.variant.pti);
         partner_of(root, Partner::User)
+    }
+
+    /// What `heirloom` is told to look at.
+    pub(crate) fn target(&self) -> String {
+        core(&self.path)
+    }
+
+    /// Makes `root` the root of the last CPU; this is not mended.
+    pub(crate) fn set_last_cr3(&self, root: GuestPhys) {
+        let cpus = &Image::of(self.variant).moment.cpus;
+        let cr3 = cpus[cpus.len() - 1].cr3.get();
+        self.core.replace_register(cr3, root.get());
     }
 
     /// The top level of a walk.

@@ -82,4 +82,14 @@ pub(super) const BREAKS: &[Break] = &[
             ),
         ]
     }),
+    with_kpti("a user root has another process's user half", |patient| {
+        let user = patient.user_root(patient.process);
+        let theirs = top_user_entry(patient, patient.user_root(patient.other_process));
+        let place = Place {
+            table: user.pfn(),
+            index: theirs.index,
+        };
+        patient.set(place, patient.entry(theirs));
+        vec![only("user-halves-mirrored", place, user)]
+    }),
 ];

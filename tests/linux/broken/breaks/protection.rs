@@ -46,4 +46,10 @@ pub(super) const BREAKS: &[Break] = &[
         patient.set(place, Entry::pointing_to(leaf.table.base(), USER_PAGE));
         vec![of_process("tables-not-user-mapped", place, patient.process)]
     }),
+    always("the direct map may be executed", |patient| {
+        let page = patient.ordinary_page(0x1_0000);
+        let place = patient.leaf(patient.kernel, page.va);
+        patient.set(place, patient.entry(place).without(Entry::NO_EXECUTE));
+        vec![shared("write-xor-execute", place)]
+    }),
 ];

@@ -93,4 +93,24 @@ pub(super) const BREAKS: &[Break] = &[
         patient.set(place, Entry::pointing_to(table.base(), USER_TABLE));
         vec![of_process("halves-separate", place, patient.process)]
     }),
+    always(
+        "the kernel's own root lacks what all others have",
+        |patient| {
+            let va = some_vmalloc_page(patient);
+            let place = patient.place(patient.kernel, va, patient.top());
+            patient.set(place, Entry::ABSENT);
+            vec![only("kernel-mappings-equal", place, patient.kernel)]
+        },
+    ),
+    always("a process may not execute what the others may", |patient| {
+        let place = patient.place(patient.process, patient.text, patient.top());
+        patient.add(place, Entry::NO_EXECUTE);
+        vec![only("kernel-mappings-equal", place, patient.process)]
+    }),
+    always("a process has other flags that change nothing", |patient| {
+        let va = some_vmalloc_page(patient);
+        let place = patient.place(patient.process, va, patient.top());
+        patient.set(place, patient.entry(place).without(Entry::USER));
+        vec![only("kernel-tables-shared", place, patient.process)]
+    }),
 ];

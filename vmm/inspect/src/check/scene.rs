@@ -42,7 +42,7 @@ impl Page {
 pub(super) struct Scene<'a> {
     pub(super) discovery: &'a Discovery,
     pub(super) snapshot: &'a Snapshot,
-    /// The address spaces that somebody can run on.
+    /// The address spaces that are judged.
     pub(super) live: Vec<&'a Space>,
     /// Their tables; the reference's come first, so that what all share is named by it.
     pub(super) placements: Vec<Placement<'a>>,
@@ -56,11 +56,7 @@ pub(super) struct Scene<'a> {
 impl<'a> Scene<'a> {
     pub(super) fn new(discovery: &'a Discovery) -> Scene<'a> {
         let snapshot = &discovery.snapshot;
-        let live: Vec<&Space> = discovery
-            .spaces
-            .iter()
-            .filter(|space| space.kind.is_live())
-            .collect();
+        let live: Vec<&Space> = discovery.judged().collect();
         let is_reference = |space: &Space| Some(space.root) == discovery.reference;
         let order = |space: &Space| match space.kind {
             _ if is_reference(space) => 0,

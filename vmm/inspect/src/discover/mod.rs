@@ -205,6 +205,16 @@ impl Discovery {
         Ok(discovery)
     }
 
+    /// The address spaces that rules are held against: those that somebody can run on. A root that is none
+    /// of this kernel's, where the kernel is known, is wrong as such: its entries are any bytes, and what
+    /// these would make of other frames is not so.
+    pub fn judged(&self) -> impl Iterator<Item = &Space> {
+        let is_known = self.reference.is_some();
+        self.spaces
+            .iter()
+            .filter(move |space| space.kind.is_live() && !(is_known && space.kind == Kind::Foreign))
+    }
+
     /// The address space at `address`.
     pub fn space_at(&self, address: GuestPhys) -> Option<&Space> {
         self.places.get(&address).map(|at| &self.spaces[*at])

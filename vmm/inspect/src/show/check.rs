@@ -18,7 +18,7 @@ const MOST_SHOWN: usize = 3;
 pub struct CheckReport {
     pub version: u32,
     pub target: Subject,
-    /// Roots that were judged, freed ones left out.
+    /// Roots that were judged, freed ones and such as are no root left out.
     pub live_roots: usize,
     #[serde(flatten)]
     pub check: Check,
@@ -27,7 +27,6 @@ pub struct CheckReport {
 impl CheckReport {
     /// The report of `check`, which was made of `discovery`, of the target called `name`.
     pub fn new(name: &str, discovery: &Discovery, check: Check) -> CheckReport {
-        let live = discovery.spaces.iter().filter(|space| space.kind.is_live());
         CheckReport {
             version: super::INSPECTION_VERSION,
             target: Subject {
@@ -35,7 +34,7 @@ impl CheckReport {
                 notes: Vec::new(),
                 ..Subject::new(name, discovery)
             },
-            live_roots: live.count(),
+            live_roots: discovery.judged().count(),
             check,
         }
     }

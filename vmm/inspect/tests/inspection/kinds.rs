@@ -51,10 +51,10 @@ fn each_kind_is_recognized_for_the_reason_that_is_given() {
                 (
                     guest.processes[0],
                     Kind::UserRoot,
-                    "the same user half as the kernel root",
+                    "a way into the kernel, and the kernel root",
                 ),
                 (freed, Kind::Freed, "the user root of a freed pair"),
-                (reused, Kind::Freed, "no kernel root beside it"),
+                (reused, Kind::Freed, "the user root of a freed pair"),
             ] {
                 let space = discovery.space_at(guest.user_root(root)).unwrap();
                 assert_eq!(space.kind, kind, "{}: {space:?}", guest.plan);
