@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     };
     let check = Check::of(&discovery, strictness);
     let report = CheckReport::new(&name, &discovery, check);
-    options.common.print(&report)?;
+    options.common.print_verdict(&report)?;
     Ok(if report.check.holds {
         Exit::Good
     } else {
