@@ -24,7 +24,7 @@ report: guest-target
 
 ## The README's pictures of the explorer, from real runs.
 screenshots: guest-target chromium
-	HEIRLOOM_SCREENSHOTS="$(CURDIR)/.github" $(CARGO) test -p heirloom --test explore -- --ignored screenshots_for_the_readme
+	HEIRLOOM_SCREENSHOTS="$(CURDIR)/.github" $(CARGO) test -p heirloom --test explore -- the_readmes_pictures
 
 ## Formatting, lints and documentation of both workspaces; warnings are errors.
 lint: guest-target lint-tools
