@@ -1,8 +1,6 @@
 //! `heirloom run`: boots the guest, judges it at every event, and shows what was found.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
@@ -10,18 +8,17 @@ use clap::builder::TypedValueParser;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::{self as words, Strategy};
 use heirloom_machine::kvm::DEVICE;
-use heirloom_machine::{Host, KernelImage, MemorySize, Module};
+use heirloom_machine::{Host, KernelImage, MemorySize};
 
 use crate::exit::{Exit, Failure};
 use crate::explore::{self, Teller};
 use crate::guest;
 use crate::output::{self, Output};
+use crate::program;
 use crate::session::{Ended, Session, Setup};
 
 /// The embedded program that runs first unless `--program` names another.
 pub(crate) const FIRST_PROGRAM: &str = "family";
-/// Larger files are no ring-3 programs.
-const PROGRAM_LIMIT: u64 = 1 << 30;
 const YEAR: u64 = 365 * 24 * 60 * 60;
 /// As many processes as the kernel's table holds, less a margin for orphans not yet waited for.
 const MOST_PROCESSES: u64 = 2000;
@@ -153,7 +150,7 @@ fn setup(options: &Options) -> Result<Setup, Failure> {
         None => guest::kernel(),
     }
     .map_err(|error| Failure::new(Exit::Usage, error))?;
-    let program = options.program.as_deref().map(read_program).transpose()?;
+    let program = options.program.as_deref().map(program::read).transpose()?;
     let (first, arguments) = match &program {
         Some(program) => (program.name.clone(), options.arguments.clone()),
         None => (
@@ -180,63 +177,4 @@ fn setup(options: &Options) -> Result<Setup, Failure> {
         console: Box::new(console),
         time_limit: Duration::from_secs(options.timeout),
     })
-}
-
-/// A user's own program, named after its file.
-fn read_program(path: &Path) -> Result<Module, Failure> {
-    let unusable = |reason: &dyn std::fmt::Display| {
-        Failure::new(
-            Exit::Usage,
-            format!("could not use the program {}: {reason}", path.display()),
-        )
-    };
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .filter(|name| name.chars().all(|c| c.is_ascii_graphic()))
-        .ok_or_else(|| unusable(&"its file name must be ASCII without blanks, as the kernel's command line names it"))?;
-    // Asked by path first: opening a pipe would wait for its other end.
-    let kind = std::fs::metadata(path).map_err(|error| unusable(&error))?;
-    if !kind.is_file() {
-        return Err(unusable(&"it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(PROGRAM_LIMIT + 1).read_to_end(&mut bytes))
-        .map_err(|error: io::Error| unusable(&error))?;
-    if bytes.len() as u64 > PROGRAM_LIMIT {
-        return Err(unusable(&"it is larger than 1 GiB"));
-    }
-    if let Some(reason) = why_no_program(&bytes) {
-        return Err(unusable(&reason));
-    }
-    Ok(Module {
-        name: name.into(),
-        bytes: bytes.into(),
-    })
-}
-
-/// Why the guest kernel would refuse this file, as far as its ELF header tells (System V ABI,
-/// chapter 4).
-fn why_no_program(bytes: &[u8]) -> Option<&'static str> {
-    const HEADER_BYTES: usize = 64;
-    const CLASS_64_LITTLE_ENDIAN: [u8; 2] = [2, 1];
-    const X86_64: u16 = 62;
-    const EXEC: u16 = 2;
-    const DYN: u16 = 3;
-    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
-        return Some("it is no ELF file");
-    };
-    if !header.starts_with(b"\x7fELF") {
-        return Some("it is no ELF file");
-    }
-    let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-    if header[4..6] != CLASS_64_LITTLE_ENDIAN || half(18) != X86_64 {
-        return Some("it is not for x86-64");
-    }
-    match half(16) {
-        EXEC => None,
-        DYN => Some("it is position-independent: link it with -static -no-pie"),
-        _ => Some("it is no executable: link it with -static -no-pie"),
-    }
 }
