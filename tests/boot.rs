@@ -1,12 +1,6 @@
 //! `heirloom boot` as a process: kernels of each kind, the moments at which they are stopped, what is found
 //! of their tables, and how the command ends. Some kernels are a few bytes, one is Debian's.
 
-#[path = "common/linux/artifacts.rs"]
-#[allow(
-    dead_code,
-    reason = "of what a Linux guest is made of, this needs the kernel"
-)]
-mod artifacts;
 mod common;
 #[path = "common/tiny.rs"]
 mod tiny;
@@ -20,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::guest::extract;
+use common::linux::artifacts;
 use common::{Run, heirloom};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -133,7 +128,7 @@ fn a_core_of_the_stopped_guest_is_the_same_guest_to_the_inspector() {
             "--initrd",
             guest.programs.to_str().unwrap(),
             "--cmdline",
-            "init=trials propagation=isolated",
+            "init=trials",
             "--until",
             "kept: copy on write",
             "--json",

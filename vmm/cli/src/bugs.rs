@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::guest;
 use crate::output::{self, Output};
+use crate::progress::Progress;
 use crate::run::FIRST_PROGRAM;
 use crate::session::{Session, Setup};
 use crate::tape::Tapes;
@@ -95,7 +96,11 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         .filter(|_| options.only.is_empty())
         .map(|strategy| (strategy, None));
     let bugs = chosen.iter().map(|info| (info.strategy, Some(**info)));
-    for (strategy, info) in clean.chain(bugs) {
+    let kernels: Vec<_> = clean.chain(bugs).collect();
+    let progress = Progress::bar(kernels.len() as u64);
+    for (strategy, info) in kernels {
+        let bug = info.map_or("none", |info| info.name);
+        progress.tell(|| format!("propagation={}, bug: {bug}", strategy.name()));
         let verdicts = verdicts(&host, strategy, info, tapes.as_ref())?;
         for verdict in &verdicts {
             if !rules.iter().any(|known| known.name == verdict.rule.name) {
@@ -120,12 +125,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
             broken,
             right,
         });
+        progress.advance(1);
     }
-    output.line(&if options.json {
-        output::json(&rows)?
+    drop(progress);
+    if options.json {
+        output.line(&output::json(&rows)?)?;
     } else {
-        matrix(&rows, &rules)
-    })?;
+        output.report(&matrix(&rows, &rules))?;
+    }
     tapes.map_or(Ok(()), |tapes| tapes.result())?;
     let all_right = rows.iter().all(|row| row.right);
     Ok(if all_right { Exit::Good } else { Exit::Broken })

@@ -192,7 +192,7 @@ pub(crate) fn write(story: Story, path: &Path) -> Result<(), Failure> {
         events => format!("{events} events, {contents} contents of tables"),
     };
     let (shown, kib) = (path.display(), page.len().div_ceil(1024));
-    if ui::get().quiet {
+    if ui::quiet() {
         return Ok(());
     }
     Output::standard_error()?.line(&format!("wrote {shown}: {of_events}, {kib} KiB"))

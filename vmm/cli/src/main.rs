@@ -4,6 +4,7 @@
 mod backtrace;
 mod boot;
 mod bugs;
+mod completions;
 mod cpio;
 mod doctor;
 mod exit;
@@ -16,7 +17,9 @@ mod lab;
 mod lecture;
 mod loss;
 mod machine_target;
+mod man;
 mod output;
+mod paint;
 mod program;
 mod progress;
 mod replay;
@@ -27,16 +30,18 @@ mod ui;
 
 use std::process;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// What the command is called.
+const NAME: &str = "heirloom";
 
 /// Boots a guest kernel on KVM and proves from outside that kernel mappings propagate to every
 /// process.
 #[derive(Parser)]
 #[command(version, after_help = exit::HELP, max_term_width = 100)]
 struct Cli {
-    /// Says what happens on standard error; twice says more.
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
-    verbose: u8,
+    #[command(flatten)]
+    ui: ui::Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -75,15 +80,21 @@ enum Command {
     Doctor(doctor::Options),
     /// Writes the embedded guest to files, to boot it elsewhere.
     Extract(extract::Options),
+    /// Prints a script by which a shell completes the command's words.
+    Completions(completions::Options),
+    /// Prints the manual page, or writes one for each subcommand.
+    Man(man::Options),
+}
+
+/// The command line, as clap knows it.
+fn command() -> clap::Command {
+    Cli::command()
 }
 
 fn main() -> process::ExitCode {
     let cli = Cli::parse();
-    start_log(cli.verbose);
-    ui::set(ui::Ui {
-        quiet: false,
-        verbose: cli.verbose > 0,
-    });
+    cli.ui.apply();
+    start_log(cli.ui.verbose);
     let result = match cli.command {
         Command::Run(options) => run::run(&options),
         Command::Bugs(options) => bugs::run(&options),
@@ -101,6 +112,8 @@ fn main() -> process::ExitCode {
         Command::Replay(options) => replay::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Extract(options) => extract::run(&options),
+        Command::Completions(options) => completions::run(&options),
+        Command::Man(options) => man::run(&options),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -1,6 +1,7 @@
 //! Standard output and error, written so that a reader who leaves early (`| head`) is no panic and no
 //! error: the exit code still tells the verdict.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -8,6 +9,7 @@ use std::os::fd::AsFd;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
+use crate::{paint, ui};
 
 /// Standard output without a buffer and without std's retries, as the machine wants its console:
 /// whoever writes, writes whole lines.
@@ -49,12 +51,36 @@ impl Output {
     /// The device is full, or such.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
         self.write_all(format!("{text}\n").as_bytes())
-            .map_err(|error| {
-                Failure::new(
-                    Exit::Usage,
-                    format!("could not write to standard output: {error}"),
-                )
-            })
+            .map_err(|error| unwritten(&error))
+    }
+
+    /// Writes a report, for terminals in colour.
+    ///
+    /// # Errors
+    /// The device is full, or such.
+    pub(crate) fn tables(&mut self, report: &impl fmt::Display) -> Result<(), Failure> {
+        self.painted(&report.to_string())
+    }
+
+    /// Writes a report whose last line is its verdict, or only that line if no more is wanted.
+    ///
+    /// # Errors
+    /// The device is full, or such.
+    pub(crate) fn report(&mut self, report: &impl fmt::Display) -> Result<(), Failure> {
+        let text = report.to_string();
+        self.painted(if ui::quiet() {
+            text.trim_end().lines().last().unwrap_or_default()
+        } else {
+            &text
+        })
+    }
+
+    fn painted(&mut self, text: &str) -> Result<(), Failure> {
+        if ui::colours(&io::stdout()) {
+            self.line(&paint::report(text))
+        } else {
+            self.line(text)
+        }
     }
 }
 
@@ -86,7 +112,19 @@ pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
         .map_err(|error| Failure::new(Exit::Usage, format!("this cannot be JSON: {error}")))
 }
 
+/// Standard output took no more.
+pub(crate) fn unwritten(error: &io::Error) -> Failure {
+    let what = format!("could not write to standard output: {error}");
+    Failure::new(Exit::Usage, what)
+}
+
 /// Says on standard error why the command failed. Nobody may be listening there.
 pub(crate) fn complain(failure: &Failure) {
-    let _ = writeln!(io::stderr(), "heirloom: {failure}");
+    const WHO: &str = "heirloom:";
+    let who = if ui::colours(&io::stderr()) {
+        paint::failure(WHO)
+    } else {
+        WHO.into()
+    };
+    let _ = writeln!(io::stderr(), "{who} {failure}");
 }

@@ -15,6 +15,7 @@ use crate::explore::{self, Teller};
 use crate::guest;
 use crate::output::{self, Output};
 use crate::program;
+use crate::progress::Progress;
 use crate::session::{Ended, Session, Setup};
 
 /// The embedded program that runs first unless `--program` names another.
@@ -83,7 +84,8 @@ fn strategies() -> impl TypedValueParser<Value = Strategy> {
 /// Boots the guest, follows it to its end, and prints the report.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let host = Host::open_at(&options.device)?;
-    let mut session = Session::new(&host, setup(options)?)?;
+    let mut progress = Progress::spinner();
+    let mut session = Session::new(&host, setup(options, &mut progress)?)?;
     if let Some(file) = &options.record {
         let begun = session.record(file, options.bug);
         begun.map_err(|error| Failure::new(Exit::Usage, error))?;
@@ -98,18 +100,24 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         .is_some()
         .then(|| Teller::new(session.judge().world().expectation()));
     let ended = session.run(|seen| {
+        progress.tell(|| {
+            let world = seen.judge.world();
+            let (events, alive) = (world.events(), world.live_count());
+            format!("{events} events judged, {alive} processes alive")
+        });
         if let Some(teller) = &mut teller {
             teller.tell(seen.told, seen.judge);
         }
     });
+    drop(progress);
     // A guest that crashed was judged until then.
     let mut output = Output::new()?;
     if let Some(report) = session.report() {
-        output.line(&if options.json {
-            output::json(&report)?
+        if options.json {
+            output.line(&output::json(&report)?)?;
         } else {
-            report.to_string()
-        })?;
+            output.report(&report)?;
+        }
     }
     if let (Some(teller), Some(path), Some(report)) = (teller, &options.html, session.report()) {
         explore::write(teller.end(&report), path)?;
@@ -144,7 +152,7 @@ pub(crate) fn outcome(all_hold: bool, status: u64) -> Result<Exit, Failure> {
     ))
 }
 
-fn setup(options: &Options) -> Result<Setup, Failure> {
+fn setup(options: &Options, progress: &mut Progress) -> Result<Setup, Failure> {
     let kernel = match &options.kernel {
         Some(path) => KernelImage::read(path).and_then(KernelImage::require_pvh),
         None => guest::kernel(),
@@ -174,7 +182,7 @@ fn setup(options: &Options) -> Result<Setup, Failure> {
         arguments,
         strategy: options.propagation,
         more_words: bug + &options.cmdline,
-        console: Box::new(console),
+        console: progress.console(console),
         time_limit: Duration::from_secs(options.timeout),
     })
 }

@@ -1,31 +1,48 @@
-//! How the command talks to its user: whether in colours, and how much.
+//! How the command talks to its user: how much, and whether in colour.
 
 use std::io::{self, IsTerminal};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What the user wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ui {
-    /// No console, no progress: only the verdict.
-    pub(crate) quiet: bool,
-    /// Events and more are told on standard error, where progress would be in their way.
-    pub(crate) verbose: bool,
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Options that every command has.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Says what happens on standard error; twice says more.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// No guest console and no progress, and of a report only its last line, the verdict.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// When to use colours. `auto` is on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: clap::ColorChoice,
 }
 
-static UI: OnceLock<Ui> = OnceLock::new();
-
-/// Set once, before a command runs.
-pub(crate) fn set(ui: Ui) {
-    // There is one command in a process.
-    let _ = UI.set(ui);
+impl Options {
+    /// Makes them hold for all that is said from now on, by libraries too.
+    pub(crate) fn apply(&self) {
+        QUIET.store(self.quiet, Ordering::Relaxed);
+        match self.color {
+            clap::ColorChoice::Auto => ColorChoice::Auto,
+            clap::ColorChoice::Always => ColorChoice::Always,
+            clap::ColorChoice::Never => ColorChoice::Never,
+        }
+        .write_global();
+    }
 }
 
-/// As it was set.
-pub(crate) fn get() -> Ui {
-    *UI.get().unwrap_or(&Ui {
-        quiet: false,
-        verbose: false,
-    })
+/// Whether only verdicts are wanted.
+pub(crate) fn quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Whether what is written to `stream` may have colours.
+pub(crate) fn colours(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
 /// Whether somebody looks at standard output as it is written.

@@ -6,8 +6,6 @@ use std::sync::{Arc, OnceLock};
 
 use heirloom_machine::Interrupter;
 
-use crate::output::Output;
-
 /// What the console saw, told from the thread that writes it to those who wait.
 #[derive(Default)]
 pub(super) struct Seen {
@@ -37,14 +35,14 @@ impl Seen {
 
 /// Hands everything on to `out`.
 pub(super) struct Console {
-    out: Output,
+    out: Box<dyn Write + Send>,
     search: Option<Search>,
     seen: Arc<Seen>,
 }
 
 impl Console {
     /// Looks for `text`, which is not empty, if there is one.
-    pub(super) fn new(out: Output, text: Option<&str>, seen: Arc<Seen>) -> Console {
+    pub(super) fn new(out: Box<dyn Write + Send>, text: Option<&str>, seen: Arc<Seen>) -> Console {
         Console {
             out,
             search: text.map(Search::new),

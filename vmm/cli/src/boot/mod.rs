@@ -5,8 +5,6 @@ mod console;
 mod wait;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,13 +23,13 @@ use crate::exit::{Exit, Failure};
 use crate::machine_target;
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::{loss, tape, ui};
+use crate::{file, loss, output, tape, ui};
 use console::{Console, Seen};
 use wait::{Ending, Moment, wait};
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
-/// Larger files are handed over by other means than memory.
-const MODULE_LIMIT: u64 = 4 << 30;
+/// Larger files are handed over by other means than memory, in GiB.
+const MODULE_LIMIT: u64 = 4;
 /// What Linux is told unless the user says something: where its console is, from the first line on, and to
 /// reset the machine after a panic, which ends the run.
 const LINUX_WORDS: &str = "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1";
@@ -48,8 +46,8 @@ The guest is stopped when it prints TEXT, after SECS, or when it ends: it resets
 interrupts off, crashes, or KVM cannot run it on. Then its address spaces are listed (`heirloom roots`)
 and judged (`heirloom check`).
 
-Exit codes: 0 the guest reached that moment and all rules hold, 1 a rule is broken, 2 wrong usage or a file
-that cannot be used, 3 this host cannot run it, 4 the guest did not get there.";
+Exit codes: 0 the guest reached that moment and no rule is broken, 1 a rule is, 2 wrong usage or a file that
+cannot be used, 3 this host cannot run it, 4 the guest did not get there.";
 
 /// What `heirloom boot` is told.
 #[derive(clap::Args)]
@@ -115,7 +113,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let moment = options.moment();
     let limit = Duration::from_secs(options.after.unwrap_or(options.timeout));
     let seen = Arc::new(Seen::default());
-    let config = options.config(&seen)?;
+    let mut progress = options.progress();
+    let config = options.config(&seen, &mut progress)?;
     let command_line = config.command_line.clone();
     let mut machine = Machine::on(&host, config)?;
     let recorder = options
@@ -130,8 +129,9 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
     })?;
     let start = Instant::now();
-    let ending = wait(&mut machine, limit, &seen, &options.progress())?;
+    let ending = wait(&mut machine, limit, &seen, &progress)?;
     let took = start.elapsed();
+    drop(progress);
     let lost = match &ending {
         ending if ending.is(&moment) => None,
         ending => Some(missed(&machine, ending, &moment, limit)),
@@ -156,7 +156,7 @@ impl Options {
         }
     }
 
-    fn config(&self, seen: &Arc<Seen>) -> Result<Config, Failure> {
+    fn config(&self, seen: &Arc<Seen>, progress: &mut Progress) -> Result<Config, Failure> {
         let kernel =
             KernelImage::read(&self.kernel).map_err(|error| Failure::new(Exit::Usage, error))?;
         if !self.modules.is_empty() && *kernel.kind() != Kind::Pvh {
@@ -194,7 +194,11 @@ impl Options {
             kernel,
             command_line,
             modules,
-            console: Box::new(Console::new(out, self.until.as_deref(), Arc::clone(seen))),
+            console: Box::new(Console::new(
+                progress.console(out),
+                self.until.as_deref(),
+                Arc::clone(seen),
+            )),
             doorbell: None,
         })
     }
@@ -239,12 +243,9 @@ impl Options {
         };
         let mut output = Output::new()?;
         if self.json {
-            let json = serde_json::to_string_pretty(&report).map_err(|error| {
-                Failure::new(Exit::Usage, format!("the report cannot be JSON: {error}"))
-            })?;
-            output.line(&json)?;
+            output.line(&output::json(&report)?)?;
         } else {
-            output.line(&report.to_string())?;
+            output.report(&report)?;
         }
         if let Some(recorder) = recorder {
             tape::end_boot(recorder, &discovery)?;
@@ -298,24 +299,10 @@ fn missed(machine: &Machine, ending: &Ending, moment: &Moment, limit: Duration) 
 
 /// A file for the guest, named after itself.
 fn read_module(path: &Path) -> Result<Module, Failure> {
-    let unusable = |reason: &dyn fmt::Display| {
-        Failure::new(
-            Exit::Usage,
-            format!("could not use {} as a boot file: {reason}", path.display()),
-        )
-    };
-    // Asked by path first: opening a pipe would wait for its other end.
-    let kind = std::fs::metadata(path).map_err(|error| unusable(&error))?;
-    if !kind.is_file() {
-        return Err(unusable(&"it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MODULE_LIMIT + 1).read_to_end(&mut bytes))
-        .map_err(|error: io::Error| unusable(&error))?;
-    if bytes.len() as u64 > MODULE_LIMIT {
-        return Err(unusable(&"it is larger than 4 GiB"));
-    }
+    let bytes = file::read(path, MODULE_LIMIT).map_err(|problem| {
+        let what = format!("could not use {} as a boot file: {problem}", path.display());
+        Failure::new(Exit::Usage, what)
+    })?;
     let name = path.file_name().unwrap_or(path.as_os_str());
     Ok(Module {
         name: name.to_string_lossy().into_owned(),

@@ -43,13 +43,12 @@ impl Ending {
     /// Whether it is what the user wanted to see. A CPU that has halted for good stands as it would after
     /// any time.
     pub(super) fn is(&self, moment: &Moment) -> bool {
-        match (self, moment) {
-            (Ending::Text, Moment::Text(_)) | (Ending::Time | Ending::Halted, Moment::After) => {
-                true
-            }
-            (Ending::Halted | Ending::Stopped(Stop::Reset), Moment::End) => true,
-            _ => false,
-        }
+        matches!(
+            (self, moment),
+            (Ending::Text, Moment::Text(_))
+                | (Ending::Time | Ending::Halted, Moment::After)
+                | (Ending::Halted | Ending::Stopped(Stop::Reset), Moment::End)
+        )
     }
 }
 

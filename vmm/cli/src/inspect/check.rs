@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     };
     let check = Check::of(&discovery, strictness);
     let report = CheckReport::new(&name, &discovery, check);
-    options.common.print(&report)?;
+    options.common.print_verdict(&report)?;
     if !report.check.has_kernel_half && report.check.holds {
         let what = format!(
             "{name}: no root has a kernel half; is CR3 right? --blind looks for roots without it"

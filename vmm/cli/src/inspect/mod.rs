@@ -63,6 +63,15 @@ impl Options {
     fn print<R: Serialize + std::fmt::Display>(&self, report: &R) -> Result<(), Failure> {
         print(report, self.json)
     }
+
+    /// Prints a report whose last line is its verdict.
+    fn print_verdict<R: Serialize + std::fmt::Display>(&self, report: &R) -> Result<(), Failure> {
+        if self.json {
+            print(report, true)
+        } else {
+            Output::new()?.report(report)
+        }
+    }
 }
 
 /// Opens a target. Should the user end the command meanwhile, a live guest is not left standing still.
@@ -103,6 +112,6 @@ fn print<R: Serialize + std::fmt::Display>(report: &R, json: bool) -> Result<(),
         })?;
         output.line(&text)
     } else {
-        output.line(&report.to_string())
+        output.tables(report)
     }
 }

@@ -22,10 +22,10 @@ use std::time::Duration;
 use heirloom_abi::options::Strategy;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, MemorySize};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
+use crate::progress::Progress;
 use crate::tape::Tapes;
 use interruption::Interruption;
 use measure::Laboratory;
@@ -111,7 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         })?;
         output.line(&json)?;
     } else {
-        output.line(&results.to_string())?;
+        output.report(&results)?;
     }
     if let Some(path) = &options.svg {
         let unusable = |error: &dyn std::fmt::Display| {
@@ -155,24 +155,13 @@ fn sweep(options: &Options, tapes: Option<&Tapes>) -> Result<Results, Failure> {
     let shard = options.shard.unwrap_or(Shard::WHOLE);
     let names = shard.cells(&plan);
     // The time that a cell takes grows with its processes.
-    let progress = progress_bar(names.iter().map(|name| name.processes).sum());
+    let progress = Progress::bar(names.iter().map(|name| name.processes).sum());
     let mut cells = Vec::with_capacity(names.len());
     for name in names {
-        progress.set_message(name.to_string());
+        progress.tell(|| name.to_string());
         log::info!("cell {name}");
         cells.push(laboratory.measure(name)?);
-        progress.inc(name.processes);
+        progress.advance(name.processes);
     }
-    progress.finish_and_clear();
     Ok(Results::new(plan, shard, cells))
-}
-
-/// A bar on standard error; nothing where that is no terminal.
-fn progress_bar(processes: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {elapsed}, {eta} to go: {msg}");
-    let progress = ProgressBar::new(processes);
-    if let Ok(style) = style {
-        progress.set_style(style);
-    }
-    progress
 }

@@ -33,12 +33,26 @@ impl fmt::Display for Results {
             "The counts, each the guest's own and checked against its tables"
         )?;
         writeln!(f, "{}", count_table(self))?;
-        write!(
+        writeln!(
             f,
             "  cycles: of the guest's time-stamp counter, in the fastest of the mappings below an entry\n\
              \x20 µs: the host's wall clock while the guest ran: the fastest of the mappings below an entry, and the\n\
              \x20 one mapping with a new entry together with N reads; long where a KVM emulates kernel code"
-        )
+        )?;
+        let complaints = self.complaints().len();
+        let cells = self.cells.len();
+        if complaints == 0 {
+            write!(
+                f,
+                "\nHOLDS: guest and tables agree on all counts in {cells} cells, and every process read what \
+                 its strategy owes it."
+            )
+        } else {
+            write!(
+                f,
+                "\nBROKEN: {complaints} counts or readings in {cells} cells are not as they must be."
+            )
+        }
     }
 }
 

@@ -26,10 +26,10 @@ use std::time::{Duration, Instant};
 
 use heirloom_abi::bugs::Bug;
 use heirloom_machine::kvm::DEVICE;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::tape::Tapes;
 use proof::{Proof, Row, Trouble};
 use show::Lecture;
@@ -97,25 +97,21 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         .zip(&CLAIMS)
         .filter(|(number, _)| options.claim.is_none_or(|only| only == *number))
         .collect();
-    // On a terminal only, and gone when it is done.
-    let bar = ProgressBar::new(chosen.len() as u64).with_style(
-        ProgressStyle::with_template("{pos} of {len} claims {wide_bar} {elapsed}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let progress = Progress::bar(chosen.len() as u64);
     let mut rows = Vec::new();
     for (number, claim) in chosen {
-        bar.tick();
+        progress.tell(|| format!("claim {number}"));
         rows.push(judge(number, claim, &mut stage)?);
-        bar.inc(1);
+        progress.advance(1);
     }
-    bar.finish_and_clear();
+    drop(progress);
     let lecture = Lecture::new(rows);
     let mut output = Output::new()?;
-    output.line(&if options.json {
-        lecture.json()?
+    if options.json {
+        output.line(&lecture.json()?)?;
     } else {
-        lecture.to_string()
-    })?;
+        output.report(&lecture)?;
+    }
     stage.recorded()?;
     Ok(if lecture.holds() {
         Exit::Good

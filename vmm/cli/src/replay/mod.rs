@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         before = moment.tables.map(|tables| tables.snapshot).or(before);
     }
     let report = trial.as_ref().and_then(Trial::report);
-    output.line(&if options.json {
+    if options.json {
         let document = Document {
             version: VERSION,
             producer: &recording.header().producer,
@@ -77,11 +77,11 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
             events: &list,
             report: report.as_ref(),
         };
-        output::json(&document)?
+        output.line(&output::json(&document)?)?;
     } else {
         let report = report.map_or_else(String::new, |report| format!("\n\n{report}"));
-        format!("{}\n{list}{report}", introduction(&recording))
-    })?;
+        output.report(&format!("{}\n{list}{report}", introduction(&recording)))?;
+    }
     match unread {
         Some(failure) => Err(failure),
         None => exit(&recording, trial.as_ref()),
