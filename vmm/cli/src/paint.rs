@@ -3,13 +3,15 @@
 
 use std::borrow::Cow;
 
-/// SGR parameters (ECMA-48, 8.3.117): bold red, green, dim.
+/// SGR parameters (ECMA-48, 8.3.117): bold red, green, yellow, dim.
 const BAD: &str = "1;31";
 const GOOD: &str = "32";
+const OPEN: &str = "33";
 const ASIDE: &str = "2";
 
 /// Words that are a verdict wherever they stand, longer ones before those that they begin with.
-const VERDICTS: [(&str, &str); 5] = [
+const VERDICTS: [(&str, &str); 6] = [
+    ("NOTHING TO JUDGE", OPEN),
     ("BROKEN OFF", BAD),
     ("BROKEN", BAD),
     ("MISSED", BAD),
@@ -87,6 +89,7 @@ mod tests {
         report(text)
             .replace("\x1b[1;31m", "<bad>")
             .replace("\x1b[32m", "<good>")
+            .replace("\x1b[33m", "<open>")
             .replace("\x1b[2m", "<aside>")
             .replace("\x1b[0m", "</>")
     }
@@ -99,6 +102,7 @@ mod tests {
                 "<good>HOLDS</>: all 17 rules hold.",
             ),
             ("BROKEN OFF: at", "<bad>BROKEN OFF</>: at"),
+            ("NOTHING TO JUDGE: no", "<open>NOTHING TO JUDGE</>: no"),
             (
                 " propagated   BROKEN   12   3\n revoked      holds    40",
                 " propagated   <bad>BROKEN</>   12   3\n revoked      <good>holds</>    40",

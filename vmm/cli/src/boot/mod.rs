@@ -46,8 +46,8 @@ The guest is stopped when it prints TEXT, after SECS, or when it ends: it resets
 interrupts off, crashes, or KVM cannot run it on. Then its address spaces are listed (`heirloom roots`)
 and judged (`heirloom check`).
 
-Exit codes: 0 the guest reached that moment and all rules hold, 1 a rule is broken, 2 wrong usage or a file
-that cannot be used, 3 this host cannot run it, 4 the guest did not get there.";
+Exit codes: 0 the guest reached that moment and no rule is broken, 1 a rule is, 2 wrong usage or a file that
+cannot be used, 3 this host cannot run it, 4 the guest did not get there.";
 
 /// What `heirloom boot` is told.
 #[derive(clap::Args)]
