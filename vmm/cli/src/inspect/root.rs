@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use heirloom_inspect::discover::Kind;
-use heirloom_inspect::{Discovery, GuestPhys, RootId, RootLabel};
+use heirloom_inspect::{Cr3, Discovery, GuestPhys, RootId, RootLabel};
 
 use super::number;
 use crate::exit::{Exit, Failure};
@@ -12,10 +12,10 @@ use crate::exit::{Exit, Failure};
 /// An address space, as users name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RootName {
-    /// By the address of its root table.
+    /// By the address of its root table, as CR3 has it: PCID and flags do not matter.
     Address(GuestPhys),
     /// The one that a CPU runs on.
-    Cpu(usize),
+    Cpu(u32),
     /// A process of a recording.
     Process(u32),
     /// The kernel's own.
@@ -31,13 +31,13 @@ impl FromStr for RootName {
             return Ok(RootName::Kernel);
         }
         if let Some(cpu) = text.strip_prefix("cpu") {
-            return number(cpu).map(|cpu: u32| RootName::Cpu(cpu as usize));
+            return number(cpu).map(RootName::Cpu);
         }
         if let Some(pid) = text.strip_prefix("pid") {
             return number(pid).map(RootName::Process);
         }
         number::parse(text)
-            .map(|address| RootName::Address(GuestPhys::new(address)))
+            .map(|cr3| RootName::Address(Cr3::new(cr3).root()))
             .map_err(|_| refused(text))
     }
 }
@@ -68,7 +68,10 @@ pub(super) fn find(discovery: &Discovery, name: Option<RootName>) -> Result<Root
         kernel.map(|space| space.root).or(discovery.reference)
     };
     let at = |address| discovery.space_at(address).map(|space| space.root);
-    let of_cpu = |number: usize| at(discovery.cpus.get(number)?.cr3.root());
+    let of_cpu = |number: u32| {
+        let (_, cpu) = discovery.running_cpus().find(|(cpu, _)| *cpu == number)?;
+        at(cpu.cr3.root())
+    };
     let found = match name {
         None => of_cpu(0)
             .or_else(by_kind)
@@ -102,6 +105,10 @@ mod tests {
         let name = |text: &str| text.parse::<RootName>();
         assert_eq!(
             name("0x1234000"),
+            Ok(RootName::Address(GuestPhys::new(0x123_4000)))
+        );
+        assert_eq!(
+            name("0x8000000001234801"),
             Ok(RootName::Address(GuestPhys::new(0x123_4000)))
         );
         assert_eq!(name("cpu1"), Ok(RootName::Cpu(1)));

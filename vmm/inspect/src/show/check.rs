@@ -141,7 +141,7 @@ fn write_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
         write!(f, ", {area}")?;
     }
     let spaces = &finding.spaces;
-    if spaces.count == spaces.of {
+    if spaces.count == spaces.of && spaces.of > 1 {
         writeln!(f, ", in all {} roots", spaces.of)?;
     } else {
         let roots = RootList {

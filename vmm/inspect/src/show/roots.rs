@@ -7,9 +7,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::subject::Subject;
+use crate::addr::GuestPhys;
 use crate::compare::{EntryDifference, EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
-use crate::layout::{Layout, area_at};
+use crate::layout::{Area, Layout, area_at};
 use crate::level::Level;
 use crate::snapshot::RootLabel;
 
@@ -25,9 +26,9 @@ pub struct Roots {
     pub roots: Vec<Space>,
     #[serde(skip)]
     top: Level,
-    /// Names for entries in which an address space differs.
+    /// Names for the places at which an address space differs, by its root and the entry.
     #[serde(skip)]
-    areas: BTreeMap<u16, &'static str>,
+    areas: BTreeMap<(GuestPhys, u16), &'static str>,
 }
 
 /// Roots whose kernel halves are the same, entry for entry.
@@ -58,7 +59,7 @@ impl Roots {
             *cluster.kinds.entry(space.kind).or_default() += 1;
             for difference in &space.differences {
                 if let Some(name) = area_of(&discovery.layout, discovery, difference) {
-                    areas.insert(difference.index, name);
+                    areas.insert((space.address, difference.index), name);
                 }
             }
         }
@@ -74,6 +75,7 @@ impl Roots {
     }
 }
 
+/// What lies where the difference is; if that is all of an entry, the first thing that lies there.
 fn area_of(
     layout: &Layout,
     discovery: &Discovery,
@@ -83,7 +85,10 @@ fn area_of(
         Mappings::Differ { first } => first,
         Mappings::Same | Mappings::Undecided => difference.range.first,
     };
-    area_at(layout, &discovery.snapshot, at).map(crate::layout::Area::name)
+    let inside = || layout.regions_in(difference.range).next();
+    area_at(layout, &discovery.snapshot, at)
+        .or_else(|| inside().map(|region| region.area))
+        .map(Area::name)
 }
 
 impl fmt::Display for Roots {
@@ -101,11 +106,18 @@ impl fmt::Display for Roots {
             "user pages",
             "why",
         ]);
-        for space in &self.roots {
-            // A user root stands in its kernel root's line.
-            if !is_second_of_a_pair(space) {
-                table.add_row(self.row(space));
-            }
+        // A user root stands in its kernel root's line.
+        let (seconds, lines): (Vec<&Space>, Vec<&Space>) = self
+            .roots
+            .iter()
+            .partition(|space| is_second_of_a_pair(space));
+        let user_roots: BTreeMap<Option<GuestPhys>, &Space> = seconds
+            .into_iter()
+            .map(|space| (space.partner, space))
+            .collect();
+        for space in lines {
+            let user_root = user_roots.get(&Some(space.address)).copied();
+            table.add_row(self.row(space, user_root));
         }
         for column in [0, 2, 5] {
             if let Some(column) = table.column_mut(column) {
@@ -130,11 +142,7 @@ impl fmt::Display for Roots {
 }
 
 impl Roots {
-    fn row(&self, space: &Space) -> [String; 7] {
-        let user_root = self
-            .roots
-            .iter()
-            .find(|other| other.partner == Some(space.address) && other.address > space.address);
+    fn row(&self, space: &Space, user_root: Option<&Space>) -> [String; 7] {
         let mut cpus: Vec<String> = space.cpus.iter().map(ToString::to_string).collect();
         if let Some(user) = user_root {
             cpus.extend(user.cpus.iter().map(|cpu| format!("{cpu} (user root)")));
@@ -165,7 +173,7 @@ impl Roots {
             .differences
             .iter()
             .take(4)
-            .map(|difference| self.difference(difference))
+            .map(|difference| self.difference(space, difference))
             .collect();
         let more = space.differences.len().saturating_sub(4);
         let rest = if more > 0 {
@@ -176,7 +184,7 @@ impl Roots {
         format!("{}{rest}", shown.join(", "))
     }
 
-    fn difference(&self, difference: &EntryDifference) -> String {
+    fn difference(&self, space: &Space, difference: &EntryDifference) -> String {
         let EntryDifference {
             index,
             kind,
@@ -186,7 +194,7 @@ impl Roots {
         let place = format!("{}[{index}]", self.top);
         let name = self
             .areas
-            .get(index)
+            .get(&(space.address, *index))
             .map_or_else(String::new, |name| format!(" ({name})"));
         match (kind, mappings) {
             (EntryDifferenceKind::OnlyLeft, _) => format!("LACKS {place}{name}"),
