@@ -418,3 +418,33 @@ fn debians_kernel_unpacked_boots_by_pvh_and_its_first_tables_are_found() {
     assert_eq!(on_cpu.len(), 1, "{report}");
     assert_eq!(on_cpu[0]["kind"], "kernel", "{report}");
 }
+
+#[test]
+fn debians_kernel_without_its_pvh_note_boots_by_linuxs_protocol_and_finds_its_ram_disk() {
+    let mut kernel = vmlinux::of_bzimage(&artifacts::kernel());
+    vmlinux::without_pvh_note(&mut kernel);
+    let (_directory, path) = file("vmlinux", &kernel);
+    let (_directory, initrd) = file("initrd", &[0; 5000]);
+    let run = heirloom(&[
+        "boot",
+        path.to_str().unwrap(),
+        "--initrd",
+        initrd.to_str().unwrap(),
+        "--memory",
+        "256M",
+        "--until",
+        // The last two pages.
+        "RAMDISK: [mem 0x0fffe000-0x0fffffff]",
+        "--timeout",
+        "140",
+    ]);
+    assert_eq!(run.code, Some(1), "{}\n{}", run.stdout, run.stderr);
+    assert_says(
+        &run,
+        &[
+            "BIOS-e820: [mem 0x0000000000000000-0x000000000009ffff] usable",
+            "BIOS-e820: [mem 0x0000000000100000-0x000000000fffffff] usable",
+            "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1",
+        ],
+    );
+}

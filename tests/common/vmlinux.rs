@@ -65,3 +65,20 @@ fn piped(tool: &str, packed: &[u8]) -> Vec<u8> {
     let _ = writer.join().unwrap();
     kernel
 }
+
+/// Gives its PVH note, of owner `Xen` and type 18, another type.
+///
+/// # Panics
+/// If there is not exactly one.
+pub(crate) fn without_pvh_note(kernel: &mut [u8]) {
+    // Name's bytes, description's bytes, type, name.
+    let mut note: Vec<u8> = [4_u32, 8, 18].map(u32::to_le_bytes).concat();
+    note.extend(b"Xen\0");
+    let places: Vec<usize> = (0..kernel.len() - note.len())
+        .filter(|at| kernel[*at..].starts_with(&note))
+        .collect();
+    let [place] = places[..] else {
+        panic!("{} PVH notes in this kernel", places.len());
+    };
+    kernel[place + 8] = 99;
+}
