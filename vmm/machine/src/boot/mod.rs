@@ -1,8 +1,8 @@
 //! Everything that a guest finds when it starts: kernel, modules or initial RAM disk, command line, and
 //! what tells it of them.
 //!
-//! A kernel comes up by [`pvh`], or by Linux's 64-bit boot protocol ([`linux`], entered in
-//! [`long_mode`]).
+//! A kernel comes up by `pvh`, or by Linux's 64-bit boot protocol (`linux`, entered in
+//! `long_mode`).
 
 mod command_line;
 mod error;
