@@ -1,11 +1,9 @@
 //! `heirloom boot` as a process: kernels of each kind, the moments at which they are stopped, what is found
-//! of their tables, and how the command ends. Some kernels are a few bytes, one is Debian's.
+//! of their tables, and how the command ends. The kernels are our own, and some of a few bytes.
 
 mod common;
 #[path = "common/tiny.rs"]
 mod tiny;
-#[path = "common/vmlinux.rs"]
-mod vmlinux;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -14,7 +12,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::guest::extract;
-use common::linux::artifacts;
 use common::{Run, heirloom};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -374,77 +371,4 @@ fn options_that_make_no_sense_are_exit_code_two() {
         assert_eq!(run.code, Some(2), "{arguments:?}: {}", run.stderr);
     }
     assert_eq!(heirloom(&["boot"]).code, Some(2));
-}
-
-#[test]
-fn debians_bzimage_comes_up_by_its_setup_header_and_reads_its_command_line() {
-    let run = heirloom(&[
-        "boot",
-        artifacts::kernel().to_str().unwrap(),
-        "--cmdline",
-        "console=ttyS0 earlyprintk=serial,ttyS0 nokaslr",
-        "--until",
-        "KASLR disabled: 'nokaslr' on cmdline.",
-        "--timeout",
-        "120",
-    ]);
-    assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
-    assert_says(&run, &["the guest printed the text after", "1 roots: "]);
-}
-
-#[test]
-fn debians_kernel_unpacked_boots_by_pvh_and_its_first_tables_are_found() {
-    let (_directory, path) = file("vmlinux", &vmlinux::of_bzimage(&artifacts::kernel()));
-    let run = heirloom(&[
-        "boot",
-        path.to_str().unwrap(),
-        "--memory",
-        "256M",
-        "--until",
-        "Linux version",
-        "--timeout",
-        "140",
-        "--json",
-    ]);
-    // Linux makes its text read-only much later, which the rules say.
-    assert_eq!(run.code, Some(1), "{}\n{}", run.stdout, run.stderr);
-    assert!(run.stderr.contains("Linux version "), "{}", run.stderr);
-    let report = json(&run);
-    assert_eq!(report["roots"]["roots"][0]["cpus"], Value::Array(vec![]));
-    let on_cpu = report["roots"]["roots"].as_array().unwrap().iter();
-    let on_cpu: Vec<_> = on_cpu
-        .filter(|root| root["cpus"] == serde_json::json!([0]))
-        .collect();
-    assert_eq!(on_cpu.len(), 1, "{report}");
-    assert_eq!(on_cpu[0]["kind"], "kernel", "{report}");
-}
-
-#[test]
-fn debians_kernel_without_its_pvh_note_boots_by_linuxs_protocol_and_finds_its_ram_disk() {
-    let mut kernel = vmlinux::of_bzimage(&artifacts::kernel());
-    vmlinux::without_pvh_note(&mut kernel);
-    let (_directory, path) = file("vmlinux", &kernel);
-    let (_directory, initrd) = file("initrd", &[0; 5000]);
-    let run = heirloom(&[
-        "boot",
-        path.to_str().unwrap(),
-        "--initrd",
-        initrd.to_str().unwrap(),
-        "--memory",
-        "256M",
-        "--until",
-        // The last two pages.
-        "RAMDISK: [mem 0x0fffe000-0x0fffffff]",
-        "--timeout",
-        "140",
-    ]);
-    assert_eq!(run.code, Some(1), "{}\n{}", run.stdout, run.stderr);
-    assert_says(
-        &run,
-        &[
-            "BIOS-e820: [mem 0x0000000000000000-0x000000000009ffff] usable",
-            "BIOS-e820: [mem 0x0000000000100000-0x000000000fffffff] usable",
-            "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1",
-        ],
-    );
 }
