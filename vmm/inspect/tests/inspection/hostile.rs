@@ -84,7 +84,7 @@ fn memory() -> impl Strategy<Value = FakeMemory> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn random_memory_is_looked_through_without_a_cr3(memory in memory()) {

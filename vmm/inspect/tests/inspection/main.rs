@@ -1,10 +1,13 @@
 //! Discovery, layout, generic rules, reports: what is told of a guest that is not ours. A guest like Linux
 //! stands in a memory of its own; a test changes one thing in it and says what must be told.
 
+mod difference;
 mod discovery;
 mod hostile;
 mod kinds;
 mod layout;
+mod reverse;
 mod rules;
 mod scene;
+mod shown;
 mod sound;
