@@ -87,22 +87,21 @@ impl Core {
             .ok_or(MemoryError { at, length })
     }
 
-    /// Replaces a register's value, the only one of its kind, by another.
+    /// Replaces the last register that has a value by another: QEMU writes the CPUs' one after the other.
     ///
     /// # Panics
-    /// If no register has the value, or several have.
-    pub(crate) fn replace_register(&self, value: u64, new: u64) {
-        let mut places = Vec::new();
+    /// If no register has the value.
+    pub(crate) fn replace_last_register(&self, value: u64, new: u64) {
+        let mut last = None;
         for &(offset, length) in &self.notes {
             let mut notes = vec![0; length];
             self.file.read_exact_at(&mut notes, offset).unwrap();
-            let found = notes.windows(8).enumerate();
-            let found = found.filter(|(_, bytes)| *bytes == value.to_le_bytes());
-            places.extend(found.map(|(at, _)| offset + at as u64));
+            let found = notes
+                .windows(8)
+                .rposition(|bytes| bytes == value.to_le_bytes());
+            last = found.map(|at| offset + at as u64).or(last);
         }
-        let [place] = places[..] else {
-            panic!("{value:#x} is in {} registers", places.len());
-        };
+        let place = last.unwrap_or_else(|| panic!("{value:#x} is in no register"));
         self.file.write_all_at(&new.to_le_bytes(), place).unwrap();
     }
 

@@ -120,7 +120,7 @@ impl Patient {
     pub(crate) fn set_last_cr3(&self, root: GuestPhys) {
         let cpus = &Image::of(self.variant).moment.cpus;
         let cr3 = cpus[cpus.len() - 1].cr3.get();
-        self.core.replace_register(cr3, root.get());
+        self.core.replace_last_register(cr3, root.get());
     }
 
     /// The top level of a walk.
