@@ -1,6 +1,6 @@
 //! On which tables CPUs run.
 
-use heirloom_inspect::{Cr3, GuestPhys, GuestVirt, PageSize};
+use heirloom_inspect::{Cr3, Entry, GuestPhys, GuestVirt, PageSize};
 
 use super::{assert_breaks, isolated};
 use crate::scene::{Guest, UNUSED, bits, broken, finding};
@@ -38,6 +38,23 @@ fn a_cpu_on_a_root_of_another_making_is_found() {
         guest.cpus[1].cr3 = Cr3::new(foreign.get());
         let finding = finding(guest, "cr3-known");
         assert!(finding.found.contains("foreign"), "{finding:?}");
+    });
+}
+
+#[test]
+fn what_a_cpus_garbage_would_make_of_other_frames_is_not_judged() {
+    assert_breaks(&["cr3-known"], |guest| {
+        let garbage = guest.memory.frame();
+        for index in 0..512 {
+            // Half of them lead to frames that are there.
+            let word = u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let entry = match index % 2 {
+                0 => Entry::new(word),
+                _ => Entry::pointing_to(guest.init, bits::USER_JIT),
+            };
+            guest.memory.poke(garbage, index, entry);
+        }
+        guest.cpus[1].cr3 = Cr3::new(garbage.base().get());
     });
 }
 
