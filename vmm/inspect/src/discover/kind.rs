@@ -165,11 +165,13 @@ impl Look {
     }
 
     /// What the root is for, and why it is taken for that. `own`: why it is the kernel's own, if it is.
+    /// `may_be_alone`: a user root needs no kernel root beside it, because a CPU runs on it, or because the
+    /// kernel has one root for all processes.
     pub(super) fn kind(
         &self,
         root: &Root,
         partner: Option<GuestPhys>,
-        cpus: &[u32],
+        may_be_alone: bool,
         own: Option<String>,
     ) -> (Kind, String) {
         let is_known = matches!(root.label, RootLabel::Kernel | RootLabel::Process(_));
@@ -179,7 +181,7 @@ impl Look {
                     Kind::UserRoot,
                     format!("a way into the kernel, and the kernel root {kernel} beside it"),
                 ),
-                None if is_known || !cpus.is_empty() => (
+                None if is_known || may_be_alone => (
                     Kind::UserRoot,
                     "a kernel half that holds only a way into the kernel".into(),
                 ),

@@ -157,6 +157,9 @@ impl Discovery {
         };
         if start.basis == Basis::Given {
             users.retain(|user, _| start.named.contains(user));
+        } else if let (true, Some(reference)) = (users.is_empty(), &start.reference) {
+            let isolated = pairs::isolated_roots(target, reference, start.mode.depth);
+            users.extend(isolated.into_iter().map(|user| (user, user)));
         }
         candidates.extend(users.keys().map(|&pfn| Candidate {
             pfn,
@@ -264,6 +267,8 @@ impl Discovery {
             .flat_map(|(&user, &kernel)| [(user, kernel), (kernel, user)])
             .filter(|(one, other)| one != other)
             .collect();
+        // Where no user root has a kernel root beside it, the kernel has one for all of them.
+        let isolated = partners.is_empty();
         let clusters = clusters(&self.snapshot);
         let cpus_of = |root: &Root| -> Vec<u32> {
             self.running_cpus()
@@ -286,7 +291,12 @@ impl Discovery {
             .map(|(look, root)| {
                 let cpus = cpus_of(root);
                 let partner = partners.get(&root.address.pfn()).map(|pfn| pfn.base());
-                let (kind, evidence) = look.kind(root, partner, &cpus, own.get(&root.id).cloned());
+                let (kind, evidence) = look.kind(
+                    root,
+                    partner,
+                    !cpus.is_empty() || isolated,
+                    own.get(&root.id).cloned(),
+                );
                 Space {
                     root: root.id,
                     address: root.address,

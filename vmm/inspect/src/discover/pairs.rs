@@ -8,6 +8,8 @@ use std::collections::HashMap;
 
 use crate::addr::Pfn;
 use crate::entry::Entry;
+use crate::layout::cpu_entry_area;
+use crate::level::Depth;
 use crate::memory::{PhysicalMemory, Words};
 use crate::target::Target;
 
@@ -100,6 +102,40 @@ pub(super) fn user_roots(
         }
     }
     pairs
+}
+
+/// The roots that ring 3 runs on where the kernel has one root of its own, for all processes: by the cpu
+/// entry area that they share with it. Of the kernel half they have that, and perhaps other entries of
+/// the reference's, but far from all.
+pub(super) fn isolated_roots(target: &Target, reference: &Reference, depth: Depth) -> Vec<Pfn> {
+    let memory = &*target.memory;
+    let column = cpu_entry_area(depth).first.index(depth.top());
+    let wanted = reference.entry(column);
+    if !wanted.present() {
+        return Vec::new();
+    }
+    let mut words = [0; 512];
+    scan::frames_where(memory, &target.ram, column, |entry| {
+        entry.present() && entry.as_written() == wanted
+    })
+    .into_iter()
+    .filter(|pfn| {
+        memory.read_table(*pfn, &mut words).is_ok()
+            && reference.role_of(&words).is_none()
+            && reference.has_all_of(&kernel_half_of(&words))
+            && is_user_half(&words)
+    })
+    .collect()
+}
+
+/// Whether there are user entries, and all are such as kernels write for ring 3.
+fn is_user_half(words: &Words) -> bool {
+    let mut entries = words[..256]
+        .iter()
+        .map(|&word| Entry::new(word))
+        .filter(|entry| entry.present())
+        .peekable();
+    entries.peek().is_some() && entries.all(|entry| entry.user() && !entry.has(Entry::LARGE))
 }
 
 /// Whether `half` has fewer entries than the reference, and, of several, at most one where that has none:

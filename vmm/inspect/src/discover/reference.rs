@@ -76,6 +76,13 @@ impl Reference {
             .count()
     }
 
+    /// Whether each present entry of `half` is the reference's, too.
+    pub(super) fn has_all_of(&self, half: &KernelHalf) -> bool {
+        half.iter()
+            .zip(self.half.iter())
+            .all(|(its, ours)| !its.present() || its == ours)
+    }
+
     /// How many entries of the kernel half are present.
     pub(super) fn present(&self) -> usize {
         self.present

@@ -6,7 +6,11 @@ use heirloom_inspect::discover::Kind;
 use heirloom_inspect::{Cr3, Depth, Discovery, Entry, GuestPhys, GuestVirt, Level, PageSize, Pfn};
 
 use crate::discovery::{expected, guests, kinds};
-use crate::scene::{Guest, PAGE, Plan, TRAMPOLINE, UNUSED, USER_DATA, bits};
+use heirloom_inspect::testing::FakeMemory;
+
+use crate::scene::{
+    CPU_ENTRY_AREA, Guest, PAGE, Plan, TRAMPOLINE, UNUSED, USER_DATA, bits, broken,
+};
 
 #[test]
 fn each_kind_is_recognized_for_the_reason_that_is_given() {
@@ -271,4 +275,43 @@ fn a_cr3_that_leads_nowhere_is_a_foreign_root() {
             Kind::Foreign
         );
     }
+}
+
+#[test]
+fn where_the_kernel_has_one_root_for_all_each_process_is_found_by_the_cpu_entry_area_they_share() {
+    let mut guest = Guest::new(Plan::new(Depth::Four, false));
+    let entry_area = guest.top_index(CPU_ENTRY_AREA);
+    for root in guest.processes.clone() {
+        for index in (256..512).filter(|index| *index != entry_area) {
+            guest.memory.poke(root.pfn(), index, Entry::ABSENT);
+        }
+    }
+    guest.cpus = vec![guest.cpu(guest.init)];
+    // It has the entry, but also one that the kernel has not, or nothing for ring 3.
+    let [strange, empty] = [guest.add_root(), guest.add_root()];
+    for root in [strange, empty] {
+        for index in (256..512).filter(|index| *index != entry_area) {
+            guest.memory.poke(root.pfn(), index, Entry::ABSENT);
+        }
+    }
+    guest
+        .memory
+        .poke(strange.pfn(), 300, FakeMemory::POINTER | Entry::new(0x5000));
+    guest
+        .memory
+        .poke(strange.pfn(), 0, FakeMemory::POINTER | Entry::new(0x5000));
+    let discovery = guest.discover();
+    for root in &guest.processes {
+        let space = discovery.space_at(*root).unwrap();
+        assert_eq!(space.kind, Kind::UserRoot, "{space:?}");
+        assert!(
+            space.evidence.contains("a way into the kernel"),
+            "{space:?}"
+        );
+        assert!(space.user_pages > 0, "{space:?}");
+    }
+    assert_eq!(discovery.space_at(guest.init).unwrap().kind, Kind::Kernel);
+    assert!(discovery.space_at(strange).is_none());
+    assert!(discovery.space_at(empty).is_none());
+    assert_eq!(broken(&guest), [""; 0]);
 }
