@@ -22,11 +22,11 @@ use super::reference::{Best, Reference};
 use super::{KernelHalf, kernel_half_of, scan};
 
 /// Kernel halves whose tables are looked at, those of most frames first.
-const MOST_TRIED: usize = 96;
+pub(super) const MOST_TRIED: usize = 96;
 /// Tables that are captured of one: more than the kernel half of 64 GiB in 4 KiB pages has.
 const TABLE_LIMIT: usize = 1 << 16;
 /// Of RAM, a kernel half must show at least one part in so many …
-const LEAST_SHOWN: u64 = 8;
+pub(super) const LEAST_SHOWN: u64 = 8;
 /// … and of its tables' entries, at most one in so many may be reserved.
 const MOST_RESERVED: u64 = 100;
 

@@ -9,9 +9,10 @@ use crate::mode::{Mode, ModeError, PhysBits};
 use crate::snapshot::RootLabel;
 use crate::target::Target;
 
+use super::blind::{LEAST_SHOWN, MOST_TRIED};
 use super::budget::Budget;
 use super::reference::{Best, Reference};
-use super::{Basis, DiscoverError, blind, pairs};
+use super::{Basis, DiscoverError, blind, pairs, scan};
 
 /// Where the search starts.
 pub(super) struct Start {
@@ -59,7 +60,10 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
         Basis::Blind => blind::find(target, &modes),
         Basis::Given | Basis::Cr3 => modes
             .iter()
-            .filter_map(|mode| Some((*mode, best_of(target, *mode, &seeds)?)))
+            .filter_map(|mode| {
+                let best = best_of(target, *mode, &seeds)?;
+                Some((*mode, or_the_kernels(target, *mode, best)))
+            })
             // Of equals, four levels.
             .max_by_key(|(mode, best)| (best.ram_bytes, mode.depth == Depth::Four)),
     };
@@ -159,6 +163,31 @@ fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
             ram_bytes: budget.ram_shown_by(&snapshot, root.id, &target.ram),
         })
         .max_by_key(|best| (best.ram_bytes, best.reference.present()))
+}
+
+/// `best`, or, if that shows little of RAM, a root that has its entries and shows more: a CPU in ring 3 may
+/// run on a root with hardly anything of the kernel, the kernel having one of its own.
+fn or_the_kernels(target: &Target, mode: Mode, best: Best) -> Best {
+    let all: u64 = target.ram.iter().map(|range| range.bytes).sum();
+    if best.ram_bytes >= all / LEAST_SHOWN {
+        return best;
+    }
+    let columns = best.reference.columns().into_iter();
+    let mut frames: Vec<Pfn> = columns
+        .flat_map(|index| {
+            let wanted = best.reference.entry(index);
+            scan::frames_where(&*target.memory, &target.ram, index, move |entry| {
+                entry.present() && entry.as_written() == wanted
+            })
+        })
+        .collect();
+    frames.sort_unstable();
+    frames.dedup();
+    frames.truncate(MOST_TRIED);
+    match best_of(target, mode, &frames) {
+        Some(other) if other.ram_bytes > best.ram_bytes => other,
+        _ => best,
+    }
 }
 
 /// The mode for tables whose CPU is not known.

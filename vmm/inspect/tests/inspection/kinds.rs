@@ -286,8 +286,7 @@ fn where_the_kernel_has_one_root_for_all_each_process_is_found_by_the_cpu_entry_
             guest.memory.poke(root.pfn(), index, Entry::ABSENT);
         }
     }
-    guest.cpus = vec![guest.cpu(guest.init)];
-    // It has the entry, but also one that the kernel has not, or nothing for ring 3.
+    // They have the entry, but also one that the kernel has not, or nothing for ring 3.
     let [strange, empty] = [guest.add_root(), guest.add_root()];
     for root in [strange, empty] {
         for index in (256..512).filter(|index| *index != entry_area) {
