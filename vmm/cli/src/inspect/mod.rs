@@ -23,12 +23,15 @@ use crate::output::{self, Output};
 
 /// What `--help` of each of them says about targets.
 pub(crate) const TARGETS: &str = "Targets:
-  core:FILE[,cr3=ADDRESS]         an ELF core: QEMU's dump-guest-memory, virsh dump --memory-only, a vmcore
+  core:FILE[,cr3=ADDRESS][,cr4=VALUE]
+                                  an ELF core: QEMU's dump-guest-memory, virsh dump --memory-only, a vmcore
   raw:FILE[,cr3=ADDRESS][,cr4=VALUE][,map=OFFSET:ADDRESS:LENGTH…]
                                   an image of RAM; map: which part of the file is at which address
-  qemu:SOCKET                     a running QEMU with -qmp unix:SOCKET,server=on,wait=off; it is
-                                  paused while it is looked at
-  rec:FILE[@EVENT]                a recording of heirloom's, at an event";
+  qemu:SOCKET[,memory=file|process|pmemsave]
+                                  a running QEMU with -qmp unix:SOCKET,server=on,wait=off; it is paused
+                                  while it is looked at. memory: the only way to read its memory
+  rec:FILE[@EVENT]                a recording of heirloom's, at an event
+A comma in a file's name is written twice.";
 
 /// Options that all of them have.
 #[derive(clap::Args)]

@@ -374,6 +374,12 @@ fn named(target: &Target, pfn: Pfn, start: &Start) -> Candidate {
         Some(reference) if target.memory.read_table(pfn, &mut words).is_ok() => {
             match reference.role_of(&words) {
                 Some(role) => role,
+                // Whose a recorded root is, is known: its kernel half may be all private copies.
+                None if start.basis == Basis::Given
+                    && reference.has_places_of(&kernel_half_of(&words)) =>
+                {
+                    Role::Full
+                }
                 // A recording may have user roots without their kernel roots; elsewhere they come in pairs.
                 None if start.basis == Basis::Given
                     && pairs::is_smaller(&kernel_half_of(&words), reference) =>

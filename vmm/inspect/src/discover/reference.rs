@@ -76,6 +76,15 @@ impl Reference {
             .count()
     }
 
+    /// Whether `half` has entries, whatever they are, where the reference has most of its own.
+    pub(super) fn has_places_of(&self, half: &KernelHalf) -> bool {
+        let both = half
+            .iter()
+            .zip(self.half.iter())
+            .filter(|(its, ours)| its.present() && ours.present());
+        2 * both.count() >= self.present
+    }
+
     /// Whether each present entry of `half` is the reference's, too.
     pub(super) fn has_all_of(&self, half: &KernelHalf) -> bool {
         half.iter()

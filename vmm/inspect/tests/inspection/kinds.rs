@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heirloom_inspect::discover::Kind;
-use heirloom_inspect::{Cr3, Depth, Discovery, Entry, GuestPhys, GuestVirt, Level, PageSize, Pfn};
+use heirloom_inspect::testing::FakeMemory;
+use heirloom_inspect::{
+    Cr3, Depth, Discovery, Entry, GuestPhys, GuestVirt, Level, PageSize, Pfn, RootLabel,
+};
 
 use crate::discovery::{expected, guests, kinds};
-use heirloom_inspect::testing::FakeMemory;
-
 use crate::scene::{
-    CPU_ENTRY_AREA, Guest, PAGE, Plan, TRAMPOLINE, UNUSED, USER_DATA, bits, broken,
+    CPU_ENTRY_AREA, Guest, PAGE, Plan, TRAMPOLINE, UNUSED, USER_DATA, bits, broken, flags_of,
 };
 
 #[test]
@@ -313,4 +314,39 @@ fn where_the_kernel_has_one_root_for_all_each_process_is_found_by_the_cpu_entry_
     assert!(discovery.space_at(strange).is_none());
     assert!(discovery.space_at(empty).is_none());
     assert_eq!(broken(&guest), [""; 0]);
+}
+
+#[test]
+fn recorded_processes_with_private_copies_of_all_kernel_tables_are_processes_and_the_copies_are_told()
+ {
+    let mut guest = Guest::new(Plan::new(Depth::Four, false));
+    guest.roots = vec![(RootLabel::Kernel, guest.init)];
+    for (pid, root) in (1..).zip(guest.processes.clone()) {
+        for index in 256..512 {
+            let entry = guest.memory.peek(root.pfn(), index);
+            if entry.present() {
+                let copy = guest.memory.copy_of(entry.address().pfn());
+                let flags = flags_of(entry);
+                guest
+                    .memory
+                    .poke(root.pfn(), index, Entry::pointing_to(copy.base(), flags));
+            }
+        }
+        guest.roots.push((RootLabel::Process(pid), root));
+    }
+    let discovery = guest.discover();
+    for root in &guest.processes {
+        let space = discovery.space_at(*root).unwrap();
+        assert_eq!(space.kind, Kind::Process, "{space:?}");
+    }
+    assert_eq!(broken(&guest), ["kernel-tables-shared"]);
+}
+
+#[test]
+fn a_root_that_the_user_names_and_that_is_none_is_a_fault_of_its_own() {
+    for mut guest in guests() {
+        guest.roots = vec![(RootLabel::Found(UNUSED), UNUSED)];
+        guest.memory.add(UNUSED.pfn());
+        assert_eq!(broken(&guest), ["cr3-known"], "{}", guest.plan);
+    }
 }

@@ -1,14 +1,15 @@
 //! The CPUs: on which tables they run.
 
 use super::Rule;
-use crate::check::evidence::{Finding, Spaces};
-use crate::discover::Kind;
+use crate::check::evidence::{Finding, Spaces, Verdict};
+use crate::check::scene::Scene;
+use crate::discover::{Basis, Kind};
 use crate::judge::RuleInfo;
 
 pub(super) const CR3_KNOWN: Rule = Rule {
     info: RuleInfo {
         name: "cr3-known",
-        statement: "every CPU runs on a root that is one of the kernel's: not freed, not of another making",
+        statement: "every CPU runs on a root that is one of the kernel's: not freed, not of another making; a root that the user names is one, too",
         source: "SDM vol. 3A, 4.5: CR3 locates the root table",
     },
     judge: |scene, verdict| {
@@ -39,5 +40,30 @@ pub(super) const CR3_KNOWN: Rule = Rule {
                 });
             }
         }
+        named_roots_known(scene, verdict);
     },
 };
+
+/// A root that is foreign and that no CPU runs on can only have been named by the user.
+fn named_roots_known(scene: &Scene<'_>, verdict: &mut Verdict) {
+    let discovery = scene.discovery;
+    let named = discovery
+        .spaces
+        .iter()
+        .filter(|space| space.kind == Kind::Foreign && space.cpus.is_empty());
+    // A recording's roots have owners; and with no kernel half to compare with, nothing is foreign.
+    let counts = discovery.basis == Basis::Cr3 && discovery.reference.is_some();
+    for space in named.filter(|_| counts) {
+        verdict.checked(1);
+        verdict.broken(|| Finding {
+            place: format!("the root {} that was named", space.address),
+            entry: None,
+            range: None,
+            area: None,
+            spaces: Spaces::new(&[space.address], scene.live.len()),
+            expected: "a root with the kernel half of the others".into(),
+            found: format!("{}, {}", space.kind, space.evidence),
+            walks: Vec::new(),
+        });
+    }
+}
