@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Depth, Entry, GuestPhys, GuestVirt, PageSize, Pfn, PhysicalMemory};
+use heirloom_inspect::{Depth, Entry, PageSize, Pfn, PhysAddr, PhysicalMemory, VirtAddr};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -13,8 +13,8 @@ use tempfile::TempDir;
 struct Image {
     folder: TempDir,
     memory: FakeMemory,
-    kernel: GuestPhys,
-    processes: [GuestPhys; 2],
+    kernel: PhysAddr,
+    processes: [PhysAddr; 2],
 }
 
 const RAM: u64 = 2 << 20;
@@ -27,7 +27,7 @@ impl Image {
         let mut memory = FakeMemory::new();
         let kernel = memory.root();
         let mut map = |root, va, pa, flags| {
-            let (va, pa) = (GuestVirt::new(va), GuestPhys::new(pa));
+            let (va, pa) = (VirtAddr::new(va), PhysAddr::new(pa));
             memory.map(Depth::Four, root, va, pa, PageSize::Size4KiB, flags);
         };
         let constants = FakeMemory::KERNEL_TEXT | Entry::NO_EXECUTE;
@@ -43,8 +43,8 @@ impl Image {
         map(kernel, TEXT, RAM - 4096, FakeMemory::KERNEL_TEXT);
         let processes = [1, 2].map(|number| {
             let root = memory.child_of(kernel);
-            let page = GuestPhys::new(RAM - (4096 << number));
-            let va = GuestVirt::new(USER);
+            let page = PhysAddr::new(RAM - (4096 << number));
+            let va = VirtAddr::new(USER);
             memory.map(
                 Depth::Four,
                 root,
@@ -154,7 +154,7 @@ fn every_command_answers_on_a_sound_image_with_exit_code_zero() {
 #[test]
 fn a_broken_rule_is_exit_code_one() {
     let mut image = Image::new();
-    let index = GuestVirt::new(TEXT).index(heirloom_inspect::Level::Pgd);
+    let index = VirtAddr::new(TEXT).index(heirloom_inspect::Level::Pml4);
     image
         .memory
         .poke(image.processes[1].pfn(), index, Entry::ABSENT);
@@ -175,7 +175,7 @@ fn a_broken_rule_is_exit_code_one() {
 #[test]
 fn pages_that_a_process_can_write_and_execute_count_with_strictness_alone() {
     let mut image = Image::new();
-    let (root, va) = (image.processes[0], GuestVirt::new(USER));
+    let (root, va) = (image.processes[0], VirtAddr::new(USER));
     image.memory.change(
         Depth::Four,
         root,
@@ -264,7 +264,7 @@ fn the_address_space_is_named_by_its_root_its_cr3_its_cpu_or_as_the_kernels() {
     let image = Image::new();
     let cr4 = format!("{},cr4=0x20", image.target("guest"));
     let maps = |root: &str| heirloom(&["maps", "--user", &cr4, "--root", root]);
-    let shown = |root: GuestPhys| format!("root {root}\n");
+    let shown = |root: PhysAddr| format!("root {root}\n");
     // With PCID and the bit that says not to flush, as CR3 has it.
     let cr3 = format!("{:#x}", image.processes[1].get() | 1 << 63 | 5);
     for (name, root) in [

@@ -13,10 +13,10 @@ use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
 use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::judge::{Claim, Told};
-use heirloom_inspect::mode::PhysBits;
+use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{
-    Capturer, CpuState, Cr3, Depth, Fault, GuestPhys, GuestVirt, Mapping, Mode, PageSize,
-    RootLabel, Snapshot, VirtRange,
+    Capturer, CpuState, Cr3, Depth, Fault, Mapping, Mode, PageSize, PhysAddr, RootLabel, Snapshot,
+    VirtAddr, VirtRange,
 };
 use heirloom_machine::{
     Config, GuestAddress, GuestVirtual, KernelImage, Machine, Module, Registers, Stop,
@@ -97,16 +97,16 @@ impl Guest {
     }
 
     /// What KVM makes of `va` now.
-    fn kvm(&self, va: u64) -> Option<GuestPhys> {
+    fn kvm(&self, va: u64) -> Option<PhysAddr> {
         let found = self.machine.translate(GuestVirtual(va)).unwrap();
-        found.map(|address| GuestPhys::new(address.0))
+        found.map(|address| PhysAddr::new(address.0))
     }
 
     /// Asks both about canonical addresses.
     fn compare(&mut self, snapshot: &Snapshot, addresses: impl IntoIterator<Item = u64>) {
         let root = snapshot.roots()[0].id;
         for va in addresses {
-            let walk = snapshot.translate(root, GuestVirt::new(va));
+            let walk = snapshot.translate(root, VirtAddr::new(va));
             let found = walk.translation().map(|page| page.pa);
             assert_eq!(
                 self.kvm(va),
@@ -124,14 +124,14 @@ impl Guest {
 fn cpu_state(registers: &Registers) -> CpuState {
     CpuState {
         cr0: registers.cr0,
-        cr2: GuestVirt::new(registers.cr2),
+        cr2: VirtAddr::new(registers.cr2),
         cr3: Cr3::new(registers.cr3),
         cr4: registers.cr4,
         efer: registers.efer,
         cpl: registers.cpl,
-        rip: GuestVirt::new(registers.rip),
-        rsp: GuestVirt::new(registers.rsp),
-        rbp: GuestVirt::new(registers.rbp),
+        rip: VirtAddr::new(registers.rip),
+        rsp: VirtAddr::new(registers.rsp),
+        rbp: VirtAddr::new(registers.rbp),
         rflags: registers.rflags,
     }
 }
@@ -154,14 +154,14 @@ fn telling_addresses(snapshot: &Snapshot) -> BTreeSet<u64> {
         }
     }
     for region in Region::ALL {
-        let VirtRange { first, last } = VirtRange::of_region(region);
+        let VirtRange { first, last } = heirloom_inspect::region::range_of_region(region);
         addresses.extend(around(first.get(), last.get()));
     }
     for entry in 0..512 {
         let VirtRange { first, last } = VirtRange::of_top_entry(entry, Depth::Four);
         addresses.extend([first.get(), last.get()]);
     }
-    addresses.retain(|va| GuestVirt::new(*va).is_canonical(Depth::Four));
+    addresses.retain(|va| VirtAddr::new(*va).is_canonical(Depth::Four));
     addresses
 }
 
@@ -279,7 +279,7 @@ fn kvm_and_the_walker_agree_on_ram_above_four_gibibytes() {
     let at = |physical: u64| Region::DirectMap.start() + physical;
     for physical in [4 * GIB, 5 * GIB + 0x1234, 7 * GIB - 1] {
         guest.compare(&snapshot, [at(physical)]);
-        assert_eq!(guest.kvm(at(physical)), Some(GuestPhys::new(physical)));
+        assert_eq!(guest.kvm(at(physical)), Some(PhysAddr::new(physical)));
     }
     for outside in [3 * GIB, 4 * GIB - 1, 7 * GIB] {
         guest.compare(&snapshot, [at(outside)]);
@@ -335,14 +335,14 @@ fn only_of_addresses_that_are_not_canonical_does_kvm_find_more_than_the_walker()
         .flat_map(|page| [63, 48, 47].map(|bit| page.va.get() ^ 1 << bit));
     let mut compared = 0;
     for va in aliases.chain(borders) {
-        let address = GuestVirt::new(va);
+        let address = VirtAddr::new(va);
         let walk = snapshot.translate(root, address);
         assert_eq!(
             walk.result,
             Err(Fault::NonCanonical { depth: Depth::Four }),
             "{walk}"
         );
-        let canonical = GuestVirt::sign_extended(va, Depth::Four);
+        let canonical = VirtAddr::sign_extended(va, Depth::Four);
         let without_high_bits = snapshot.translate(root, canonical);
         let found = guest.kvm(va);
         assert!(

@@ -5,7 +5,7 @@ pub(crate) struct Event {
     pub(crate) number: u64,
     /// In whose address space the CPU was; 0 is the kernel itself.
     pub(crate) pid: u64,
-    /// Its kind and its fields: `KernelUnmapped { address: GuestVirt(0x…), pages: 2 }`.
+    /// Its kind and its fields: `KernelUnmapped { address: VirtAddr(0x…), pages: 2 }`.
     text: String,
 }
 
@@ -22,7 +22,7 @@ impl Event {
         let text = &self.text;
         let behind = text.split_once(&format!("{name}: "));
         let (_, value) = behind.unwrap_or_else(|| panic!("no `{name}` in: {text}"));
-        let value = value.strip_prefix("GuestVirt(").unwrap_or(value);
+        let value = value.strip_prefix("VirtAddr(").unwrap_or(value);
         let end = value.find([',', ' ', ')']).unwrap_or(value.len());
         let digits = &value[..end];
         let number = match digits.strip_prefix("0x") {

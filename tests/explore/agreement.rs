@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heirloom_explorer::{About, Described, Event, Group, Kind, Story};
-use heirloom_inspect::entry::Entry;
+use heirloom_inspect::paging::entry::Entry;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Capturer, Comparer, Depth, EntryDifferenceKind, Fault, GuestVirt, Half, Mappings, Mode, Pfn,
-    RootLabel, Snapshot, Walk,
+    Capturer, Comparer, Depth, EntryDifferenceKind, Fault, Half, Mappings, Mode, Pfn, RootLabel,
+    Snapshot, VirtAddr, Walk,
 };
 use serde_json::{Value, json};
 
@@ -153,9 +153,9 @@ fn it_walks_as_the_inspector_does() {
                 sum | index << (12 + 9 * level)
             });
             let va = if dice.below(20) == 0 {
-                GuestVirt::new(raw | 1 << 62)
+                VirtAddr::new(raw | 1 << 62)
             } else {
-                GuestVirt::sign_extended(raw, depth)
+                VirtAddr::sign_extended(raw, depth)
             };
             let space = usize::try_from(dice.below(6)).unwrap();
             let walk = snapshot.translate(snapshot.roots()[space].id, va);

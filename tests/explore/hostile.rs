@@ -2,7 +2,7 @@
 
 use heirloom_explorer::{About, Described, Event, Group, Kind, NamedRange, Story};
 use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Capturer, Depth, GuestVirt, Mode, RootLabel, VirtRange};
+use heirloom_inspect::{Capturer, Depth, Mode, RootLabel, VirtAddr, VirtRange};
 use serde_json::json;
 
 use crate::open_story;
@@ -26,7 +26,7 @@ fn story(text: &str) -> Story {
         holds: Some(false),
         regions: vec![NamedRange {
             name: text.into(),
-            range: VirtRange::new(GuestVirt::new(1 << 63), 1 << 62).unwrap(),
+            range: VirtRange::new(VirtAddr::new(1 << 63), 1 << 62).unwrap(),
         }],
         notes: vec![text.into()],
     };

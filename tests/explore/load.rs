@@ -7,11 +7,11 @@ use std::path::Path;
 use heirloom_explorer::{
     About, Described, Event, Group, Kind, Story, regions_of_our_layout, render,
 };
-use heirloom_inspect::entry::Entry;
+use heirloom_inspect::paging::entry::Entry;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Capturer, Depth, GuestPhys, GuestVirt, MemoryError, Mode, PageSize, Pfn, PhysicalMemory, Root,
-    RootLabel, VirtRange,
+    Capturer, Depth, MemoryError, Mode, PageSize, Pfn, PhysAddr, PhysicalMemory, Root, RootLabel,
+    VirtAddr, VirtRange,
 };
 use serde_json::json;
 
@@ -27,7 +27,7 @@ struct Tracked {
 }
 
 impl PhysicalMemory for Tracked {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         self.memory.read_bytes(at, buffer)
     }
 
@@ -41,7 +41,7 @@ impl PhysicalMemory for Tracked {
 struct Family {
     tracked: Tracked,
     capturer: Capturer,
-    roots: Vec<(RootLabel, GuestPhys)>,
+    roots: Vec<(RootLabel, PhysAddr)>,
     story: Story,
 }
 
@@ -51,8 +51,8 @@ impl Family {
         let kernel = memory.root();
         // 512 MiB of direct map in 4 KiB pages, and the tables of vmalloc.
         for frame in 0..0x2_0000 {
-            let va = GuestVirt::new(0xffff_8880_0000_0000 + (frame << 12));
-            let pa = GuestPhys::new(frame << 12);
+            let va = VirtAddr::new(0xffff_8880_0000_0000 + (frame << 12));
+            let pa = PhysAddr::new(frame << 12);
             let data = FakeMemory::KERNEL_DATA;
             memory.map(Depth::Four, kernel, va, pa, PageSize::Size4KiB, data);
         }
@@ -91,7 +91,7 @@ impl Family {
         let number = self.story.moments() as u64;
         let mut event = Event::new(number, kind, format!("process {who} {kind:?}"));
         event.who = Some(RootLabel::Process(who));
-        event.range = at.and_then(|at| VirtRange::new(GuestVirt::new(at), 4096));
+        event.range = at.and_then(|at| VirtRange::new(VirtAddr::new(at), 4096));
         event.value = (kind == Kind::Read).then_some(number);
         self.story
             .moment(&snapshot, event, |root: &Root| Described {
@@ -114,9 +114,9 @@ impl Family {
         memory.remove(first);
         let root = memory.child_of(kernel);
         for page in 0..12 {
-            let pa = GuestPhys::new((u64::from(pid) * 16 + page) << 12);
+            let pa = PhysAddr::new((u64::from(pid) * 16 + page) << 12);
             for base in [0x40_0000, 0x7fff_ffe0_0000] {
-                let va = GuestVirt::new(base + page * 4096);
+                let va = VirtAddr::new(base + page * 4096);
                 memory.map(
                     Depth::Four,
                     root,
@@ -133,9 +133,9 @@ impl Family {
 
     fn kernel_memory(&mut self, pid: u32, other: u32) {
         let kernel = self.roots[0].1;
-        let va = GuestVirt::new(VMALLOC + u64::from(pid % 700) * 0x5000);
+        let va = VirtAddr::new(VMALLOC + u64::from(pid % 700) * 0x5000);
         let memory = &mut self.tracked.memory;
-        let pa = GuestPhys::new(u64::from(pid) << 12);
+        let pa = PhysAddr::new(u64::from(pid) << 12);
         memory.map(
             Depth::Four,
             kernel,
@@ -240,8 +240,8 @@ fn an_image_of_64_processes_with_20000_tables_is_there_in_less_than_two_seconds(
             for table in 0..300_u64 {
                 for page in 0..60_u64 {
                     frame = frame.wrapping_mul(0x5851_f42d).wrapping_add(0x1405) & 0xf_ffff;
-                    let va = GuestVirt::new(0x7f00_0000_0000 + table * 0x20_0000 + page * 7 * 4096);
-                    let pa = GuestPhys::new(frame << 12);
+                    let va = VirtAddr::new(0x7f00_0000_0000 + table * 0x20_0000 + page * 7 * 4096);
+                    let pa = PhysAddr::new(frame << 12);
                     let flags = FakeMemory::USER_DATA | Entry::new((page % 5) << 5 & 0x60);
                     memory.map(Depth::Four, root, va, pa, PageSize::Size4KiB, flags);
                 }

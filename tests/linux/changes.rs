@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heirloom_inspect::{GuestPhys, Half, Rights, Snapshot, VirtRange};
+use heirloom_inspect::{Half, PhysAddr, Rights, Snapshot, VirtRange};
 use serde_json::Value;
 
 use crate::command::{address, ask, list, number};
@@ -13,7 +13,7 @@ use crate::image::Moment;
 /// What an address space maps, by 4 KiB: where to, and what may be done there.
 type Pages = BTreeMap<u64, (u64, Rights)>;
 
-fn pages(snapshot: &Snapshot, root: GuestPhys) -> Pages {
+fn pages(snapshot: &Snapshot, root: PhysAddr) -> Pages {
     let root = snapshot.roots().iter().find(|found| found.address == root);
     let mut pages = Pages::new();
     for page in snapshot.leaves(root.unwrap().id, VirtRange::ALL) {
@@ -39,7 +39,7 @@ fn changes(before: &Pages, after: &Pages) -> Changes {
 }
 
 /// What the report says of one address space.
-fn reported(report: &Value, root: GuestPhys) -> Changes {
+fn reported(report: &Value, root: PhysAddr) -> Changes {
     let mut changes = Changes::new();
     for change in list(report, "ranges") {
         let is_its = |space: &Value| space.get("found").map(address) == Some(root);
@@ -70,7 +70,7 @@ fn reported(report: &Value, root: GuestPhys) -> Changes {
     changes
 }
 
-fn addresses(report: &Value, name: &str) -> BTreeSet<GuestPhys> {
+fn addresses(report: &Value, name: &str) -> BTreeSet<PhysAddr> {
     list(report, name)
         .iter()
         .map(|space| address(&space["address"]))
@@ -79,16 +79,16 @@ fn addresses(report: &Value, name: &str) -> BTreeSet<GuestPhys> {
 
 /// The roots that the kernel keeps for processes that are alive, or that a CPU is on: one that idles keeps
 /// the root of the last process for a while, even if that has ended.
-fn living(moment: &Moment, snapshot: &Snapshot, listing: &Listing) -> BTreeSet<GuestPhys> {
+fn living(moment: &Moment, snapshot: &Snapshot, listing: &Listing) -> BTreeSet<PhysAddr> {
     let core = moment.open_core();
     let roots = moment.truth(&core, listing).roots().into_keys();
-    let has_entries = |root: &GuestPhys| {
+    let has_entries = |root: &PhysAddr| {
         let found = snapshot.roots().iter().find(|found| found.address == *root);
         let table = snapshot.root_table(found.unwrap().id).unwrap();
         let mut entries = table.present().iter();
         entries.any(|index| Half::of_index(index) == Half::User)
     };
-    let has_cpu = |root: &GuestPhys| moment.cpus.iter().any(|cpu| cpu.cr3.root() == *root);
+    let has_cpu = |root: &PhysAddr| moment.cpus.iter().any(|cpu| cpu.cr3.root() == *root);
     roots
         .filter(|root| has_entries(root) || has_cpu(root))
         .collect()
@@ -112,7 +112,7 @@ fn between_two_cores_the_roots_born_and_gone_and_the_pages_changed_are_told_all_
     let (snapshot_before, snapshot_after) = (before.capture(listing), after.capture(listing));
     let roots_before = living(&before, &snapshot_before, listing);
     let roots_after = living(&after, &snapshot_after, listing);
-    let only_in = |these: &BTreeSet<GuestPhys>, those: &BTreeSet<GuestPhys>| {
+    let only_in = |these: &BTreeSet<PhysAddr>, those: &BTreeSet<PhysAddr>| {
         these.difference(those).copied().collect::<BTreeSet<_>>()
     };
     let born = only_in(&roots_after, &roots_before);

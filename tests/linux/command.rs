@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use heirloom_inspect::GuestPhys;
+use heirloom_inspect::PhysAddr;
 use serde_json::Value;
 
 use crate::common::heirloom;
@@ -42,8 +42,8 @@ pub(crate) fn number(value: &Value) -> u64 {
     u64::from_str_radix(text, 16).unwrap()
 }
 
-pub(crate) fn address(value: &Value) -> GuestPhys {
-    GuestPhys::new(number(value))
+pub(crate) fn address(value: &Value) -> PhysAddr {
+    PhysAddr::new(number(value))
 }
 
 /// An array of a report.

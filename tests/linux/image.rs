@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use heirloom_inspect::{
-    Capturer, CpuState, GuestPhys, Half, Mapping, Mode, RootLabel, Snapshot, VirtRange,
+    Capturer, CpuState, Half, Mapping, Mode, PhysAddr, RootLabel, Snapshot, VirtRange,
 };
 
 use crate::command;
@@ -134,13 +134,13 @@ impl Moment {
         let mut roots = vec![truth.init_top_pgt()];
         roots.extend(truth.roots().into_keys());
         if self.variant.pti {
-            let users: Vec<GuestPhys> = roots
+            let users: Vec<PhysAddr> = roots
                 .iter()
                 .map(|root| partner_of(*root, Partner::User))
                 .collect();
             roots.extend(users);
         }
-        let roots: Vec<(RootLabel, GuestPhys)> = roots
+        let roots: Vec<(RootLabel, PhysAddr)> = roots
             .into_iter()
             .map(|root| (RootLabel::Found(root), root))
             .collect();
@@ -150,8 +150,8 @@ impl Moment {
 
 impl Machine {
     /// What `ask` asks while the first CPU has `root`.
-    pub(crate) fn with_root<T>(&mut self, root: GuestPhys, ask: impl FnOnce(&mut Qmp) -> T) -> T {
-        let own = GuestPhys::new(self.gdb.cr3());
+    pub(crate) fn with_root<T>(&mut self, root: PhysAddr, ask: impl FnOnce(&mut Qmp) -> T) -> T {
+        let own = PhysAddr::new(self.gdb.cr3());
         self.gdb.set_root(root);
         let answer = ask(&mut self.qmp);
         self.gdb.set_root(own);
@@ -160,7 +160,7 @@ impl Machine {
 }
 
 /// A process with a page that it may write to: its root, and the page.
-pub(crate) fn some_user_page(snapshot: &Snapshot) -> (GuestPhys, Mapping) {
+pub(crate) fn some_user_page(snapshot: &Snapshot) -> (PhysAddr, Mapping) {
     let mut pages = snapshot.roots().iter().flat_map(|root| {
         let pages = snapshot.leaves(root.id, VirtRange::half(Half::User));
         pages.map(|page| (root.address, page))
@@ -177,10 +177,10 @@ pub(crate) enum Partner {
 }
 
 /// One root of the pair that `root` belongs to: Linux tells them apart by bit 12.
-pub(crate) fn partner_of(root: GuestPhys, which: Partner) -> GuestPhys {
+pub(crate) fn partner_of(root: PhysAddr, which: Partner) -> PhysAddr {
     match which {
-        Partner::Kernel => GuestPhys::new(root.get() & !0x1000),
-        Partner::User => GuestPhys::new(root.get() | 0x1000),
+        Partner::Kernel => PhysAddr::new(root.get() & !0x1000),
+        Partner::User => PhysAddr::new(root.get() | 0x1000),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use heirloom_inspect::GuestPhys;
+use heirloom_inspect::PhysAddr;
 use serde_json::Value;
 
 use crate::command::{address, ask, list, number};
@@ -49,7 +49,7 @@ fn the_areas_begin_where_the_kernels_own_variables_and_symbols_say_in_spite_of_k
 }
 
 /// What each root is said to be.
-fn kinds(arguments: &[&str]) -> BTreeMap<GuestPhys, String> {
+fn kinds(arguments: &[&str]) -> BTreeMap<PhysAddr, String> {
     let report = ask(arguments);
     let kind = |root: &Value| root["kind"].as_str().unwrap().to_owned();
     list(&report, "roots")

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use heirloom_inspect::{GuestPhys, PageSize};
+use heirloom_inspect::{PageSize, PhysAddr};
 use serde_json::Value;
 
 use crate::command::{address, ask, list, number};
@@ -48,7 +48,7 @@ fn ranges(report: &Value) -> Vec<Range> {
 }
 
 /// A few roots of each kind, those with the most user pages and with a kernel half of their own among them.
-fn some_roots(target: &str) -> BTreeSet<(GuestPhys, String)> {
+fn some_roots(target: &str) -> BTreeSet<(PhysAddr, String)> {
     let report = ask(&["roots", target]);
     let mut chosen = BTreeSet::new();
     let roots = list(&report, "roots");

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use heirloom_inspect::{
-    Capturer, Decoded, GuestPhys, Mapping, PageSize, Pfn, RootLabel, Snapshot, VirtRange,
+    Capturer, Decoded, Mapping, PageSize, Pfn, PhysAddr, RootLabel, Snapshot, VirtRange,
 };
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::image::Image;
 /// The tables of all roots that `heirloom roots` finds, freed ones and trampolines, too.
 fn capture_all(image: &Image) -> Snapshot {
     let report = ask(&["roots", &image.target()]);
-    let roots: Vec<(RootLabel, GuestPhys)> = list(&report, "roots")
+    let roots: Vec<(RootLabel, PhysAddr)> = list(&report, "roots")
         .iter()
         .map(|root| address(&root["address"]))
         .map(|root| (RootLabel::Found(root), root))
@@ -24,10 +24,10 @@ fn capture_all(image: &Image) -> Snapshot {
 }
 
 /// A virtual address and the root in which it leads to the frame.
-type Reached = BTreeSet<(u64, GuestPhys)>;
+type Reached = BTreeSet<(u64, PhysAddr)>;
 
 /// What all leaves say.
-fn expected(leaves: &[(GuestPhys, Mapping)], pa: GuestPhys) -> Reached {
+fn expected(leaves: &[(PhysAddr, Mapping)], pa: PhysAddr) -> Reached {
     leaves
         .iter()
         .filter(|(_, page)| (0..page.size.bytes()).contains(&pa.get().wrapping_sub(page.pa.get())))
@@ -59,7 +59,7 @@ fn parents(snapshot: &Snapshot, pfn: Pfn) -> BTreeSet<(Pfn, u64)> {
 
 /// Frames worth asking for: one that many processes share, one of a single process, one inside a large
 /// page of a process, one of kernel text, a page table, a root, a device, one that nothing shows.
-fn frames(snapshot: &Snapshot, leaves: &[(GuestPhys, Mapping)]) -> Vec<GuestPhys> {
+fn frames(snapshot: &Snapshot, leaves: &[(PhysAddr, Mapping)]) -> Vec<PhysAddr> {
     let page = |wanted: &dyn Fn(&Mapping) -> bool| {
         let (_, page) = leaves.iter().find(|(_, page)| wanted(page)).unwrap();
         page.pa
@@ -83,15 +83,15 @@ fn frames(snapshot: &Snapshot, leaves: &[(GuestPhys, Mapping)]) -> Vec<GuestPhys
             .pfn()
             .base(),
         table(root).nth(5).unwrap().pfn().base(),
-        GuestPhys::new(0xfed0_0000),
-        GuestPhys::new(0xff_ffff_f000),
+        PhysAddr::new(0xfed0_0000),
+        PhysAddr::new(0xff_ffff_f000),
     ]
 }
 
 fn every_way_to_a_frame_is_found(variant: Variant) {
     let image = Image::of(variant);
     let snapshot = capture_all(image);
-    let leaves: Vec<(GuestPhys, Mapping)> = snapshot
+    let leaves: Vec<(PhysAddr, Mapping)> = snapshot
         .roots()
         .iter()
         .flat_map(|root| {

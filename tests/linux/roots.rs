@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use heirloom_inspect::{GuestPhys, Half, Mapping, PageSize, RootId, Snapshot, VirtRange};
+use heirloom_inspect::{Half, Mapping, PageSize, PhysAddr, RootId, Snapshot, VirtRange};
 use serde_json::Value;
 
 use crate::command::{address, ask, list};
@@ -15,12 +15,12 @@ use crate::image::{Image, Partner, partner_of};
 struct Found {
     kind: String,
     user_pages: u64,
-    partner: Option<GuestPhys>,
+    partner: Option<PhysAddr>,
     cpus: Vec<u64>,
 }
 
 /// What `heirloom roots` finds.
-fn found(target: &str) -> BTreeMap<GuestPhys, Found> {
+fn found(target: &str) -> BTreeMap<PhysAddr, Found> {
     let report = ask(&["roots", target]);
     let root = |root: &Value| {
         let found = Found {
@@ -44,7 +44,7 @@ fn every_root_is_known_to_the_kernel(variant: Variant) {
     let truth = image.truth(&memory);
     let mut found = found(&image.target());
     let in_use = truth.roots();
-    let mut take = |root: GuestPhys, kinds: &[&str]| {
+    let mut take = |root: PhysAddr, kinds: &[&str]| {
         let space = found
             .remove(&root)
             .unwrap_or_else(|| panic!("{}: the root {root} was not found", variant.name));
@@ -112,13 +112,13 @@ fn every_root_is_known_to_the_kernel(variant: Variant) {
     );
 }
 
-fn snapshot_of_one(memory: &impl heirloom_inspect::PhysicalMemory, root: GuestPhys) -> [u64; 512] {
+fn snapshot_of_one(memory: &impl heirloom_inspect::PhysicalMemory, root: PhysAddr) -> [u64; 512] {
     let mut words = [0; 512];
     memory.read_table(root.pfn(), &mut words).unwrap();
     words
 }
 
-fn id_of(snapshot: &Snapshot, address: GuestPhys) -> RootId {
+fn id_of(snapshot: &Snapshot, address: PhysAddr) -> RootId {
     let root = snapshot.roots().iter().find(|root| root.address == address);
     root.unwrap().id
 }
@@ -144,7 +144,7 @@ fn with_five_levels_every_root_is_what_the_kernel_itself_knows_it_to_be() {
 }
 
 /// The pages that ring 3 can access in the user half.
-fn user_pages(snapshot: &Snapshot, root: GuestPhys) -> Vec<Mapping> {
+fn user_pages(snapshot: &Snapshot, root: PhysAddr) -> Vec<Mapping> {
     snapshot
         .leaves(id_of(snapshot, root), VirtRange::half(Half::User))
         .filter(|page| page.rights.user)
@@ -174,7 +174,7 @@ fn every_process_has_its_root(variant: Variant) {
     for (_, process) in image.guest.listing.with_memory() {
         groups.entry(&process.areas).or_default().push(process);
     }
-    let mut roots: BTreeMap<&[Area], Vec<GuestPhys>> = BTreeMap::new();
+    let mut roots: BTreeMap<&[Area], Vec<PhysAddr>> = BTreeMap::new();
     let mut large = false;
     let found = found(&image.target());
     for (root, space) in found.iter().filter(|(_, space)| space.kind == "process") {

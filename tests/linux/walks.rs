@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use heirloom_inspect::{
-    Depth, GuestPhys, GuestVirt, Mapping, PageSize, RootId, Snapshot, VirtRange,
-};
+use heirloom_inspect::{Depth, Mapping, PageSize, PhysAddr, RootId, Snapshot, VirtAddr, VirtRange};
 
 use crate::common::linux::Variant;
 use crate::common::linux::qmp::Qmp;
@@ -79,7 +77,7 @@ fn with_five_levels_every_leaf_is_the_one_that_qemu_finds() {
 
 /// Addresses worth trying in an address space with these pages: inside pages of each size, at their
 /// borders, between them, and where no address can be.
-fn addresses(pages: &[Mapping], depth: Depth) -> Vec<GuestVirt> {
+fn addresses(pages: &[Mapping], depth: Depth) -> Vec<VirtAddr> {
     let mut addresses = Vec::new();
     for size in PageSize::ALL {
         let some: Vec<&Mapping> = pages.iter().filter(|page| page.size == size).collect();
@@ -106,12 +104,12 @@ fn addresses(pages: &[Mapping], depth: Depth) -> Vec<GuestVirt> {
         1 << 63,
         u64::MAX,
     ];
-    addresses.extend(edges.map(GuestVirt::new));
+    addresses.extend(edges.map(VirtAddr::new));
     addresses
 }
 
 /// What `gva2gpa` says.
-fn qemus_translation(qmp: &mut Qmp, va: GuestVirt) -> Option<GuestPhys> {
+fn qemus_translation(qmp: &mut Qmp, va: VirtAddr) -> Option<PhysAddr> {
     let answer = qmp.monitor(&format!("gva2gpa {va:#x}"));
     if answer.trim() == "Unmapped" {
         return None;
@@ -120,7 +118,7 @@ fn qemus_translation(qmp: &mut Qmp, va: GuestVirt) -> Option<GuestPhys> {
     let number = answer.trim().strip_prefix("gpa: ");
     let number = number.unwrap_or_else(|| panic!("gva2gpa {va:#x}: {answer}"));
     let digits = number.trim_start_matches("0x");
-    Some(GuestPhys::new(u64::from_str_radix(digits, 16).unwrap()))
+    Some(PhysAddr::new(u64::from_str_radix(digits, 16).unwrap()))
 }
 
 fn translations_are_those_of_qemu(variant: Variant) {

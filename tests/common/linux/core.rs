@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use heirloom_inspect::{GuestPhys, MemoryError, PhysRange, PhysicalMemory};
+use heirloom_inspect::{MemoryError, PhysAddr, PhysRange, PhysicalMemory};
 
 /// Program header types: a segment of memory, and notes, which hold the CPUs' registers.
 const PT_LOAD: u64 = 1;
@@ -52,7 +52,7 @@ impl Core {
             .map(|header| Segment {
                 // p_paddr, p_filesz, p_offset.
                 range: PhysRange {
-                    start: GuestPhys::new(word(header + 24, 8)),
+                    start: PhysAddr::new(word(header + 24, 8)),
                     bytes: word(header + 32, 8),
                 },
                 offset: word(header + 8, 8),
@@ -77,7 +77,7 @@ impl Core {
     }
 
     /// Where in the file `length` bytes from `at` stand.
-    fn offset(&self, at: GuestPhys, length: usize) -> Result<u64, MemoryError> {
+    fn offset(&self, at: PhysAddr, length: usize) -> Result<u64, MemoryError> {
         self.segments
             .iter()
             .find(|Segment { range, .. }| {
@@ -109,7 +109,7 @@ impl Core {
     ///
     /// # Panics
     /// If the guest has no memory there, or the core is not to be changed.
-    pub(crate) fn write_u64(&self, at: GuestPhys, value: u64) {
+    pub(crate) fn write_u64(&self, at: PhysAddr, value: u64) {
         let offset = self.offset(at, 8).unwrap();
         self.file
             .write_all_at(&value.to_le_bytes(), offset)
@@ -118,7 +118,7 @@ impl Core {
 }
 
 impl PhysicalMemory for Core {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         let length = buffer.len();
         let offset = self.offset(at, length)?;
         self.file

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use heirloom_inspect::GuestPhys;
+use heirloom_inspect::PhysAddr;
 
 /// CR3 among the registers of QEMU's x86-64 (gdb-xml/i386-64bit.xml).
 const CR3: u32 = 29;
@@ -36,7 +36,7 @@ impl Gdb {
     }
 
     /// Makes `root` the root of the first CPU.
-    pub(crate) fn set_root(&mut self, root: GuestPhys) {
+    pub(crate) fn set_root(&mut self, root: PhysAddr) {
         let value = root.get().swap_bytes();
         let answer = self.ask(&format!("P{CR3:x}={value:016x}"));
         assert_eq!(answer, "OK");

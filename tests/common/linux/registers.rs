@@ -1,6 +1,6 @@
 //! `info registers` of QEMU: the registers that decide how page tables are read.
 
-use heirloom_inspect::mode::PhysBits;
+use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{CpuState, Cr3, Mode};
 
 /// Physical address bits of QEMU's emulated CPU.

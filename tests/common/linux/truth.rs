@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use heirloom_inspect::{GuestPhys, GuestVirt, Mode, Pfn, PhysicalMemory, translate_in_memory};
+use heirloom_inspect::{Mode, Pfn, PhysAddr, PhysicalMemory, VirtAddr, translate_in_memory};
 
 use super::Listing;
 
@@ -22,13 +22,13 @@ pub(crate) struct Truth<'a, M> {
     memory: &'a M,
     mode: Mode,
     /// Any root that has the kernel half.
-    root: GuestPhys,
+    root: PhysAddr,
     listing: &'a Listing,
 }
 
 impl<'a, M: PhysicalMemory> Truth<'a, M> {
     /// `root` may be of any process, or the kernel's own, but no user root of a pair.
-    pub(crate) fn new(memory: &'a M, mode: Mode, root: GuestPhys, listing: &'a Listing) -> Self {
+    pub(crate) fn new(memory: &'a M, mode: Mode, root: PhysAddr, listing: &'a Listing) -> Self {
         Truth {
             memory,
             mode,
@@ -38,13 +38,13 @@ impl<'a, M: PhysicalMemory> Truth<'a, M> {
     }
 
     /// The kernel's own root.
-    pub(crate) fn init_top_pgt(&self) -> GuestPhys {
+    pub(crate) fn init_top_pgt(&self) -> PhysAddr {
         self.physical(self.listing.symbol("init_top_pgt"))
     }
 
     /// The root of every address space that has an owner, but the kernel's own, with the address of its
     /// `mm_struct`: the kernel keeps them on a list, `pgd_list`.
-    pub(crate) fn roots(&self) -> BTreeMap<GuestPhys, u64> {
+    pub(crate) fn roots(&self) -> BTreeMap<PhysAddr, u64> {
         let head = self.listing.symbol("pgd_list");
         let mut roots = BTreeMap::new();
         let mut next = self.read(head);
@@ -84,8 +84,8 @@ impl<'a, M: PhysicalMemory> Truth<'a, M> {
         self.memory.read_u64(self.physical(va)).unwrap()
     }
 
-    fn physical(&self, va: u64) -> GuestPhys {
-        translate_in_memory(self.memory, &self.mode, self.root, GuestVirt::new(va))
+    fn physical(&self, va: u64) -> PhysAddr {
+        translate_in_memory(self.memory, &self.mode, self.root, VirtAddr::new(va))
             .result
             .unwrap_or_else(|fault| panic!("kernel address {va:#x}: {fault}"))
             .pa

@@ -7,7 +7,7 @@ mod patient;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use heirloom_inspect::{GuestPhys, Pfn};
+use heirloom_inspect::{Pfn, PhysAddr};
 use serde_json::Value;
 
 use breaks::{Break, Where};
@@ -33,7 +33,7 @@ fn is_about(finding: &Value, place: Place, spaces: Where) -> bool {
     };
     let is_there = Pfn::new(number(&entry["table"])) == place.table
         && entry["index"].as_u64() == Some(place.index.into());
-    let roots: Vec<GuestPhys> = list(&finding["spaces"], "roots")
+    let roots: Vec<PhysAddr> = list(&finding["spaces"], "roots")
         .iter()
         .map(address)
         .collect();

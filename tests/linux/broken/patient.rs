@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 
 use heirloom_inspect::{
-    Entry, GuestPhys, GuestVirt, Half, Level, Mapping, Mode, PageSize, Pfn, PhysicalMemory, RootId,
-    Snapshot, VirtRange, Walk, translate_in_memory,
+    Entry, Half, Level, Mapping, Mode, PageSize, Pfn, PhysAddr, PhysicalMemory, RootId, Snapshot,
+    VirtAddr, VirtRange, Walk, translate_in_memory,
 };
 use tempfile::TempDir;
 
@@ -29,22 +29,22 @@ pub(crate) struct Patient {
     mode: Mode,
     snapshot: Snapshot,
     /// The kernel's own root.
-    pub(crate) kernel: GuestPhys,
+    pub(crate) kernel: PhysAddr,
     /// Kernel roots of two processes.
-    pub(crate) process: GuestPhys,
-    pub(crate) other_process: GuestPhys,
+    pub(crate) process: PhysAddr,
+    pub(crate) other_process: PhysAddr,
     /// A process with an LDT, if the kernel maps LDTs.
-    pub(crate) with_ldt: Option<GuestPhys>,
+    pub(crate) with_ldt: Option<PhysAddr>,
     /// Where the direct map begins.
-    pub(crate) direct_map: GuestVirt,
-    pub(crate) vmalloc: GuestVirt,
+    pub(crate) direct_map: VirtAddr,
+    pub(crate) vmalloc: VirtAddr,
     /// The first address of the kernel's text.
-    pub(crate) text: GuestVirt,
+    pub(crate) text: VirtAddr,
     /// Frames that are free and all zero; some have been taken.
     free: Vec<Pfn>,
     taken: Cell<usize>,
     /// What stood where, the oldest first.
-    undo: RefCell<Vec<(GuestPhys, u64)>>,
+    undo: RefCell<Vec<(PhysAddr, u64)>>,
     _folder: TempDir,
 }
 
@@ -62,7 +62,7 @@ impl Patient {
             let mut pages = snapshot.leaves(root, VirtRange::half(Half::User));
             pages.any(|page| is_users_own(&page))
         };
-        let ldt = GuestVirt::new(if variant.la57 {
+        let ldt = VirtAddr::new(if variant.la57 {
             0xff10_0000_0000_0000
         } else {
             0xffff_8800_0000_0000
@@ -84,7 +84,7 @@ impl Patient {
             }
         }
         let free = free_frames(&core, |pfn| truth.is_free(pfn));
-        let address = |va| GuestVirt::new(va);
+        let address = |va| VirtAddr::new(va);
         Patient {
             kernel: truth.init_top_pgt(),
             process: processes[3],
@@ -106,7 +106,7 @@ impl Patient {
     }
 
     /// The user root of a process.
-    pub(crate) fn user_root(&self, root: GuestPhys) -> GuestPhys {
+    pub(crate) fn user_root(&self, root: PhysAddr) -> PhysAddr {
         assert!(self.variant.pti);
         partner_of(root, Partner::User)
     }
@@ -117,7 +117,7 @@ impl Patient {
     }
 
     /// Makes `root` the root of the last CPU; this is not mended.
-    pub(crate) fn set_last_cr3(&self, root: GuestPhys) {
+    pub(crate) fn set_last_cr3(&self, root: PhysAddr) {
         let cpus = &Image::of(self.variant).moment.cpus;
         let cr3 = cpus[cpus.len() - 1].cr3.get();
         self.core.replace_last_register(cr3, root.get());
@@ -129,12 +129,12 @@ impl Patient {
     }
 
     /// The walk of `va` as the tables stand now.
-    pub(crate) fn walk(&self, root: GuestPhys, va: GuestVirt) -> Walk {
+    pub(crate) fn walk(&self, root: PhysAddr, va: VirtAddr) -> Walk {
         translate_in_memory(&self.core, &self.mode, root, va)
     }
 
     /// The entry at `level` of the walk of `va`.
-    pub(crate) fn place(&self, root: GuestPhys, va: GuestVirt, level: Level) -> Place {
+    pub(crate) fn place(&self, root: PhysAddr, va: VirtAddr, level: Level) -> Place {
         let walk = self.walk(root, va);
         let step = walk.steps().iter().find(|step| step.level == level);
         let step = step.unwrap_or_else(|| panic!("no {level} in {walk}"));
@@ -145,7 +145,7 @@ impl Patient {
     }
 
     /// The last entry of the walk of `va`.
-    pub(crate) fn leaf(&self, root: GuestPhys, va: GuestVirt) -> Place {
+    pub(crate) fn leaf(&self, root: PhysAddr, va: VirtAddr) -> Place {
         let walk = self.walk(root, va);
         assert!(walk.translation().is_some(), "{walk}");
         let step = walk.steps().last().unwrap();
@@ -215,8 +215,8 @@ impl Patient {
     /// The first page of an address space, from `from` on, that is as wanted.
     pub(crate) fn page(
         &self,
-        root: GuestPhys,
-        from: GuestVirt,
+        root: PhysAddr,
+        from: VirtAddr,
         wanted: impl Fn(&Mapping) -> bool,
     ) -> Mapping {
         let roots = self.snapshot.roots();
@@ -230,7 +230,7 @@ impl Patient {
     }
 
     /// All pages of a root's kernel half.
-    pub(crate) fn kernel_pages(&self, root: GuestPhys) -> Vec<Mapping> {
+    pub(crate) fn kernel_pages(&self, root: PhysAddr) -> Vec<Mapping> {
         let roots = self.snapshot.roots();
         let root = roots.iter().find(|found| found.address == root).unwrap();
         let pages = self.snapshot.leaves(root.id, VirtRange::half(Half::Kernel));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::process;
 
 use heirloom_machine::{BootError, KvmError, RunError};
-use heirloom_target::TargetError;
+use heirloom_source::TargetError;
 
 /// What `--help` says about them.
 pub(crate) const HELP: &str = "Exit codes:

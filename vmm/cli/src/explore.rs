@@ -14,7 +14,7 @@ use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::judge::{Expectation, Judge, Told};
 use heirloom_inspect::recording::Recording;
 use heirloom_inspect::show::Report;
-use heirloom_target::{Source, Spec};
+use heirloom_source::{Source, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;

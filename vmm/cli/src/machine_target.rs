@@ -1,7 +1,7 @@
 //! A machine of ours that stands still, as a target of the inspector.
 
-use heirloom_inspect::mode::PhysBits;
-use heirloom_inspect::{CpuState, Cr3, GuestPhys, GuestVirt, PhysRange, Target};
+use heirloom_inspect::paging::mode::PhysBits;
+use heirloom_inspect::{CpuState, Cr3, PhysAddr, PhysRange, Target, VirtAddr};
 use heirloom_machine::{KvmError, Machine, Registers};
 
 /// The guest as it stands. Its memory is shared with the machine, so the guest must not run on while the
@@ -30,7 +30,7 @@ pub(crate) fn ram(machine: &Machine) -> Vec<PhysRange> {
         .ram()
         .iter()
         .map(|range| PhysRange {
-            start: GuestPhys::new(range.start.0),
+            start: PhysAddr::new(range.start.0),
             bytes: range.bytes,
         })
         .collect()
@@ -40,14 +40,14 @@ pub(crate) fn ram(machine: &Machine) -> Vec<PhysRange> {
 pub(crate) fn cpu_state(registers: &Registers) -> CpuState {
     CpuState {
         cr0: registers.cr0,
-        cr2: GuestVirt::new(registers.cr2),
+        cr2: VirtAddr::new(registers.cr2),
         cr3: Cr3::new(registers.cr3),
         cr4: registers.cr4,
         efer: registers.efer,
         cpl: registers.cpl,
-        rip: GuestVirt::new(registers.rip),
-        rsp: GuestVirt::new(registers.rsp),
-        rbp: GuestVirt::new(registers.rbp),
+        rip: VirtAddr::new(registers.rip),
+        rsp: VirtAddr::new(registers.rsp),
+        rbp: VirtAddr::new(registers.rbp),
         rflags: registers.rflags,
     }
 }

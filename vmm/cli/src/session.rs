@@ -10,10 +10,10 @@ use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
 use heirloom_abi::options::{self as words, Strategy};
 use heirloom_abi::{PAGE_SIZE, layout};
 use heirloom_inspect::judge::{Claim, Expectation, GroundTruth, Image, Judge, Told};
-use heirloom_inspect::mode::PhysBits;
+use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::recording::{Header, RecordError};
 use heirloom_inspect::show::Report;
-use heirloom_inspect::{Capturer, CpuState, GuestPhys, GuestVirt, Mode, Snapshot, Trial};
+use heirloom_inspect::{Capturer, CpuState, Mode, PhysAddr, Snapshot, Trial, VirtAddr};
 use heirloom_machine::{
     Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Stop,
 };
@@ -344,8 +344,8 @@ fn ground_truth(machine: &Machine) -> GroundTruth {
         .segments()
         .iter()
         .map(|segment| Image {
-            va: GuestVirt::new(segment.virtual_address.0),
-            pa: GuestPhys::new(segment.physical_address.0),
+            va: VirtAddr::new(segment.virtual_address.0),
+            pa: PhysAddr::new(segment.physical_address.0),
             bytes: segment.memory_bytes.next_multiple_of(PAGE_SIZE),
             writable: segment.writable,
             executable: segment.executable,

@@ -129,8 +129,8 @@ impl Film {
 mod tests {
     use super::*;
     use crate::pages;
-    use heirloom_inspect::entry::Entry;
     use heirloom_inspect::memory::Words;
+    use heirloom_inspect::paging::entry::Entry;
     use heirloom_inspect::testing::FakeMemory;
     use heirloom_inspect::{Capturer, Depth, Mode, RootLabel};
     use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use heirloom_inspect::check::{self, Spaces};
 use heirloom_inspect::judge::{self, RuleInfo};
-use heirloom_inspect::{GuestVirt, RootLabel, Walk};
+use heirloom_inspect::{RootLabel, VirtAddr, Walk};
 use serde::Serialize;
 
 /// Something that is wrong, and at which moments.
@@ -16,7 +16,7 @@ pub(crate) struct ShownFinding {
     whose: String,
     place: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<GuestVirt>,
+    address: Option<VirtAddr>,
     expected: String,
     found: String,
     /// The walks that show it, as text.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use heirloom_inspect::check::Check;
 use heirloom_inspect::discover::{Discovery, Kind, Space};
-use heirloom_inspect::{GuestPhys, Root, RootLabel};
+use heirloom_inspect::{PhysAddr, Root, RootLabel};
 
 use crate::story::{About, Described, Event, Group, NamedRange, Story};
 
@@ -42,7 +42,7 @@ pub fn story_of(name: &str, discovery: &Discovery, check: &Check) -> Story {
             .collect(),
         notes: check.notes.clone(),
     };
-    let spaces: BTreeMap<GuestPhys, &Space> = discovery
+    let spaces: BTreeMap<PhysAddr, &Space> = discovery
         .spaces
         .iter()
         .map(|space| (space.address, space))
@@ -63,7 +63,7 @@ pub fn story_of(name: &str, discovery: &Discovery, check: &Check) -> Story {
 }
 
 /// The kernel root of the pair that a user root belongs to.
-fn kernel_partner<'s>(space: &Space, spaces: &BTreeMap<GuestPhys, &'s Space>) -> Option<&'s Space> {
+fn kernel_partner<'s>(space: &Space, spaces: &BTreeMap<PhysAddr, &'s Space>) -> Option<&'s Space> {
     let partner = space.partner.filter(|_| space.kind == Kind::UserRoot)?;
     spaces.get(&partner).copied()
 }
@@ -72,7 +72,7 @@ fn kernel_partner<'s>(space: &Space, spaces: &BTreeMap<GuestPhys, &'s Space>) ->
 /// their kernel roots: the groups, and the number of each cluster's.
 fn groups(
     discovery: &Discovery,
-    spaces: &BTreeMap<GuestPhys, &Space>,
+    spaces: &BTreeMap<PhysAddr, &Space>,
 ) -> (Vec<Group>, BTreeMap<usize, usize>) {
     let mut clusters: BTreeMap<usize, Vec<&Space>> = BTreeMap::new();
     for space in &discovery.spaces {
@@ -98,7 +98,7 @@ fn groups(
 
 fn describe(
     discovery: &Discovery,
-    spaces: &BTreeMap<GuestPhys, &Space>,
+    spaces: &BTreeMap<PhysAddr, &Space>,
     numbers: &BTreeMap<usize, usize>,
     root: &Root,
 ) -> Described {

@@ -3,7 +3,7 @@
 use heirloom_inspect::judge::{Claim, Expectation, Sharing, Told, World};
 use heirloom_inspect::region::Region;
 use heirloom_inspect::show::describe;
-use heirloom_inspect::{GuestVirt, Root, RootLabel, VirtRange};
+use heirloom_inspect::{Root, RootLabel, VirtAddr, VirtRange};
 
 use crate::story::{Described, Event, Group, Kind, NamedRange};
 
@@ -31,7 +31,7 @@ pub fn event_of(told: &Told) -> Event {
                 (None, true) => Kind::Written,
                 (None, false) => Kind::Read,
             };
-            (kind, VirtRange::new(GuestVirt::new(*address), 8))
+            (kind, VirtRange::new(VirtAddr::new(*address), 8))
         }
         Claim::PageFaultHandled { address, .. } => (Kind::Faulted, VirtRange::new(*address, 1)),
         Claim::Checkpoint { .. } => (Kind::Checkpoint, None),
@@ -52,10 +52,10 @@ pub fn event_of(told: &Told) -> Event {
     event
 }
 
-fn pages_at(address: GuestVirt, pages: u64) -> Option<VirtRange> {
+fn pages_at(address: VirtAddr, pages: u64) -> Option<VirtRange> {
     VirtRange::new(
         address,
-        pages.saturating_mul(heirloom_inspect::addr::PAGE_SIZE),
+        pages.saturating_mul(heirloom_inspect::paging::addr::PAGE_SIZE),
     )
 }
 
@@ -125,7 +125,7 @@ pub fn regions_of_our_layout() -> Vec<NamedRange> {
         .into_iter()
         .map(|region| NamedRange {
             name: region.name().to_owned(),
-            range: VirtRange::of_region(region),
+            range: heirloom_inspect::region::range_of_region(region),
         })
         .collect()
 }

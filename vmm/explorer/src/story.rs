@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use heirloom_inspect::check::Check;
 use heirloom_inspect::judge::{SeenFinding, Verdict};
-use heirloom_inspect::{GuestPhys, Mode, Root, RootLabel, Snapshot, VirtRange};
+use heirloom_inspect::{Mode, PhysAddr, Root, RootLabel, Snapshot, VirtRange};
 use serde::Serialize;
 
 use crate::film::Film;
@@ -22,7 +22,7 @@ pub struct Story {
     pub(crate) events: Vec<Event>,
     pub(crate) findings: Vec<ShownFinding>,
     /// The spaces of the last moment.
-    present: HashMap<(RootLabel, GuestPhys), usize>,
+    present: HashMap<(RootLabel, PhysAddr), usize>,
     /// Findings that are known, by rule and place in its list, and how often each was seen.
     seen: HashMap<(&'static str, usize), Sighting>,
     start: Option<usize>,
@@ -91,7 +91,7 @@ pub(crate) struct Space {
     pub(crate) parent: Option<usize>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) reference: bool,
-    pub(crate) root: GuestPhys,
+    pub(crate) root: PhysAddr,
     /// First moment.
     pub(crate) from: usize,
     /// First moment at which it is not there any more.
@@ -332,7 +332,7 @@ impl Story {
     }
 
     /// The spaces of the last moment that have these roots.
-    fn spaces_at(&self, roots: &[GuestPhys]) -> Vec<usize> {
+    fn spaces_at(&self, roots: &[PhysAddr]) -> Vec<usize> {
         self.present
             .iter()
             .filter(|((_, address), _)| roots.contains(address))

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::addr::{GuestPhys, Pfn};
-use crate::level::Level;
 use crate::memory::{PhysicalMemory, Words};
-use crate::mode::Mode;
 use crate::snapshot::{MissingTable, Node, Root, RootId, RootLabel, Snapshot};
 use crate::table::{Slot, Table};
+use heirloom_paging::addr::{Pfn, PhysAddr};
+use heirloom_paging::level::Level;
+use heirloom_paging::mode::Mode;
 
 /// Takes snapshots of one guest. Give all captures of a guest to one capturer: it is the memory
 /// that makes them cheap.
@@ -88,7 +88,7 @@ impl Capturer {
         &mut self,
         memory: &M,
         mode: Mode,
-        roots: &[(RootLabel, GuestPhys)],
+        roots: &[(RootLabel, PhysAddr)],
     ) -> Snapshot {
         if self.mode != Some(mode) || self.epoch == u32::MAX {
             self.forget();
@@ -114,7 +114,7 @@ impl Capturer {
         &mut self,
         memory: &M,
         mode: Mode,
-        roots: &[(RootLabel, GuestPhys)],
+        roots: &[(RootLabel, PhysAddr)],
     ) -> Vec<Root> {
         self.epoch += 1;
         self.omitted = 0;

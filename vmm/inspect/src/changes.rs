@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::addr::Pfn;
-use crate::entry::Entry;
-use crate::level::Level;
 use crate::snapshot::Snapshot;
 use crate::table::Table;
+use heirloom_paging::addr::Pfn;
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::Level;
 
 /// An entry that is not what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, Pfn, VirtRange};
-use crate::entry::{Decoded, Entry};
-use crate::level::{Half, Level};
 use crate::memory::Words;
-use crate::rights::Rights;
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::{Slot, Table};
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
+use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::{Half, Level};
+use heirloom_paging::rights::Rights;
 
 /// One entry of the root in which two address spaces differ. A and D do not count: the CPU sets
 /// them on its own.
@@ -54,7 +54,7 @@ pub enum Mappings {
     Same,
     /// `first` is the lowest address that differs.
     Differ {
-        first: GuestVirt,
+        first: VirtAddr,
     },
     /// The tables are so many, and so nearly equal, that the comparison was given up.
     Undecided,
@@ -84,7 +84,7 @@ enum View {
     Reserved(Entry),
     /// The table is not there to be read.
     Missing(Pfn),
-    Leaf(GuestPhys, Rights),
+    Leaf(PhysAddr, Rights),
     Table(Slot, Rights),
 }
 

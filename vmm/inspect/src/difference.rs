@@ -5,15 +5,15 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, VirtRange};
 use crate::changes::EntryChange;
 use crate::compare::{Comparer, EntryDifference};
 use crate::discover::{Discovery, Space};
-use crate::entry::Entry;
 use crate::leaves::{Leaves, Mapping};
-use crate::level::{Half, Level};
-use crate::rights::Rights;
 use crate::snapshot::{RootId, RootLabel, Snapshot};
+use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::{Half, Level};
+use heirloom_paging::rights::Rights;
 
 /// Two guests that cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +66,7 @@ pub struct RangeChange {
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Destination {
-    pub pa: GuestPhys,
+    pub pa: PhysAddr,
     pub rights: Rights,
 }
 
@@ -246,7 +246,7 @@ impl Iterator for Changes<'_> {
             }
             let piece = VirtRange {
                 first: va,
-                last: GuestVirt::new(last),
+                last: VirtAddr::new(last),
             };
             match &mut self.begun {
                 Some(change) if goes_on(change, piece, before, after) => change.0.last = piece.last,
@@ -281,7 +281,7 @@ fn goes_on(
 struct Pieces<'s> {
     leaves: Leaves<'s>,
     /// What is left of the present leaf: first and last address, and where the first leads.
-    present: Option<(GuestVirt, u64, Destination)>,
+    present: Option<(VirtAddr, u64, Destination)>,
 }
 
 impl<'s> Pieces<'s> {
@@ -304,12 +304,12 @@ impl<'s> Pieces<'s> {
         });
     }
 
-    fn start(&self) -> Option<GuestVirt> {
+    fn start(&self) -> Option<VirtAddr> {
         self.present.map(|(va, ..)| va)
     }
 
     /// The last address of the stretch from `va` on in which nothing changes here.
-    fn end_before(&self, va: GuestVirt) -> u64 {
+    fn end_before(&self, va: VirtAddr) -> u64 {
         match self.present {
             Some((start, last, _)) if start <= va => last,
             Some((start, ..)) => start.get() - 1,
@@ -318,7 +318,7 @@ impl<'s> Pieces<'s> {
     }
 
     /// Where `va` leads; the stretch up to `last` is done with.
-    fn take(&mut self, va: GuestVirt, last: u64) -> Option<Destination> {
+    fn take(&mut self, va: VirtAddr, last: u64) -> Option<Destination> {
         let (start, end, to) = self.present?;
         if start > va {
             return None;
@@ -328,7 +328,7 @@ impl<'s> Pieces<'s> {
         } else {
             let bytes = last + 1 - start.get();
             self.present = Some((
-                GuestVirt::new(last + 1),
+                VirtAddr::new(last + 1),
                 end,
                 Destination {
                     pa: to.pa.wrapping_add(bytes),

@@ -2,20 +2,20 @@
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, Pfn, VirtRange};
-use crate::entry::{Decoded, Entry};
-use crate::level::PageSize;
-use crate::rights::Rights;
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::Table;
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
+use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::PageSize;
+use heirloom_paging::rights::Rights;
 
 /// One page of an address space. The whole path to it is [`Snapshot::translate`] of `va`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Mapping {
     /// The page's first byte.
-    pub va: GuestVirt,
+    pub va: VirtAddr,
     /// Where it is.
-    pub pa: GuestPhys,
+    pub pa: PhysAddr,
     pub size: PageSize,
     /// What all entries of the walk allow together.
     pub rights: Rights,
@@ -52,7 +52,7 @@ pub struct Leaves<'s> {
     range: VirtRange,
     stack: Vec<Visit<'s>>,
     steps_left: u32,
-    stopped_at: Option<GuestVirt>,
+    stopped_at: Option<VirtAddr>,
 }
 
 /// A table on the way to the present leaf.
@@ -60,7 +60,7 @@ pub struct Leaves<'s> {
 struct Visit<'s> {
     table: &'s Table,
     /// What the table's first entry translates.
-    base: GuestVirt,
+    base: VirtAddr,
     rights: Rights,
     next: u16,
 }
@@ -84,7 +84,7 @@ impl Snapshot {
         if let Some(table) = self.root_table(root) {
             leaves.stack.push(Visit {
                 table,
-                base: GuestVirt::new(0),
+                base: VirtAddr::new(0),
                 rights: Rights::ALL,
                 next: 0,
             });
@@ -95,7 +95,7 @@ impl Snapshot {
 
 impl<'s> Leaves<'s> {
     /// The address from which on leaves may be missing, because the tables claim absurdly many.
-    pub fn stopped_at(&self) -> Option<GuestVirt> {
+    pub fn stopped_at(&self) -> Option<VirtAddr> {
         self.stopped_at
     }
 
@@ -112,7 +112,7 @@ impl<'s> Leaves<'s> {
     }
 
     /// Goes one table down.
-    fn descend(&mut self, table: &'s Table, base: GuestVirt, rights: Rights) {
+    fn descend(&mut self, table: &'s Table, base: VirtAddr, rights: Rights) {
         let skip = self.range.first.get().saturating_sub(base.get()) >> table.level().shift();
         self.stack.push(Visit {
             table,
@@ -139,7 +139,7 @@ impl Iterator for Leaves<'_> {
             let level = table.level();
             let offset = u64::from(index) << level.shift();
             let depth = self.snapshot.mode().depth;
-            let va = GuestVirt::sign_extended(visit.base.get().wrapping_add(offset), depth);
+            let va = VirtAddr::sign_extended(visit.base.get().wrapping_add(offset), depth);
             if va > self.range.last {
                 // Addresses only ascend.
                 self.stack.clear();

@@ -13,26 +13,20 @@
 //! allocation has a bound.
 #![forbid(unsafe_code)]
 
-pub mod addr;
-pub mod bits;
 pub mod capture;
 pub mod changes;
 pub mod check;
 pub mod compare;
 pub mod difference;
 pub mod discover;
-pub mod entry;
 pub mod judge;
 pub mod layout;
 pub mod leaves;
-pub mod level;
 pub mod memory;
-pub mod mode;
 pub mod ranges;
 pub mod recording;
 pub mod region;
 pub mod reverse;
-pub mod rights;
 pub mod sharing;
 pub mod show;
 pub mod snapshot;
@@ -42,24 +36,22 @@ pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod trial;
-pub mod walk;
 
-pub use addr::{GuestPhys, GuestVirt, Pfn, VirtRange};
 pub use capture::Capturer;
 pub use check::Check;
 pub use compare::{Comparer, EntryDifference, EntryDifferenceKind, Mappings};
 pub use discover::{DiscoverError, Discovery};
-pub use entry::{Decoded, Entry, Leaf};
+pub use heirloom_paging as paging;
+pub use heirloom_paging::{
+    CpuState, Cr3, Decoded, Depth, Entry, Fault, Half, Leaf, Level, Mode, ModeError, PageSize, Pfn,
+    PhysAddr, Rights, Step, Translation, VirtAddr, VirtRange, Walk,
+};
 pub use layout::Layout;
 pub use leaves::{Leaves, Mapping};
-pub use level::{Depth, Half, Level, PageSize};
-pub use memory::{MemoryError, PhysRange, PhysicalMemory};
-pub use mode::{CpuState, Cr3, Mode, ModeError};
+pub use memory::{MemoryError, PhysRange, PhysicalMemory, translate_in_memory};
 pub use ranges::{MappedRange, Ranges};
-pub use rights::Rights;
 pub use sharing::{Parent, Placement, Subtree, TableFrames};
 pub use snapshot::{MissingTable, Root, RootId, RootLabel, Snapshot};
 pub use table::Table;
 pub use target::Target;
 pub use trial::Trial;
-pub use walk::{Fault, Step, Translation, Walk, translate_in_memory};

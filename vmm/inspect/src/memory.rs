@@ -4,8 +4,9 @@ use serde::Serialize;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use zerocopy::IntoBytes;
 
-use crate::addr::{GuestPhys, PAGE_SIZE, Pfn};
-use crate::entry::Entry;
+use heirloom_paging::{
+    Entry, Level, Mode, PAGE_SIZE, Pfn, PhysAddr, Unreadable, VirtAddr, Walk, translate,
+};
 
 /// The 512 words of a page table.
 pub type Words = [u64; 512];
@@ -13,18 +14,18 @@ pub type Words = [u64; 512];
 /// Physical addresses `start..start + bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PhysRange {
-    pub start: GuestPhys,
+    pub start: PhysAddr,
     pub bytes: u64,
 }
 
 impl PhysRange {
     /// The first address after the range.
-    pub fn end(&self) -> GuestPhys {
-        GuestPhys::new(self.start.get().saturating_add(self.bytes))
+    pub fn end(&self) -> PhysAddr {
+        PhysAddr::new(self.start.get().saturating_add(self.bytes))
     }
 
     /// Whether `length` bytes from `at` have an address in common with the range.
-    pub fn overlaps(&self, at: GuestPhys, length: u64) -> bool {
+    pub fn overlaps(&self, at: PhysAddr, length: u64) -> bool {
         at < self.end() && self.start.get() < at.get().saturating_add(length)
     }
 
@@ -49,7 +50,7 @@ impl PhysRange {
 )]
 pub struct MemoryError {
     /// First byte of the attempt.
-    pub at: GuestPhys,
+    pub at: PhysAddr,
     /// Bytes wanted.
     pub length: usize,
 }
@@ -61,7 +62,7 @@ pub trait PhysicalMemory {
     ///
     /// # Errors
     /// [`MemoryError`] if one of the bytes is outside the guest's memory.
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError>;
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError>;
 
     /// Reads the table in frame `table`.
     ///
@@ -88,7 +89,7 @@ pub trait PhysicalMemory {
     ///
     /// # Errors
     /// [`MemoryError`] if it is not whole inside the guest's memory.
-    fn read_u64(&self, at: GuestPhys) -> Result<u64, MemoryError> {
+    fn read_u64(&self, at: PhysAddr) -> Result<u64, MemoryError> {
         let mut bytes = [0; 8];
         self.read_bytes(at, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
@@ -117,13 +118,27 @@ pub trait PhysicalMemory {
 /// Every memory of the rust-vmm family. The backend, not its IOMMU view: addresses in page tables
 /// are physical.
 impl<M: GuestMemoryBackend + ?Sized> PhysicalMemory for M {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         self.read_slice(buffer, GuestAddress(at.get()))
             .map_err(|_| MemoryError {
                 at,
                 length: buffer.len(),
             })
     }
+}
+
+/// Translates `va` through the tables that stand in `memory` now, below the table at `root`.
+pub fn translate_in_memory<M: PhysicalMemory + ?Sized>(
+    memory: &M,
+    mode: &Mode,
+    root: PhysAddr,
+    va: VirtAddr,
+) -> Walk {
+    translate(mode, root, va, |table, _: Level, index| {
+        memory
+            .read_entry(table, index)
+            .map_err(|_| Unreadable::OutsideMemory)
+    })
 }
 
 #[cfg(test)]
@@ -170,9 +185,9 @@ mod tests {
             );
         }
         assert_eq!(
-            memory.read_u64(GuestPhys::new(0x3ffc)),
+            memory.read_u64(PhysAddr::new(0x3ffc)),
             Err(MemoryError {
-                at: GuestPhys::new(0x3ffc),
+                at: PhysAddr::new(0x3ffc),
                 length: 8
             })
         );

@@ -5,18 +5,18 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, VirtRange};
 use crate::leaves::{Leaves, Mapping};
-use crate::level::PageSize;
-use crate::rights::Rights;
 use crate::snapshot::{RootId, Snapshot};
+use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
+use heirloom_paging::level::PageSize;
+use heirloom_paging::rights::Rights;
 
 /// Addresses that are mapped without a gap, virtually and physically, with the same rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MappedRange {
     pub range: VirtRange,
     /// Where its first byte is.
-    pub pa: GuestPhys,
+    pub pa: PhysAddr,
     pub rights: Rights,
     /// How many pages of each size it consists of.
     pub pages: PageCounts,
@@ -107,7 +107,7 @@ impl Snapshot {
 
 impl Ranges<'_> {
     /// As [`Leaves::stopped_at`].
-    pub fn stopped_at(&self) -> Option<GuestVirt> {
+    pub fn stopped_at(&self) -> Option<VirtAddr> {
         self.leaves.stopped_at()
     }
 }

@@ -2,39 +2,25 @@
 
 pub use heirloom_abi::layout::Region;
 
-use crate::addr::{GuestVirt, VirtRange};
-use crate::level::Depth;
+use heirloom_paging::addr::{VirtAddr, VirtRange};
+use heirloom_paging::level::Depth;
 
-impl GuestVirt {
-    /// The named region that the address lies in. Names hold for the 4-level layout; with five
-    /// levels and our own guest they hold too, because it keeps its addresses.
-    pub fn region(self) -> Option<Region> {
-        Region::ALL
-            .into_iter()
-            .find(|&region| VirtRange::of_region(region).contains(self))
-    }
+/// The named region that an address lies in. Names hold for the 4-level layout; with five levels
+/// and our own guest they hold too, because it keeps its addresses.
+pub fn region_of(va: VirtAddr) -> Option<Region> {
+    Region::ALL
+        .into_iter()
+        .find(|&region| range_of_region(region).contains(va))
 }
 
-impl VirtRange {
-    /// Where `region` lies. The kernel image reaches to the end of the address space.
-    pub const fn of_region(region: Region) -> VirtRange {
-        VirtRange {
-            first: GuestVirt::new(region.start()),
-            last: GuestVirt::new(match region {
-                Region::KernelImage => u64::MAX,
-                _ => region.end() - 1,
-            }),
-        }
-    }
-
-    /// What entry `index` of a root translates.
-    pub const fn of_top_entry(index: u16, depth: Depth) -> VirtRange {
-        let top = depth.top();
-        let first = GuestVirt::sign_extended((index as u64) << top.shift(), depth);
-        VirtRange {
-            first,
-            last: GuestVirt::new(first.get() + (top.entry_span() - 1)),
-        }
+/// Where `region` lies. The kernel image reaches to the end of the address space.
+pub const fn range_of_region(region: Region) -> VirtRange {
+    VirtRange {
+        first: VirtAddr::new(region.start()),
+        last: VirtAddr::new(match region {
+            Region::KernelImage => u64::MAX,
+            _ => region.end() - 1,
+        }),
     }
 }
 
@@ -43,7 +29,7 @@ pub fn regions_of_top_entry(index: u16, depth: Depth) -> impl Iterator<Item = Re
     let entry = VirtRange::of_top_entry(index, depth);
     Region::ALL
         .into_iter()
-        .filter(move |&region| VirtRange::of_region(region).overlaps(&entry))
+        .filter(move |&region| range_of_region(region).overlaps(&entry))
 }
 
 #[cfg(test)]
@@ -52,12 +38,12 @@ mod tests {
 
     #[test]
     fn the_last_byte_of_the_address_space_belongs_to_the_kernel_image() {
-        let last = GuestVirt::new(u64::MAX);
-        assert_eq!(last.region(), Some(Region::KernelImage));
-        assert_eq!(GuestVirt::new(1 << 63).region(), None);
+        let last = VirtAddr::new(u64::MAX);
+        assert_eq!(region_of(last), Some(Region::KernelImage));
+        assert_eq!(region_of(VirtAddr::new(1 << 63)), None);
         assert_eq!(
             VirtRange::of_top_entry(511, Depth::Four).last,
-            GuestVirt::new(u64::MAX)
+            VirtAddr::new(u64::MAX)
         );
     }
 

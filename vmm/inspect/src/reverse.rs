@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt};
-use crate::entry::{Decoded, Leaf};
 use crate::leaves::Mapping;
-use crate::level::Half;
-use crate::rights::Rights;
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::{Slot, Table};
+use heirloom_paging::addr::{PhysAddr, VirtAddr};
+use heirloom_paging::entry::{Decoded, Leaf};
+use heirloom_paging::level::Half;
+use heirloom_paging::rights::Rights;
 
 /// Pages that are listed, with all that have them counted: tables can claim 2^36 pages with one frame.
 const MOST_LISTED: usize = 1 << 20;
@@ -29,7 +29,7 @@ pub struct Reverse {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reached {
     /// The virtual address of the very byte.
-    pub va: GuestVirt,
+    pub va: VirtAddr,
     /// The page it is in.
     pub mapping: Mapping,
     /// The address spaces that have the page there, by the same top-level entry.
@@ -39,7 +39,7 @@ pub struct Reached {
 
 impl Snapshot {
     /// Every virtual address, in every address space, that reaches the byte at `pa`.
-    pub fn reverse(&self, pa: GuestPhys) -> Reverse {
+    pub fn reverse(&self, pa: PhysAddr) -> Reverse {
         let mut search = Search {
             snapshot: self,
             pa,
@@ -54,7 +54,7 @@ impl Snapshot {
             for subtree in self.subtrees(half) {
                 if let Some(table) = self.root_table(subtree.roots[0]) {
                     let roots: Arc<[RootId]> = subtree.roots.into();
-                    let start = GuestVirt::new(0);
+                    let start = VirtAddr::new(0);
                     search.follow(table, subtree.index, start, Rights::ALL, &roots);
                 }
             }
@@ -66,7 +66,7 @@ impl Snapshot {
 /// The way down, into those tables only that lead to the address.
 struct Search<'s> {
     snapshot: &'s Snapshot,
-    pa: GuestPhys,
+    pa: PhysAddr,
     /// By slot: whether the table leads there.
     leads: Vec<Option<bool>>,
     room: usize,
@@ -79,13 +79,13 @@ impl Search<'_> {
         &mut self,
         table: &Table,
         index: u16,
-        base: GuestVirt,
+        base: VirtAddr,
         rights: Rights,
         roots: &Arc<[RootId]>,
     ) {
         let depth = self.snapshot.mode().depth;
         let offset = u64::from(index) << table.level().shift();
-        let va = GuestVirt::sign_extended(base.get().wrapping_add(offset), depth);
+        let va = VirtAddr::sign_extended(base.get().wrapping_add(offset), depth);
         let entry = table.entry(index);
         let rights = rights.through(entry);
         match table.decode(index) {
@@ -155,7 +155,7 @@ impl Search<'_> {
 }
 
 /// Where in a page an address is, if it is there.
-fn offset_in(leaf: Leaf, pa: GuestPhys) -> Option<u64> {
+fn offset_in(leaf: Leaf, pa: PhysAddr) -> Option<u64> {
     let offset = pa.get().checked_sub(leaf.pa.get())?;
     (offset < leaf.size.bytes()).then_some(offset)
 }

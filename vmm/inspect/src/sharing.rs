@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::addr::{GuestVirt, Pfn, VirtRange};
-use crate::entry::{Decoded, Entry};
-use crate::level::{Half, Level};
-use crate::rights::Rights;
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::{Slot, Table};
+use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
+use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::{Half, Level};
+use heirloom_paging::rights::Rights;
 
 /// All that is below one entry of the root, and the address spaces that have that very entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,7 +37,7 @@ pub struct Placement<'s> {
     /// One of the address spaces that reach it so …
     pub root: RootId,
     /// … and the first address that it translates there.
-    pub base: GuestVirt,
+    pub base: VirtAddr,
     snapshot: &'s Snapshot,
 }
 
@@ -48,7 +48,7 @@ pub struct PlacedEntry {
     pub entry: Entry,
     pub decoded: Decoded,
     /// The first address that it translates.
-    pub va: GuestVirt,
+    pub va: VirtAddr,
     /// What this entry and those above allow together.
     pub rights: Rights,
 }
@@ -68,7 +68,7 @@ impl Placement<'_> {
                     index,
                     entry,
                     decoded: self.table.decode(index),
-                    va: GuestVirt::sign_extended(self.base.get().wrapping_add(offset), depth),
+                    va: VirtAddr::sign_extended(self.base.get().wrapping_add(offset), depth),
                     rights: self.rights.through(entry),
                 }
             })
@@ -156,7 +156,7 @@ impl Snapshot {
         for root in roots.into_iter().map(|root| self.root(root)) {
             for half in [Half::Kernel, Half::User] {
                 if let Some(slot) = root.slot {
-                    pending.push((slot, half, Rights::ALL, root.id, GuestVirt::new(0)));
+                    pending.push((slot, half, Rights::ALL, root.id, VirtAddr::new(0)));
                 }
             }
             while let Some((slot, half, rights, root, base)) = pending.pop() {

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, Pfn};
-use crate::level::Level;
-use crate::mode::Mode;
 use crate::sharing::Parent;
 use crate::table::{Slot, Table};
-use crate::walk::{Fault, Walk, walk};
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr};
+use heirloom_paging::level::Level;
+use heirloom_paging::mode::Mode;
+use heirloom_paging::walk::{Unreadable, Walk, translate};
 
 /// Which of a snapshot's roots; only for the snapshot that it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -29,7 +29,7 @@ pub enum RootLabel {
     /// What CR3 of this CPU held, its owner not being known.
     Cpu(u32),
     /// Found at this address, its owner not being known.
-    Found(GuestPhys),
+    Found(PhysAddr),
 }
 
 impl fmt::Display for RootLabel {
@@ -49,7 +49,7 @@ pub struct Root {
     pub id: RootId,
     pub label: RootLabel,
     /// The root table, what CR3 points to.
-    pub address: GuestPhys,
+    pub address: PhysAddr,
     #[serde(skip)]
     pub(crate) slot: Option<Slot>,
 }
@@ -176,18 +176,18 @@ impl Snapshot {
     ///
     /// # Panics
     /// If `root` comes from another snapshot that has more roots.
-    pub fn translate(&self, root: RootId, va: GuestVirt) -> Walk {
+    pub fn translate(&self, root: RootId, va: VirtAddr) -> Walk {
         let root = self.root(root);
         let mut slot = root.slot;
-        walk(self.mode(), root.address, va, |table, level, index| {
+        translate(self.mode(), root.address, va, |_: Pfn, _: Level, index| {
             let node = slot.and_then(|slot| self.0.nodes.get(slot.index()));
             match node {
                 Some(Node::Table(found)) => {
                     slot = found.link(index);
                     Ok(found.entry(index))
                 }
-                Some(Node::Missing(_)) => Err(Fault::TableOutsideMemory { level, table }),
-                Some(Node::Free) | None => Err(Fault::TableNotCaptured { level, table }),
+                Some(Node::Missing(_)) => Err(Unreadable::OutsideMemory),
+                Some(Node::Free) | None => Err(Unreadable::NotCaptured),
             }
         })
     }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::addr::Pfn;
-use crate::bits::EntrySet;
-use crate::entry::{Decoded, Entry};
-use crate::level::Level;
 use crate::memory::Words;
-use crate::mode::Mode;
+use heirloom_paging::addr::Pfn;
+use heirloom_paging::bits::EntrySet;
+use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::Level;
+use heirloom_paging::mode::Mode;
 
 /// Where a snapshot keeps a table: an index that stays the same from one capture to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,11 +2,11 @@
 //! places is counted once and multiplied. Tables that claim 2^36 pages with a few frames cost no more
 //! than others.
 
-use crate::entry::Decoded;
-use crate::level::{Half, Level};
-use crate::rights::Rights;
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::{Slot, Table};
+use heirloom_paging::entry::Decoded;
+use heirloom_paging::level::{Half, Level};
+use heirloom_paging::rights::Rights;
 
 /// What is below one table, or one half of a root. Sums stay at `u64::MAX`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! What can be inspected: a guest that stands still, wherever it comes from.
 
-use crate::addr::GuestPhys;
-use crate::level::Depth;
 use crate::memory::{PhysRange, PhysicalMemory};
-use crate::mode::{CpuState, PhysBits};
 use crate::snapshot::RootLabel;
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::level::Depth;
+use heirloom_paging::mode::{CpuState, PhysBits};
 
 /// A guest that stands still: its memory, and what is known of its CPUs. A core dump, a raw image, a
 /// paused QEMU, a machine of our own and a moment of a recording all come as one of these.
@@ -28,7 +28,7 @@ pub struct Target {
     /// own account of itself (VMCOREINFO's `pgtable_l5_enabled`).
     pub depth: Option<Depth>,
     /// Roots that are known, with their owners: those of a recording, or one that the user named.
-    pub roots: Vec<(RootLabel, GuestPhys)>,
+    pub roots: Vec<(RootLabel, PhysAddr)>,
     /// What the source leaves open and what was assumed instead, in sentences for people.
     pub notes: Vec<String>,
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use zerocopy::IntoBytes;
 
-use crate::addr::{GuestPhys, GuestVirt, Pfn};
-use crate::entry::Entry;
-use crate::level::{Depth, Level, PageSize};
 use crate::memory::{MemoryError, PhysicalMemory, Words};
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr};
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::{Depth, Level, PageSize};
 
 /// A guest-physical memory that has the frames that were put into it, and no others. New frames
 /// are zero and get ascending numbers.
@@ -64,12 +64,12 @@ impl FakeMemory {
     }
 
     /// Adds an empty root table: its address.
-    pub fn root(&mut self) -> GuestPhys {
+    pub fn root(&mut self) -> PhysAddr {
         self.frame().base()
     }
 
     /// Adds a root table that inherits entries 256–511 of `parent`.
-    pub fn child_of(&mut self, parent: GuestPhys) -> GuestPhys {
+    pub fn child_of(&mut self, parent: PhysAddr) -> PhysAddr {
         let child = self.root();
         for index in 256..512 {
             let entry = self.peek(parent.pfn(), index);
@@ -116,9 +116,9 @@ impl FakeMemory {
     pub fn map(
         &mut self,
         depth: Depth,
-        root: GuestPhys,
-        va: GuestVirt,
-        pa: GuestPhys,
+        root: PhysAddr,
+        va: VirtAddr,
+        pa: PhysAddr,
         size: PageSize,
         flags: Entry,
     ) {
@@ -139,7 +139,7 @@ impl FakeMemory {
     ///
     /// # Panics
     /// If a page is mapped where a table would have to be.
-    pub fn table_for(&mut self, depth: Depth, root: GuestPhys, va: GuestVirt, level: Level) -> Pfn {
+    pub fn table_for(&mut self, depth: Depth, root: PhysAddr, va: VirtAddr, level: Level) -> Pfn {
         let mut table = root.pfn();
         let mut at = depth.top();
         while at != level {
@@ -170,8 +170,8 @@ impl FakeMemory {
     pub fn change(
         &mut self,
         depth: Depth,
-        root: GuestPhys,
-        va: GuestVirt,
+        root: PhysAddr,
+        va: VirtAddr,
         level: Level,
         change: impl FnOnce(Entry) -> Entry,
     ) {
@@ -182,7 +182,7 @@ impl FakeMemory {
 }
 
 impl PhysicalMemory for FakeMemory {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         let length = buffer.len();
         let outside = MemoryError { at, length };
         let mut next = at;

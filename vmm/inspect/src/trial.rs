@@ -1,11 +1,11 @@
 //! A run under judgement, live or from a recording: the judge, and what of the run will be shown.
 
-use crate::GuestPhys;
+use crate::PhysAddr;
 use crate::PhysicalMemory;
 use crate::judge::{Counters, Expectation, GroundTruth, Judge, Told};
-use crate::mode::CpuState;
 use crate::show::{Exhibit, Report};
 use crate::snapshot::{RootLabel, Snapshot};
+use heirloom_paging::mode::CpuState;
 
 /// Judges a run event by event. The same events with the same tables give the same report, wherever
 /// they come from.
@@ -32,7 +32,7 @@ impl Trial {
     }
 
     /// The address spaces that exist, as far as the guest told.
-    pub fn roots(&self) -> Vec<(RootLabel, GuestPhys)> {
+    pub fn roots(&self) -> Vec<(RootLabel, PhysAddr)> {
         self.judge.roots()
     }
 

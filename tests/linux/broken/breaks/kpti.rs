@@ -48,7 +48,7 @@ pub(super) const BREAKS: &[Break] = &[
             let first = shown.va.get() & !(Level::Pd.entry_span() - 1);
             let (index, pa) = (0..512_u16)
                 .find_map(|index| {
-                    let va = GuestVirt::new(first + u64::from(index) * 4096);
+                    let va = VirtAddr::new(first + u64::from(index) * 4096);
                     let kernels = patient.walk(patient.kernel, va).result.ok()?;
                     let is_new = pages.iter().all(|page| page.pa != kernels.pa);
                     (kernels.rights.write && is_new).then_some((index, kernels.pa))
@@ -70,7 +70,7 @@ pub(super) const BREAKS: &[Break] = &[
     }),
     with_kpti("a process may write to its LDT", |patient| {
         let root = patient.with_ldt.unwrap();
-        let ldt = patient.page(root, GuestVirt::new(1 << 63), |_| true);
+        let ldt = patient.page(root, VirtAddr::new(1 << 63), |_| true);
         let place = patient.place(root, ldt.va, patient.top());
         patient.add(patient.leaf(root, ldt.va), Entry::WRITABLE);
         vec![

@@ -1,6 +1,6 @@
 //! The ways in which Linux's page tables are broken, each with what it must be reported as.
 
-use heirloom_inspect::{Entry, GuestPhys, GuestVirt, Half, Level, PageSize, Pfn};
+use heirloom_inspect::{Entry, Half, Level, PageSize, Pfn, PhysAddr, VirtAddr};
 
 mod kpti;
 mod protection;
@@ -29,14 +29,14 @@ pub(crate) struct Wound {
 /// Which address spaces a finding names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Where {
-    Only(GuestPhys),
+    Only(PhysAddr),
     /// A process's: one root, or the two of a pair.
-    Process(GuestPhys),
+    Process(PhysAddr),
     /// All that share the broken table.
     Many,
 }
 
-const fn only(rule: &'static str, place: Place, root: GuestPhys) -> Wound {
+const fn only(rule: &'static str, place: Place, root: PhysAddr) -> Wound {
     Wound {
         rule,
         place,
@@ -52,7 +52,7 @@ const fn shared(rule: &'static str, place: Place) -> Wound {
     }
 }
 
-const fn of_process(rule: &'static str, place: Place, root: GuestPhys) -> Wound {
+const fn of_process(rule: &'static str, place: Place, root: PhysAddr) -> Wound {
     Wound {
         rule,
         place,
@@ -100,8 +100,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Break> {
 }
 
 /// A page of the vmalloc area in RAM.
-fn some_vmalloc_page(patient: &Patient) -> GuestVirt {
-    let is_ram = |pa: GuestPhys| pa < BEYOND_RAM.base() && pa < GuestPhys::new(512 << 20);
+fn some_vmalloc_page(patient: &Patient) -> VirtAddr {
+    let is_ram = |pa: PhysAddr| pa < BEYOND_RAM.base() && pa < PhysAddr::new(512 << 20);
     let page = patient.page(patient.kernel, patient.vmalloc, |page| {
         page.size == PageSize::Size4KiB && page.rights.write && is_ram(page.pa)
     });
@@ -132,7 +132,7 @@ fn empty_kernel_entry(patient: &Patient) -> Place {
 }
 
 /// Gives a root tables of its own on the way to `va`: the leaf's place in them.
-fn private_path(patient: &Patient, root: GuestPhys, va: GuestVirt) -> Place {
+fn private_path(patient: &Patient, root: PhysAddr, va: VirtAddr) -> Place {
     let walk = patient.walk(root, va);
     let (leaf, above) = walk.steps().split_last().unwrap();
     let mut table = root.pfn();
@@ -151,13 +151,13 @@ fn private_path(patient: &Patient, root: GuestPhys, va: GuestVirt) -> Place {
 }
 
 /// A page that a process alone has.
-fn user_page(patient: &Patient, root: GuestPhys) -> GuestVirt {
-    let page = patient.page(root, GuestVirt::new(0), is_users_own);
+fn user_page(patient: &Patient, root: PhysAddr) -> VirtAddr {
+    let page = patient.page(root, VirtAddr::new(0), is_users_own);
     page.va
 }
 
 /// The first entry of a root's user half.
-fn top_user_entry(patient: &Patient, root: GuestPhys) -> Place {
+fn top_user_entry(patient: &Patient, root: PhysAddr) -> Place {
     Half::User
         .indices()
         .map(|index| Place {
@@ -169,12 +169,12 @@ fn top_user_entry(patient: &Patient, root: GuestPhys) -> Place {
 }
 
 /// The direct map's address of a frame.
-fn in_direct_map(patient: &Patient, pa: GuestPhys) -> GuestVirt {
+fn in_direct_map(patient: &Patient, pa: PhysAddr) -> VirtAddr {
     patient.direct_map.wrapping_add(pa.get())
 }
 
 /// Sets U/S in all entries of the walk of `va`: where the leaf stands.
-fn for_ring_3(patient: &Patient, va: GuestVirt) -> Place {
+fn for_ring_3(patient: &Patient, va: VirtAddr) -> Place {
     for step in patient.walk(patient.kernel, va).steps() {
         let place = Place {
             table: step.table,

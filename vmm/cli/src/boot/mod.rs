@@ -226,7 +226,7 @@ impl Options {
         recorder: Option<Recorder>,
     ) -> Result<Exit, Failure> {
         if let Some(path) = &self.core {
-            heirloom_target::write_core(target, path)
+            heirloom_source::write_core(target, path)
                 .map_err(|error| Failure::new(Exit::Usage, error))?;
         }
         let discovery = Discovery::of(target).map_err(|error| Failure::new(Exit::Guest, error))?;

@@ -2,7 +2,7 @@
 
 use heirloom_inspect::difference::Difference;
 use heirloom_inspect::show::DifferenceReport;
-use heirloom_target::Spec;
+use heirloom_source::Spec;
 
 use crate::exit::{Exit, Failure};
 

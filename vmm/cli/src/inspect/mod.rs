@@ -15,7 +15,7 @@ mod root;
 use std::sync::Once;
 
 use heirloom_inspect::{Discovery, Target};
-use heirloom_target::Spec;
+use heirloom_source::Spec;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -83,7 +83,7 @@ fn open(spec: &Spec) -> Result<Target, Failure> {
     let mut watching = Ok(());
     WATCH.call_once(|| {
         watching = ctrlc::set_handler(|| {
-            heirloom_target::resume_all();
+            heirloom_source::resume_all();
             output::complain(&Failure::new(
                 Exit::Guest,
                 "interrupted; a live guest runs on",

@@ -1,6 +1,6 @@
 //! `heirloom reverse`: everything that reaches a physical address.
 
-use heirloom_inspect::GuestPhys;
+use heirloom_inspect::PhysAddr;
 use heirloom_inspect::show::ReverseReport;
 
 use crate::exit::{Exit, Failure};
@@ -19,7 +19,7 @@ pub(crate) struct Options {
 /// Looks through all address spaces.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let (name, discovery) = options.common.discover()?;
-    let pa = GuestPhys::new(options.address);
+    let pa = PhysAddr::new(options.address);
     options
         .common
         .print(&ReverseReport::new(&name, &discovery, pa))?;

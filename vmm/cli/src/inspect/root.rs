@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use heirloom_inspect::discover::Kind;
-use heirloom_inspect::{Cr3, Discovery, GuestPhys, RootId, RootLabel};
+use heirloom_inspect::{Cr3, Discovery, PhysAddr, RootId, RootLabel};
 
 use super::number;
 use crate::exit::{Exit, Failure};
@@ -13,7 +13,7 @@ use crate::exit::{Exit, Failure};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RootName {
     /// By the address of its root table, as CR3 has it: PCID and flags do not matter.
-    Address(GuestPhys),
+    Address(PhysAddr),
     /// The one that a CPU runs on.
     Cpu(u32),
     /// A process of a recording.
@@ -105,11 +105,11 @@ mod tests {
         let name = |text: &str| text.parse::<RootName>();
         assert_eq!(
             name("0x1234000"),
-            Ok(RootName::Address(GuestPhys::new(0x123_4000)))
+            Ok(RootName::Address(PhysAddr::new(0x123_4000)))
         );
         assert_eq!(
             name("0x8000000001234801"),
-            Ok(RootName::Address(GuestPhys::new(0x123_4000)))
+            Ok(RootName::Address(PhysAddr::new(0x123_4000)))
         );
         assert_eq!(name("cpu1"), Ok(RootName::Cpu(1)));
         assert_eq!(name("pid7"), Ok(RootName::Process(7)));

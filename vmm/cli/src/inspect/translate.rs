@@ -1,6 +1,6 @@
 //! `heirloom translate`: one address, walked entry by entry.
 
-use heirloom_inspect::GuestVirt;
+use heirloom_inspect::VirtAddr;
 use heirloom_inspect::show::TranslateReport;
 
 use super::root::{self, RootName};
@@ -24,7 +24,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let (name, discovery) = options.common.discover()?;
     let root = root::find(&discovery, options.root)?;
-    let va = GuestVirt::new(options.address);
+    let va = VirtAddr::new(options.address);
     let report = TranslateReport::new(&name, &discovery, root, va);
     options.common.print(&report)?;
     Ok(Exit::Good)

@@ -54,23 +54,21 @@ impl Written {
 mod tests {
     use super::*;
     use heirloom_inspect::testing::FakeMemory;
-    use heirloom_inspect::{
-        Capturer, Depth, Entry, GuestPhys, GuestVirt, Mode, PageSize, RootLabel,
-    };
+    use heirloom_inspect::{Capturer, Depth, Entry, Mode, PageSize, PhysAddr, RootLabel, VirtAddr};
 
     const FOUR: Mode = Mode::typical(Depth::Four);
-    const KERNEL: GuestVirt = GuestVirt::new(0xffff_c900_0000_0000);
-    const NEW_ENTRY: GuestVirt = GuestVirt::new(0xffff_c980_0000_0000);
-    const USER: GuestVirt = GuestVirt::new(0x40_0000);
+    const KERNEL: VirtAddr = VirtAddr::new(0xffff_c900_0000_0000);
+    const NEW_ENTRY: VirtAddr = VirtAddr::new(0xffff_c980_0000_0000);
+    const USER: VirtAddr = VirtAddr::new(0x40_0000);
 
-    fn map(memory: &mut FakeMemory, root: GuestPhys, va: GuestVirt) {
+    fn map(memory: &mut FakeMemory, root: PhysAddr, va: VirtAddr) {
         let flags = FakeMemory::KERNEL_DATA;
-        let frame = GuestPhys::new(0x70_0000);
+        let frame = PhysAddr::new(0x70_0000);
         memory.map(Depth::Four, root, va, frame, PageSize::Size4KiB, flags);
     }
 
     /// What `change` writes to the tables of a process and of its child, which inherited a kernel page.
-    fn written(change: impl FnOnce(&mut FakeMemory, [GuestPhys; 2])) -> Written {
+    fn written(change: impl FnOnce(&mut FakeMemory, [PhysAddr; 2])) -> Written {
         let mut memory = FakeMemory::new();
         let parent = memory.root();
         map(&mut memory, parent, KERNEL);
@@ -122,7 +120,7 @@ mod tests {
         assert_eq!(private, twice);
         let shared = written(|memory, [parent, child]| {
             map(memory, parent, NEW_ENTRY);
-            let index = NEW_ENTRY.index(Level::Pgd);
+            let index = NEW_ENTRY.index(Level::Pml4);
             let entry = memory.peek(parent.pfn(), index);
             memory.poke(child.pfn(), index, entry);
         });

@@ -1,7 +1,7 @@
 //! Claim 9: 47 bits of user addresses, the canonical hole, and the kernel half above it.
 
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::{Depth, Fault, GuestVirt, Level};
+use heirloom_inspect::{Depth, Fault, Level, VirtAddr};
 
 use super::Claim;
 use super::proof::{Proof, Trouble};
@@ -48,7 +48,7 @@ const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
     let accesses = BORDERS.map(|(address, _)| Access {
         how: How::Read,
-        address: GuestVirt::new(address),
+        address: VirtAddr::new(address),
     });
     let footage = stage.footage(&tries::experiment(Strategy::Prealloc, &accesses))?;
     let trials = tries::trials(&footage, &accesses)?;
@@ -93,13 +93,13 @@ fn judge(trial: &Trial<'_>, lies: Lies, proof: &mut Proof) -> Result<(), Trouble
 }
 
 /// Whether the walker says of an address what it must say there.
-fn walk_is<T>(result: &Result<T, Fault>, address: GuestVirt, lies: Lies) -> bool {
+fn walk_is<T>(result: &Result<T, Fault>, address: VirtAddr, lies: Lies) -> bool {
     match (lies, result) {
         (Lies::Mapped, Ok(_))
         | (Lies::User, Err(Fault::NotPresent { .. }))
         | (Lies::Hole, Err(Fault::NonCanonical { depth: Depth::Four })) => true,
         (Lies::Kernel, Err(Fault::NotPresent { level })) => {
-            address.get() != KERNEL_HALF || *level == Level::Pgd
+            address.get() != KERNEL_HALF || *level == Level::Pml4
         }
         _ => false,
     }
@@ -123,9 +123,9 @@ fn fate_is(trial: &Trial<'_>, lies: Lies) -> bool {
 }
 
 /// The address as the tables see it: 9, 9, 9, 9 and 12 bits.
-fn split(address: GuestVirt) -> String {
+fn split(address: VirtAddr) -> String {
     let [pgd, pdpt, pd, pt] =
-        [Level::Pgd, Level::Pdpt, Level::Pd, Level::Pt].map(|level| address.index(level));
+        [Level::Pml4, Level::Pdpt, Level::Pd, Level::Pt].map(|level| address.index(level));
     let offset = address.offset_in(Level::Pt);
     format!("{pgd}·{pdpt}·{pd}·{pt}·{offset:#x}")
 }
@@ -137,21 +137,21 @@ mod tests {
     #[test]
     fn an_address_is_shown_as_nine_nine_nine_nine_and_twelve_bits() {
         assert_eq!(
-            split(GuestVirt::new(0x7fff_ffff_fff8)),
+            split(VirtAddr::new(0x7fff_ffff_fff8)),
             "255·511·511·511·0xff8"
         );
-        assert_eq!(split(GuestVirt::new(KERNEL_HALF)), "256·0·0·0·0x0");
+        assert_eq!(split(VirtAddr::new(KERNEL_HALF)), "256·0·0·0·0x0");
     }
 
     #[test]
     fn a_table_below_the_first_entry_of_the_kernel_half_is_noticed() {
-        let first = GuestVirt::new(KERNEL_HALF);
+        let first = VirtAddr::new(KERNEL_HALF);
         let at = |level| Err::<(), _>(Fault::NotPresent { level });
-        assert!(walk_is(&at(Level::Pgd), first, Lies::Kernel));
+        assert!(walk_is(&at(Level::Pml4), first, Lies::Kernel));
         assert!(!walk_is(&at(Level::Pdpt), first, Lies::Kernel));
         assert!(walk_is(
             &at(Level::Pt),
-            GuestVirt::new(u64::MAX - 7),
+            VirtAddr::new(u64::MAX - 7),
             Lies::Kernel
         ));
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::region::Region;
-use heirloom_inspect::{GuestPhys, GuestVirt, PageSize, Pfn, VirtRange};
+use heirloom_inspect::{PageSize, Pfn, PhysAddr, VirtAddr};
 use heirloom_machine::{GuestAddress, GuestVirtual};
 
 use super::Claim;
@@ -21,7 +21,7 @@ pub(super) const CLAIM: Claim = Claim {
 };
 
 /// Every frame of RAM, with what KVM says of its address in the direct map.
-type Frames = Vec<(Pfn, Option<GuestPhys>)>;
+type Frames = Vec<(Pfn, Option<PhysAddr>)>;
 
 fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
     let mut shown: Option<(Moment, Frames)> = None;
@@ -32,13 +32,13 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
         }
         let frames = seen.judge.world().truth().ram.iter().flat_map(|range| {
             let bytes = range.whole_frames();
-            bytes.step_by(4096).map(|at| GuestPhys::new(at).pfn())
+            bytes.step_by(4096).map(|at| PhysAddr::new(at).pfn())
         });
         let by_kvm = frames
             .map(|pfn| {
                 let address = GuestVirtual(address_of(pfn).get());
                 let found = seen.machine.translate(address).ok().flatten();
-                (pfn, found.map(|GuestAddress(at)| GuestPhys::new(at)))
+                (pfn, found.map(|GuestAddress(at)| PhysAddr::new(at)))
             })
             .collect();
         shown = moment(seen).map(|moment| (moment, by_kvm));
@@ -48,8 +48,8 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
 }
 
 /// Where the direct map must show a frame.
-fn address_of(pfn: Pfn) -> GuestVirt {
-    GuestVirt::new(Region::DirectMap.start()).wrapping_add(pfn.base().get())
+fn address_of(pfn: Pfn) -> VirtAddr {
+    VirtAddr::new(Region::DirectMap.start()).wrapping_add(pfn.base().get())
 }
 
 fn judge(moment: &Moment, frames: &Frames, proof: &mut Proof) -> Result<(), Trouble> {
@@ -106,11 +106,11 @@ fn judge(moment: &Moment, frames: &Frames, proof: &mut Proof) -> Result<(), Trou
 const MOST_PAGES: u64 = 1 << 24;
 
 /// The addresses at which the direct map's leaves show each frame.
-fn addresses(moment: &Moment, proof: &mut Proof) -> Result<HashMap<Pfn, Vec<GuestVirt>>, Trouble> {
+fn addresses(moment: &Moment, proof: &mut Proof) -> Result<HashMap<Pfn, Vec<VirtAddr>>, Trouble> {
     let process = moment.process(1)?;
-    let mut addresses: HashMap<Pfn, Vec<GuestVirt>> = HashMap::new();
+    let mut addresses: HashMap<Pfn, Vec<VirtAddr>> = HashMap::new();
     let mut left = MOST_PAGES;
-    let region = VirtRange::of_region(Region::DirectMap);
+    let region = heirloom_inspect::region::range_of_region(Region::DirectMap);
     for page in moment.snapshot.leaves(process.id, region) {
         let pages = page.size.bytes() / PageSize::Size4KiB.bytes();
         let Some(rest) = left.checked_sub(pages) else {

@@ -166,7 +166,7 @@ fn require_entries(
 
 #[cfg(test)]
 mod tests {
-    use heirloom_inspect::GuestPhys;
+    use heirloom_inspect::PhysAddr;
     use heirloom_inspect::PhysRange;
 
     use super::*;
@@ -175,7 +175,7 @@ mod tests {
     fn memory_beyond_512_gib_needs_a_second_entry_of_the_direct_map() {
         let truth = |bytes| GroundTruth {
             ram: vec![PhysRange {
-                start: GuestPhys::new(0),
+                start: PhysAddr::new(0),
                 bytes,
             }],
             image: Vec::new(),

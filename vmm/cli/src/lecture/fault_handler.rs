@@ -4,7 +4,7 @@ use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::{PROBE_FAULTS, Strategy};
 use heirloom_inspect::judge::Claim as Told;
-use heirloom_inspect::{Entry, GuestPhys, GuestVirt, Level, Step, Walk};
+use heirloom_inspect::{Entry, Level, PhysAddr, Step, VirtAddr, Walk};
 use heirloom_machine::{GuestAddress, GuestVirtual};
 
 use super::Claim;
@@ -30,9 +30,9 @@ const WRITE_READ_ONLY: u64 = 7;
 #[derive(Clone, Copy, Debug)]
 struct Handled {
     process: u32,
-    address: GuestVirt,
+    address: VirtAddr,
     error_code: u64,
-    entry_address: GuestVirt,
+    entry_address: VirtAddr,
     before: Entry,
     after: Entry,
 }
@@ -66,7 +66,7 @@ struct Scene {
     before: Moment,
     after: Moment,
     /// Where KVM says that the direct map shows the entry.
-    by_kvm: Option<GuestPhys>,
+    by_kvm: Option<PhysAddr>,
 }
 
 fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
@@ -87,7 +87,7 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
                 handled,
                 before,
                 after,
-                by_kvm: by_kvm.map(|GuestAddress(at)| GuestPhys::new(at)),
+                by_kvm: by_kvm.map(|GuestAddress(at)| PhysAddr::new(at)),
             });
         }
         last = now;
@@ -130,7 +130,7 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
 fn judge_by_kvm(scene: &Scene, proof: &mut Proof) -> bool {
     let address = scene.handled.entry_address;
     let offset = address.get().checked_sub(Region::DirectMap.start());
-    let expected = offset.map(GuestPhys::new);
+    let expected = offset.map(PhysAddr::new);
     proof.require(scene.by_kvm.is_some() && scene.by_kvm == expected, || {
         format!("KVM has the direct map's {address} at {:?}", scene.by_kvm)
     })
@@ -158,7 +158,7 @@ fn judge(scene: &Scene, proof: &mut Proof) -> Result<bool, Trouble> {
         },
     );
     let entry_at = step.table.base().wrapping_add(8 * u64::from(step.index));
-    let expected = GuestVirt::new(Region::DirectMap.start()).wrapping_add(entry_at.get());
+    let expected = VirtAddr::new(Region::DirectMap.start()).wrapping_add(entry_at.get());
     let named = proof.require_equal(
         "the entry's address in the direct map",
         &handled.entry_address,

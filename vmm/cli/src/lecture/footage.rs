@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use heirloom_inspect::changes::EntryChange;
 use heirloom_inspect::judge::{Claim, Counters, GroundTruth, Judge, Told};
-use heirloom_inspect::{GuestPhys, GuestVirt, Level, Pfn, Root, RootLabel, Snapshot, Walk};
+use heirloom_inspect::{Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk};
 
 use super::proof::{Trouble, missing};
 
@@ -13,7 +13,7 @@ use super::proof::{Trouble, missing};
 pub(super) struct Moment {
     pub(super) told: Told,
     /// The root that CR3 had.
-    pub(super) cr3: GuestPhys,
+    pub(super) cr3: PhysAddr,
     pub(super) snapshot: Snapshot,
     /// When the host had looked.
     pub(super) at: Instant,
@@ -51,12 +51,12 @@ impl Moment {
     }
 
     /// The walk of `va` in an address space.
-    pub(super) fn walk(&self, root: &Root, va: GuestVirt) -> Walk {
+    pub(super) fn walk(&self, root: &Root, va: VirtAddr) -> Walk {
         self.snapshot.translate(root.id, va)
     }
 
     /// The roots of the processes that translate `va` at all.
-    pub(super) fn translating(&self, va: GuestVirt) -> Vec<RootLabel> {
+    pub(super) fn translating(&self, va: VirtAddr) -> Vec<RootLabel> {
         self.processes()
             .filter(|root| self.walk(root, va).translation().is_some())
             .map(|root| root.label)
@@ -95,18 +95,18 @@ pub(super) struct Mapping<'f> {
     pub(super) made: &'f Moment,
     /// What follows, to the next checkpoint or birth.
     pub(super) after: &'f [Moment],
-    pub(super) address: GuestVirt,
+    pub(super) address: VirtAddr,
     pub(super) pages: u64,
 }
 
 impl Mapping<'_> {
     /// Each page.
-    pub(super) fn each_page(&self) -> impl Iterator<Item = GuestVirt> {
+    pub(super) fn each_page(&self) -> impl Iterator<Item = VirtAddr> {
         (0..self.pages).map(|page| self.address.wrapping_add(page * heirloom_abi::PAGE_SIZE))
     }
 
     /// The last page.
-    pub(super) fn last_page(&self) -> GuestVirt {
+    pub(super) fn last_page(&self) -> VirtAddr {
         self.address
             .wrapping_add(self.pages.saturating_sub(1) * heirloom_abi::PAGE_SIZE)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::level::Half;
+use heirloom_inspect::paging::level::Half;
 use heirloom_inspect::region::Region;
 use heirloom_inspect::{Level, Mapping, PageSize, Root, RootLabel, VirtRange};
 
@@ -122,7 +122,11 @@ fn judge_mapped(isolated: &Footage, shared: &Footage, proof: &mut Proof) -> Resu
         moment.cr3, process.address
     ));
     let found = pages(moment, process, VirtRange::half(Half::Kernel));
-    let area = pages(moment, kernel, VirtRange::of_region(Region::CpuEntryArea));
+    let area = pages(
+        moment,
+        kernel,
+        heirloom_inspect::region::range_of_region(Region::CpuEntryArea),
+    );
     proof.require(!area.is_empty(), || "the CPU entry area is empty".into());
     let places = |pages: &[Mapping]| -> Vec<_> {
         pages
@@ -178,9 +182,9 @@ fn listed(pages: &[Mapping]) -> String {
     let mut shown: Vec<String> = pages
         .iter()
         .take(MOST)
-        .map(|page| match page.va.region() {
+        .map(|page| match heirloom_inspect::region::region_of(page.va) {
             Some(Region::CpuEntryArea) => {
-                let offset = page.va.offset_in(Level::Pgd);
+                let offset = page.va.offset_in(Level::Pml4);
                 format!("+{offset:#x} {}", page.rights)
             }
             _ => format!("{} {}", page.va, page.rights),

@@ -3,7 +3,7 @@
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::judge::Claim as Told;
 use heirloom_inspect::region::Region;
-use heirloom_inspect::{GuestVirt, Half, Mapping, Root, RootLabel, VirtRange};
+use heirloom_inspect::{Half, Mapping, Root, RootLabel, VirtAddr, VirtRange};
 
 use super::Claim;
 use super::footage::{Footage, Moment};
@@ -19,7 +19,7 @@ pub(super) const CLAIM: Claim = Claim {
 };
 
 /// A part of the kernel, and an address in it that the kernel has mapped.
-type Part = (&'static str, GuestVirt);
+type Part = (&'static str, VirtAddr);
 
 fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
     for strategy in [Strategy::Prealloc, Strategy::Isolated] {
@@ -52,7 +52,7 @@ fn parts(footage: &Footage) -> Result<[Part; 5], Trouble> {
     let find = |what, region, wanted: fn(&Mapping) -> bool| {
         moment
             .snapshot
-            .leaves(kernel.id, VirtRange::of_region(region))
+            .leaves(kernel.id, heirloom_inspect::region::range_of_region(region))
             .find(wanted)
             .ok_or_else(|| missing(what))
     };
@@ -65,7 +65,7 @@ fn parts(footage: &Footage) -> Result<[Part; 5], Trouble> {
     })?;
     // The most rewarding place to write to: the process's own PGD.
     let pgd = moment.process(1)?.address;
-    let direct_map = GuestVirt::new(Region::DirectMap.start()).wrapping_add(pgd.get());
+    let direct_map = VirtAddr::new(Region::DirectMap.start()).wrapping_add(pgd.get());
     let vmalloc = footage
         .moments()
         .iter()
@@ -87,12 +87,15 @@ fn parts(footage: &Footage) -> Result<[Part; 5], Trouble> {
     ])
 }
 
-fn first_executable(footage: &Footage) -> Result<GuestVirt, Trouble> {
+fn first_executable(footage: &Footage) -> Result<VirtAddr, Trouble> {
     let moment = footage.checkpoint("calls")?;
     let process = moment.process(1)?;
     moment
         .snapshot
-        .leaves(process.id, VirtRange::of_region(Region::User))
+        .leaves(
+            process.id,
+            heirloom_inspect::region::range_of_region(Region::User),
+        )
         .find(|page| page.rights.execute)
         .map(|page| page.va)
         .ok_or_else(|| missing("text of process 1"))
@@ -191,7 +194,7 @@ fn judge_reach(name: &str, moment: &Moment, reach: &mut Reach, proof: &mut Proof
 }
 
 /// Whether process 1's root, and the kernel's, translate an address.
-fn mapped(moment: &Moment, address: GuestVirt) -> Result<(bool, bool), Trouble> {
+fn mapped(moment: &Moment, address: VirtAddr) -> Result<(bool, bool), Trouble> {
     let has = |root: &Root| moment.walk(root, address).translation().is_some();
     Ok((
         has(moment.process(1)?),
@@ -214,7 +217,8 @@ fn judge_mapping(
     proof.require(kernel, || {
         format!("{name}: the kernel has no {part} at {address}")
     });
-    let should = !isolates || address.region() == Some(Region::CpuEntryArea);
+    let should =
+        !isolates || heirloom_inspect::region::region_of(address) == Some(Region::CpuEntryArea);
     proof.require(own == should, || {
         format!("{name}: {part} in the process's root: expected {should}, found {walk}")
     });

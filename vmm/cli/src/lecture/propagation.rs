@@ -108,7 +108,7 @@ fn judge_unseen(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
     let mut without = 0;
     for root in mapping.made.processes().filter(|root| root.id != maker.id) {
         let walk = mapping.made.walk(root, page);
-        let expected = Err(Fault::NotPresent { level: Level::Pgd });
+        let expected = Err(Fault::NotPresent { level: Level::Pml4 });
         without += u64::from(proof.require(walk.result == expected, || {
             format!("none: {} should lack the PGD entry: {walk}", root.label)
         }));
@@ -293,12 +293,12 @@ impl Outcome {
     fn seen(footage: &Footage) -> Result<Outcome, Trouble> {
         let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
         let page = mapping.last_page();
-        let index = page.index(Level::Pgd);
+        let index = page.index(Level::Pml4);
         let roots_written = mapping
             .made
             .written_since(mapping.before)
             .iter()
-            .filter(|change| change.level == Level::Pgd && change.index == index)
+            .filter(|change| change.level == Level::Pml4 && change.index == index)
             .count();
         let late = footage.scene(LATE_SCENE)?;
         let [late_start, ..] = late else {

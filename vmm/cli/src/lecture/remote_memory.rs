@@ -4,7 +4,7 @@ use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::options::Strategy;
 use heirloom_abi::syscall::Errno;
 use heirloom_inspect::judge::Claim as Told;
-use heirloom_inspect::{GuestPhys, GuestVirt, PhysicalMemory};
+use heirloom_inspect::{PhysAddr, PhysicalMemory, VirtAddr};
 
 use super::Claim;
 use super::footage::Moment;
@@ -42,7 +42,7 @@ struct Memory {
     /// The first word of the page from before the fork, in both.
     shared: [Vec<u8>; 2],
     /// Its frame in both.
-    shared_frames: [Option<GuestPhys>; 2],
+    shared_frames: [Option<PhysAddr>; 2],
     results: Vec<u8>,
 }
 
@@ -87,10 +87,10 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
 
 /// Reads the memory of both processes.
 fn read(seen: &Seen<'_>, now: &Moment) -> Option<Memory> {
-    let bytes = |pid, at, length| bytes_of(seen, now, pid, GuestVirt::new(at), length);
+    let bytes = |pid, at, length| bytes_of(seen, now, pid, VirtAddr::new(at), length);
     let frame = |pid| {
         let root = now.process(pid).ok()?;
-        let walk = now.walk(root, GuestVirt::new(SHARED));
+        let walk = now.walk(root, VirtAddr::new(SHARED));
         walk.translation().map(|found| found.page)
     };
     let results = 64;
@@ -111,7 +111,7 @@ fn bytes_of(
     seen: &Seen<'_>,
     now: &Moment,
     pid: u32,
-    at: GuestVirt,
+    at: VirtAddr,
     length: usize,
 ) -> Option<Vec<u8>> {
     let root = now.process(pid).ok()?;
@@ -229,7 +229,7 @@ fn judge(
     Ok(())
 }
 
-fn frame_of(page: Option<GuestPhys>) -> String {
+fn frame_of(page: Option<PhysAddr>) -> String {
     page.map_or("none".into(), |page| page.pfn().to_string())
 }
 
@@ -242,7 +242,7 @@ mod tests {
             buffer: vec![buffer; ACROSS],
             theirs: vec![theirs; 2 * PAGE],
             shared: [vec![1; 8], vec![1; 8]],
-            shared_frames: frames.map(|frame| Some(GuestPhys::new(frame))),
+            shared_frames: frames.map(|frame| Some(PhysAddr::new(frame))),
             results: Vec::new(),
         }
     }
@@ -274,7 +274,7 @@ mod tests {
             |memories| memories[2].theirs[2 * PAGE - 1] = 0,
             |memories| memories[2].shared[0][0] = 0xee,
             |memories| memories[2].shared[1][7] = 1,
-            |memories| memories[2].shared_frames[1] = Some(GuestPhys::new(0x1000)),
+            |memories| memories[2].shared_frames[1] = Some(PhysAddr::new(0x1000)),
             |memories| memories[2].results[0] = 1,
             |memories| memories[0].theirs = vec![0; 2 * PAGE],
         ];

@@ -2,7 +2,7 @@
 
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::judge::Claim;
-use heirloom_inspect::{GuestVirt, Half};
+use heirloom_inspect::{Half, VirtAddr};
 
 use super::footage::{Footage, Moment};
 use super::proof::{Trouble, missing};
@@ -53,7 +53,7 @@ impl How {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Access {
     pub(super) how: How,
-    pub(super) address: GuestVirt,
+    pub(super) address: VirtAddr,
 }
 
 impl Access {
@@ -83,8 +83,8 @@ pub(super) enum Fate {
         vector: u64,
         error_code: u64,
         /// CR2.
-        address: GuestVirt,
-        rip: GuestVirt,
+        address: VirtAddr,
+        rip: VirtAddr,
     },
     /// It ended in another way.
     Ended { status: u64 },
@@ -186,13 +186,13 @@ mod tests {
     fn only_the_page_fault_of_the_very_access_counts() {
         let access = Access {
             how: How::Write,
-            address: GuestVirt::new(0xffff_8880_0000_0000),
+            address: VirtAddr::new(0xffff_8880_0000_0000),
         };
         let killed = |vector, error_code, address| Fate::Killed {
             vector,
             error_code,
-            address: GuestVirt::new(address),
-            rip: GuestVirt::new(0x40_1000),
+            address: VirtAddr::new(address),
+            rip: VirtAddr::new(0x40_1000),
         };
         let address = access.address.get();
         // What is expected where the page is mapped, where it is not, and where nobody can say.
@@ -218,13 +218,13 @@ mod tests {
     fn in_the_user_half_every_machine_is_held_to_the_exact_error_code() {
         let access = Access {
             how: How::Read,
-            address: GuestVirt::new(0x1000),
+            address: VirtAddr::new(0x1000),
         };
         let killed = |error_code| Fate::Killed {
             vector: PAGE_FAULT,
             error_code,
             address: access.address,
-            rip: GuestVirt::new(0x40_1000),
+            rip: VirtAddr::new(0x40_1000),
         };
         assert!(is_page_fault_of(killed(4), access, false, true));
         assert!(!is_page_fault_of(killed(5), access, false, true));

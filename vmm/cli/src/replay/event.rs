@@ -5,7 +5,7 @@ use std::fmt;
 use heirloom_inspect::changes::EntryChange;
 use heirloom_inspect::judge::Told;
 use heirloom_inspect::recording::{ReadError, Recording};
-use heirloom_inspect::{CpuState, Entry, GuestPhys, Level, Pfn, RootLabel, Snapshot, show};
+use heirloom_inspect::{CpuState, Entry, Level, Pfn, PhysAddr, RootLabel, Snapshot, show};
 use serde::Serialize;
 
 use super::list::Changes;
@@ -23,7 +23,7 @@ struct TableName {
 #[derive(Serialize)]
 struct RootName {
     whose: RootLabel,
-    root: GuestPhys,
+    root: PhysAddr,
 }
 
 /// An entry with the names of its flags.

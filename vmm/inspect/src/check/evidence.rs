@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::exceptions::Exception;
-use crate::addr::{GuestPhys, Pfn, VirtRange};
-use crate::entry::Entry;
 use crate::judge::RuleInfo;
 use crate::layout::Area;
-use crate::level::Level;
 use crate::snapshot::RootLabel;
-use crate::walk::Walk;
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtRange};
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::Level;
+use heirloom_paging::walk::Walk;
 
 /// Findings of one rule that are kept; more are only counted.
 pub const MOST_FINDINGS: usize = 64;
@@ -55,14 +55,14 @@ pub struct Spaces {
     /// Of how many that there are.
     pub of: usize,
     /// The roots of the first few.
-    pub roots: Vec<GuestPhys>,
+    pub roots: Vec<PhysAddr>,
 }
 
 impl Spaces {
     /// Roots that are named; more are only counted.
     pub const MOST_NAMED: usize = 8;
 
-    pub(super) fn new(roots: &[GuestPhys], of: usize) -> Spaces {
+    pub(super) fn new(roots: &[PhysAddr], of: usize) -> Spaces {
         Spaces {
             count: roots.len(),
             of,

@@ -4,20 +4,20 @@
 use std::collections::HashSet;
 
 use super::evidence::{EntryPlace, Finding, Spaces};
-use crate::addr::{GuestPhys, GuestVirt, Pfn, VirtRange};
 use crate::discover::{Discovery, Kind, Space};
-use crate::entry::{Decoded, Entry, Leaf};
-use crate::level::{Half, Level, PageSize};
 use crate::memory::PhysRange;
-use crate::rights::Rights;
 use crate::sharing::Placement;
 use crate::snapshot::{RootId, RootLabel, Snapshot};
-use crate::walk::Walk;
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
+use heirloom_paging::entry::{Decoded, Entry, Leaf};
+use heirloom_paging::level::{Half, Level, PageSize};
+use heirloom_paging::rights::Rights;
+use heirloom_paging::walk::Walk;
 
 /// A leaf, where it stands, and one address space that reaches it so.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Page {
-    pub(super) va: GuestVirt,
+    pub(super) va: VirtAddr,
     pub(super) leaf: Leaf,
     pub(super) rights: Rights,
     pub(super) root: RootId,
@@ -33,7 +33,7 @@ impl Page {
         }
     }
 
-    pub(super) fn end(&self) -> GuestPhys {
+    pub(super) fn end(&self) -> PhysAddr {
         self.leaf.pa.wrapping_add(self.leaf.size.bytes())
     }
 }
@@ -140,14 +140,14 @@ impl<'a> Scene<'a> {
     }
 
     /// A walk with the address space that it was made in.
-    pub(super) fn walk(&self, root: RootId, va: GuestVirt) -> (RootLabel, Walk) {
+    pub(super) fn walk(&self, root: RootId, va: VirtAddr) -> (RootLabel, Walk) {
         let label = self.snapshot.root(root).label;
         (label, self.snapshot.translate(root, va))
     }
 
     /// The live address spaces in which a walk of `va` passes the entry at `at`.
-    pub(super) fn spaces_with(&self, va: GuestVirt, at: &EntryPlace) -> Spaces {
-        let roots: Vec<GuestPhys> = self
+    pub(super) fn spaces_with(&self, va: VirtAddr, at: &EntryPlace) -> Spaces {
+        let roots: Vec<PhysAddr> = self
             .live
             .iter()
             .filter(|space| {
@@ -206,11 +206,11 @@ impl<'a> Scene<'a> {
     }
 
     /// Where entry `index` of a placed table stands, and the first address that it translates.
-    pub(super) fn place(&self, placement: &Placement<'_>, index: u16) -> (EntryPlace, GuestVirt) {
+    pub(super) fn place(&self, placement: &Placement<'_>, index: u16) -> (EntryPlace, VirtAddr) {
         let level = placement.table.level();
         let depth = self.snapshot.mode().depth;
         let offset = u64::from(index) << level.shift();
-        let va = GuestVirt::sign_extended(placement.base.get().wrapping_add(offset), depth);
+        let va = VirtAddr::sign_extended(placement.base.get().wrapping_add(offset), depth);
         let at = EntryPlace {
             level,
             table: placement.table.pfn(),
@@ -221,12 +221,12 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether all of a page is RAM.
-    pub(super) fn is_ram(&self, pa: GuestPhys, size: PageSize) -> bool {
+    pub(super) fn is_ram(&self, pa: PhysAddr, size: PageSize) -> bool {
         is_ram(&self.discovery.ram, pa, size.bytes())
     }
 }
 
-fn is_ram(ram: &[PhysRange], pa: GuestPhys, bytes: u64) -> bool {
+fn is_ram(ram: &[PhysRange], pa: PhysAddr, bytes: u64) -> bool {
     let first = ram.partition_point(|range| range.end() <= pa);
     ram.get(first).is_some_and(|range| {
         range.start <= pa && pa.get().saturating_add(bytes) <= range.end().get()

@@ -7,15 +7,15 @@
 
 use std::collections::HashMap;
 
-use crate::addr::{GuestPhys, Pfn};
 use crate::capture::Capturer;
-use crate::entry::{Decoded, Entry};
 use crate::layout::shows_itself;
-use crate::level::Half;
 use crate::memory::{MemoryError, PhysRange, PhysicalMemory, Words};
-use crate::mode::Mode;
 use crate::snapshot::{RootLabel, Snapshot};
 use crate::target::Target;
+use heirloom_paging::addr::{Pfn, PhysAddr};
+use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::Half;
+use heirloom_paging::mode::Mode;
 
 use super::budget::Budget;
 use super::reference::{Best, Reference};
@@ -83,7 +83,7 @@ fn may_lead_to_a_table(entry: Entry, ram: &[PhysRange]) -> bool {
     entry.present() && !entry.has(Entry::LARGE) && is_in_ram(entry.address(), ram)
 }
 
-fn is_in_ram(at: GuestPhys, ram: &[PhysRange]) -> bool {
+fn is_in_ram(at: PhysAddr, ram: &[PhysRange]) -> bool {
     let first = ram.partition_point(|range| range.end() <= at);
     ram.get(first).is_some_and(|range| range.start <= at)
 }
@@ -140,7 +140,7 @@ struct KernelHalfOnly<'a> {
 }
 
 impl PhysicalMemory for KernelHalfOnly<'_> {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         self.target.memory.read_bytes(at, buffer)
     }
 

@@ -2,10 +2,10 @@
 //! such roots.
 
 use crate::layout::{self, DirectMap};
-use crate::level::Half;
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
 use crate::tally::Tallier;
+use heirloom_paging::level::Half;
 
 /// Entries of all kernel halves together that one search passes at most.
 const MOST_ENTRIES: u64 = 4 * layout::MOST_ENTRIES;

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::{Kind, Space};
-use crate::entry::Entry;
 use crate::memory::Words;
 use crate::snapshot::{RootId, Snapshot};
+use heirloom_paging::entry::Entry;
 
 /// Kernel-half words as software wrote them: without A and D.
 pub(super) type KernelHalf = Box<[Entry; 256]>;

@@ -5,13 +5,13 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, VirtRange};
-use crate::entry::{Decoded, Entry};
 use crate::layout::Layout;
-use crate::level::Half;
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::table::Table;
 use crate::tally::Tallier;
+use heirloom_paging::addr::{PhysAddr, VirtRange};
+use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::Half;
 
 use super::Role;
 
@@ -170,7 +170,7 @@ impl Look {
     pub(super) fn kind(
         &self,
         root: &Root,
-        partner: Option<GuestPhys>,
+        partner: Option<PhysAddr>,
         may_be_alone: bool,
         own: Option<String>,
     ) -> (Kind, String) {

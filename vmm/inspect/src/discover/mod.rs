@@ -23,16 +23,16 @@ use serde::Serialize;
 
 pub use kind::Kind;
 
-use crate::addr::{GuestPhys, Pfn};
 use crate::capture::Capturer;
 use crate::compare::{Comparer, EntryDifference};
 use crate::layout::Layout;
-use crate::level::Half;
 use crate::memory::PhysRange;
-use crate::mode::{CpuState, Mode, ModeError, PhysBits};
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use clusters::{KernelHalf, clusters, kernel_half_of, most_common};
+use heirloom_paging::addr::{Pfn, PhysAddr};
+use heirloom_paging::level::Half;
+use heirloom_paging::mode::{CpuState, Mode, ModeError, PhysBits};
 use reference::Reference;
 use start::Start;
 
@@ -69,7 +69,7 @@ pub struct Space {
     #[serde(skip)]
     pub root: RootId,
     /// Where the root table is: what CR3 would hold.
-    pub address: GuestPhys,
+    pub address: PhysAddr,
     /// Whose it is, where that is known.
     pub label: RootLabel,
     pub kind: Kind,
@@ -77,7 +77,7 @@ pub struct Space {
     pub evidence: String,
     /// The other root of a KPTI pair.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub partner: Option<GuestPhys>,
+    pub partner: Option<PhysAddr>,
     /// The CPUs whose CR3 it is.
     pub cpus: Vec<u32>,
     /// Number of its cluster: address spaces with the very same kernel half. 0 is the largest.
@@ -110,7 +110,7 @@ pub struct Discovery {
     /// What was assumed, in sentences for people: the target's notes and those of the search.
     pub notes: Vec<String>,
     /// Where in `spaces` a root is.
-    places: HashMap<GuestPhys, usize>,
+    places: HashMap<PhysAddr, usize>,
 }
 
 /// A root, before its tables are captured.
@@ -183,7 +183,7 @@ impl Discovery {
             .filter(|(label, _)| !matches!(label, RootLabel::Cpu(_)))
             .map(|(label, root)| (root.pfn(), *label))
             .collect();
-        let roots: Vec<(RootLabel, GuestPhys)> = candidates
+        let roots: Vec<(RootLabel, PhysAddr)> = candidates
             .iter()
             .map(|candidate| {
                 let address = candidate.pfn.base();
@@ -219,7 +219,7 @@ impl Discovery {
     }
 
     /// The address space at `address`.
-    pub fn space_at(&self, address: GuestPhys) -> Option<&Space> {
+    pub fn space_at(&self, address: PhysAddr) -> Option<&Space> {
         self.places.get(&address).map(|at| &self.spaces[*at])
     }
 
@@ -326,7 +326,7 @@ impl Discovery {
 
     /// The user root of a freed kernel root is freed, too.
     fn free_partners(&mut self) {
-        let freed: HashSet<GuestPhys> = self
+        let freed: HashSet<PhysAddr> = self
             .spaces
             .iter()
             .filter(|space| space.kind == Kind::Freed)

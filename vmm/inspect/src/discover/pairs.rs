@@ -6,12 +6,12 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use crate::addr::Pfn;
-use crate::entry::Entry;
 use crate::layout::cpu_entry_area;
-use crate::level::Depth;
 use crate::memory::{PhysicalMemory, Words};
 use crate::target::Target;
+use heirloom_paging::addr::Pfn;
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::Depth;
 
 use super::reference::Reference;
 use super::{Basis, Candidate, KernelHalf, Role, kernel_half_of, scan};

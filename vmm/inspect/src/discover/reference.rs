@@ -2,10 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use crate::addr::Pfn;
-use crate::entry::Entry;
-use crate::level::Half;
 use crate::memory::Words;
+use heirloom_paging::addr::Pfn;
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::Half;
 
 use super::Role;
 use super::clusters::{KernelHalf, kernel_half_of};

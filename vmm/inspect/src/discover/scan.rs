@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::addr::{PAGE_SIZE, Pfn};
-use crate::entry::Entry;
 use crate::memory::{PhysRange, PhysicalMemory, Words};
+use heirloom_paging::addr::{PAGE_SIZE, Pfn};
+use heirloom_paging::entry::Entry;
 
 /// Frames that one thread looks through before it takes the next piece: 32 MiB of memory.
 const PIECE: u64 = 8192;
@@ -105,8 +105,8 @@ fn pieces(ram: &[PhysRange]) -> Vec<Piece> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::GuestPhys;
     use crate::testing::FakeMemory;
+    use heirloom_paging::addr::PhysAddr;
 
     #[test]
     fn every_frame_of_every_piece_of_ram_is_looked_at_and_none_outside() {
@@ -120,7 +120,7 @@ mod tests {
         memory.poke(Pfn::new(5), 510, marked);
         let ram =
             [(0x1000, 20_000 * 4096), (0x1_0000_0000, 0x2000)].map(|(start, bytes)| PhysRange {
-                start: GuestPhys::new(start),
+                start: PhysAddr::new(start),
                 bytes,
             });
         let found = frames_where(&memory, &ram, 511, |entry| entry == marked);

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use crate::addr::{GuestPhys, Pfn};
 use crate::capture::Capturer;
-use crate::level::Depth;
-use crate::mode::{Mode, ModeError, PhysBits};
 use crate::snapshot::RootLabel;
 use crate::target::Target;
+use heirloom_paging::addr::{Pfn, PhysAddr};
+use heirloom_paging::level::Depth;
+use heirloom_paging::mode::{Mode, ModeError, PhysBits};
 
 use super::blind::{LEAST_SHOWN, MOST_TRIED};
 use super::budget::Budget;
@@ -146,7 +146,7 @@ fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
     }
     let mut halves = HashSet::new();
     candidates.retain(|candidate| halves.insert(candidate.half.clone()));
-    let roots: Vec<(RootLabel, GuestPhys)> = candidates
+    let roots: Vec<(RootLabel, PhysAddr)> = candidates
         .iter()
         .map(|candidate| {
             let address = candidate.pfn.base();

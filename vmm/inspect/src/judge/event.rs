@@ -4,9 +4,9 @@ use heirloom_abi::event::{self as abi, Event, KERNEL_PID, ProbePage};
 use heirloom_abi::options::Strategy;
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, Pfn};
-use crate::entry::Entry;
 use crate::snapshot::RootLabel;
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr};
+use heirloom_paging::entry::Entry;
 
 /// The probe page holds no event.
 pub type MalformedEvent = abi::Malformed;
@@ -30,8 +30,8 @@ pub struct Told {
 pub enum Claim {
     /// The kernel is up.
     Boot {
-        root: GuestPhys,
-        vmalloc_start: GuestVirt,
+        root: PhysAddr,
+        vmalloc_start: VirtAddr,
         strategy: Option<&'static str>,
         /// What the kernel found and uses.
         machine: Vec<&'static str>,
@@ -40,7 +40,7 @@ pub enum Claim {
     ProcessCreated {
         child: u32,
         parent: u32,
-        root: GuestPhys,
+        root: PhysAddr,
     },
     /// A process has another program.
     ProcessExecuted { process: u32 },
@@ -48,28 +48,28 @@ pub enum Claim {
     ProcessExited {
         process: u32,
         status: u64,
-        root: GuestPhys,
+        root: PhysAddr,
     },
     /// A process will be ended for what it did.
     ProcessKilled {
         process: u32,
         vector: u64,
         error_code: u64,
-        rip: GuestVirt,
-        address: GuestVirt,
+        rip: VirtAddr,
+        address: VirtAddr,
     },
     /// Kernel memory was mapped; `frames` of its first pages.
     KernelMapped {
-        address: GuestVirt,
+        address: VirtAddr,
         pages: u64,
         writable: bool,
         frames: Vec<Pfn>,
     },
     /// Kernel memory was unmapped.
-    KernelUnmapped { address: GuestVirt, pages: u64 },
+    KernelUnmapped { address: VirtAddr, pages: u64 },
     /// Kernel memory has other permissions.
     KernelProtected {
-        address: GuestVirt,
+        address: VirtAddr,
         pages: u64,
         writable: bool,
     },
@@ -86,9 +86,9 @@ pub enum Claim {
     /// A user page fault was handled: the leaf entry that was written, and where.
     PageFaultHandled {
         process: u32,
-        address: GuestVirt,
+        address: VirtAddr,
         error_code: u64,
-        entry_address: GuestVirt,
+        entry_address: VirtAddr,
         before: Entry,
         after: Entry,
     },
@@ -98,9 +98,9 @@ pub enum Claim {
     Crash {
         vector: Option<u64>,
         error_code: u64,
-        rip: GuestVirt,
-        rbp: GuestVirt,
-        address: GuestVirt,
+        rip: VirtAddr,
+        rbp: VirtAddr,
+        address: VirtAddr,
     },
     /// The first process has ended.
     Done { status: u64 },
@@ -167,8 +167,8 @@ impl Claim {
         let pid = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         match event {
             Event::Boot(boot) => Claim::Boot {
-                root: GuestPhys::new(boot.root),
-                vmalloc_start: GuestVirt::new(boot.vmalloc_start),
+                root: PhysAddr::new(boot.root),
+                vmalloc_start: VirtAddr::new(boot.vmalloc_start),
                 strategy: usize::try_from(boot.strategy)
                     .ok()
                     .and_then(|index| Strategy::ALL.get(index))
@@ -182,7 +182,7 @@ impl Claim {
             Event::ProcessCreated(created) => Claim::ProcessCreated {
                 child: pid(created.pid),
                 parent: pid(created.parent),
-                root: GuestPhys::new(created.root),
+                root: PhysAddr::new(created.root),
             },
             Event::ProcessExecuted(executed) => Claim::ProcessExecuted {
                 process: pid(executed.pid),
@@ -190,27 +190,27 @@ impl Claim {
             Event::ProcessExited(exited) => Claim::ProcessExited {
                 process: pid(exited.pid),
                 status: exited.status,
-                root: GuestPhys::new(exited.root),
+                root: PhysAddr::new(exited.root),
             },
             Event::ProcessKilled(killed) => Claim::ProcessKilled {
                 process: pid(killed.pid),
                 vector: killed.vector,
                 error_code: killed.error_code,
-                rip: GuestVirt::new(killed.rip),
-                address: GuestVirt::new(killed.address),
+                rip: VirtAddr::new(killed.rip),
+                address: VirtAddr::new(killed.address),
             },
             Event::KernelMapped(mapped, frames) => Claim::KernelMapped {
-                address: GuestVirt::new(mapped.address),
+                address: VirtAddr::new(mapped.address),
                 pages: mapped.pages,
                 writable: is_writable(mapped.protection),
                 frames: frames.iter().map(|frame| Pfn::new(*frame)).collect(),
             },
             Event::KernelUnmapped(unmapped) => Claim::KernelUnmapped {
-                address: GuestVirt::new(unmapped.address),
+                address: VirtAddr::new(unmapped.address),
                 pages: unmapped.pages,
             },
             Event::KernelProtected(protected) => Claim::KernelProtected {
-                address: GuestVirt::new(protected.address),
+                address: VirtAddr::new(protected.address),
                 pages: protected.pages,
                 writable: is_writable(protected.protection),
             },
@@ -222,9 +222,9 @@ impl Claim {
             },
             Event::PageFaultHandled(handled) => Claim::PageFaultHandled {
                 process: pid(handled.pid),
-                address: GuestVirt::new(handled.address),
+                address: VirtAddr::new(handled.address),
                 error_code: handled.error_code,
-                entry_address: GuestVirt::new(handled.entry_address),
+                entry_address: VirtAddr::new(handled.entry_address),
                 before: Entry::new(handled.before),
                 after: Entry::new(handled.after),
             },
@@ -234,9 +234,9 @@ impl Claim {
             Event::Crash(crash) => Claim::Crash {
                 vector: (crash.vector != abi::Crash::PANIC).then_some(crash.vector),
                 error_code: crash.error_code,
-                rip: GuestVirt::new(crash.rip),
-                rbp: GuestVirt::new(crash.rbp),
-                address: GuestVirt::new(crash.address),
+                rip: VirtAddr::new(crash.rip),
+                rbp: VirtAddr::new(crash.rbp),
+                address: VirtAddr::new(crash.address),
             },
             Event::Done(done) => Claim::Done {
                 status: done.status,

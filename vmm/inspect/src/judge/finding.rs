@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::rule::RuleInfo;
-use crate::addr::GuestVirt;
 use crate::snapshot::RootLabel;
-use crate::walk::Walk;
+use heirloom_paging::addr::VirtAddr;
+use heirloom_paging::walk::Walk;
 
 /// Findings that are kept with their evidence, for each rule; more are only counted.
 pub const MOST_KEPT: usize = 64;
@@ -24,7 +24,7 @@ pub struct Finding {
     pub place: String,
     /// The first address concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<GuestVirt>,
+    pub address: Option<VirtAddr>,
     pub expected: String,
     pub found: String,
     /// The walks that show it, each with the address space that it was made in.

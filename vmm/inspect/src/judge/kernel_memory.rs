@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::addr::{GuestVirt, PAGE_SIZE, Pfn, VirtRange};
-use crate::level::Half;
+use heirloom_paging::addr::{PAGE_SIZE, Pfn, VirtAddr, VirtRange};
+use heirloom_paging::level::Half;
 
 /// Kernel memory that the guest says is mapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,7 +25,7 @@ pub struct Allocation {
 
 impl Allocation {
     /// The address of each page.
-    pub fn pages(&self) -> impl Iterator<Item = GuestVirt> + use<> {
+    pub fn pages(&self) -> impl Iterator<Item = VirtAddr> + use<> {
         let first = self.range.first;
         (0..self.page_count()).map(move |page| first.wrapping_add(page * PAGE_SIZE))
     }
@@ -36,13 +36,13 @@ impl Allocation {
     }
 
     /// The frame of the page at `page`.
-    pub fn frame_at(&self, page: GuestVirt) -> Option<Pfn> {
+    pub fn frame_at(&self, page: VirtAddr) -> Option<Pfn> {
         let number = page.get().checked_sub(self.range.first.get())? / PAGE_SIZE;
         self.frames.get(usize::try_from(number).ok()?).copied()
     }
 
     /// What was last written to the 8 bytes at `address`; fresh memory is zero.
-    pub fn value_at(&self, address: GuestVirt) -> u64 {
+    pub fn value_at(&self, address: VirtAddr) -> u64 {
         let byte = |number: u64| {
             let at = address.wrapping_add(number).get();
             self.written.get(&at).copied().unwrap_or(0)
@@ -50,7 +50,7 @@ impl Allocation {
         u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(byte))
     }
 
-    pub(super) fn write(&mut self, address: GuestVirt, value: u64) {
+    pub(super) fn write(&mut self, address: VirtAddr, value: u64) {
         for (number, byte) in (0..).zip(value.to_le_bytes()) {
             self.written
                 .insert(address.wrapping_add(number).get(), byte);
@@ -113,7 +113,7 @@ impl KernelMemory {
     }
 
     /// The allocation that starts at `address`.
-    pub(super) fn starting_at(&mut self, address: GuestVirt) -> Option<&mut Allocation> {
+    pub(super) fn starting_at(&mut self, address: VirtAddr) -> Option<&mut Allocation> {
         self.allocations.get_mut(&address.get())
     }
 
@@ -126,7 +126,7 @@ impl KernelMemory {
     /// Takes in that memory was mapped, unless that cannot be.
     pub(super) fn map(
         &mut self,
-        address: GuestVirt,
+        address: VirtAddr,
         pages: u64,
         writable: bool,
         maker: u32,
@@ -170,7 +170,7 @@ impl KernelMemory {
     }
 
     /// Takes in that memory was unmapped: the whole allocation, whatever the guest says of its size.
-    pub(super) fn unmap(&mut self, address: GuestVirt, pages: u64) -> Result<(), Contradiction> {
+    pub(super) fn unmap(&mut self, address: VirtAddr, pages: u64) -> Result<(), Contradiction> {
         let allocation = self
             .allocations
             .remove(&address.get())
@@ -183,7 +183,7 @@ impl KernelMemory {
     /// Takes in that memory has other permissions: the whole allocation.
     pub(super) fn protect(
         &mut self,
-        address: GuestVirt,
+        address: VirtAddr,
         pages: u64,
         writable: bool,
     ) -> Result<(), Contradiction> {
@@ -195,7 +195,7 @@ impl KernelMemory {
     }
 }
 
-fn never_mapped(address: GuestVirt) -> Contradiction {
+fn never_mapped(address: VirtAddr) -> Contradiction {
     format!("no kernel memory was mapped at {address}")
 }
 
@@ -214,10 +214,10 @@ fn has_pages(allocation: &Allocation, claimed: u64) -> Result<(), Contradiction>
 fn without(range: VirtRange, hole: VirtRange) -> impl Iterator<Item = VirtRange> {
     let below = (range.first < hole.first).then(|| VirtRange {
         first: range.first,
-        last: GuestVirt::new(hole.first.get() - 1),
+        last: VirtAddr::new(hole.first.get() - 1),
     });
     let above = (range.last > hole.last).then(|| VirtRange {
-        first: GuestVirt::new(hole.last.get() + 1),
+        first: VirtAddr::new(hole.last.get() + 1),
         last: range.last,
     });
     below.into_iter().chain(above)
@@ -227,9 +227,9 @@ fn without(range: VirtRange, hole: VirtRange) -> impl Iterator<Item = VirtRange>
 mod tests {
     use super::*;
 
-    const AT: GuestVirt = GuestVirt::new(0xffff_c900_0000_0000);
+    const AT: VirtAddr = VirtAddr::new(0xffff_c900_0000_0000);
 
-    fn page(number: u64) -> GuestVirt {
+    fn page(number: u64) -> VirtAddr {
         AT.wrapping_add(number * PAGE_SIZE)
     }
 

@@ -23,10 +23,10 @@ pub use survey::{Page, Place, Survey, Twice};
 pub use truth::{Expectation, GroundTruth, Image, Sharing};
 pub use world::{Life, ProcessRecord, World};
 
-use crate::addr::GuestVirt;
-use crate::mode::CpuState;
 use crate::snapshot::{RootLabel, Snapshot};
-use crate::{GuestPhys, PhysicalMemory};
+use crate::{PhysAddr, PhysicalMemory};
+use heirloom_paging::addr::VirtAddr;
+use heirloom_paging::mode::CpuState;
 use surveyor::Surveyor;
 
 /// Holds the rules against one run of a guest.
@@ -69,7 +69,7 @@ impl Judge {
     }
 
     /// The address spaces that exist, as far as the guest told.
-    pub fn roots(&self) -> Vec<(RootLabel, GuestPhys)> {
+    pub fn roots(&self) -> Vec<(RootLabel, PhysAddr)> {
         self.world.roots()
     }
 
@@ -140,7 +140,7 @@ fn value_in_memory<M: PhysicalMemory + ?Sized>(
     let root = snapshot.root_of(view)?;
     let mut bytes = [0; 8];
     for (offset, byte) in (0..).zip(&mut bytes) {
-        let va = GuestVirt::new(address).checked_add(offset)?;
+        let va = VirtAddr::new(address).checked_add(offset)?;
         let walk = snapshot.translate(root.id, va);
         let at = walk.translation()?.pa;
         memory.read_bytes(at, std::slice::from_mut(byte)).ok()?;

@@ -6,10 +6,10 @@ use super::event::Told;
 use super::finding::Evidence;
 use super::survey::{self, Survey};
 use super::world::World;
-use crate::addr::GuestVirt;
-use crate::mode::CpuState;
 use crate::snapshot::{RootId, RootLabel, Snapshot};
-use crate::walk::Walk;
+use heirloom_paging::addr::VirtAddr;
+use heirloom_paging::mode::CpuState;
+use heirloom_paging::walk::Walk;
 
 /// A rule's name and meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -46,7 +46,7 @@ impl Moment<'_> {
     }
 
     /// The walk of `va` in `root`.
-    pub(super) fn walk(&self, root: RootId, va: GuestVirt) -> (RootLabel, Walk) {
+    pub(super) fn walk(&self, root: RootId, va: VirtAddr) -> (RootLabel, Walk) {
         (self.label(root), self.snapshot.translate(root, va))
     }
 
@@ -55,7 +55,7 @@ impl Moment<'_> {
         &self,
         reference: RootLabel,
         other: RootId,
-        va: GuestVirt,
+        va: VirtAddr,
     ) -> Vec<(RootLabel, Walk)> {
         let reference = self.snapshot.root_of(reference).map(|root| root.id);
         reference
@@ -67,7 +67,7 @@ impl Moment<'_> {
     }
 
     /// The address to show for top-level entry `index`.
-    pub(super) fn address_below(&self, index: u16) -> GuestVirt {
+    pub(super) fn address_below(&self, index: u16) -> VirtAddr {
         survey::address_below(self.world, self.snapshot, index)
     }
 }

@@ -5,19 +5,19 @@
 //! own ([`Twice`]). So the work is bounded by the tables that there are, even if they loop.
 
 use super::world::World;
-use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE, Pfn, VirtRange};
-use crate::level::{Half, Level, PageSize};
-use crate::rights::Rights;
 use crate::sharing::Subtree;
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::Table;
 use heirloom_abi::layout::Region;
+use heirloom_paging::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
+use heirloom_paging::level::{Half, Level, PageSize};
+use heirloom_paging::rights::Rights;
 
 /// A leaf, and one address space that has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
-    pub va: GuestVirt,
-    pub pa: GuestPhys,
+    pub va: VirtAddr,
+    pub pa: PhysAddr,
     pub size: PageSize,
     /// What all entries of the walk allow together.
     pub rights: Rights,
@@ -34,7 +34,7 @@ impl Page {
     }
 
     /// The first physical address behind it.
-    pub fn end(&self) -> GuestPhys {
+    pub fn end(&self) -> PhysAddr {
         self.pa.wrapping_add(self.size.bytes())
     }
 }
@@ -84,7 +84,7 @@ pub struct Survey<'s> {
 }
 
 /// An address space and the first address that a table translates there.
-pub type Place = (RootId, GuestVirt);
+pub type Place = (RootId, VirtAddr);
 
 impl Survey<'_> {
     /// A survey of nothing but user pages, put into order.
@@ -119,14 +119,14 @@ impl Survey<'_> {
 
     /// Kernel pages in the vmalloc area.
     pub fn vmalloc_pages(&self) -> impl Iterator<Item = &Page> {
-        let area = VirtRange::of_region(Region::Vmalloc);
+        let area = crate::region::range_of_region(Region::Vmalloc);
         self.kernel_pages
             .iter()
             .filter(move |page| area.contains(page.va))
     }
 
     /// User pages that have one of `bytes` physical addresses from `start`.
-    pub fn user_pages_in(&self, start: GuestPhys, bytes: u64) -> impl Iterator<Item = &Page> {
+    pub fn user_pages_in(&self, start: PhysAddr, bytes: u64) -> impl Iterator<Item = &Page> {
         let end = start.wrapping_add(bytes);
         let first = self
             .user_pages
@@ -172,14 +172,14 @@ impl Survey<'_> {
         let (root, base) = if level == depth.top() {
             let mut roots = snapshot.roots().iter();
             let root = roots.find(|root| root.address.pfn() == pfn)?;
-            (root.id, GuestVirt::default())
+            (root.id, VirtAddr::default())
         } else {
             let slot = snapshot.slot_of(pfn, level)?;
             self.places.get(slot.index()).copied().flatten()?
         };
         let offset = u64::from(index) << level.shift();
         let va = base.wrapping_add(offset).get();
-        Some((root, GuestVirt::sign_extended(va, depth)))
+        Some((root, VirtAddr::sign_extended(va, depth)))
     }
 
     /// The address spaces, grouped by their root's kernel-half entry `index`: all of a group
@@ -222,7 +222,7 @@ fn frames_of(pages: &[Page]) -> u64 {
 
 /// The address to show for top-level entry `index`: of the first kernel memory below it, or the
 /// first that the entry translates.
-pub(super) fn address_below(world: &World, snapshot: &Snapshot, index: u16) -> GuestVirt {
+pub(super) fn address_below(world: &World, snapshot: &Snapshot, index: u16) -> VirtAddr {
     let all = VirtRange::of_top_entry(index, snapshot.mode().depth);
     world
         .allocations()

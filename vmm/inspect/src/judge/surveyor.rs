@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::survey::{Page, Place, Survey, Twice};
-use crate::addr::{GuestVirt, Pfn, VirtRange};
-use crate::entry::{Decoded, Entry};
-use crate::level::Half;
-use crate::rights::Rights;
 use crate::sharing::Subtree;
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::table::{Slot, Table};
+use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
+use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::Half;
+use heirloom_paging::rights::Rights;
 
 /// Pages that are looked at, of all address spaces together: 32 GiB in 4 KiB pages.
 const MOST_PAGES: usize = 1 << 23;
@@ -26,7 +26,7 @@ pub(super) struct Surveyor {
 #[derive(Debug, Default)]
 struct UserHalf {
     /// The root and the tables below, each with its slot and the first address it translates.
-    tables: Vec<(Slot, Arc<Table>, GuestVirt)>,
+    tables: Vec<(Slot, Arc<Table>, VirtAddr)>,
     pages: Vec<Page>,
 }
 
@@ -56,7 +56,7 @@ struct Walked<'s> {
     snapshot: &'s Snapshot,
     marks: Vec<Mark>,
     twice: Vec<Twice<'s>>,
-    pending: Vec<(Slot, Rights, GuestVirt)>,
+    pending: Vec<(Slot, Rights, VirtAddr)>,
     pages_left: usize,
     is_cut: bool,
 }
@@ -162,11 +162,11 @@ impl Walked<'_> {
             return half;
         };
         half.tables
-            .push((slot, Arc::clone(top), GuestVirt::default()));
+            .push((slot, Arc::clone(top), VirtAddr::default()));
         let shift = top.level().shift();
         for (index, slot) in top.indexed_links() {
             if Half::of_index(index) == Half::User {
-                let base = GuestVirt::new(u64::from(index) << shift);
+                let base = VirtAddr::new(u64::from(index) << shift);
                 let rights = Rights::ALL.through(top.entry(index));
                 self.arrive(slot, rights, (root.id, base));
             }

@@ -3,14 +3,14 @@
 use heirloom_abi::options::Strategy;
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt};
 use crate::memory::PhysRange;
+use heirloom_paging::addr::{PhysAddr, VirtAddr};
 
 /// A segment of the kernel image, as the host loaded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Image {
-    pub va: GuestVirt,
-    pub pa: GuestPhys,
+    pub va: VirtAddr,
+    pub pa: PhysAddr,
     /// In memory, whole pages.
     pub bytes: u64,
     pub writable: bool,
@@ -27,7 +27,7 @@ impl Image {
     }
 
     /// How far `va` is into the segment; `None` outside.
-    pub fn offset_of(&self, va: GuestVirt) -> Option<u64> {
+    pub fn offset_of(&self, va: VirtAddr) -> Option<u64> {
         let offset = va.get().checked_sub(self.va.get())?;
         (offset < self.bytes).then_some(offset)
     }
@@ -44,7 +44,7 @@ pub struct GroundTruth {
 
 impl GroundTruth {
     /// Whether all `length` bytes from `at` are RAM.
-    pub fn is_ram(&self, at: GuestPhys, length: u64) -> bool {
+    pub fn is_ram(&self, at: PhysAddr, length: u64) -> bool {
         let Some(end) = at.checked_add(length) else {
             return false;
         };
@@ -101,7 +101,7 @@ mod tests {
 
     fn range(start: u64, bytes: u64) -> PhysRange {
         PhysRange {
-            start: GuestPhys::new(start),
+            start: PhysAddr::new(start),
             bytes,
         }
     }
@@ -116,7 +116,7 @@ mod tests {
             ],
             image: Vec::new(),
         };
-        let is_ram = |at, length| truth.is_ram(GuestPhys::new(at), length);
+        let is_ram = |at, length| truth.is_ram(PhysAddr::new(at), length);
         assert!(is_ram(0, 0x3000));
         assert!(is_ram(0xfff, 2));
         assert!(!is_ram(0x2fff, 2));

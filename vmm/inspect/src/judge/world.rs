@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::event::{Claim, Counters, Told, label};
 use super::kernel_memory::{Allocation, KernelMemory};
 use super::truth::{Expectation, GroundTruth, Sharing};
-use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE, VirtRange};
 use crate::snapshot::{RootLabel, Snapshot};
+use heirloom_paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 
 /// Most processes that may live at once; a claim of more is no process, so that what must be looked
 /// at for one event has a bound.
@@ -34,7 +34,7 @@ pub struct ProcessRecord {
     pub parent: u32,
     /// 1 for the first process, one more for each generation.
     pub generation: u32,
-    pub root: GuestPhys,
+    pub root: PhysAddr,
     #[serde(flatten)]
     pub life: Life,
     /// The event that told its birth.
@@ -45,7 +45,7 @@ pub struct ProcessRecord {
 pub struct World {
     truth: GroundTruth,
     expectation: Expectation,
-    kernel_root: Option<GuestPhys>,
+    kernel_root: Option<PhysAddr>,
     /// The counters of the boot event.
     at_boot: Option<Counters>,
     machine: Vec<&'static str>,
@@ -158,12 +158,12 @@ impl World {
     }
 
     /// The kernel's own root.
-    pub fn kernel_root(&self) -> Option<GuestPhys> {
+    pub fn kernel_root(&self) -> Option<PhysAddr> {
         self.kernel_root
     }
 
     /// The root that CR3 must hold in the address space of `pid`.
-    pub fn root_of(&self, pid: u32) -> Option<GuestPhys> {
+    pub fn root_of(&self, pid: u32) -> Option<PhysAddr> {
         match label(pid) {
             RootLabel::Process(pid) => {
                 let process = self.processes.get(&pid)?;
@@ -191,7 +191,7 @@ impl World {
     }
 
     /// Every address space: the kernel's own first, then the living processes' by number.
-    pub fn roots(&self) -> Vec<(RootLabel, GuestPhys)> {
+    pub fn roots(&self) -> Vec<(RootLabel, PhysAddr)> {
         let kernel = self.kernel_root.map(|root| (RootLabel::Kernel, root));
         let processes = self
             .live()
@@ -283,7 +283,7 @@ impl World {
                 fault: None,
             } => {
                 if let Some(allocation) = self.memory.holding_mut(word_at(address)) {
-                    allocation.write(GuestVirt::new(address), value);
+                    allocation.write(VirtAddr::new(address), value);
                 }
             }
             _ => {}
@@ -301,7 +301,7 @@ impl World {
         }
     }
 
-    fn boot(&mut self, root: GuestPhys, machine: &[&'static str], counters: &Counters) {
+    fn boot(&mut self, root: PhysAddr, machine: &[&'static str], counters: &Counters) {
         self.check_root(root);
         if self.kernel_root.replace(root).is_some() {
             self.contradict("the kernel booted twice".into());
@@ -310,7 +310,7 @@ impl World {
         self.at_boot = Some(*counters);
     }
 
-    fn create(&mut self, event: u64, child: u32, parent: u32, root: GuestPhys) {
+    fn create(&mut self, event: u64, child: u32, parent: u32, root: PhysAddr) {
         // The first is the kernel's own, the last stands for a number that is none.
         if [KERNEL_PID, u32::MAX].contains(&child) {
             self.contradict(format!("no process has the number {child}"));
@@ -356,7 +356,7 @@ impl World {
         }
     }
 
-    fn end(&mut self, pid: u32, status: u64, root: GuestPhys) {
+    fn end(&mut self, pid: u32, status: u64, root: PhysAddr) {
         if !self.must_live(pid) {
             return;
         }
@@ -382,7 +382,7 @@ impl World {
         lives
     }
 
-    fn check_root(&mut self, root: GuestPhys) {
+    fn check_root(&mut self, root: PhysAddr) {
         let is_frame = root.get().is_multiple_of(PAGE_SIZE) && self.truth.is_ram(root, PAGE_SIZE);
         // Frame 0 is the firmware's, whatever the memory map says.
         if !is_frame || root.get() == 0 {
@@ -404,7 +404,7 @@ impl World {
 /// The 8 bytes that an access at `address` touches, cut at the end of the address space.
 pub(super) fn word_at(address: u64) -> VirtRange {
     VirtRange {
-        first: GuestVirt::new(address),
-        last: GuestVirt::new(address.saturating_add(7)),
+        first: VirtAddr::new(address),
+        last: VirtAddr::new(address.saturating_add(7)),
     }
 }

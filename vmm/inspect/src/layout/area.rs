@@ -5,9 +5,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Layout;
-use crate::addr::{GuestVirt, VirtRange};
-use crate::level::Depth;
 use crate::snapshot::Snapshot;
+use heirloom_paging::addr::{VirtAddr, VirtRange};
+use heirloom_paging::level::Depth;
 
 /// A part of the virtual address space, by the name that people use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -53,9 +53,9 @@ impl fmt::Display for Area {
     }
 }
 
-pub(super) const FIXMAP: GuestVirt = GuestVirt::new(0xffff_ffff_ff00_0000);
+pub(super) const FIXMAP: VirtAddr = VirtAddr::new(0xffff_ffff_ff00_0000);
 /// The page of the legacy system calls.
-pub(crate) const VSYSCALL: GuestVirt = GuestVirt::new(0xffff_ffff_ff60_0000);
+pub(crate) const VSYSCALL: VirtAddr = VirtAddr::new(0xffff_ffff_ff60_0000);
 /// `page_offset_base` without KASLR.
 pub(super) const fn default_direct_map(depth: Depth) -> u64 {
     match depth {
@@ -76,7 +76,7 @@ pub(crate) fn cpu_entry_area(depth: Depth) -> VirtRange {
 
 /// The area that `va` lies in: of those that the layout's kernel half uses, or else by Linux's fixed
 /// addresses, which only some address spaces may use.
-pub(crate) fn area_at(layout: &Layout, snapshot: &Snapshot, va: GuestVirt) -> Option<Area> {
+pub(crate) fn area_at(layout: &Layout, snapshot: &Snapshot, va: VirtAddr) -> Option<Area> {
     layout.area_of(va).or_else(|| {
         fixed_areas(snapshot.mode().depth)
             .into_iter()
@@ -88,8 +88,8 @@ pub(crate) fn area_at(layout: &Layout, snapshot: &Snapshot, va: GuestVirt) -> Op
 /// The areas that have the same place on every boot.
 pub(super) fn fixed_areas(depth: Depth) -> [(Area, VirtRange); 6] {
     let range = |first: u64, last: u64| VirtRange {
-        first: GuestVirt::new(first),
-        last: GuestVirt::new(last),
+        first: VirtAddr::new(first),
+        last: VirtAddr::new(last),
     };
     let ldt = match depth {
         Depth::Four => range(0xffff_8800_0000_0000, 0xffff_887f_ffff_ffff),

@@ -5,18 +5,18 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, VirtRange};
 use crate::leaves::Mapping;
-use crate::level::Half;
 use crate::memory::PhysRange;
 use crate::ranges::PageCounts;
 use crate::snapshot::{RootId, Snapshot};
+use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
+use heirloom_paging::level::Half;
 
 /// The linear mapping that shows most of RAM: physical address `pa` at `base + pa`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct DirectMap {
     /// Where physical address 0 is, or would be.
-    pub base: GuestVirt,
+    pub base: VirtAddr,
     /// From the first to the last page that is mapped so, or that has the address of some RAM and leads
     /// elsewhere.
     pub range: VirtRange,
@@ -28,8 +28,8 @@ pub struct DirectMap {
 
 impl DirectMap {
     /// Where `va` must lead if it belongs to the direct map.
-    pub const fn physical(&self, va: GuestVirt) -> GuestPhys {
-        GuestPhys::new(va.get().wrapping_sub(self.base.get()))
+    pub const fn physical(&self, va: VirtAddr) -> PhysAddr {
+        PhysAddr::new(va.get().wrapping_sub(self.base.get()))
     }
 
     /// The linear mapping of the kernel half of `root` that shows most of `ram`; `None` if nothing of
@@ -59,7 +59,7 @@ impl DirectMap {
             range = Some(VirtRange { first, last });
         }
         Some(DirectMap {
-            base: GuestVirt::new(offset),
+            base: VirtAddr::new(offset),
             range: range?,
             ram_bytes: bytes,
             pages,
@@ -120,7 +120,7 @@ fn offset_of(page: &Mapping) -> u64 {
 }
 
 /// How many of `bytes` bytes from `start` are RAM.
-pub(super) fn ram_bytes(ram: &[PhysRange], start: GuestPhys, bytes: u64) -> u64 {
+pub(super) fn ram_bytes(ram: &[PhysRange], start: PhysAddr, bytes: u64) -> u64 {
     let end = start.get().saturating_add(bytes);
     let first = ram.partition_point(|range| range.end() <= start);
     ram[first..]

@@ -2,19 +2,19 @@
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, GuestVirt, VirtRange};
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
+use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
 
 /// Where the kernel image may be: 1 GiB from here on, where KASLR may move it.
-pub(super) const KERNEL_IMAGE: GuestVirt = GuestVirt::new(0xffff_ffff_8000_0000);
-const KERNEL_IMAGE_LAST: GuestVirt = GuestVirt::new(0xffff_ffff_bfff_ffff);
+pub(super) const KERNEL_IMAGE: VirtAddr = VirtAddr::new(0xffff_ffff_8000_0000);
+const KERNEL_IMAGE_LAST: VirtAddr = VirtAddr::new(0xffff_ffff_bfff_ffff);
 /// The kernel's own text and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct KernelImage {
     pub range: VirtRange,
     /// Where its first byte is.
-    pub pa: GuestPhys,
+    pub pa: PhysAddr,
 }
 
 impl KernelImage {

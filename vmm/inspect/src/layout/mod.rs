@@ -35,11 +35,11 @@ pub use vmemmap::Vmemmap;
 use area::{FIXMAP, default_direct_map, fixed_areas};
 use image::{KERNEL_IMAGE, find_kernel_image};
 
-use crate::addr::{GuestVirt, VirtRange};
-use crate::level::{Depth, Half, Level};
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
 use crate::tally::Tallier;
+use heirloom_paging::addr::{VirtAddr, VirtRange};
+use heirloom_paging::level::{Depth, Half, Level};
 
 /// An area that is in use, where it is, and what tells so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -78,8 +78,8 @@ impl Layout {
         layout.regions.push(Region {
             area: Area::User,
             range: VirtRange {
-                first: GuestVirt::new(0),
-                last: GuestVirt::new((1 << (depth.virtual_bits() - 1)) - 1),
+                first: VirtAddr::new(0),
+                last: VirtAddr::new((1 << (depth.virtual_bits() - 1)) - 1),
             },
             evidence: format!(
                 "{} bits of virtual address, {} levels",
@@ -117,12 +117,12 @@ impl Layout {
     }
 
     /// The named area that an address lies in.
-    pub fn area_of(&self, va: GuestVirt) -> Option<Area> {
+    pub fn area_of(&self, va: VirtAddr) -> Option<Area> {
         self.region_of(va).map(|region| region.area)
     }
 
     /// The named region that an address lies in.
-    pub fn region_of(&self, va: GuestVirt) -> Option<&Region> {
+    pub fn region_of(&self, va: VirtAddr) -> Option<&Region> {
         self.regions.iter().find(|region| region.range.contains(va))
     }
 
@@ -166,7 +166,7 @@ impl Layout {
         };
         let between = VirtRange {
             first,
-            last: GuestVirt::new(last),
+            last: VirtAddr::new(last),
         };
         if between.first > between.last {
             return;
@@ -180,7 +180,7 @@ impl Layout {
             });
         }
         let end = self.vmemmap.as_ref().map_or(between.last, |vmemmap| {
-            GuestVirt::new(vmemmap.range.first.get() - 1)
+            VirtAddr::new(vmemmap.range.first.get() - 1)
         });
         let below = VirtRange {
             first: between.first,
@@ -191,7 +191,7 @@ impl Layout {
             self.regions.push(Region {
                 area: Area::Vmalloc,
                 range: VirtRange {
-                    first: GuestVirt::new(what.first.get() & !(unit - 1)).max(below.first),
+                    first: VirtAddr::new(what.first.get() & !(unit - 1)).max(below.first),
                     last: what.last,
                 },
                 evidence: format!(
@@ -227,7 +227,7 @@ impl Layout {
         };
         let above = VirtRange {
             first,
-            last: GuestVirt::new(FIXMAP.get() - 1),
+            last: VirtAddr::new(FIXMAP.get() - 1),
         };
         if above.first < above.last
             && let Some(what) = mapped_in(snapshot, root, above)
@@ -258,8 +258,8 @@ fn narrow(area: Area, range: VirtRange, what: &Mapped) -> VirtRange {
 
 /// The pages that are mapped somewhere.
 struct Mapped {
-    first: GuestVirt,
-    last: GuestVirt,
+    first: VirtAddr,
+    last: VirtAddr,
     pages: u64,
     ranges: u64,
 }

@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::addr::{GuestVirt, PAGE_SIZE, VirtRange};
-use crate::level::Level;
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
+use heirloom_paging::addr::{PAGE_SIZE, VirtAddr, VirtRange};
+use heirloom_paging::level::Level;
 
 /// Sizes of `struct page` that kernels have, in bytes; the first that fits is taken. Most have 64, which
 /// more than one may seem to be where RAM is less than a section.
@@ -82,7 +82,7 @@ impl Vmemmap {
 
 /// The array at `base` with elements of `element_bytes`, if it is mapped for nearly all of `ram` and for
 /// little more.
-fn fit(runs: &[Run], base: GuestVirt, element_bytes: u64, ram: &[PhysRange]) -> Option<Vmemmap> {
+fn fit(runs: &[Run], base: VirtAddr, element_bytes: u64, ram: &[PhysRange]) -> Option<Vmemmap> {
     let (mut enough, mut managed, mut all) = (0, 0, 0);
     for range in ram {
         let frames = range.whole_frames();

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use heirloom_abi::options::Strategy;
 
 use super::wire::{Get, Nonsense, Put};
-use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::judge::{Expectation, GroundTruth, Image};
 use crate::memory::PhysRange;
+use heirloom_paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 /// What was recorded.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ impl Header {
 
 fn ram(from: &mut Get<'_>) -> Result<PhysRange, Nonsense> {
     let range = PhysRange {
-        start: GuestPhys::new(from.varint("a range of RAM")?),
+        start: PhysAddr::new(from.varint("a range of RAM")?),
         bytes: from.varint("a range of RAM")?,
     };
     physical(range).ok_or(Nonsense::Value("a range of RAM"))
@@ -135,8 +135,8 @@ fn segment(from: &mut Get<'_>) -> Result<Image, Nonsense> {
     let (va, pa) = (from.varint(WHAT)?, from.varint(WHAT)?);
     let (bytes, flags) = (from.varint(WHAT)?, from.byte(WHAT)?);
     let image = Image {
-        va: GuestVirt::new(va),
-        pa: GuestPhys::new(pa),
+        va: VirtAddr::new(va),
+        pa: PhysAddr::new(pa),
         bytes,
         writable: flags & 1 != 0,
         executable: flags & 2 != 0,
@@ -165,7 +165,7 @@ mod tests {
 
     fn range(start: u64, bytes: u64) -> PhysRange {
         PhysRange {
-            start: GuestPhys::new(start),
+            start: PhysAddr::new(start),
             bytes,
         }
     }
@@ -175,8 +175,8 @@ mod tests {
         let mut header = Header::new(GroundTruth {
             ram: vec![range(0, 0x9_f000), range(0x10_0000, 0x70_0000)],
             image: vec![Image {
-                va: GuestVirt::new(0xffff_ffff_8020_0000),
-                pa: GuestPhys::new(0x20_0000),
+                va: VirtAddr::new(0xffff_ffff_8020_0000),
+                pa: PhysAddr::new(0x20_0000),
                 bytes: 0x4000,
                 writable: false,
                 executable: true,
@@ -211,8 +211,8 @@ mod tests {
             let header = Header::new(GroundTruth {
                 ram: vec![ram],
                 image: vec![Image {
-                    va: GuestVirt::new(0),
-                    pa: GuestPhys::new(0),
+                    va: VirtAddr::new(0),
+                    pa: PhysAddr::new(0),
                     bytes,
                     writable: true,
                     executable: true,

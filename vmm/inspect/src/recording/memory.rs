@@ -3,15 +3,15 @@
 
 use std::cell::RefCell;
 
-use crate::addr::{GuestPhys, PAGE_SIZE, Pfn};
-use crate::level::Level;
 use crate::memory::{MemoryError, PhysicalMemory, Words};
 use crate::snapshot::Snapshot;
+use heirloom_paging::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use heirloom_paging::level::Level;
 
 /// Bytes of guest memory that are no page table, or were not looked at as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    pub at: GuestPhys,
+    pub at: PhysAddr,
     pub bytes: Vec<u8>,
 }
 
@@ -56,7 +56,7 @@ impl<'m, M: PhysicalMemory + ?Sized> Witness<'m, M> {
 }
 
 impl<M: PhysicalMemory + ?Sized> PhysicalMemory for Witness<'_, M> {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         self.memory.read_bytes(at, buffer)?;
         let mut pieces = self.pieces.borrow_mut();
         let kept: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
@@ -102,7 +102,7 @@ impl RecordedMemory {
 }
 
 impl PhysicalMemory for RecordedMemory {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         let length = buffer.len();
         let piece = self.pieces.iter().find_map(|piece| {
             let offset = usize::try_from(at.get().checked_sub(piece.at.get())?).ok()?;
@@ -122,7 +122,7 @@ impl PhysicalMemory for RecordedMemory {
 
 /// Fills `buffer` from `at` on, out of frames; `None` if one is not there.
 pub(super) fn read_by_frame<'f>(
-    at: GuestPhys,
+    at: PhysAddr,
     buffer: &mut [u8],
     frame: impl Fn(Pfn) -> Option<&'f Words>,
 ) -> Option<()> {
@@ -164,7 +164,7 @@ mod tests {
         witness.read_bytes(at(6), &mut [0; 2]).unwrap();
         assert!(
             witness
-                .read_bytes(GuestPhys::new(1 << 40), &mut [0])
+                .read_bytes(PhysAddr::new(1 << 40), &mut [0])
                 .is_err()
         );
         let piece = |offset, bytes: &[u8]| Piece {
@@ -181,13 +181,13 @@ mod tests {
     fn a_read_across_frames_needs_both() {
         let page = [0x1122_3344_5566_7788; 512];
         let mut buffer = [0; 4];
-        let end = GuestPhys::new(0x1ffe);
+        let end = PhysAddr::new(0x1ffe);
         assert_eq!(read_by_frame(end, &mut buffer, |_| Some(&page)), Some(()));
         assert_eq!(buffer, [0x22, 0x11, 0x88, 0x77]);
         let first = |pfn: Pfn| (pfn.get() == 1).then_some(&page);
         assert_eq!(read_by_frame(end, &mut buffer, first), None);
         assert_eq!(read_by_frame(end, &mut buffer[..2], first), Some(()));
-        let last = GuestPhys::new(u64::MAX);
+        let last = PhysAddr::new(u64::MAX);
         assert_eq!(read_by_frame(last, &mut buffer, |_| Some(&page)), None);
         assert_eq!(
             read_by_frame(last, &mut buffer[..1], |_| Some(&page)),

@@ -9,11 +9,11 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::memory::Piece;
 use super::page;
 use super::wire::{Get, Nonsense, Put};
-use crate::addr::{GuestPhys, GuestVirt};
-use crate::level::Depth;
 use crate::memory::Words;
-use crate::mode::{CpuState, Cr3, Mode, PhysBits};
 use crate::snapshot::{RootLabel, Snapshot};
+use heirloom_paging::addr::{PhysAddr, VirtAddr};
+use heirloom_paging::level::Depth;
+use heirloom_paging::mode::{CpuState, Cr3, Mode, PhysBits};
 
 /// Most CPUs of a moment.
 pub const MOST_CPUS: usize = 1 << 12;
@@ -29,7 +29,7 @@ pub(super) struct Context {
     /// The last event's probe page.
     probe: Box<Words>,
     cpus: Vec<CpuState>,
-    roots: Vec<(RootLabel, GuestPhys)>,
+    roots: Vec<(RootLabel, PhysAddr)>,
 }
 
 impl Default for Context {
@@ -58,7 +58,7 @@ pub(super) struct Captured {
     pub(super) cpus: Vec<CpuState>,
     /// Which of them told the event.
     pub(super) teller: usize,
-    pub(super) roots: Vec<(RootLabel, GuestPhys)>,
+    pub(super) roots: Vec<(RootLabel, PhysAddr)>,
     pub(super) counts: Counts,
     pub(super) pieces: Vec<Piece>,
 }
@@ -204,7 +204,7 @@ fn get_capture(from: &mut Get<'_>, context: &mut Context) -> Result<Captured, No
     };
     let pieces = (0..from.count("the pieces of memory")?)
         .map(|_| {
-            let at = GuestPhys::new(from.varint("a piece of memory")?);
+            let at = PhysAddr::new(from.varint("a piece of memory")?);
             let length = from.count("a piece of memory")?;
             let bytes = from.bytes(length, "a piece of memory")?.to_vec();
             Ok(Piece { at, bytes })
@@ -289,19 +289,19 @@ fn get_cpu(from: &mut Get<'_>, before: &CpuState) -> Result<CpuState, Nonsense> 
     let [cr0, cr2, cr3, cr4, efer, rip, rsp, rbp, rflags] = values;
     Ok(CpuState {
         cr0,
-        cr2: GuestVirt::new(cr2),
+        cr2: VirtAddr::new(cr2),
         cr3: Cr3::new(cr3),
         cr4,
         efer,
         cpl,
-        rip: GuestVirt::new(rip),
-        rsp: GuestVirt::new(rsp),
-        rbp: GuestVirt::new(rbp),
+        rip: VirtAddr::new(rip),
+        rsp: VirtAddr::new(rsp),
+        rbp: VirtAddr::new(rbp),
         rflags,
     })
 }
 
-type Roots = [(RootLabel, GuestPhys)];
+type Roots = [(RootLabel, PhysAddr)];
 
 /// Writes how many roots stay at the beginning and at the end, and those between.
 fn put_roots(out: &mut Vec<u8>, before: &Roots, after: &Roots) {
@@ -327,7 +327,7 @@ fn put_roots(out: &mut Vec<u8>, before: &Roots, after: &Roots) {
     }
 }
 
-fn get_roots(from: &mut Get<'_>, before: &Roots) -> Result<Vec<(RootLabel, GuestPhys)>, Nonsense> {
+fn get_roots(from: &mut Get<'_>, before: &Roots) -> Result<Vec<(RootLabel, PhysAddr)>, Nonsense> {
     const KEPT: &str = "how many roots stay";
     let mut kept = || -> Result<usize, Nonsense> {
         usize::try_from(from.varint(KEPT)?)
@@ -350,7 +350,7 @@ fn get_roots(from: &mut Get<'_>, before: &Roots) -> Result<Vec<(RootLabel, Guest
     for _ in 0..between {
         let kind = from.byte("whose a root is")?;
         let number = from.varint32("whose a root is")?;
-        let address = GuestPhys::new(from.varint("a root's address")?);
+        let address = PhysAddr::new(from.varint("a root's address")?);
         let label = match kind {
             0 => RootLabel::Kernel,
             1 => RootLabel::Process(number),

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::wire::{Get, Nonsense, Put, unzigzag, zigzag};
-use crate::GuestPhys;
-use crate::addr::Pfn;
+use crate::PhysAddr;
 use crate::memory::{MemoryError, PhysicalMemory, Words};
+use heirloom_paging::addr::Pfn;
 
 /// What a page is that was not there before.
 pub(super) const ZERO: Words = [0; 512];
@@ -151,7 +151,7 @@ impl Pages {
 }
 
 impl PhysicalMemory for Pages {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         let length = buffer.len();
         super::memory::read_by_frame(at, buffer, |pfn| self.frames.get(&pfn).map(|page| &**page))
             .ok_or(MemoryError { at, length })

@@ -10,12 +10,12 @@ use super::moment::{Captured, Context, Counts, Fields};
 use super::opened::{Ending, Recording, told};
 use super::page::Pages;
 use super::wire::{Get, Nonsense};
-use crate::addr::GuestPhys;
 use crate::capture::Capturer;
 use crate::judge::Told;
-use crate::mode::CpuState;
 use crate::snapshot::{RootLabel, Snapshot};
 use crate::target::Target;
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::mode::CpuState;
 
 /// A moment of a recording.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl Tables {
     }
 
     /// The roots that were captured, with their owners.
-    pub fn roots(&self) -> Vec<(RootLabel, GuestPhys)> {
+    pub fn roots(&self) -> Vec<(RootLabel, PhysAddr)> {
         let roots = self.snapshot.roots().iter();
         roots.map(|root| (root.label, root.address)).collect()
     }

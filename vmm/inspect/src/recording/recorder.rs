@@ -17,11 +17,11 @@ use super::moment::{Captured, Context, Counts, Fields, MOST_CPUS, MOST_ROOTS, wo
 use super::page::{self, MOST_PAGES};
 use super::wire::Put;
 use super::{End, MAGIC, VERSION};
-use crate::addr::Pfn;
 use crate::memory::Words;
-use crate::mode::CpuState;
 use crate::snapshot::Snapshot;
 use crate::table::Slot;
+use heirloom_paging::addr::Pfn;
+use heirloom_paging::mode::CpuState;
 
 /// Pages of a moment are split into chunks of about so many bytes.
 const CHUNK_BYTES: usize = 1 << 18;

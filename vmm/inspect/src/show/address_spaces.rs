@@ -4,17 +4,17 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::addr::{GuestPhys, VirtRange};
 use crate::compare::{Comparer, EntryDifferenceKind, Mappings};
-use crate::level::Half;
 use crate::region::{Region, regions_of_top_entry};
 use crate::snapshot::{Root, RootLabel, Snapshot};
+use heirloom_paging::addr::{PhysAddr, VirtRange};
+use heirloom_paging::level::Half;
 
 /// One address space and how its kernel half compares with the kernel's own.
 #[derive(Clone, Debug, Serialize)]
 pub struct AddressSpace {
     pub whose: RootLabel,
-    pub root: GuestPhys,
+    pub root: PhysAddr,
     pub kernel_half: KernelHalf,
 }
 

@@ -151,7 +151,7 @@ fn leads(to: Option<Destination>) -> String {
     to.map_or_else(|| "nothing".into(), |to| format!("{} {}", to.pa, to.rights))
 }
 
-fn shown(entry: crate::entry::Entry) -> String {
+fn shown(entry: heirloom_paging::entry::Entry) -> String {
     if entry.present() {
         format!("{entry} ({})", entry.flags())
     } else {

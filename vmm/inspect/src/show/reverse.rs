@@ -5,13 +5,13 @@ use std::fmt;
 use serde::Serialize;
 
 use super::subject::{RootList, Subject};
-use crate::addr::GuestPhys;
 use crate::discover::Discovery;
 use crate::layout::{Area, area_at};
-use crate::level::Level;
 use crate::memory::PhysRange;
 use crate::reverse::Reached;
 use crate::sharing::Parent;
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::level::Level;
 
 /// Roots that a line names.
 const MOST_NAMED: usize = 8;
@@ -21,7 +21,7 @@ const MOST_NAMED: usize = 8;
 pub struct ReverseReport {
     pub version: u32,
     pub target: Subject,
-    pub pa: GuestPhys,
+    pub pa: PhysAddr,
     pub in_ram: bool,
     /// The levels at which the frame is a page table, and the entries that point to it.
     pub tables: Vec<UsedAsTable>,
@@ -47,12 +47,12 @@ pub struct ReachedBy {
     #[serde(flatten)]
     pub reached: Reached,
     pub area: Option<Area>,
-    pub roots: Vec<GuestPhys>,
+    pub roots: Vec<PhysAddr>,
 }
 
 impl ReverseReport {
     /// All that reaches `pa` in the address spaces of `discovery`, which is of the target called `name`.
-    pub fn new(name: &str, discovery: &Discovery, pa: GuestPhys) -> ReverseReport {
+    pub fn new(name: &str, discovery: &Discovery, pa: PhysAddr) -> ReverseReport {
         let snapshot = &discovery.snapshot;
         let reverse = snapshot.reverse(pa);
         let reached = reverse

@@ -7,12 +7,12 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::subject::Subject;
-use crate::addr::GuestPhys;
 use crate::compare::{EntryDifference, EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
 use crate::layout::{Area, Layout, area_at};
-use crate::level::Level;
 use crate::snapshot::RootLabel;
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::level::Level;
 
 /// What `heirloom roots` found.
 #[derive(Clone, Debug, Serialize)]
@@ -28,7 +28,7 @@ pub struct Roots {
     top: Level,
     /// Names for the places at which an address space differs, by its root and the entry.
     #[serde(skip)]
-    areas: BTreeMap<(GuestPhys, u16), &'static str>,
+    areas: BTreeMap<(PhysAddr, u16), &'static str>,
 }
 
 /// Roots whose kernel halves are the same, entry for entry.
@@ -111,7 +111,7 @@ impl fmt::Display for Roots {
             .roots
             .iter()
             .partition(|space| is_second_of_a_pair(space));
-        let user_roots: BTreeMap<Option<GuestPhys>, &Space> = seconds
+        let user_roots: BTreeMap<Option<PhysAddr>, &Space> = seconds
             .into_iter()
             .map(|space| (space.partner, space))
             .collect();

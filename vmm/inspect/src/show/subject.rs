@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::addr::GuestPhys;
 use crate::discover::{Basis, Discovery};
 use crate::memory::PhysRange;
-use crate::mode::{CpuState, Mode};
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::mode::{CpuState, Mode};
 
 /// Version of the JSON of the commands that inspect a target; grows when a field changes its meaning or
 /// goes.
@@ -84,7 +84,7 @@ impl fmt::Display for Subject {
 
 /// Roots as people list them: the first few, and how many more.
 pub(super) struct RootList<'a> {
-    pub(super) roots: &'a [GuestPhys],
+    pub(super) roots: &'a [PhysAddr],
     pub(super) count: usize,
 }
 

@@ -5,12 +5,12 @@ use std::fmt;
 use serde::Serialize;
 
 use super::subject::Subject;
-use crate::addr::GuestVirt;
 use crate::discover::Discovery;
 use crate::layout::{Area, area_at};
-use crate::level::{Depth, Level};
 use crate::snapshot::{RootId, RootLabel};
-use crate::walk::Walk;
+use heirloom_paging::addr::VirtAddr;
+use heirloom_paging::level::{Depth, Level};
+use heirloom_paging::walk::Walk;
 
 /// What `heirloom translate` found.
 #[derive(Clone, Debug, Serialize)]
@@ -35,7 +35,7 @@ pub struct Index {
 
 impl TranslateReport {
     /// The walk of `va` in `root` of `discovery`, which is of the target called `name`.
-    pub fn new(name: &str, discovery: &Discovery, root: RootId, va: GuestVirt) -> TranslateReport {
+    pub fn new(name: &str, discovery: &Discovery, root: RootId, va: VirtAddr) -> TranslateReport {
         let snapshot = &discovery.snapshot;
         let levels = levels(snapshot.mode().depth);
         TranslateReport {

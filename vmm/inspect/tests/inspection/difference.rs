@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use heirloom_inspect::difference::{Destination, Difference, RangeChange};
 use heirloom_inspect::show::DifferenceReport;
 use heirloom_inspect::{
-    Depth, Discovery, Entry, GuestPhys, GuestVirt, Half, Level, PageSize, RootLabel, VirtRange,
+    Depth, Discovery, Entry, Half, Level, PageSize, PhysAddr, RootLabel, VirtAddr, VirtRange,
 };
 use proptest::prelude::*;
 
@@ -20,9 +20,9 @@ fn between(before: &Guest, after: &Guest) -> Difference {
 }
 
 /// What each page of 4 KiB of one address space leads to.
-type Pages = BTreeMap<GuestVirt, Destination>;
+type Pages = BTreeMap<VirtAddr, Destination>;
 
-fn pages(discovery: &Discovery, root: GuestPhys) -> Pages {
+fn pages(discovery: &Discovery, root: PhysAddr) -> Pages {
     let space = discovery.space_at(root).unwrap();
     let mut pages = Pages::new();
     for page in discovery.snapshot.leaves(space.root, VirtRange::ALL) {
@@ -38,7 +38,7 @@ fn pages(discovery: &Discovery, root: GuestPhys) -> Pages {
 }
 
 /// The pages that lead elsewhere, with what they led and lead to.
-fn model(before: &Pages, after: &Pages) -> BTreeMap<GuestVirt, [Option<Destination>; 2]> {
+fn model(before: &Pages, after: &Pages) -> BTreeMap<VirtAddr, [Option<Destination>; 2]> {
     before
         .keys()
         .chain(after.keys())
@@ -48,7 +48,7 @@ fn model(before: &Pages, after: &Pages) -> BTreeMap<GuestVirt, [Option<Destinati
 }
 
 /// The same as the ranges tell it for the root at `root`.
-fn told(ranges: &[RangeChange], root: GuestPhys) -> BTreeMap<GuestVirt, [Option<Destination>; 2]> {
+fn told(ranges: &[RangeChange], root: PhysAddr) -> BTreeMap<VirtAddr, [Option<Destination>; 2]> {
     let mut told = BTreeMap::new();
     for change in ranges {
         if !change.spaces.contains(&RootLabel::Found(root)) {
@@ -176,7 +176,7 @@ fn roots_are_born_and_gone_with_their_processes() {
     }
 }
 
-type Change = fn(&mut Guest, GuestPhys);
+type Change = fn(&mut Guest, PhysAddr);
 
 #[test]
 fn each_kind_of_change_has_its_word() {
@@ -243,7 +243,7 @@ fn four_and_five_levels_have_nothing_to_do_with_each_other() {
 #[test]
 fn absurdly_many_changes_are_cut_and_said_to_be() {
     let mut guest = Guest::new(Plan::new(Depth::Four, false));
-    let (root, va) = (guest.processes[1], GuestVirt::new(0x3000_0000_0000));
+    let (root, va) = (guest.processes[1], VirtAddr::new(0x3000_0000_0000));
     let pt = guest.table(root, va, Level::Pt);
     let (pd, pdpt) = (
         guest.table(root, va, Level::Pd),
@@ -299,7 +299,7 @@ proptest! {
         let root = after.processes[1];
         for (changes, root, at) in [(mine, root, USER_DATA), (kernels, after.init, after.vmalloc())] {
             for (page, frame, flags) in changes {
-                let to = GuestPhys::new(58 * MIB + frame * PAGE);
+                let to = PhysAddr::new(58 * MIB + frame * PAGE);
                 let entry = if flags.present() { Entry::pointing_to(to, flags) } else { flags };
                 after.change(root, at.wrapping_add(page * PAGE), Level::Pt, |_| entry);
             }

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use heirloom_inspect::check::Strictness;
 use heirloom_inspect::discover::{Basis, DiscoverError, Kind};
-use heirloom_inspect::{Check, Cr3, Depth, Discovery, Entry, GuestPhys, RootLabel};
+use heirloom_inspect::{Check, Cr3, Depth, Discovery, Entry, PhysAddr, RootLabel};
 
 use crate::scene::{Guest, PAGE, Plan, TRAMPOLINE};
 
-pub(crate) fn kinds(discovery: &Discovery) -> BTreeMap<GuestPhys, Kind> {
+pub(crate) fn kinds(discovery: &Discovery) -> BTreeMap<PhysAddr, Kind> {
     let spaces = discovery.spaces.iter();
     spaces.map(|space| (space.address, space.kind)).collect()
 }
 
 /// What the guest has: each root with its kind.
-pub(crate) fn expected(guest: &Guest) -> BTreeMap<GuestPhys, Kind> {
+pub(crate) fn expected(guest: &Guest) -> BTreeMap<PhysAddr, Kind> {
     let mut roots: BTreeMap<_, _> = guest
         .processes
         .iter()
@@ -43,7 +43,7 @@ fn assert_complete(guest: &Guest, basis: Basis) -> Discovery {
     for space in &discovery.spaces {
         let partner = match (guest.plan.kpti, space.kind) {
             (false, _) | (_, Kind::Trampoline) => None,
-            (true, Kind::UserRoot) => Some(GuestPhys::new(space.address.get() - PAGE)),
+            (true, Kind::UserRoot) => Some(PhysAddr::new(space.address.get() - PAGE)),
             (true, _) => Some(guest.user_root(space.address)),
         };
         assert_eq!(space.partner, partner, "{}: {space:?}", guest.plan);
@@ -108,9 +108,9 @@ fn an_idle_cpu_is_on_the_kernels_own_root() {
 #[test]
 fn a_cpu_without_paging_or_with_another_depth_is_left_out_and_said_to_be() {
     for mut guest in guests() {
-        let mut off = guest.cpu(GuestPhys::new(0));
+        let mut off = guest.cpu(PhysAddr::new(0));
         off.cr0 = 0x6000_0010;
-        let mut other = guest.cpu(GuestPhys::new(0x5000));
+        let mut other = guest.cpu(PhysAddr::new(0x5000));
         other.cr4 ^= 1 << 12;
         let on = guest.cpu(guest.processes[0]);
         guest.cpus = vec![off, on, other];

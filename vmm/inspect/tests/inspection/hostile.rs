@@ -9,7 +9,7 @@ use heirloom_inspect::show::{
     CheckReport, DifferenceReport, LayoutReport, ReverseReport, Roots, TranslateReport,
 };
 use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Cr3, Depth, Discovery, Entry, GuestPhys, GuestVirt, Half, Pfn, Target};
+use heirloom_inspect::{Cr3, Depth, Discovery, Entry, Half, Pfn, PhysAddr, Target, VirtAddr};
 use proptest::prelude::*;
 
 use crate::scene::{Guest, MIB, Plan, bits, range};
@@ -26,10 +26,10 @@ fn examine(target: &Target) -> Option<Discovery> {
         let _ = CheckReport::new("raw:guest", discovery, check).to_string();
         let _ = Roots::new("raw:guest", discovery).to_string();
         let _ = LayoutReport::new("raw:guest", discovery).to_string();
-        let pa = GuestPhys::new(0x161_0123);
+        let pa = PhysAddr::new(0x161_0123);
         let _ = ReverseReport::new("raw:guest", discovery, pa).to_string();
         for space in discovery.spaces.iter().take(3) {
-            let va = GuestVirt::new(0xffff_8880_0000_1234);
+            let va = VirtAddr::new(0xffff_8880_0000_1234);
             let _ = TranslateReport::new("raw:guest", discovery, space.root, va).to_string();
         }
         let difference = Difference::between(discovery, discovery).unwrap();
@@ -96,7 +96,7 @@ proptest! {
         for raw in [cr3, pfn << 12] {
             let mut target = target(memory.clone(), 16);
             let guest = Guest::new(Plan { processes: 0, ..Plan::new(if la57 { Depth::Five } else { Depth::Four }, false) });
-            let mut cpu = guest.cpu(GuestPhys::new(0));
+            let mut cpu = guest.cpu(PhysAddr::new(0));
             cpu.cr3 = Cr3::new(raw);
             target.cpus = vec![cpu];
             examine(&target);
@@ -186,7 +186,7 @@ fn tables_that_claim_every_address_with_four_frames_are_told_of_in_seconds() {
                     processes: 0,
                     ..Plan::new(depth, false)
                 });
-                target.cpus = vec![guest.cpu(GuestPhys::new(0x1000))];
+                target.cpus = vec![guest.cpu(PhysAddr::new(0x1000))];
             }
             let found = examine(&target);
             assert!(blind || found.is_some());
@@ -200,7 +200,7 @@ fn hundreds_of_roots_that_claim_every_address_are_not_walked_one_by_one() {
     let (mut pd, mut pdpt) = (guest.memory.frame(), guest.memory.frame());
     let pt = guest.memory.frame();
     for index in 0..512 {
-        let leaf = Entry::pointing_to(GuestPhys::new(u64::from(index) << 12), bits::DATA);
+        let leaf = Entry::pointing_to(PhysAddr::new(u64::from(index) << 12), bits::DATA);
         guest.memory.poke(pt, index, leaf);
         guest
             .memory

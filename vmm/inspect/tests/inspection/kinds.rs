@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use heirloom_inspect::discover::Kind;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Cr3, Depth, Discovery, Entry, GuestPhys, GuestVirt, Level, PageSize, Pfn, RootLabel,
+    Cr3, Depth, Discovery, Entry, Level, PageSize, Pfn, PhysAddr, RootLabel, VirtAddr,
 };
 
 use crate::discovery::{expected, guests, kinds};
@@ -140,7 +140,7 @@ fn where_as_many_roots_say_otherwise_it_is_the_kernels_own_that_the_others_are_c
         }
         guest.memory.remove(TRAMPOLINE);
         // A process whose root is below the kernel's: the order must not matter.
-        let process = GuestPhys::new(0x10_0000);
+        let process = PhysAddr::new(0x10_0000);
         guest.memory.add(process.pfn());
         guest.inherit(guest.init, process);
         let page = guest.data_page();
@@ -170,7 +170,7 @@ fn clusters_are_equal_kernel_halves_numbered_by_size() {
             .poke(guest.processes[number].pfn(), index, Entry::ABSENT);
     }
     let discovery = guest.discover();
-    let mut members: BTreeMap<usize, BTreeSet<GuestPhys>> = BTreeMap::new();
+    let mut members: BTreeMap<usize, BTreeSet<PhysAddr>> = BTreeMap::new();
     for space in &discovery.spaces {
         members
             .entry(space.cluster)
@@ -239,7 +239,7 @@ fn user_pages_are_counted_though_tables_are_shared_within_the_user_half() {
     // The same page table at two more places.
     let entry = guest.entry(root, USER_DATA, Level::Pd);
     for place in [1, 2] {
-        let va = GuestVirt::new(0x1000_0000_0000 + (place << 21));
+        let va = VirtAddr::new(0x1000_0000_0000 + (place << 21));
         let table = guest.table(root, va, Level::Pd);
         guest.memory.poke(table, va.index(Level::Pd), entry);
     }
@@ -249,7 +249,7 @@ fn user_pages_are_counted_though_tables_are_shared_within_the_user_half() {
     let supervisor = guest.data_page();
     guest.map(
         root,
-        GuestVirt::new(0x1000_0000),
+        VirtAddr::new(0x1000_0000),
         supervisor,
         PageSize::Size4KiB,
         bits::DATA,
@@ -261,7 +261,7 @@ fn user_pages_are_counted_though_tables_are_shared_within_the_user_half() {
 #[test]
 fn a_cr3_that_leads_nowhere_is_a_foreign_root() {
     for mut guest in guests() {
-        for nowhere in [UNUSED, GuestPhys::new(0x7_0000_0000)] {
+        for nowhere in [UNUSED, PhysAddr::new(0x7_0000_0000)] {
             guest.cpus[1].cr3 = Cr3::new(nowhere.get());
             let discovery = guest.discover();
             let space = discovery.space_at(nowhere).unwrap();

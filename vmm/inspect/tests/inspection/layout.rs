@@ -2,7 +2,7 @@
 
 use heirloom_inspect::layout::{Area, Layout};
 use heirloom_inspect::show::LayoutReport;
-use heirloom_inspect::{Depth, Entry, GuestPhys, GuestVirt, PageSize, VirtRange};
+use heirloom_inspect::{Depth, Entry, PageSize, PhysAddr, VirtAddr, VirtRange};
 
 use crate::scene::{
     Bases, CPU_ENTRY_AREA, ESPFIX, GIB, Guest, IMAGE_TEXT, MIB, MODULES, PAGE, Plan, VSYSCALL, bits,
@@ -67,7 +67,7 @@ fn every_area_is_found_wherever_kaslr_moves_it_with_what_tells_so() {
             let map = layout.direct_map.unwrap();
             assert_eq!(map.base, bases.direct_map);
             assert_eq!(map.ram_bytes, 64 * MIB - (128 << 10));
-            let physical = GuestPhys::new(0x123_4000);
+            let physical = PhysAddr::new(0x123_4000);
             assert_eq!(map.physical(guest.direct(physical)), physical);
             assert_eq!(layout.kernel_image.unwrap().pa, IMAGE_TEXT);
             assert_eq!(layout.vmemmap.unwrap().element_bytes, 64);
@@ -156,7 +156,7 @@ fn an_array_that_is_too_short_or_too_long_for_ram_or_read_only_is_no_vmemmap() {
                 Entry::ABSENT
             });
             for page in 0..128 {
-                let to = GuestPhys::new(52 * MIB + page * PAGE);
+                let to = PhysAddr::new(52 * MIB + page * PAGE);
                 guest.map(
                     guest.init,
                     va.wrapping_add(page * PAGE),
@@ -169,7 +169,7 @@ fn an_array_that_is_too_short_or_too_long_for_ram_or_read_only_is_no_vmemmap() {
         |guest: &mut Guest| {
             for page in 1..4 {
                 let va = guest.plan.bases.vmemmap.wrapping_add(page * 2 * MIB);
-                let to = GuestPhys::new(52 * MIB);
+                let to = PhysAddr::new(52 * MIB);
                 guest.map(guest.init, va, to, PageSize::Size2MiB, bits::DATA);
             }
         },
@@ -203,7 +203,7 @@ fn areas_that_only_some_kernels_use_are_named_where_they_are_used() {
         let espfix = range_of(&layout, Area::EspFix);
         assert_eq!((espfix.first, espfix.bytes()), (ESPFIX, PAGE));
         assert_eq!(layout.area_of(VSYSCALL), Some(Area::Vsyscall));
-        assert_eq!(layout.area_of(GuestVirt::new(0xffff_ffff_ffff_f000)), None);
+        assert_eq!(layout.area_of(VirtAddr::new(0xffff_ffff_ffff_f000)), None);
     }
 }
 

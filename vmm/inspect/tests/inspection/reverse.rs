@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use heirloom_inspect::show::ReverseReport;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Capturer, Depth, Entry, GuestPhys, GuestVirt, Level, Mode, PageSize, RootLabel, Snapshot,
+    Capturer, Depth, Entry, Level, Mode, PageSize, PhysAddr, RootLabel, Snapshot, VirtAddr,
     VirtRange,
 };
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ use PageSize::{Size1GiB, Size2MiB, Size4KiB};
 
 /// All that reaches `pa`, found by looking at every leaf of every address space: the addresses, each with
 /// the roots that have it.
-fn brute_force(snapshot: &Snapshot, pa: GuestPhys) -> BTreeMap<GuestVirt, BTreeSet<GuestPhys>> {
+fn brute_force(snapshot: &Snapshot, pa: PhysAddr) -> BTreeMap<VirtAddr, BTreeSet<PhysAddr>> {
     let mut reached: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for root in snapshot.roots() {
         for page in snapshot.leaves(root.id, VirtRange::ALL) {
@@ -30,7 +30,7 @@ fn brute_force(snapshot: &Snapshot, pa: GuestPhys) -> BTreeMap<GuestVirt, BTreeS
 }
 
 /// The same as the snapshot finds it; each address once for each set of roots.
-fn found(snapshot: &Snapshot, pa: GuestPhys) -> BTreeMap<GuestVirt, BTreeSet<GuestPhys>> {
+fn found(snapshot: &Snapshot, pa: PhysAddr) -> BTreeMap<VirtAddr, BTreeSet<PhysAddr>> {
     let reverse = snapshot.reverse(pa);
     assert!(!reverse.is_cut);
     let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -66,7 +66,7 @@ fn every_address_in_every_address_space_is_found() {
             1 << 40,
             u64::MAX,
         ] {
-            let pa = GuestPhys::new(pa);
+            let pa = PhysAddr::new(pa);
             assert_eq!(
                 found(&snapshot, pa),
                 brute_force(&snapshot, pa),
@@ -96,13 +96,13 @@ fn what_all_share_comes_once_and_what_processes_share_by_tables_of_their_own_eac
     let mut expected = vec![
         (guest.direct(page), all),
         // The trampoline's, by the direct map's tables.
-        (GuestVirt::new(page.get()), 1),
+        (VirtAddr::new(page.get()), 1),
     ];
     expected.extend([(user, 1); 4]);
     assert_eq!(counts, expected);
 }
 
-fn mapping() -> impl Strategy<Value = (usize, GuestVirt, GuestPhys, PageSize)> {
+fn mapping() -> impl Strategy<Value = (usize, VirtAddr, PhysAddr, PageSize)> {
     let size = prop_oneof![4 => Just(Size4KiB), 2 => Just(Size2MiB), 1 => Just(Size1GiB)];
     (
         0usize..3,
@@ -119,7 +119,7 @@ fn mapping() -> impl Strategy<Value = (usize, GuestVirt, GuestPhys, PageSize)> {
             let va = half | pdpt << 30 | pd << 21 | pt << 12;
             let va = va & !(size.bytes() - 1);
             let pa = (large << 30 | large << 21 | frame << 12) & !(size.bytes() - 1);
-            (root, GuestVirt::new(va), GuestPhys::new(pa), size)
+            (root, VirtAddr::new(va), PhysAddr::new(pa), size)
         })
 }
 
@@ -131,11 +131,11 @@ proptest! {
         frame in 0u64..4, large in 0u64..3, byte in 0u64..4096,
     ) {
         let mut memory = FakeMemory::new();
-        let roots: Vec<GuestPhys> = (0..3).map(|_| memory.root()).collect();
+        let roots: Vec<PhysAddr> = (0..3).map(|_| memory.root()).collect();
         let mut taken = BTreeSet::new();
         for (root, va, pa, size) in mappings {
             // Not where a page of another size is.
-            let covers = |other: &(usize, GuestVirt, PageSize)| {
+            let covers = |other: &(usize, VirtAddr, PageSize)| {
                 other.0 == root
                     && (va.get() < other.1.get() + other.2.bytes())
                     && (other.1.get() < va.get() + size.bytes())
@@ -151,7 +151,7 @@ proptest! {
         }
         let labelled: Vec<_> = (1..).zip(&roots).map(|(pid, root)| (RootLabel::Process(pid), *root)).collect();
         let snapshot = Capturer::new().capture(&memory, Mode::typical(Depth::Four), &labelled);
-        let pa = GuestPhys::new(large << 30 | large << 21 | frame << 12 | byte);
+        let pa = PhysAddr::new(large << 30 | large << 21 | frame << 12 | byte);
         prop_assert_eq!(found(&snapshot, pa), brute_force(&snapshot, pa));
     }
 }
@@ -160,7 +160,7 @@ proptest! {
 fn absurdly_many_addresses_are_cut_and_said_to_be() {
     let mut guest = Guest::new(Plan::new(Depth::Four, false));
     let root = guest.processes[1];
-    let va = GuestVirt::new(0x3000_0000_0000);
+    let va = VirtAddr::new(0x3000_0000_0000);
     let page = guest.data_page();
     let pt = guest.table(root, va, Level::Pt);
     let (pd, pdpt) = (

@@ -5,7 +5,7 @@ use heirloom_inspect::difference::Difference;
 use heirloom_inspect::show::{
     CheckReport, DifferenceReport, LayoutReport, NamedRange, ReverseReport, Roots, TranslateReport,
 };
-use heirloom_inspect::{Depth, Discovery, Entry, GuestPhys, GuestVirt, Level, VirtRange};
+use heirloom_inspect::{Depth, Discovery, Entry, Level, PhysAddr, VirtAddr, VirtRange};
 use serde_json::Value;
 
 use crate::scene::{Guest, IMAGE_TEXT, PAGE, Plan, USER_DATA, bits};
@@ -49,7 +49,7 @@ fn roots_are_a_line_for_each_pair_and_name_what_is_different() {
     guest.add_ldt(first, 1, bits::CONSTANTS);
     let text = Roots::new("raw:guest", &guest.discover()).to_string();
     assert_tidy(&text);
-    let line = |root: GuestPhys| {
+    let line = |root: PhysAddr| {
         let shown = root.to_string();
         let line = text
             .lines()
@@ -240,7 +240,7 @@ fn a_translation_cuts_the_address_up() {
                 .ends_with("123")
         );
         // An address of neither half.
-        let nowhere = GuestVirt::new(1 << 62);
+        let nowhere = VirtAddr::new(1 << 62);
         let text = TranslateReport::new("raw:guest", &discovery, root, nowhere).to_string();
         assert!(text.contains("not canonical"), "{text}");
     }
@@ -289,7 +289,7 @@ fn ranges_stand_under_their_headings() {
 fn a_frame_is_told_with_what_it_is_and_who_reaches_it() {
     let guest = Guest::new(Plan::new(Depth::Four, false));
     let discovery = guest.discover();
-    let told = |pa: GuestPhys| {
+    let told = |pa: PhysAddr| {
         let report = ReverseReport::new("raw:guest", &discovery, pa);
         let text = report.to_string();
         assert_tidy(&text);
@@ -314,7 +314,7 @@ fn a_frame_is_told_with_what_it_is_and_who_reaches_it() {
     assert_eq!(json["in_ram"], true);
     assert_eq!(json["reached"].as_array().unwrap().len(), 3);
     assert_eq!(json["is_cut"], false);
-    let (text, json) = told(GuestPhys::new(1 << 39));
+    let (text, json) = told(PhysAddr::new(1 << 39));
     assert!(
         text.contains("outside RAM") && text.contains("no virtual address reaches it"),
         "{text}"

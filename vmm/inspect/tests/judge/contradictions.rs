@@ -1,7 +1,7 @@
 //! `claims-match-tables`: what the guest tells that cannot be, given what it told before.
 
 use heirloom_inspect::judge::{Claim, Told};
-use heirloom_inspect::{GuestPhys, GuestVirt, Level};
+use heirloom_inspect::{Level, PhysAddr, VirtAddr};
 
 use crate::scene::{IMAGE, PAGE, Scene, VMALLOC, pa};
 
@@ -180,7 +180,7 @@ fn only_the_living_end_and_run_programs_and_are_killed() {
 #[test]
 fn a_process_ends_with_the_root_that_it_had() {
     let mut scene = Scene::family();
-    let root = GuestPhys::new(0x30_0000);
+    let root = PhysAddr::new(0x30_0000);
     scene.lie = Box::new(|counters| {
         // Its frames do come back; only the root is told wrongly.
         counters.processes_live -= 1;
@@ -280,15 +280,15 @@ fn memory_that_is_mapped_is_not_mapped_again() {
 
 #[test]
 fn memory_that_cannot_be_is_no_memory() {
-    let top = GuestVirt::new(0xffff_ffff_ffff_f000);
-    let user = GuestVirt::new(0x7000_0000_0000);
+    let top = VirtAddr::new(0xffff_ffff_ffff_f000);
+    let user = VirtAddr::new(0x7000_0000_0000);
     for (address, pages, why) in [
         (VMALLOC, u64::MAX, "no such range"),
         (VMALLOC, 1 << 52, "no such range"),
         (VMALLOC, 0, "no such range"),
         (top, 2, "no such range"),
         (top, 1 << 20, "no such range"),
-        (GuestVirt::new(u64::MAX), 1, "no such range"),
+        (VirtAddr::new(u64::MAX), 1, "no such range"),
         (user, 1, "not a page of the kernel half"),
         (
             VMALLOC.wrapping_add(0x80_0008),

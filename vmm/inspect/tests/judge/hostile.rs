@@ -3,7 +3,7 @@
 use heirloom_abi::options::Strategy as Propagation;
 use heirloom_inspect::judge::{Claim, Counters, Expectation, Judge, Told};
 use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Capturer, CpuState, Cr3, Entry, GuestPhys, GuestVirt, Pfn};
+use heirloom_inspect::{Capturer, CpuState, Cr3, Entry, Pfn, PhysAddr, VirtAddr};
 use proptest::prelude::*;
 
 use crate::scene::{IMAGE, MODE, PAGE, Scene, VMALLOC, truth};
@@ -45,13 +45,13 @@ fn address() -> impl Strategy<Value = u64> {
         .prop_map(|(edge, page, odd)| edge.wrapping_add(page * PAGE).wrapping_add(odd))
 }
 
-fn root() -> impl Strategy<Value = GuestPhys> {
+fn root() -> impl Strategy<Value = PhysAddr> {
     let frame = (0..FRAMES).prop_map(|frame| (FIRST_FRAME + frame) * PAGE);
-    prop_oneof![6 => frame, 1 => number()].prop_map(GuestPhys::new)
+    prop_oneof![6 => frame, 1 => number()].prop_map(PhysAddr::new)
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
-    let va = || address().prop_map(GuestVirt::new);
+    let va = || address().prop_map(VirtAddr::new);
     let frames = proptest::collection::vec(number().prop_map(Pfn::new), 0..4);
     prop_oneof![
         1 => (root(), va()).prop_map(|(root, vmalloc_start)| Claim::Boot {
@@ -175,7 +175,7 @@ proptest! {
         let mut capturer = Capturer::new();
         for (told, rip, root) in events {
             let cpu = CpuState {
-                rip: GuestVirt::new(rip),
+                rip: VirtAddr::new(rip),
                 cr3: Cr3::new(root.get()),
                 ..CpuState::default()
             };
@@ -292,7 +292,7 @@ fn processes_beyond_a_bound_are_not_followed() {
             claim: Claim::ProcessCreated {
                 child,
                 parent: 0,
-                root: GuestPhys::new(u64::from(child) << 12),
+                root: PhysAddr::new(u64::from(child) << 12),
             },
             counters: Counters::default(),
         });

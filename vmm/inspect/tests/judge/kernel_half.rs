@@ -1,13 +1,13 @@
 //! `kernel-half-shared` and `kernel-tables-same-frames`.
 
-use heirloom_inspect::{Depth, Entry, GuestVirt, Level, VirtRange};
+use heirloom_inspect::{Depth, Entry, Level, VirtAddr, VirtRange};
 
 use crate::scene::{PAGE, Scene, VMALLOC, assert_evidence, assert_walks, direct_map};
 
 const SHARED: &str = "kernel-half-shared";
 const SAME_FRAMES: &str = "kernel-tables-same-frames";
 
-fn first_of(index: u16) -> GuestVirt {
+fn first_of(index: u16) -> VirtAddr {
     VirtRange::of_top_entry(index, Depth::Four).first
 }
 

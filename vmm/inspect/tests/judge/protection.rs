@@ -1,7 +1,7 @@
 //! `kernel-not-user`, `write-xor-execute`, `no-writable-text-alias` and `tables-not-user-mapped`.
 
 use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Entry, GuestVirt, Level};
+use heirloom_inspect::{Entry, Level, VirtAddr};
 
 use crate::scene::{
     DATA, IMAGE, KERNEL_CONSTANTS, KERNEL_DATA, KERNEL_TEXT, Scene, TEXT, assert_evidence,
@@ -13,12 +13,12 @@ const W_XOR_X: &str = "write-xor-execute";
 const NO_ALIAS: &str = "no-writable-text-alias";
 const TABLES: &str = "tables-not-user-mapped";
 
-fn in_image((start, _): (u64, u64)) -> GuestVirt {
+fn in_image((start, _): (u64, u64)) -> VirtAddr {
     IMAGE.wrapping_add(start - KERNEL_TEXT.0)
 }
 
 /// A sound family but for one leaf of the kernel half.
-fn with_leaf(at: GuestVirt, change: impl FnOnce(Entry) -> Entry) -> Scene {
+fn with_leaf(at: VirtAddr, change: impl FnOnce(Entry) -> Entry) -> Scene {
     let mut scene = Scene::family();
     scene.change(scene.kernel, at, Level::Pt, change);
     scene.checkpoint(1);
@@ -26,7 +26,7 @@ fn with_leaf(at: GuestVirt, change: impl FnOnce(Entry) -> Entry) -> Scene {
 }
 
 #[track_caller]
-fn assert_page(scene: &Scene, rule: &str, at: GuestVirt) {
+fn assert_page(scene: &Scene, rule: &str, at: VirtAddr) {
     assert_evidence(scene.finding(rule), 0, &format!("page at {at}"), at);
     assert_walks(scene.finding(rule), &[0]);
 }
@@ -50,7 +50,7 @@ fn a_user_bit_counts_only_if_every_entry_above_has_it_too() {
     let mut scene = Scene::family();
     for pid in [0, 1, 2, 4, 5] {
         let root = scene.root(pid);
-        scene.change(root, at, Level::Pgd, |entry| entry.without(Entry::USER));
+        scene.change(root, at, Level::Pml4, |entry| entry.without(Entry::USER));
     }
     scene.change(scene.kernel, at, Level::Pt, |entry| entry | Entry::USER);
     scene.checkpoint(1);
@@ -63,7 +63,7 @@ fn one_process_whose_entry_opens_the_kernel_to_ring_3_is_named() {
     let mut scene = Scene::family();
     for pid in [0, 1, 2, 5] {
         let root = scene.root(pid);
-        scene.change(root, at, Level::Pgd, |entry| entry.without(Entry::USER));
+        scene.change(root, at, Level::Pml4, |entry| entry.without(Entry::USER));
     }
     scene.change(scene.kernel, at, Level::Pt, |entry| entry | Entry::USER);
     scene.checkpoint(1);

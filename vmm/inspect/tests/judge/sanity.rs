@@ -2,7 +2,7 @@
 
 use heirloom_inspect::judge::Claim;
 use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Depth, Entry, GuestVirt, Level, VirtRange};
+use heirloom_inspect::{Depth, Entry, Level, VirtAddr, VirtRange};
 
 use crate::scene::{
     DATA, IMAGE, KERNEL_DATA, KERNEL_TEXT, Scene, VMALLOC, assert_evidence, assert_walks, label, pa,
@@ -99,7 +99,7 @@ fn a_page_of_the_kernel_image_that_shows_another_frame_is_found() {
 #[test]
 fn a_cpu_that_is_not_in_kernel_text_is_found() {
     let end_of_text = IMAGE.wrapping_add(KERNEL_TEXT.1);
-    for rip in [end_of_text, VMALLOC, DATA, GuestVirt::new(u64::MAX)] {
+    for rip in [end_of_text, VMALLOC, DATA, VirtAddr::new(u64::MAX)] {
         let mut scene = Scene::family();
         scene.cpu.rip = rip;
         scene.checkpoint(4);
@@ -111,7 +111,7 @@ fn a_cpu_that_is_not_in_kernel_text_is_found() {
 #[test]
 fn kernel_memory_outside_the_vmalloc_area_is_found() {
     let mut scene = Scene::family();
-    let at = GuestVirt::new(0xffff_ea00_0010_0000);
+    let at = VirtAddr::new(0xffff_ea00_0010_0000);
     scene.allocate_from(at);
     scene.map(1, 2);
     scene.assert_broken(&[CANONICAL]);
@@ -125,13 +125,13 @@ fn a_process_that_died_at_an_address_that_is_none_is_found() {
         vector: 13,
         error_code: 0,
         rip,
-        address: GuestVirt::new(0),
+        address: VirtAddr::new(0),
     };
     let mut scene = Scene::family();
     // Ring 3 may jump into the kernel half, and die of it.
     scene.tell(4, killed(IMAGE));
     scene.assert_broken(&[]);
-    let hole = GuestVirt::new(0x8000_0000_0000_0000);
+    let hole = VirtAddr::new(0x8000_0000_0000_0000);
     scene.tell(4, killed(hole));
     scene.assert_broken(&[CANONICAL]);
     assert_evidence(scene.finding(CANONICAL), 4, "RIP of ring 3", hole);

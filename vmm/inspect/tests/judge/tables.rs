@@ -1,13 +1,13 @@
 //! `no-dangling-table`.
 
 use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Capturer, Entry, GuestVirt, Level, Pfn};
+use heirloom_inspect::{Capturer, Entry, Level, Pfn, VirtAddr};
 
 use crate::scene::{DATA, Scene, TEXT, VMALLOC, assert_evidence, assert_walks, pa};
 
 const RULE: &str = "no-dangling-table";
 /// Nothing of a process is here, but the table above is.
-const SPARE: GuestVirt = GuestVirt::new(0x80_0000);
+const SPARE: VirtAddr = VirtAddr::new(0x80_0000);
 const NO_RAM: Pfn = Pfn::new(0x900);
 
 fn pointer(to: Pfn) -> Entry {
@@ -118,7 +118,7 @@ fn a_kernel_table_in_a_user_half_is_found() {
     scene.assert_broken(&[RULE]);
     let finding = scene.finding(RULE);
     let place = format!("PDPT in frame {}", entry.address().pfn());
-    assert_evidence(finding, 5, &place, GuestVirt::new(7 << 39));
+    assert_evidence(finding, 5, &place, VirtAddr::new(7 << 39));
     assert_walks(finding, &[0, 5]);
 }
 

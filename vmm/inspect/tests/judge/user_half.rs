@@ -1,7 +1,7 @@
 //! `user-half-private`.
 
 use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Depth, Entry, GuestPhys, GuestVirt, Level, PageSize};
+use heirloom_inspect::{Depth, Entry, Level, PageSize, PhysAddr, VirtAddr};
 
 use crate::scene::{
     DATA, KERNEL_DATA, KERNEL_TEXT, STACK, Scene, TEXT, USER_READ_ONLY, assert_evidence,
@@ -10,7 +10,7 @@ use crate::scene::{
 
 const PRIVATE: &str = "user-half-private";
 
-fn leaf(at: GuestPhys, flags: Entry) -> impl FnOnce(Entry) -> Entry {
+fn leaf(at: PhysAddr, flags: Entry) -> impl FnOnce(Entry) -> Entry {
     move |_| Entry::pointing_to(at, flags)
 }
 
@@ -20,14 +20,14 @@ fn an_identity_map_left_in_the_kernels_own_root_is_found() {
     scene.memory.map(
         Depth::Four,
         scene.kernel,
-        GuestVirt::new(0),
+        VirtAddr::new(0),
         pa(0),
         PageSize::Size2MiB,
         FakeMemory::KERNEL_DATA,
     );
     scene.checkpoint(0);
     scene.assert_broken(&[PRIVATE]);
-    assert_evidence(scene.finding(PRIVATE), 0, "PGD[0]", GuestVirt::new(0));
+    assert_evidence(scene.finding(PRIVATE), 0, "PGD[0]", VirtAddr::new(0));
     assert_walks(scene.finding(PRIVATE), &[0]);
 }
 
@@ -38,7 +38,7 @@ fn a_user_table_that_two_processes_share_is_named_with_both() {
             let mut scene = Scene::family();
             scene.touch(owner, DATA);
             scene.checkpoint(1);
-            let above = [Level::Pgd, Level::Pdpt, Level::Pd]
+            let above = [Level::Pml4, Level::Pdpt, Level::Pd]
                 .into_iter()
                 .find(|above| above.next() == Some(level))
                 .unwrap();
@@ -51,7 +51,7 @@ fn a_user_table_that_two_processes_share_is_named_with_both() {
             let finding = scene.finding(PRIVATE);
             let place = format!("{level} in frame {}", entry.address().pfn());
             let base = TEXT.get() & !(above.entry_span() - 1);
-            assert_evidence(finding, 5, &place, GuestVirt::new(base));
+            assert_evidence(finding, 5, &place, VirtAddr::new(base));
             assert_walks(finding, &[4, 5]);
         }
     }
@@ -104,10 +104,10 @@ fn a_copy_on_write_page_that_one_process_may_write_is_found_whoever_it_is() {
 fn a_page_that_a_process_has_twice_is_its_own_affair_until_another_has_it_too() {
     let mut scene = Scene::family();
     let shared = scene.translate(1, DATA).unwrap();
-    let spare = GuestVirt::new(0x50_0000);
+    let spare = VirtAddr::new(0x50_0000);
     scene.touch(4, spare);
     let own = scene.translate(4, spare).unwrap();
-    let again = GuestVirt::new(0x50_1000);
+    let again = VirtAddr::new(0x50_1000);
     scene.map_in(scene.root(4), again, own, FakeMemory::USER_DATA);
     scene.map_in(scene.root(2), spare, shared, USER_READ_ONLY);
     scene.checkpoint(1);
@@ -124,7 +124,7 @@ fn a_large_page_over_anothers_small_one_is_shared() {
     scene.memory.map(
         Depth::Four,
         scene.root(5),
-        GuestVirt::new(0x4000_0000),
+        VirtAddr::new(0x4000_0000),
         pa(stack.get() & !((2 << 20) - 1)),
         PageSize::Size2MiB,
         USER_READ_ONLY,
@@ -136,7 +136,7 @@ fn a_large_page_over_anothers_small_one_is_shared() {
 }
 
 /// Some memory of the scene.
-type Memory = fn(&Scene) -> GuestPhys;
+type Memory = fn(&Scene) -> PhysAddr;
 
 #[test]
 fn kernel_memory_in_a_user_half_is_found_whatever_kind_it_is() {

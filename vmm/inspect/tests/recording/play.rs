@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use heirloom_inspect::judge::{Claim, Told};
 use heirloom_inspect::recording::{Capture, End, Ending, Moment, Problem, Recorder};
-use heirloom_inspect::{GuestPhys, Snapshot};
+use heirloom_inspect::{PhysAddr, Snapshot};
 use proptest::prelude::*;
 
 use crate::story::{Act, Live, Shared, Story, header, open};
@@ -165,7 +165,7 @@ fn a_moment_is_a_target_with_its_roots_registers_and_memory() {
     target.memory.read_bytes(piece.at, &mut bytes).unwrap();
     assert_eq!(&bytes[..], piece.bytes);
     assert!(target.memory.read_u64(root_frame).is_ok());
-    assert!(target.memory.read_u64(GuestPhys::new(0x3000_0000)).is_err());
+    assert!(target.memory.read_u64(PhysAddr::new(0x3000_0000)).is_err());
 
     // Without a number it is the last moment that has tables.
     let last = recording.target_at(None).unwrap();

@@ -10,8 +10,8 @@ use heirloom_inspect::judge::{Expectation, GroundTruth};
 use heirloom_inspect::recording::{Capture, End, Header, Piece, Recorder, Recording};
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Capturer, CpuState, Cr3, Depth, Entry, GuestPhys, GuestVirt, Mode, PageSize, Pfn, PhysRange,
-    RootLabel, Snapshot,
+    Capturer, CpuState, Cr3, Depth, Entry, Mode, PageSize, Pfn, PhysAddr, PhysRange, RootLabel,
+    Snapshot, VirtAddr,
 };
 use zerocopy::FromBytes;
 
@@ -69,7 +69,7 @@ pub(crate) struct Live {
 /// The guest, and the recording of it.
 pub(crate) struct Story {
     pub(crate) memory: FakeMemory,
-    roots: Vec<(RootLabel, GuestPhys)>,
+    roots: Vec<(RootLabel, PhysAddr)>,
     next_pid: u32,
     capturer: Capturer,
     recorder: Recorder,
@@ -80,7 +80,7 @@ pub(crate) struct Story {
 pub(crate) fn header() -> Header {
     let mut header = Header::new(GroundTruth {
         ram: vec![PhysRange {
-            start: GuestPhys::new(0),
+            start: PhysAddr::new(0),
             bytes: 1 << 30,
         }],
         image: Vec::new(),
@@ -115,8 +115,8 @@ impl Story {
         memory.map(
             Depth::Four,
             kernel,
-            GuestVirt::new(0xffff_8880_0000_0000),
-            GuestPhys::new(0x1000),
+            VirtAddr::new(0xffff_8880_0000_0000),
+            PhysAddr::new(0x1000),
             PageSize::Size4KiB,
             FakeMemory::KERNEL_DATA,
         );
@@ -141,7 +141,7 @@ impl Story {
         story
     }
 
-    fn root(&self, position: usize) -> GuestPhys {
+    fn root(&self, position: usize) -> PhysAddr {
         self.roots[position % self.roots.len()].1
     }
 
@@ -188,9 +188,9 @@ impl Story {
         }
     }
 
-    fn map(&mut self, root: GuestPhys, va: u64) {
+    fn map(&mut self, root: PhysAddr, va: u64) {
         // What another act has put there may be no table.
-        let (depth, va) = (Depth::Four, GuestVirt::new(va));
+        let (depth, va) = (Depth::Four, VirtAddr::new(va));
         let walk = heirloom_inspect::translate_in_memory(&self.memory, &MODE, root, va);
         let Some(step) = walk.steps().last() else {
             return;
@@ -209,7 +209,7 @@ impl Story {
         let snapshot = self.capturer.capture(&self.memory, MODE, &self.roots);
         let cpu = |number: u64| CpuState {
             cr3: Cr3::new(self.root(usize::try_from(number).unwrap()).get()),
-            rip: GuestVirt::new(0xffff_ffff_8020_0000 + number),
+            rip: VirtAddr::new(0xffff_ffff_8020_0000 + number),
             cpl: u8::try_from(number % 2 * 3).unwrap(),
             ..CpuState::default()
         };
@@ -220,7 +220,7 @@ impl Story {
                 .collect(),
             snapshot: Some(snapshot),
             pieces: vec![Piece {
-                at: GuestPhys::new(0x7000_0000 + number),
+                at: PhysAddr::new(0x7000_0000 + number),
                 bytes: vec![1, 2, 3],
             }],
         };

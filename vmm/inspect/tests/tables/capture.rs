@@ -7,7 +7,7 @@ use std::sync::Arc;
 use heirloom_inspect::memory::{MemoryError, Words};
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Capturer, Depth, Entry, Fault, GuestPhys, Half, Level, MissingTable, Mode, PageSize, Pfn,
+    Capturer, Depth, Entry, Fault, Half, Level, MissingTable, Mode, PageSize, Pfn, PhysAddr,
     PhysicalMemory, RootLabel, Snapshot, VirtRange,
 };
 
@@ -32,7 +32,7 @@ impl<'m> Counting<'m> {
 }
 
 impl PhysicalMemory for Counting<'_> {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         *self.reads.borrow_mut().entry(at.pfn()).or_default() += 1;
         self.memory.read_bytes(at, buffer)
     }
@@ -44,7 +44,7 @@ impl PhysicalMemory for Counting<'_> {
     }
 }
 
-fn reads(memory: &FakeMemory, mode: Mode, roots: &[GuestPhys]) -> BTreeMap<Pfn, u32> {
+fn reads(memory: &FakeMemory, mode: Mode, roots: &[PhysAddr]) -> BTreeMap<Pfn, u32> {
     let counting = Counting::new(memory, None);
     Capturer::new().capture(&counting, mode, &labelled(roots));
     counting.reads.into_inner()
@@ -169,7 +169,7 @@ fn tables_of_dead_roots_are_forgotten_and_their_frames_may_become_others() {
     capturer.capture(&memory, FOUR, &labelled(&roots));
     let fewer = capturer.capture(&memory, FOUR, &labelled(&roots[..1]));
     assert_eq!(fewer.tables().count(), 5 + 4);
-    assert!(fewer.table(roots[1].pfn(), Level::Pgd).is_none());
+    assert!(fewer.table(roots[1].pfn(), Level::Pml4).is_none());
 
     // The dead root's frame comes back as a PT of the living one.
     for index in 0..512 {
@@ -276,7 +276,7 @@ fn a_table_outside_memory_is_reported_and_the_rest_is_captured() {
             },
             MissingTable {
                 pfn: nowhere.pfn(),
-                level: Level::Pgd,
+                level: Level::Pml4,
             },
         ];
         expected.sort();
@@ -307,7 +307,7 @@ fn a_self_map_is_read_once_and_known_at_every_level() {
     assert!(
         mapped
             .levels_of(root.pfn())
-            .eq([Level::Pgd, Level::Pdpt, Level::Pd, Level::Pt])
+            .eq([Level::Pml4, Level::Pdpt, Level::Pd, Level::Pt])
     );
     let words: Vec<&Arc<Words>> = mapped
         .tables()
@@ -416,7 +416,7 @@ fn both_roots_of_a_kpti_pair_are_address_spaces_of_their_own() {
         PageSize::Size4KiB,
         FakeMemory::KERNEL_DATA,
     );
-    let index = TEXT.index(Level::Pgd);
+    let index = TEXT.index(Level::Pml4);
     let shared = memory.peek(kernel.pfn(), index);
     memory.poke(user.pfn(), index, shared);
     memory.poke(kernel.pfn(), index, shared | Entry::NO_EXECUTE);

@@ -71,7 +71,7 @@ fn new_and_gone_tables_are_told_and_the_entry_that_points_to_them() {
         .map(|table| table.level())
         .collect();
     assert_eq!(gone.len(), 4);
-    assert!(gone.contains(&Level::Pgd));
+    assert!(gone.contains(&Level::Pml4));
     let changes: Vec<_> = after.changes_since(&before).collect();
     assert_eq!(changes.len(), 1);
     assert_eq!((changes[0].level, changes[0].index), (Level::Pdpt, 1));

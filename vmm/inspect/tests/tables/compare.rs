@@ -2,8 +2,8 @@
 
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Comparer, Depth, Entry, EntryDifference, EntryDifferenceKind, GuestPhys, Half, Level, Mappings,
-    PageSize, Snapshot, VirtRange,
+    Comparer, Depth, Entry, EntryDifference, EntryDifferenceKind, Half, Level, Mappings, PageSize,
+    PhysAddr, Snapshot, VirtRange,
 };
 
 use crate::{DIRECT_MAP, FIVE, FOUR, TEXT, VMALLOC, family, id, pa, snapshot};
@@ -20,12 +20,12 @@ fn kernel_halves(snapshot: &Snapshot) -> Vec<(u16, EntryDifferenceKind, Mappings
 /// Gives the second process private copies of the tables for `at`, down to `level`.
 fn make_private(
     memory: &mut FakeMemory,
-    root: GuestPhys,
-    at: heirloom_inspect::GuestVirt,
+    root: PhysAddr,
+    at: heirloom_inspect::VirtAddr,
     level: Level,
 ) {
     let mut table = root.pfn();
-    for above in [Level::Pgd, Level::Pdpt, Level::Pd] {
+    for above in [Level::Pml4, Level::Pdpt, Level::Pd] {
         let entry = memory.peek(table, at.index(above));
         let copy = memory.copy_of(entry.address().pfn());
         let flags = Entry::new(entry.get() & 0xfff);
@@ -45,7 +45,7 @@ fn make_private(
 fn an_inherited_kernel_half_differs_in_nothing() {
     let mut memory = FakeMemory::new();
     let roots = family(&mut memory, 2);
-    memory.change(Depth::Four, roots[1], VMALLOC, Level::Pgd, |entry| {
+    memory.change(Depth::Four, roots[1], VMALLOC, Level::Pml4, |entry| {
         entry | Entry::ACCESSED
     });
     let snapshot = snapshot(&memory, FOUR, &roots);
@@ -172,11 +172,11 @@ fn flags_at_the_top_count_only_as_far_as_they_are_effective() {
     let mut memory = FakeMemory::new();
     let roots = family(&mut memory, 2);
     // No leaf below has U/S, so it means nothing at the top …
-    memory.change(Depth::Four, roots[1], VMALLOC, Level::Pgd, |entry| {
+    memory.change(Depth::Four, roots[1], VMALLOC, Level::Pml4, |entry| {
         entry.without(Entry::USER)
     });
     // … but R/W does.
-    memory.change(Depth::Four, roots[1], DIRECT_MAP, Level::Pgd, |entry| {
+    memory.change(Depth::Four, roots[1], DIRECT_MAP, Level::Pml4, |entry| {
         entry.without(Entry::WRITABLE)
     });
     assert_eq!(
@@ -277,7 +277,7 @@ fn between_two_moments_a_change_below_an_equal_entry_is_found() {
 }
 
 /// A root whose every walk, 2^36 of them, ends at the page `pa`, in four frames.
-fn bomb(memory: &mut FakeMemory, page: GuestPhys) -> GuestPhys {
+fn bomb(memory: &mut FakeMemory, page: PhysAddr) -> PhysAddr {
     let frames = [(); 4].map(|()| memory.frame());
     let targets = [frames[1].base(), frames[2].base(), frames[3].base(), page];
     for (table, target) in frames.into_iter().zip(targets) {

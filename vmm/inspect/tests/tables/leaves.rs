@@ -3,14 +3,14 @@
 use heirloom_inspect::ranges::PageCounts;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Depth, Entry, GuestVirt, Half, Level, MappedRange, Mapping, PageSize, Rights, Snapshot,
+    Depth, Entry, Half, Level, MappedRange, Mapping, PageSize, Rights, Snapshot, VirtAddr,
     VirtRange,
 };
 use proptest::prelude::*;
 
 use crate::{DIRECT_MAP, FIVE, FOUR, TEXT, VMALLOC, family, id, pa, snapshot, va};
 
-fn addresses(snapshot: &Snapshot, range: VirtRange) -> Vec<GuestVirt> {
+fn addresses(snapshot: &Snapshot, range: VirtRange) -> Vec<VirtAddr> {
     let leaves = snapshot.leaves(id(snapshot, 0), range);
     leaves.map(|leaf| leaf.va).collect()
 }
@@ -38,7 +38,7 @@ fn a_range_yields_the_pages_that_it_touches() {
     let roots = family(&mut memory, 1);
     let snapshot = snapshot(&memory, FOUR, &roots);
     let at = |offset, bytes| {
-        let first = GuestVirt::new(DIRECT_MAP.get().wrapping_add_signed(offset));
+        let first = VirtAddr::new(DIRECT_MAP.get().wrapping_add_signed(offset));
         addresses(&snapshot, VirtRange::new(first, bytes).unwrap())
     };
     let second = DIRECT_MAP.wrapping_add(1 << 21);

@@ -11,30 +11,30 @@ mod walk;
 
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Capturer, Depth, GuestPhys, GuestVirt, Mode, PageSize, RootId, RootLabel, Snapshot,
+    Capturer, Depth, Mode, PageSize, PhysAddr, RootId, RootLabel, Snapshot, VirtAddr,
 };
 
 const FOUR: Mode = Mode::typical(Depth::Four);
 const FIVE: Mode = Mode::typical(Depth::Five);
 
-const VMALLOC: GuestVirt = GuestVirt::new(0xffff_c900_0000_0000);
-const DIRECT_MAP: GuestVirt = GuestVirt::new(0xffff_8880_0000_0000);
-const TEXT: GuestVirt = GuestVirt::new(0x40_0000);
+const VMALLOC: VirtAddr = VirtAddr::new(0xffff_c900_0000_0000);
+const DIRECT_MAP: VirtAddr = VirtAddr::new(0xffff_8880_0000_0000);
+const TEXT: VirtAddr = VirtAddr::new(0x40_0000);
 
-fn va(raw: u64) -> GuestVirt {
-    GuestVirt::new(raw)
+fn va(raw: u64) -> VirtAddr {
+    VirtAddr::new(raw)
 }
 
-fn pa(raw: u64) -> GuestPhys {
-    GuestPhys::new(raw)
+fn pa(raw: u64) -> PhysAddr {
+    PhysAddr::new(raw)
 }
 
 /// A fresh capture of some roots, labelled process 1, 2, …
-fn snapshot(memory: &FakeMemory, mode: Mode, roots: &[GuestPhys]) -> Snapshot {
+fn snapshot(memory: &FakeMemory, mode: Mode, roots: &[PhysAddr]) -> Snapshot {
     Capturer::new().capture(memory, mode, &labelled(roots))
 }
 
-fn labelled(roots: &[GuestPhys]) -> Vec<(RootLabel, GuestPhys)> {
+fn labelled(roots: &[PhysAddr]) -> Vec<(RootLabel, PhysAddr)> {
     (1..)
         .zip(roots)
         .map(|(pid, &root)| (RootLabel::Process(pid), root))
@@ -46,7 +46,7 @@ fn id(snapshot: &Snapshot, number: usize) -> RootId {
 }
 
 /// A small kernel half: two 2 MiB pages of direct map and one vmalloc page.
-fn kernel(memory: &mut FakeMemory) -> GuestPhys {
+fn kernel(memory: &mut FakeMemory) -> PhysAddr {
     let root = memory.root();
     for page in 0..2 {
         memory.map(
@@ -70,7 +70,7 @@ fn kernel(memory: &mut FakeMemory) -> GuestPhys {
 }
 
 /// `count` processes that inherited that kernel half, each with a page of text of its own.
-fn family(memory: &mut FakeMemory, count: u64) -> Vec<GuestPhys> {
+fn family(memory: &mut FakeMemory, count: u64) -> Vec<PhysAddr> {
     let kernel = kernel(memory);
     (0..count)
         .map(|number| {

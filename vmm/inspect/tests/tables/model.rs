@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heirloom_inspect::mode::PhysBits;
+use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Comparer, Depth, Entry, Fault, GuestPhys, GuestVirt, Half, Mapping, Mappings, Mode, PageSize,
-    Pfn, PhysicalMemory, Rights, Snapshot, VirtRange, Walk,
+    Comparer, Depth, Entry, Fault, Half, Mapping, Mappings, Mode, PageSize, Pfn, PhysAddr,
+    PhysicalMemory, Rights, Snapshot, VirtAddr, VirtRange, Walk,
 };
 use proptest::prelude::*;
 
@@ -122,14 +122,14 @@ fn garbage() -> impl Strategy<Value = FakeMemory> {
 }
 
 /// The first address below every combination of the indices.
-fn addresses(depth: Depth, indices: &[u16]) -> Vec<GuestVirt> {
+fn addresses(depth: Depth, indices: &[u16]) -> Vec<VirtAddr> {
     (0..depth.levels()).fold(vec![va(0)], |below, level| {
         let shift = depth.top().shift() - 9 * level;
         below
             .iter()
             .flat_map(|base| {
                 indices.iter().map(move |&index| {
-                    GuestVirt::sign_extended(base.get() | u64::from(index) << shift, depth)
+                    VirtAddr::sign_extended(base.get() | u64::from(index) << shift, depth)
                 })
             })
             .collect()
@@ -137,7 +137,7 @@ fn addresses(depth: Depth, indices: &[u16]) -> Vec<GuestVirt> {
 }
 
 /// What one address means, whatever the size of the page: to be compared.
-fn meaning(snapshot: &Snapshot, root: usize, at: GuestVirt) -> Result<(GuestPhys, Rights), String> {
+fn meaning(snapshot: &Snapshot, root: usize, at: VirtAddr) -> Result<(PhysAddr, Rights), String> {
     match snapshot.translate(id(snapshot, root), at).result {
         Ok(found) => Ok((found.pa, found.rights)),
         Err(Fault::NotPresent { .. }) => Err("absent".into()),
@@ -237,7 +237,7 @@ proptest! {
         let spread = |number: u64| {
             let part = |low: u32| number >> low & 0xf;
             let raw = part(0) << 12 | part(4) << 21 | part(8) << 30 | part(12) << 39 | part(16) << 44;
-            GuestVirt::sign_extended(raw, depth)
+            VirtAddr::sign_extended(raw, depth)
         };
         let mut memory = FakeMemory::new();
         let root = memory.root();

@@ -30,7 +30,7 @@ fn shared_kernel_tables_count_once_and_in_their_half() {
 fn a_kernel_table_in_the_user_half_is_counted_in_both() {
     let mut memory = FakeMemory::new();
     let roots = family(&mut memory, 2);
-    let kernel = memory.peek(roots[0].pfn(), VMALLOC.index(Level::Pgd));
+    let kernel = memory.peek(roots[0].pfn(), VMALLOC.index(Level::Pml4));
     memory.poke(roots[1].pfn(), 5, kernel);
     let frames = snapshot(&memory, FOUR, &roots).table_frames();
     assert_eq!(frames.both_halves, 3);
@@ -42,7 +42,7 @@ fn an_inherited_kernel_half_is_one_subtree_per_entry_with_all_roots() {
     let mut memory = FakeMemory::new();
     let roots = family(&mut memory, 6);
     // The CPU's A bit makes no difference.
-    memory.change(Depth::Four, roots[2], VMALLOC, Level::Pgd, |entry| {
+    memory.change(Depth::Four, roots[2], VMALLOC, Level::Pml4, |entry| {
         entry | Entry::ACCESSED
     });
     let snapshot = snapshot(&memory, FOUR, &roots);
@@ -73,7 +73,7 @@ fn a_private_user_half_is_one_subtree_per_root() {
 fn roots_that_differ_in_turns_still_meet_in_the_same_subtree() {
     let mut memory = FakeMemory::new();
     let roots = family(&mut memory, 6);
-    let index = VMALLOC.index(Level::Pgd);
+    let index = VMALLOC.index(Level::Pml4);
     let other = memory.frame();
     for root in roots.iter().skip(1).step_by(2) {
         memory.poke(
@@ -130,7 +130,7 @@ fn every_table_is_placed_once_however_many_roots_reach_it() {
 fn a_table_reached_with_other_rights_is_placed_again() {
     let mut memory = FakeMemory::new();
     let roots = family(&mut memory, 3);
-    memory.change(Depth::Four, roots[1], VMALLOC, Level::Pgd, |entry| {
+    memory.change(Depth::Four, roots[1], VMALLOC, Level::Pml4, |entry| {
         entry.without(Entry::WRITABLE)
     });
     let snapshot = snapshot(&memory, FOUR, &roots);
@@ -153,7 +153,7 @@ fn parents_are_all_entries_that_point_to_a_table() {
     let mut memory = FakeMemory::new();
     let roots = family(&mut memory, 3);
     let snapshot = snapshot(&memory, FOUR, &roots);
-    let index = DIRECT_MAP.index(Level::Pgd);
+    let index = DIRECT_MAP.index(Level::Pml4);
     let table = memory.table_for(Depth::Four, roots[0], DIRECT_MAP, Level::Pdpt);
     let mut parents = snapshot.parents(table, Level::Pdpt).to_vec();
     parents.sort();
@@ -161,13 +161,13 @@ fn parents_are_all_entries_that_point_to_a_table() {
         .iter()
         .map(|root| Parent {
             table: root.pfn(),
-            level: Level::Pgd,
+            level: Level::Pml4,
             index,
         })
         .collect();
     assert_eq!(parents, expected);
     assert_eq!(snapshot.parents(table, Level::Pd), []);
-    assert_eq!(snapshot.parents(roots[0].pfn(), Level::Pgd), []);
+    assert_eq!(snapshot.parents(roots[0].pfn(), Level::Pml4), []);
 }
 
 #[test]

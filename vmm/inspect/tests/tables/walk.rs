@@ -1,6 +1,6 @@
 //! Walks of single addresses: sizes, depths, rights, and everything that ends a walk early.
 
-use heirloom_inspect::mode::PhysBits;
+use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Cr3, Depth, Entry, Fault, Level, Mode, PageSize, Pfn, PhysicalMemory, Rights, Translation,
@@ -10,7 +10,7 @@ use heirloom_inspect::{
 use crate::{DIRECT_MAP, FIVE, FOUR, VMALLOC, id, pa, snapshot, va};
 
 /// Walks in memory and in a snapshot, which must agree.
-fn translate(memory: &FakeMemory, mode: Mode, root: heirloom_inspect::GuestPhys, at: u64) -> Walk {
+fn translate(memory: &FakeMemory, mode: Mode, root: heirloom_inspect::PhysAddr, at: u64) -> Walk {
     let live = translate_in_memory(memory, &mode, root, va(at));
     let snapshot = snapshot(memory, mode, &[root]);
     assert_eq!(snapshot.translate(id(&snapshot, 0), va(at)), live);
@@ -68,7 +68,7 @@ fn pages_of_all_three_sizes_translate_with_four_and_five_levels() {
 
 #[test]
 fn write_user_and_execute_are_decided_by_all_levels_together() {
-    let levels = [Level::Pgd, Level::Pdpt, Level::Pd, Level::Pt];
+    let levels = [Level::Pml4, Level::Pdpt, Level::Pd, Level::Pt];
     for (bit, expected) in [
         (
             Entry::WRITABLE,
@@ -148,7 +148,7 @@ fn a_user_bit_at_the_top_alone_gives_ring_3_nothing() {
 
 #[test]
 fn an_absent_entry_ends_the_walk_at_its_level() {
-    for level in [Level::Pgd, Level::Pdpt, Level::Pd, Level::Pt] {
+    for level in [Level::Pml4, Level::Pdpt, Level::Pd, Level::Pt] {
         let mut memory = FakeMemory::new();
         let root = memory.root();
         let flags = FakeMemory::KERNEL_DATA;
@@ -184,7 +184,7 @@ fn nx_on_the_way_is_no_part_of_the_next_tables_address() {
         PageSize::Size4KiB,
         flags,
     );
-    memory.change(Depth::Four, root, va(0x1000), Level::Pgd, |entry| {
+    memory.change(Depth::Four, root, va(0x1000), Level::Pml4, |entry| {
         entry | Entry::NO_EXECUTE | Entry::new(0x7ff << 52)
     });
     let walk = translate(&memory, FOUR, root, 0x1000);
@@ -203,7 +203,7 @@ fn reserved_bits_fault_at_every_level_and_depend_on_maxphyaddr() {
             phys_bits: PhysBits::MAX,
             ..FOUR
         };
-        for level in [Level::Pgd, Level::Pdpt, Level::Pd, Level::Pt] {
+        for level in [Level::Pml4, Level::Pdpt, Level::Pd, Level::Pt] {
             let mut memory = FakeMemory::new();
             let root = memory.root();
             let flags = FakeMemory::KERNEL_DATA;
@@ -230,7 +230,7 @@ fn reserved_bits_fault_at_every_level_and_depend_on_maxphyaddr() {
 
 #[test]
 fn a_page_at_the_top_level_is_a_reserved_bit() {
-    for (mode, level) in [(FOUR, Level::Pgd), (FIVE, Level::Pml5)] {
+    for (mode, level) in [(FOUR, Level::Pml4), (FIVE, Level::Pml5)] {
         let mut memory = FakeMemory::new();
         let root = memory.root();
         memory.poke(root.pfn(), 0, Entry::PRESENT | Entry::LARGE);
@@ -270,7 +270,7 @@ fn a_table_outside_memory_is_evidence_at_every_level() {
     assert_eq!(
         walk.result,
         Err(Fault::TableOutsideMemory {
-            level: Level::Pgd,
+            level: Level::Pml4,
             table: Pfn::new(0xf_ffff)
         })
     );

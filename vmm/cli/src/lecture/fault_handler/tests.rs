@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use heirloom_inspect::judge::{Counters, Told as Event};
-use heirloom_inspect::mode::Mode;
+use heirloom_inspect::paging::mode::Mode;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{Capturer, Depth, PageSize, RootLabel};
 
@@ -16,9 +16,9 @@ const READ_ONLY: u64 = 1 << 63 | 1 << 9 | 0b101;
 fn good() -> [Handled; 4] {
     let fault = |process, address, error_code, before, after| Handled {
         process,
-        address: GuestVirt::new(address),
+        address: VirtAddr::new(address),
         error_code,
-        entry_address: GuestVirt::new(Region::DirectMap.start()),
+        entry_address: VirtAddr::new(Region::DirectMap.start()),
         before: Entry::new(before),
         after: Entry::new(after),
     };
@@ -68,13 +68,13 @@ fn each_kind_of_fault_must_happen_once_and_change_what_it_must() {
 }
 
 /// Copy on write, as it should be: process 1's page becomes writable, in another frame.
-fn scene(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, GuestPhys)) -> Scene {
+fn scene(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> Scene {
     const DEPTH: Depth = Depth::Four;
-    let user = GuestVirt::new(PAGES);
+    let user = VirtAddr::new(PAGES);
     let mut memory = FakeMemory::new();
     let root = memory.root();
     let table = memory.table_for(DEPTH, root, user, Level::Pt);
-    let window = GuestVirt::new(Region::DirectMap.start()).wrapping_add(table.base().get());
+    let window = VirtAddr::new(Region::DirectMap.start()).wrapping_add(table.base().get());
     let written = FakeMemory::KERNEL_DATA | Entry::ACCESSED | Entry::DIRTY;
     let size = PageSize::Size4KiB;
     memory.map(DEPTH, root, window, table.base(), size, written);
@@ -128,9 +128,9 @@ fn scene_holds(scene: &Scene) -> bool {
 #[test]
 fn an_entry_that_was_not_written_where_or_as_the_kernel_says_breaks_the_claim() {
     assert!(scene_holds(&scene(|_, _, _| {})));
-    let doctored: [fn(&mut FakeMemory, &mut Handled, GuestPhys); 7] = [
+    let doctored: [fn(&mut FakeMemory, &mut Handled, PhysAddr); 7] = [
         |_, handled, _| handled.entry_address = handled.entry_address.wrapping_add(8),
-        |_, handled, _| handled.entry_address = GuestVirt::new(PAGES),
+        |_, handled, _| handled.entry_address = VirtAddr::new(PAGES),
         |_, handled, _| handled.before = Entry::ABSENT,
         |_, handled, _| handled.after = handled.before,
         |memory, handled, root| {

@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::Rule;
-use crate::addr::{GuestPhys, GuestVirt, VirtRange};
 use crate::check::evidence::{EntryPlace, Finding, Spaces, Verdict};
 use crate::check::exceptions::{CPU_TSS, ESPFIX, Exception, GLOBAL_IMAGE, LDT_REMAP, VSYSCALL};
 use crate::check::scene::{Scene, shown, top_place};
 use crate::discover::{Kind, Space};
-use crate::entry::Entry;
 use crate::judge::RuleInfo;
 use crate::layout::{Area, area_at, cpu_entry_area};
 use crate::leaves::Mapping;
-use crate::level::{Half, PageSize};
-use crate::rights::Rights;
 use crate::table::Table;
+use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::{Half, PageSize};
+use heirloom_paging::rights::Rights;
 
 pub(super) const USER_ROOT_MINIMAL: Rule = Rule {
     info: RuleInfo {
@@ -75,7 +75,7 @@ enum Allowed {
     No,
 }
 
-fn allowed(scene: &Scene<'_>, page: &Mapping, entry_area: &HashSet<GuestPhys>) -> Allowed {
+fn allowed(scene: &Scene<'_>, page: &Mapping, entry_area: &HashSet<PhysAddr>) -> Allowed {
     let Rights {
         write,
         user,
@@ -116,8 +116,8 @@ fn leak(scene: &Scene<'_>, members: &[&Space], page: &Mapping) -> Finding {
 }
 
 /// What findings about user roots have in common.
-fn finding(scene: &Scene<'_>, members: &[&Space], va: GuestVirt) -> Finding {
-    let roots: Vec<GuestPhys> = members.iter().map(|space| space.address).collect();
+fn finding(scene: &Scene<'_>, members: &[&Space], va: VirtAddr) -> Finding {
+    let roots: Vec<PhysAddr> = members.iter().map(|space| space.address).collect();
     Finding {
         place: va.to_string(),
         entry: None,
@@ -135,7 +135,7 @@ fn frames_of_cpu_entry_area(
     scene: &Scene<'_>,
     space: &Space,
     entries_left: &mut u32,
-) -> HashSet<GuestPhys> {
+) -> HashSet<PhysAddr> {
     let area = cpu_entry_area(scene.snapshot.mode().depth);
     let mut leaves = scene
         .snapshot

@@ -2,9 +2,9 @@
 
 use super::Rule;
 use crate::check::exceptions::ISA_HOLE;
-use crate::entry::Entry;
 use crate::judge::RuleInfo;
-use crate::level::Level;
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::Level;
 
 /// 640 KiB to 1 MiB.
 const ISA: std::ops::Range<u64> = 0xa_0000..0x10_0000;

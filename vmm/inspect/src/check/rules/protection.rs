@@ -1,14 +1,14 @@
 //! Who may do what: ring 3 nothing of the kernel's, and nobody both write and execute.
 
 use super::Rule;
-use crate::addr::GuestPhys;
 use crate::check::evidence::Verdict;
 use crate::check::exceptions::VSYSCALL;
 use crate::check::scene::{Page, Scene};
 use crate::discover::Kind;
 use crate::judge::RuleInfo;
 use crate::layout::VSYSCALL as VSYSCALL_PAGE;
-use crate::level::{Half, PageSize};
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::level::{Half, PageSize};
 
 pub(super) const WRITE_XOR_EXECUTE: Rule = Rule {
     info: RuleInfo {
@@ -148,7 +148,7 @@ pub(super) const TABLES_NOT_USER_MAPPED: Rule = Rule {
 };
 
 fn tables_not_user_mapped(scene: &Scene<'_>, verdict: &mut Verdict) {
-    let mut frames: Vec<GuestPhys> = scene.table_frames.iter().map(|pfn| pfn.base()).collect();
+    let mut frames: Vec<PhysAddr> = scene.table_frames.iter().map(|pfn| pfn.base()).collect();
     frames.sort_unstable();
     for page in scene.kernel_pages.iter().chain(&scene.user_pages) {
         if !page.rights.user {

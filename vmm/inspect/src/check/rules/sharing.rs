@@ -4,18 +4,18 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use super::Rule;
-use crate::addr::{GuestVirt, Pfn, VirtRange};
 use crate::check::evidence::{EntryPlace, Finding, Verdict};
 use crate::check::exceptions::{HUGETLB, LDT_REMAP, TRAMPOLINE};
 use crate::check::scene::{Scene, shown, top_place};
 use crate::compare::{EntryDifference, EntryDifferenceKind, Mappings};
 use crate::discover::{Kind, Space};
-use crate::entry::Decoded;
 use crate::judge::RuleInfo;
 use crate::layout::ldt_area;
-use crate::level::{Half, Level, PageSize};
 use crate::snapshot::RootId;
 use crate::table::{Slot, Table};
+use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
+use heirloom_paging::entry::Decoded;
+use heirloom_paging::level::{Half, Level, PageSize};
 
 /// Pages of an LDT remap at most: two slots of 64 KiB (Linux's `LDT_SLOT_STRIDE`).
 const LDT_PAGES: usize = 32;
@@ -154,7 +154,7 @@ fn user_tables_private(scene: &Scene<'_>, verdict: &mut Verdict) {
         let Some(root) = root.filter(|_| has_own_half) else {
             continue;
         };
-        let mut pending = vec![(root, GuestVirt::new(0))];
+        let mut pending = vec![(root, VirtAddr::new(0))];
         while let Some((table, base)) = pending.pop() {
             for (index, slot) in table.indexed_links() {
                 if table.level() == top && Half::of_index(index) == Half::Kernel {
@@ -188,7 +188,7 @@ fn shared(
     space: &Space,
     owner: RootId,
     (table, index): (&Table, u16),
-    va: GuestVirt,
+    va: VirtAddr,
 ) -> Finding {
     let (level, entry) = (table.level(), table.entry(index));
     Finding {

@@ -3,16 +3,16 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Rule;
-use crate::addr::{GuestVirt, Pfn, VirtRange};
 use crate::check::evidence::{Finding, Verdict};
 use crate::check::exceptions::ESPFIX;
 use crate::check::scene::{Scene, shown};
-use crate::entry::Decoded;
 use crate::judge::RuleInfo;
 use crate::layout::{Area, area_at};
-use crate::level::{Half, Level, PageSize};
 use crate::sharing::Placement;
 use crate::snapshot::RootId;
+use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
+use heirloom_paging::entry::Decoded;
+use heirloom_paging::level::{Half, Level, PageSize};
 
 pub(super) const RESERVED_BITS_CLEAR: Rule = Rule {
     info: RuleInfo {
@@ -168,7 +168,7 @@ fn one_level_per_table(scene: &Scene<'_>, verdict: &mut Verdict) {
 }
 
 /// Whether the walk to `va` passes a frame twice.
-fn is_looped(scene: &Scene<'_>, root: RootId, va: GuestVirt) -> bool {
+fn is_looped(scene: &Scene<'_>, root: RootId, va: VirtAddr) -> bool {
     let walk = scene.snapshot.translate(root, va);
     let mut frames = HashSet::new();
     walk.steps().iter().any(|step| !frames.insert(step.table))
@@ -186,7 +186,7 @@ pub(super) const KERNEL_TABLES_ONCE: Rule = Rule {
 fn kernel_tables_once(scene: &Scene<'_>, verdict: &mut Verdict) {
     let top = scene.snapshot.mode().depth.top();
     // Where each table was met first.
-    let mut places: HashMap<(Pfn, Level), (GuestVirt, RootId)> = HashMap::new();
+    let mut places: HashMap<(Pfn, Level), (VirtAddr, RootId)> = HashMap::new();
     let mut seen = HashSet::new();
     for placement in &scene.placements {
         if placement.half != Half::Kernel {

@@ -1,11 +1,11 @@
 //! What the guest says is what the tables show.
 
 use super::shown_end;
-use crate::addr::PAGE_SIZE;
 use crate::judge::event::{Claim, Told};
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
 use crate::judge::world;
+use heirloom_paging::addr::PAGE_SIZE;
 
 /// Every claim of the guest that tables can confirm is confirmed by them.
 pub(super) struct ClaimsMatchTables;

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 
 use heirloom_abi::layout::Region;
 
-use crate::addr::{GuestPhys, GuestVirt, PAGE_SIZE, VirtRange};
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
 use crate::judge::truth::Sharing;
 use crate::leaves::{Leaves, Mapping};
 use crate::sharing::Subtree;
 use crate::snapshot::{RootId, RootLabel};
+use heirloom_paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 /// Every frame of RAM is at its place in the direct map.
 pub(super) struct DirectMapComplete;
@@ -30,7 +30,7 @@ impl Rule for DirectMapComplete {
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
         for group in address_spaces_by_direct_map(moment) {
             let root = group[0];
-            let area = VirtRange::of_region(Region::DirectMap);
+            let area = crate::region::range_of_region(Region::DirectMap);
             let mut pages = moment.snapshot.leaves(root, area).peekable();
             for ram in &moment.world.truth().ram {
                 evidence.checked(ram.frames() * group.len() as u64);
@@ -59,7 +59,7 @@ fn look(pages: &mut std::iter::Peekable<Leaves<'_>>, rest: &std::ops::Range<u64>
     let Some(page) = pages.peek() else {
         return (rest.end, false);
     };
-    let shown = |va: GuestVirt| va.get() - Region::DirectMap.start();
+    let shown = |va: VirtAddr| va.get() - Region::DirectMap.start();
     if page.va > va {
         return (shown(page.va).min(rest.end), false);
     }
@@ -75,7 +75,7 @@ fn missing(moment: &Moment<'_>, root: RootId, physical: u64) -> Finding {
     let (label, walk) = moment.walk(root, va);
     Finding {
         whose: Some(label),
-        place: format!("frame {}", GuestPhys::new(physical).pfn()),
+        place: format!("frame {}", PhysAddr::new(physical).pfn()),
         address: Some(va),
         expected: "this frame of RAM".into(),
         found: super::shown_end(&walk),
@@ -96,7 +96,7 @@ impl Rule for DirectMapExact {
     }
 
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
-        let area = VirtRange::of_region(Region::DirectMap);
+        let area = crate::region::range_of_region(Region::DirectMap);
         let pages = moment.survey.kernel_pages.iter();
         for page in pages.filter(|page| area.contains(page.va)) {
             let own = place_of(page.pa.get()) == page.va;
@@ -118,8 +118,8 @@ impl Rule for DirectMapExact {
 }
 
 /// Where the direct map shows physical address `physical`.
-fn place_of(physical: u64) -> GuestVirt {
-    GuestVirt::new(Region::DirectMap.start()).wrapping_add(physical)
+fn place_of(physical: u64) -> VirtAddr {
+    VirtAddr::new(Region::DirectMap.start()).wrapping_add(physical)
 }
 
 fn is_in_place(page: &Mapping) -> bool {
@@ -128,7 +128,7 @@ fn is_in_place(page: &Mapping) -> bool {
 
 /// The address spaces, those together that have the same entries for the direct map.
 fn address_spaces_by_direct_map(moment: &Moment<'_>) -> Vec<Vec<RootId>> {
-    let area = VirtRange::of_region(Region::DirectMap);
+    let area = crate::region::range_of_region(Region::DirectMap);
     let is_direct_map = |subtree: &&Subtree| subtree.range.overlaps(&area);
     let subtrees = || moment.survey.kernel_half.iter().filter(is_direct_map);
     let roots = moment.snapshot.roots();

@@ -3,7 +3,6 @@
 use heirloom_abi::layout::Region;
 
 use super::shown_end;
-use crate::addr::VirtRange;
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
 use crate::snapshot::RootLabel;
@@ -21,7 +20,7 @@ impl Rule for UserRootIsolated {
     }
 
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
-        let area = VirtRange::of_region(Region::CpuEntryArea);
+        let area = crate::region::range_of_region(Region::CpuEntryArea);
         for subtree in &moment.survey.kernel_half {
             let processes = || {
                 let roots = subtree.roots.iter().copied();

@@ -3,15 +3,15 @@
 use heirloom_abi::layout::Region;
 
 use super::shown;
-use crate::addr::GuestPhys;
 use crate::compare::{Comparer, EntryDifferenceKind, Mappings};
-use crate::entry::Entry;
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
 use crate::judge::truth::Sharing;
-use crate::level::Half;
 use crate::sharing::Subtree;
 use crate::snapshot::{RootId, RootLabel};
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::Half;
 
 /// Every process has the kernel's own PGD entries.
 pub(super) struct KernelHalfShared;
@@ -139,7 +139,7 @@ impl Rule for KernelTablesSameFrames {
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
         // Below one and the same PGD entry everything is the same frame; so the entries decide. The
         // subtrees come by index, and the kernel's own root is the first.
-        let mut model: Option<(u16, GuestPhys, RootId)> = None;
+        let mut model: Option<(u16, PhysAddr, RootId)> = None;
         for subtree in &moment.survey.kernel_half {
             evidence.checked(subtree.roots.len() as u64);
             let frame = subtree.entry.address();

@@ -13,8 +13,8 @@ mod user_half;
 
 use super::rule::Rule;
 use super::truth::Sharing;
-use crate::entry::Entry;
-use crate::walk::Walk;
+use heirloom_paging::entry::Entry;
+use heirloom_paging::walk::Walk;
 
 /// All rules that a strategy is held to, in the order in which they are shown.
 pub fn all(sharing: Sharing) -> Vec<Box<dyn Rule>> {

@@ -2,7 +2,6 @@
 //! is freed. Both witnesses count: what the tables say, and what the CPU read.
 
 use super::shown_end;
-use crate::addr::{GuestVirt, PAGE_SIZE, Pfn, VirtRange};
 use crate::judge::event::{self, Claim};
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::kernel_memory::Allocation;
@@ -10,7 +9,8 @@ use crate::judge::rule::{Moment, Rule, RuleInfo};
 use crate::judge::truth::Sharing;
 use crate::judge::world;
 use crate::snapshot::{RootId, RootLabel};
-use crate::walk::{Translation, Walk};
+use heirloom_paging::addr::{PAGE_SIZE, Pfn, VirtAddr, VirtRange};
+use heirloom_paging::walk::{Translation, Walk};
 
 /// Mapped for one is mapped for all.
 pub(super) struct Propagated;
@@ -155,7 +155,7 @@ fn cpu_agrees(moment: &Moment<'_>, evidence: &mut Evidence) {
 fn walks_of_maker_and_teller(
     moment: &Moment<'_>,
     allocation: &Allocation,
-    at: GuestVirt,
+    at: VirtAddr,
 ) -> Vec<(RootLabel, Walk)> {
     let teller = moment
         .snapshot
@@ -218,7 +218,7 @@ impl Rule for Revoked {
     }
 }
 
-fn still_mapped(moment: &Moment<'_>, root: RootId, at: GuestVirt, freed: VirtRange) -> Finding {
+fn still_mapped(moment: &Moment<'_>, root: RootId, at: VirtAddr, freed: VirtRange) -> Finding {
     Finding {
         whose: Some(moment.label(root)),
         place: format!("freed kernel memory at {}", freed.first),
@@ -264,14 +264,14 @@ fn cpu_faults(moment: &Moment<'_>, evidence: &mut Evidence) {
 
 /// The address spaces, grouped by the top-level entry that translates `at`: all of a group
 /// translate it alike.
-fn groups(moment: &Moment<'_>, at: GuestVirt) -> Vec<Vec<RootId>> {
+fn groups(moment: &Moment<'_>, at: VirtAddr) -> Vec<Vec<RootId>> {
     let top = moment.snapshot.mode().depth.top();
     moment.survey.groups_at(moment.snapshot, at.index(top))
 }
 
 /// The groups of address spaces that must show kernel memory at `at` now: all of them, but those that
 /// the strategy allows not to have the top-level entry.
-fn groups_that_show(moment: &Moment<'_>, at: GuestVirt) -> Vec<Vec<RootId>> {
+fn groups_that_show(moment: &Moment<'_>, at: VirtAddr) -> Vec<Vec<RootId>> {
     let kernel = moment
         .snapshot
         .root_of(RootLabel::Kernel)
@@ -306,7 +306,7 @@ fn parts_by_top_entry(
     let mut next = Some(range.first);
     std::iter::from_fn(move || {
         let first = next?;
-        let end_of_entry = GuestVirt::new(first.get() | (span - 1));
+        let end_of_entry = VirtAddr::new(first.get() | (span - 1));
         let last = end_of_entry.min(range.last);
         next = (last < range.last).then(|| last.wrapping_add(1));
         Some(VirtRange { first, last })
@@ -317,6 +317,6 @@ fn pages_in(range: VirtRange) -> u64 {
     range.bytes() / PAGE_SIZE
 }
 
-fn pages_of(range: VirtRange) -> impl Iterator<Item = GuestVirt> {
+fn pages_of(range: VirtRange) -> impl Iterator<Item = VirtAddr> {
     (0..pages_in(range)).map(move |page| range.first.wrapping_add(page * PAGE_SIZE))
 }

@@ -3,13 +3,13 @@
 use heirloom_abi::layout::Region;
 
 use super::shown;
-use crate::addr::{GuestVirt, PAGE_SIZE, VirtRange};
-use crate::entry::Decoded;
 use crate::judge::event::Claim;
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
 use crate::region::regions_of_top_entry;
 use crate::snapshot::RootLabel;
+use heirloom_paging::addr::{PAGE_SIZE, VirtAddr};
+use heirloom_paging::entry::Decoded;
 
 /// No entry makes the CPU fault for a reserved bit.
 pub(super) struct ReservedBitsClear;
@@ -67,13 +67,16 @@ impl Rule for Canonical {
     fn judge(&mut self, moment: &Moment<'_>, evidence: &mut Evidence) {
         kernel_half_is_named(moment, evidence);
         image_is_in_place(moment, evidence);
-        let mut address = |what: &str, at: GuestVirt, belongs: bool, expected: &str| {
+        let mut address = |what: &str, at: VirtAddr, belongs: bool, expected: &str| {
             evidence.check(belongs, || Finding {
                 whose: Some(moment.told.label()),
                 place: what.to_owned(),
                 address: Some(at),
                 expected: expected.to_owned(),
-                found: format!("{at}, {}", at.region().map_or("no region", Region::name)),
+                found: format!(
+                    "{at}, {}",
+                    crate::region::region_of(at).map_or("no region", Region::name)
+                ),
                 walks: Vec::new(),
             });
         };
@@ -87,7 +90,7 @@ impl Rule for Canonical {
             } => {
                 let bytes = pages.saturating_mul(PAGE_SIZE).max(1);
                 let last = at.checked_add(bytes - 1);
-                let area = VirtRange::of_region(Region::Vmalloc);
+                let area = crate::region::range_of_region(Region::Vmalloc);
                 let inside = area.contains(at) && last.is_some_and(|last| area.contains(last));
                 address("kernel memory", at, inside, "inside the vmalloc area");
             }
@@ -121,7 +124,7 @@ fn kernel_half_is_named(moment: &Moment<'_>, evidence: &mut Evidence) {
 /// Each page of the kernel image shows what the host loaded there.
 fn image_is_in_place(moment: &Moment<'_>, evidence: &mut Evidence) {
     let image = &moment.world.truth().image;
-    let area = VirtRange::of_region(Region::KernelImage);
+    let area = crate::region::range_of_region(Region::KernelImage);
     let pages = moment.survey.kernel_pages.iter();
     for page in pages.filter(|page| area.contains(page.va)) {
         let loaded = image.iter().find_map(|segment| {

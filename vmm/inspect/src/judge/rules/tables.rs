@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::addr::PAGE_SIZE;
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
 use crate::judge::survey::{Page, Place};
 use crate::snapshot::RootLabel;
-use crate::walk::Walk;
+use heirloom_paging::addr::PAGE_SIZE;
+use heirloom_paging::walk::Walk;
 
 /// No entry points to a table that is gone or is something else as well.
 pub(super) struct NoDanglingTable;

@@ -3,8 +3,8 @@
 use crate::judge::finding::{Evidence, Finding};
 use crate::judge::rule::{Moment, Rule, RuleInfo};
 use crate::judge::survey::Page;
-use crate::level::Half;
 use crate::snapshot::RootLabel;
+use heirloom_paging::level::Half;
 
 /// No user table is shared, a page that two processes have is writable in neither, and none is the
 /// kernel's memory.

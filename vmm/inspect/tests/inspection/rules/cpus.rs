@@ -1,6 +1,6 @@
 //! On which tables CPUs run.
 
-use heirloom_inspect::{Cr3, Entry, GuestPhys, GuestVirt, PageSize};
+use heirloom_inspect::{Cr3, Entry, PageSize, PhysAddr, VirtAddr};
 
 use super::{assert_breaks, isolated};
 use crate::scene::{Guest, UNUSED, bits, broken, finding};
@@ -29,8 +29,8 @@ fn a_cpu_on_a_root_of_another_making_is_found() {
     assert_breaks(&["cr3-known"], |guest| {
         let foreign = guest.memory.root();
         for (va, flags) in [
-            (GuestVirt::new(0x40_0000), bits::USER_TEXT),
-            (GuestVirt::new(0xffff_fd00_0000_0000), bits::DATA),
+            (VirtAddr::new(0x40_0000), bits::USER_TEXT),
+            (VirtAddr::new(0xffff_fd00_0000_0000), bits::DATA),
         ] {
             let page = guest.data_page();
             guest.map(foreign, va, page, PageSize::Size4KiB, flags);
@@ -60,7 +60,7 @@ fn what_a_cpus_garbage_would_make_of_other_frames_is_not_judged() {
 
 #[test]
 fn a_cpu_whose_cr3_leads_nowhere_is_found() {
-    for nowhere in [UNUSED, GuestPhys::new(0x9_0000_0000)] {
+    for nowhere in [UNUSED, PhysAddr::new(0x9_0000_0000)] {
         assert_breaks(&["cr3-known"], |guest| {
             guest.cpus[1].cr3 = Cr3::new(nowhere.get());
         });

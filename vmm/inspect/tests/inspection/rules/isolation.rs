@@ -1,6 +1,6 @@
 //! Kernel page-table isolation.
 
-use heirloom_inspect::{Entry, GuestPhys, GuestVirt, Level, PageSize, Pfn, PhysicalMemory};
+use heirloom_inspect::{Entry, Level, PageSize, Pfn, PhysAddr, PhysicalMemory, VirtAddr};
 
 use super::{assert_breaks, assert_breaks_in, isolated};
 use crate::scene::{
@@ -11,7 +11,7 @@ use crate::scene::{
 use PageSize::{Size2MiB, Size4KiB};
 
 /// Maps something in what all user roots share of the kernel half.
-fn leak(guest: &mut Guest, va: GuestVirt, to: GuestPhys, size: PageSize, flags: Entry) {
+fn leak(guest: &mut Guest, va: VirtAddr, to: PhysAddr, size: PageSize, flags: Entry) {
     let user = guest.user_root(guest.init);
     let before: Vec<Entry> = (256..512)
         .map(|index| guest.memory.peek(user.pfn(), index))
@@ -31,8 +31,8 @@ fn leak(guest: &mut Guest, va: GuestVirt, to: GuestPhys, size: PageSize, flags: 
 #[track_caller]
 fn assert_leaks(
     rules: &[&str],
-    va: impl Fn(&Guest) -> GuestVirt,
-    to: GuestPhys,
+    va: impl Fn(&Guest) -> VirtAddr,
+    to: PhysAddr,
     size: PageSize,
     flags: Entry,
 ) {
@@ -227,19 +227,19 @@ fn a_cpu_that_does_not_know_nx_cannot_be_asked_for_it() {
 fn roots_of_a_pair_with_other_user_tables_are_found() {
     let change = |guest: &mut Guest| {
         let user = guest.user_root(guest.processes[1]);
-        let va = GuestVirt::new(0x4000_0000_0000);
+        let va = VirtAddr::new(0x4000_0000_0000);
         let page = guest.data_page();
         guest.map(user, va, page, Size4KiB, bits::USER_DATA);
         guest.change(user, va, guest.top(), |entry| entry | Entry::ACCESSED);
     };
     let only_user = |guest: &mut Guest| {
-        if guest.top() == Level::Pgd {
+        if guest.top() == Level::Pml4 {
             change(guest);
         } else {
             // The low half is one entry: another table in its place.
             let user = guest.user_root(guest.processes[1]);
             let page = guest.data_page();
-            let high = GuestVirt::new(40 << 48);
+            let high = VirtAddr::new(40 << 48);
             guest.map(user, high, page, Size4KiB, bits::USER_DATA);
         }
     };
@@ -248,8 +248,8 @@ fn roots_of_a_pair_with_other_user_tables_are_found() {
         let user = guest.user_root(guest.processes[1]);
         let root = guest.processes[1];
         let page = guest.data_page();
-        let high = GuestVirt::new(match guest.top() {
-            Level::Pgd => 0x4000_0000_0000,
+        let high = VirtAddr::new(match guest.top() {
+            Level::Pml4 => 0x4000_0000_0000,
             _ => 40 << 48,
         });
         guest.map_user(root, high, page, Size4KiB, bits::USER_DATA);
@@ -266,8 +266,8 @@ fn roots_of_a_pair_with_other_user_tables_are_found() {
     // What the kernel maps for itself is not for the user root.
     assert_breaks_in(isolated(), &[], |guest| {
         let root = guest.processes[1];
-        let va = GuestVirt::new(match guest.top() {
-            Level::Pgd => 0x4000_0000_0000,
+        let va = VirtAddr::new(match guest.top() {
+            Level::Pml4 => 0x4000_0000_0000,
             _ => 40 << 48,
         });
         let page = guest.data_page();

@@ -1,7 +1,7 @@
 //! Where pages lead.
 
 use heirloom_inspect::layout::Area;
-use heirloom_inspect::{Depth, Entry, GuestPhys, Level, PageSize};
+use heirloom_inspect::{Depth, Entry, Level, PageSize, PhysAddr};
 
 use super::assert_breaks;
 use crate::scene::{
@@ -37,9 +37,9 @@ fn a_wrong_pointer_in_the_direct_map_is_found() {
         assert_eq!(finding.area, Some(Area::DirectMap));
     }
     assert_breaks(&["direct-map-exact"], |guest| {
-        let va = guest.direct(GuestPhys::new(0x5000));
+        let va = guest.direct(PhysAddr::new(0x5000));
         guest.change(guest.init, va, Level::Pt, |entry| {
-            Entry::pointing_to(GuestPhys::new(0x6000), flags_of(entry))
+            Entry::pointing_to(PhysAddr::new(0x6000), flags_of(entry))
         });
     });
     // A hole is none: kernels take out of the direct map what they guard.
@@ -71,11 +71,11 @@ fn a_direct_map_beyond_ram_is_found_but_for_the_isa_hole() {
         less.ram[0].bytes -= PAGE;
         assert_eq!(broken(&less), ["direct-map-exact"]);
         let mut less = guest.clone();
-        less.ram[1].start = GuestPhys::new(0x10_1000);
+        less.ram[1].start = PhysAddr::new(0x10_1000);
         less.ram[1].bytes -= PAGE;
         assert_eq!(broken(&less), ["direct-map-exact"]);
         let mut more = guest.clone();
-        let hole = GuestPhys::new(3 * GIB);
+        let hole = PhysAddr::new(3 * GIB);
         more.map(more.init, more.direct(hole), hole, Size4KiB, bits::DATA);
         assert_eq!(broken(&more), ["direct-map-exact"]);
         assert_eq!(finding(&more, "direct-map-exact").expected, "RAM");
@@ -84,7 +84,7 @@ fn a_direct_map_beyond_ram_is_found_but_for_the_isa_hole() {
 
 #[test]
 fn a_cached_page_of_a_process_beyond_ram_is_found_and_one_of_a_device_is_not() {
-    let device = GuestPhys::new(0xb_0000_0000);
+    let device = PhysAddr::new(0xb_0000_0000);
     let map = |guest: &mut Guest, flags| {
         let (root, va) = (guest.processes[1], USER_DATA.wrapping_add(33 * PAGE));
         guest.map_user(root, va, device, Size4KiB, flags);
@@ -106,7 +106,7 @@ fn a_cached_page_of_a_process_beyond_ram_is_found_and_one_of_a_device_is_not() {
         assert_breaks(rules, |guest| {
             let (root, va) = (
                 guest.processes[1],
-                heirloom_inspect::GuestVirt::new(0x7e00_0000_0000),
+                heirloom_inspect::VirtAddr::new(0x7e00_0000_0000),
             );
             let flags = bits::USER_DATA | Entry::new(pat);
             guest.map_user(root, va, device, PageSize::Size2MiB, flags);

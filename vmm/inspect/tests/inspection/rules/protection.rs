@@ -2,7 +2,7 @@
 
 use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::layout::Area;
-use heirloom_inspect::{Entry, GuestPhys, Level, PageSize};
+use heirloom_inspect::{Entry, Level, PageSize, PhysAddr};
 
 use super::assert_breaks;
 use crate::scene::{
@@ -95,7 +95,7 @@ fn text_that_vmalloc_or_a_process_can_write_is_found() {
     for frame in [IMAGE_TEXT.get() - PAGE, IMAGE_DATA.get()] {
         assert_breaks(&[], |guest| {
             let va = guest.vmalloc().wrapping_add(77 * PAGE);
-            guest.map(guest.init, va, GuestPhys::new(frame), Size4KiB, bits::DATA);
+            guest.map(guest.init, va, PhysAddr::new(frame), Size4KiB, bits::DATA);
         });
     }
 }
@@ -204,11 +204,11 @@ fn a_page_table_that_ring_3_can_reach_is_found_even_inside_a_large_page() {
     });
     assert_breaks(&["tables-not-user-mapped"], |guest| {
         let root = guest.processes[2];
-        let va = heirloom_inspect::GuestVirt::new(0x7e00_0000_0000);
+        let va = heirloom_inspect::VirtAddr::new(0x7e00_0000_0000);
         guest.map_user(
             root,
             va,
-            GuestPhys::new(32 * MIB),
+            PhysAddr::new(32 * MIB),
             PageSize::Size2MiB,
             bits::USER_DATA,
         );

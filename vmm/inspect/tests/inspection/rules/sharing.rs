@@ -1,7 +1,7 @@
 //! What address spaces share.
 
 use heirloom_inspect::check::Spaces;
-use heirloom_inspect::{Entry, GuestVirt, Level, PageSize};
+use heirloom_inspect::{Entry, Level, PageSize, VirtAddr};
 
 use super::{assert_breaks, assert_breaks_in, isolated};
 use crate::scene::{
@@ -196,7 +196,7 @@ fn an_ldt_is_let_pass_by_name_up_to_its_size_and_read_only() {
     // A large page is no LDT, nor is one in another place.
     assert_breaks_in(isolated(), &both, |guest| {
         let (root, at) = (guest.processes[1], guest.ldt());
-        let to = heirloom_inspect::GuestPhys::new(50 << 20);
+        let to = heirloom_inspect::PhysAddr::new(50 << 20);
         guest.map(root, at, to, Size2MiB, bits::CONSTANTS);
         let index = guest.top_index(at);
         let entry = guest.memory.peek(root.pfn(), index);
@@ -213,7 +213,7 @@ fn an_ldt_is_let_pass_by_name_up_to_its_size_and_read_only() {
 
 #[test]
 fn a_table_of_another_process_is_found_at_every_level_once() {
-    for level in [Level::Pgd, Level::Pdpt, Level::Pd] {
+    for level in [Level::Pml4, Level::Pdpt, Level::Pd] {
         let share = |guest: &mut Guest| {
             let (from, to) = (guest.processes[1], guest.processes[2]);
             let entry = guest.entry(from, USER_TEXT, level);
@@ -246,10 +246,10 @@ fn a_table_of_another_process_is_found_at_every_level_once() {
 fn processes_may_share_a_pd_of_huge_pages_alone() {
     let share = |guest: &mut Guest, with_small: bool| {
         let (from, to) = (guest.processes[1], guest.processes[2]);
-        let at = GuestVirt::new(0x7e00_0000_0000);
+        let at = VirtAddr::new(0x7e00_0000_0000);
         for page in 0..4 {
             let va = at.wrapping_add(page << 21);
-            let pa = heirloom_inspect::GuestPhys::new(58 << 20);
+            let pa = heirloom_inspect::PhysAddr::new(58 << 20);
             guest.map(from, va, pa, Size2MiB, bits::USER_DATA);
         }
         if with_small {
@@ -294,7 +294,7 @@ fn a_table_of_the_kernel_half_in_a_user_half_is_found() {
     let leak = |guest: &mut Guest| {
         let root = guest.processes[3];
         let table = guest.entry(root, guest.vmalloc(), Level::Pdpt);
-        let va = GuestVirt::new(0x1234_0000_0000);
+        let va = VirtAddr::new(0x1234_0000_0000);
         guest.change(root, va, Level::Pdpt, |_| table);
         guest.mirror(root);
     };

@@ -3,7 +3,7 @@
 use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Discovery, Entry, GuestPhys, GuestVirt, Level, MemoryError, PageSize, PhysicalMemory,
+    Discovery, Entry, Level, MemoryError, PageSize, PhysAddr, PhysicalMemory, VirtAddr,
 };
 
 use super::{assert_breaks, assert_breaks_in};
@@ -14,7 +14,7 @@ use crate::scene::{
 
 /// An entry of the kernel half at each level, in tables that all address spaces share where it is not the
 /// top: the level and an address.
-fn kernel_entries(guest: &Guest) -> Vec<(Level, GuestVirt)> {
+fn kernel_entries(guest: &Guest) -> Vec<(Level, VirtAddr)> {
     vec![
         (Level::Pdpt, guest.vmalloc()),
         (Level::Pd, guest.vmalloc()),
@@ -66,7 +66,7 @@ fn ps_in_a_top_entry_is_reserved() {
         .filter(|guest| guest.top() == Level::Pml5);
     assert_breaks_in(five.collect(), &["reserved-bits-clear"], |guest| {
         let root = guest.processes[1];
-        guest.change(root, USER_TEXT, Level::Pgd, |entry| entry | Entry::LARGE);
+        guest.change(root, USER_TEXT, Level::Pml4, |entry| entry | Entry::LARGE);
     });
 }
 
@@ -90,11 +90,11 @@ fn bits_that_look_reserved_and_are_not_are_let_alone() {
 
 #[test]
 fn a_table_beyond_ram_is_found_at_each_level() {
-    for level in [Level::Pgd, Level::Pdpt, Level::Pd] {
+    for level in [Level::Pml4, Level::Pdpt, Level::Pd] {
         let beyond = |guest: &mut Guest| {
             let root = guest.processes[1];
-            let va = GuestVirt::new(0x2345_6780_0000);
-            let nowhere = Entry::pointing_to(GuestPhys::new(0x8_0000_0000), bits::TABLE);
+            let va = VirtAddr::new(0x2345_6780_0000);
+            let nowhere = Entry::pointing_to(PhysAddr::new(0x8_0000_0000), bits::TABLE);
             guest.table(root, va, level);
             guest.change(root, va, level, |_| nowhere);
             guest.mirror(root);
@@ -122,7 +122,7 @@ fn a_table_beyond_ram_is_found_at_each_level() {
 #[test]
 fn a_table_in_ram_that_cannot_be_read_is_said_to_be_so() {
     let mut guest = Guest::new(Plan::all().remove(0));
-    let (root, va) = (guest.processes[1], GuestVirt::new(0x2345_6780_0000));
+    let (root, va) = (guest.processes[1], VirtAddr::new(0x2345_6780_0000));
     guest.table(root, va, Level::Pd);
     guest.change(root, va, Level::Pd, |_| {
         Entry::pointing_to(UNUSED, bits::TABLE)
@@ -187,8 +187,8 @@ fn a_frame_that_is_a_table_of_two_levels_without_a_loop_is_found() {
     let change = |guest: &mut Guest| {
         // An empty page table of process 1 is a PD of process 2, too.
         let (one, two) = (guest.processes[1], guest.processes[2]);
-        let frame = guest.table(one, GuestVirt::new(0x1111_0000_0000), Level::Pt);
-        let va = GuestVirt::new(0x2222_0000_0000);
+        let frame = guest.table(one, VirtAddr::new(0x1111_0000_0000), Level::Pt);
+        let va = VirtAddr::new(0x2222_0000_0000);
         guest.change(two, va, Level::Pdpt, |_| {
             Entry::pointing_to(frame.base(), bits::TABLE)
         });
@@ -207,7 +207,7 @@ fn a_frame_that_is_a_table_of_two_levels_without_a_loop_is_found() {
         );
         let frame = guest.table(
             guest.processes[1],
-            GuestVirt::new(0x1111_0000_0000),
+            VirtAddr::new(0x1111_0000_0000),
             Level::Pt,
         );
         assert_eq!(finding.place, format!("frame {frame}"));
@@ -259,7 +259,7 @@ fn a_kernel_table_at_two_addresses_is_found() {
 
 #[test]
 fn stacks_of_espfix_are_at_many_addresses_on_purpose_and_only_there() {
-    let espfix = |guest: &mut Guest, at: GuestVirt| {
+    let espfix = |guest: &mut Guest, at: VirtAddr| {
         let page = guest.data_page();
         let table = guest.table(guest.init, at, Level::Pd);
         guest.map(guest.init, at, page, PageSize::Size4KiB, bits::CONSTANTS);
@@ -274,14 +274,14 @@ fn stacks_of_espfix_are_at_many_addresses_on_purpose_and_only_there() {
             guest.memory.poke(root.pfn(), guest.top_index(at), entry);
         }
         if guest.plan.kpti {
-            let entry = guest.entry(guest.init, at, Level::Pgd);
+            let entry = guest.entry(guest.init, at, Level::Pml4);
             for kernel in [guest.init, guest.poking]
                 .into_iter()
                 .chain(guest.processes.clone())
             {
                 let user = guest.user_root(kernel);
-                let table = guest.table(user, at, Level::Pgd);
-                guest.memory.poke(table, at.index(Level::Pgd), entry);
+                let table = guest.table(user, at, Level::Pml4);
+                guest.memory.poke(table, at.index(Level::Pml4), entry);
             }
         }
     };
@@ -301,7 +301,7 @@ fn stacks_of_espfix_are_at_many_addresses_on_purpose_and_only_there() {
             .collect();
         assert_eq!(met, [("espfix-clones", 15)], "{}", guest.plan);
         guest = Guest::new(guest.plan.clone());
-        let beside = GuestVirt::new(ESPFIX.get() - (512 << 30));
+        let beside = VirtAddr::new(ESPFIX.get() - (512 << 30));
         espfix(&mut guest, beside);
         assert!(
             broken(&guest).contains(&"kernel-tables-once"),
@@ -335,7 +335,7 @@ struct WithZeroes(FakeMemory);
 const ZEROES: std::ops::Range<u64> = 0x2_0000_0000..0x4_0000_0000;
 
 impl PhysicalMemory for WithZeroes {
-    fn read_bytes(&self, at: GuestPhys, buffer: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         if ZEROES.contains(&at.get()) {
             buffer.fill(0);
             return Ok(());
@@ -347,14 +347,14 @@ impl PhysicalMemory for WithZeroes {
 #[test]
 fn a_capture_that_is_cut_short_accuses_nobody() {
     let mut guest = Guest::new(Plan::all().remove(0));
-    let (root, va) = (guest.processes[1], GuestVirt::new(0x3000_0000_0000));
+    let (root, va) = (guest.processes[1], VirtAddr::new(0x3000_0000_0000));
     let pdpt = guest.table(root, va, Level::Pdpt);
     // More empty page tables than a capture holds.
     let mut next = ZEROES.start;
     for outer in 0..280 {
         let pd = guest.memory.frame();
         for inner in 0..512 {
-            let entry = Entry::pointing_to(GuestPhys::new(next), bits::TABLE);
+            let entry = Entry::pointing_to(PhysAddr::new(next), bits::TABLE);
             guest.memory.poke(pd, inner, entry);
             next += PAGE;
         }

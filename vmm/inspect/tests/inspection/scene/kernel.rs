@@ -1,6 +1,6 @@
 //! The kernel half, as Linux builds it.
 
-use heirloom_inspect::{Entry, GuestPhys, GuestVirt, Half, Level, PageSize, Pfn};
+use heirloom_inspect::{Entry, Half, Level, PageSize, Pfn, PhysAddr, VirtAddr};
 
 use super::{
     CPU_ENTRY_AREA, FIXMAP_DEVICES, GIB, Guest, IMAGE_CONSTANTS, IMAGE_DATA, IMAGE_ENTRY_TEXT,
@@ -40,7 +40,7 @@ impl Guest {
         self.map(
             root,
             FIXMAP_DEVICES,
-            GuestPhys::new(0xfec0_0000),
+            PhysAddr::new(0xfec0_0000),
             Size4KiB,
             uncached(),
         );
@@ -48,7 +48,7 @@ impl Guest {
         self.map(
             root,
             lapic,
-            GuestPhys::new(0xfee0_0000),
+            PhysAddr::new(0xfee0_0000),
             Size4KiB,
             uncached(),
         );
@@ -81,7 +81,7 @@ impl Guest {
                 } else {
                     Size4KiB
                 };
-                let physical = GuestPhys::new(at);
+                let physical = PhysAddr::new(at);
                 let flags = direct_map_rights(physical) | self.global();
                 self.map(self.init, self.direct(physical), physical, size, flags);
                 at += size.bytes();
@@ -120,7 +120,7 @@ impl Guest {
     fn map_vmalloc(&mut self) {
         let (root, base) = (self.init, self.vmalloc());
         let (entries, end) = match self.top() {
-            Level::Pgd => (64, 32 << 40),
+            Level::Pml4 => (64, 32 << 40),
             _ => (51, 25 << 49),
         };
         let first = self.top_index(base);
@@ -148,7 +148,7 @@ impl Guest {
             (66 * MIB, 0xb020_0000, Size2MiB),
         ] {
             let va = base.wrapping_add(offset);
-            self.map(root, va, GuestPhys::new(to), size, bits::DEVICE);
+            self.map(root, va, PhysAddr::new(to), size, bits::DEVICE);
         }
     }
 
@@ -166,7 +166,7 @@ impl Guest {
                 }
                 // Which frames hold the array does not matter; they are not read.
                 let va = self.plan.bases.vmemmap.wrapping_add(number * 2 * MIB);
-                let to = GuestPhys::new(52 * MIB);
+                let to = PhysAddr::new(52 * MIB);
                 self.map(self.init, va, to, Size2MiB, bits::DATA | self.global());
             }
         }
@@ -229,10 +229,10 @@ impl Guest {
             }
         }
         // The cpu entry area is shared from the PGD entry down.
-        let shared = self.entry(self.init, CPU_ENTRY_AREA, Level::Pgd);
-        let table = self.table(user, CPU_ENTRY_AREA, Level::Pgd);
+        let shared = self.entry(self.init, CPU_ENTRY_AREA, Level::Pml4);
+        let table = self.table(user, CPU_ENTRY_AREA, Level::Pml4);
         self.memory
-            .poke(table, CPU_ENTRY_AREA.index(Level::Pgd), shared);
+            .poke(table, CPU_ENTRY_AREA.index(Level::Pml4), shared);
     }
 
     /// `trampoline_pgd`: the kernel half, and low memory at its own address by the direct map's tables.
@@ -240,9 +240,9 @@ impl Guest {
         self.memory.add(TRAMPOLINE);
         let root = TRAMPOLINE.base();
         self.inherit(self.init, root);
-        let zero = GuestVirt::new(0);
+        let zero = VirtAddr::new(0);
         let pds = self.table(root, zero, Level::Pdpt);
-        let low = self.entry(self.init, self.direct(GuestPhys::new(0)), Level::Pdpt);
+        let low = self.entry(self.init, self.direct(PhysAddr::new(0)), Level::Pdpt);
         self.memory.poke(pds, 0, low);
         self.change(root, zero, self.top(), |entry| {
             Entry::pointing_to(entry.address(), bits::KERNEL_TABLE)
@@ -250,7 +250,7 @@ impl Guest {
     }
 
     /// Copies the kernel half.
-    pub(crate) fn inherit(&mut self, from: GuestPhys, to: GuestPhys) {
+    pub(crate) fn inherit(&mut self, from: PhysAddr, to: PhysAddr) {
         for index in Half::Kernel.indices() {
             let entry = self.memory.peek(from.pfn(), index);
             self.memory.poke(to.pfn(), index, entry);
@@ -263,7 +263,7 @@ fn uncached() -> Entry {
 }
 
 /// Text and constants have no writable alias; real-mode code for CPUs that come up may be executed.
-fn direct_map_rights(at: GuestPhys) -> Entry {
+fn direct_map_rights(at: PhysAddr) -> Entry {
     let at = at.get();
     let image = IMAGE_TEXT.get()..IMAGE_DATA.get();
     let module = MODULE_TEXT.get()..MODULE_TEXT.get() + 2 * MIB;

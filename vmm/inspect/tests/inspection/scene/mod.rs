@@ -8,11 +8,11 @@ mod plan;
 mod roots;
 mod verdict;
 
-use heirloom_inspect::mode::PhysBits;
+use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    CpuState, Cr3, Depth, Discovery, Entry, GuestPhys, GuestVirt, Half, Level, PageSize, Pfn,
-    PhysRange, RootLabel, Target,
+    CpuState, Cr3, Depth, Discovery, Entry, Half, Level, PageSize, Pfn, PhysAddr, PhysRange,
+    RootLabel, Target, VirtAddr,
 };
 
 pub(crate) use plan::{Bases, Plan};
@@ -50,30 +50,30 @@ pub(crate) mod bits {
 }
 
 /// Where processes have text, data, a stack, and a large page.
-pub(crate) const USER_TEXT: GuestVirt = GuestVirt::new(0x5555_5555_4000);
-pub(crate) const USER_DATA: GuestVirt = GuestVirt::new(0x5555_5555_8000);
-pub(crate) const USER_NONE: GuestVirt = GuestVirt::new(0x5555_5555_9000);
-pub(crate) const USER_STACK: GuestVirt = GuestVirt::new(0x7fff_f7ff_e000);
-pub(crate) const USER_HUGE: GuestVirt = GuestVirt::new(0x7f12_3460_0000);
-pub(crate) const CPU_ENTRY_AREA: GuestVirt = GuestVirt::new(0xffff_fe00_0000_0000);
-pub(crate) const FIXMAP_DEVICES: GuestVirt = GuestVirt::new(0xffff_ffff_ff5f_c000);
-pub(crate) const VSYSCALL: GuestVirt = GuestVirt::new(0xffff_ffff_ff60_0000);
-pub(crate) const MODULES: GuestVirt = GuestVirt::new(0xffff_ffff_c000_0000);
-pub(crate) const ESPFIX: GuestVirt = GuestVirt::new(0xffff_ff00_0000_0000);
+pub(crate) const USER_TEXT: VirtAddr = VirtAddr::new(0x5555_5555_4000);
+pub(crate) const USER_DATA: VirtAddr = VirtAddr::new(0x5555_5555_8000);
+pub(crate) const USER_NONE: VirtAddr = VirtAddr::new(0x5555_5555_9000);
+pub(crate) const USER_STACK: VirtAddr = VirtAddr::new(0x7fff_f7ff_e000);
+pub(crate) const USER_HUGE: VirtAddr = VirtAddr::new(0x7f12_3460_0000);
+pub(crate) const CPU_ENTRY_AREA: VirtAddr = VirtAddr::new(0xffff_fe00_0000_0000);
+pub(crate) const FIXMAP_DEVICES: VirtAddr = VirtAddr::new(0xffff_ffff_ff5f_c000);
+pub(crate) const VSYSCALL: VirtAddr = VirtAddr::new(0xffff_ffff_ff60_0000);
+pub(crate) const MODULES: VirtAddr = VirtAddr::new(0xffff_ffff_c000_0000);
+pub(crate) const ESPFIX: VirtAddr = VirtAddr::new(0xffff_ff00_0000_0000);
 
 /// Where the kernel image is in physical memory: text, entry text, constants, data, 2 MiB each.
-pub(crate) const IMAGE_TEXT: GuestPhys = GuestPhys::new(16 * MIB);
-pub(crate) const IMAGE_ENTRY_TEXT: GuestPhys = GuestPhys::new(18 * MIB);
-pub(crate) const IMAGE_CONSTANTS: GuestPhys = GuestPhys::new(20 * MIB);
-pub(crate) const IMAGE_DATA: GuestPhys = GuestPhys::new(22 * MIB);
+pub(crate) const IMAGE_TEXT: PhysAddr = PhysAddr::new(16 * MIB);
+pub(crate) const IMAGE_ENTRY_TEXT: PhysAddr = PhysAddr::new(18 * MIB);
+pub(crate) const IMAGE_CONSTANTS: PhysAddr = PhysAddr::new(20 * MIB);
+pub(crate) const IMAGE_DATA: PhysAddr = PhysAddr::new(22 * MIB);
 /// A 2 MiB page of modules' text.
-pub(crate) const MODULE_TEXT: GuestPhys = GuestPhys::new(26 * MIB);
+pub(crate) const MODULE_TEXT: PhysAddr = PhysAddr::new(26 * MIB);
 /// Each CPU's TSS, a page each.
-pub(crate) const TSS: GuestPhys = GuestPhys::new(28 * MIB);
+pub(crate) const TSS: PhysAddr = PhysAddr::new(28 * MIB);
 /// Data pages: of processes, of vmalloc.
-pub(crate) const DATA: GuestPhys = GuestPhys::new(48 * MIB);
+pub(crate) const DATA: PhysAddr = PhysAddr::new(48 * MIB);
 /// RAM that only the direct map shows.
-pub(crate) const UNUSED: GuestPhys = GuestPhys::new(60 * MIB);
+pub(crate) const UNUSED: PhysAddr = PhysAddr::new(60 * MIB);
 pub(crate) const TRAMPOLINE: Pfn = Pfn::new(0x9c);
 /// Frames from here on are given out for page tables.
 const TABLES: u64 = 32 * MIB / PAGE;
@@ -86,14 +86,14 @@ pub(crate) struct Guest {
     pub(crate) ram: Vec<PhysRange>,
     pub(crate) cpus: Vec<CpuState>,
     /// What the target says of roots.
-    pub(crate) roots: Vec<(RootLabel, GuestPhys)>,
+    pub(crate) roots: Vec<(RootLabel, PhysAddr)>,
     /// What the target says of the depth.
     pub(crate) depth: Option<Depth>,
     /// `init_top_pgt`.
-    pub(crate) init: GuestPhys,
+    pub(crate) init: PhysAddr,
     /// Kernel roots of processes, then that for patching text.
-    pub(crate) processes: Vec<GuestPhys>,
-    pub(crate) poking: GuestPhys,
+    pub(crate) processes: Vec<PhysAddr>,
+    pub(crate) poking: PhysAddr,
     next_data: u64,
 }
 
@@ -109,7 +109,7 @@ impl Guest {
             depth: None,
             init: IMAGE_DATA.wrapping_add(0x1_0000),
             processes: Vec::new(),
-            poking: GuestPhys::new(0),
+            poking: PhysAddr::new(0),
             next_data: DATA.get(),
             plan,
         };
@@ -152,7 +152,7 @@ impl Guest {
     }
 
     /// A CPU in ring 0 on this root.
-    pub(crate) fn cpu(&self, root: GuestPhys) -> CpuState {
+    pub(crate) fn cpu(&self, root: PhysAddr) -> CpuState {
         let la57 = match self.plan.depth {
             Depth::Four => 0,
             Depth::Five => 1 << 12,
@@ -169,27 +169,27 @@ impl Guest {
     }
 
     /// The user root of a pair, by its kernel root.
-    pub(crate) fn user_root(&self, kernel: GuestPhys) -> GuestPhys {
+    pub(crate) fn user_root(&self, kernel: PhysAddr) -> PhysAddr {
         assert!(self.plan.kpti);
         kernel.wrapping_add(PAGE)
     }
 
     /// The root, and its user root if it has one.
-    pub(crate) fn pair(&self, kernel: GuestPhys) -> Vec<GuestPhys> {
+    pub(crate) fn pair(&self, kernel: PhysAddr) -> Vec<PhysAddr> {
         let user = kernel.wrapping_add(PAGE);
         [kernel, user][..if self.plan.kpti { 2 } else { 1 }].to_vec()
     }
 
     /// A frame that nothing else uses.
-    pub(crate) fn data_page(&mut self) -> GuestPhys {
-        let page = GuestPhys::new(self.next_data);
+    pub(crate) fn data_page(&mut self) -> PhysAddr {
+        let page = PhysAddr::new(self.next_data);
         self.next_data += PAGE;
         assert!(page < UNUSED);
         page
     }
 
     /// Two frames for the roots of a pair, the first of them even; without KPTI one, even.
-    fn root_frames(&mut self) -> GuestPhys {
+    fn root_frames(&mut self) -> PhysAddr {
         let mut first = self.memory.frame();
         if first.get() % 2 == 1 {
             first = self.memory.frame();
@@ -202,9 +202,9 @@ impl Guest {
 
     pub(crate) fn map(
         &mut self,
-        root: GuestPhys,
-        va: GuestVirt,
-        to: GuestPhys,
+        root: PhysAddr,
+        va: VirtAddr,
+        to: PhysAddr,
         size: PageSize,
         flags: Entry,
     ) {
@@ -215,9 +215,9 @@ impl Guest {
     /// Maps in the user half of a root, and of its user root if it has one.
     pub(crate) fn map_user(
         &mut self,
-        root: GuestPhys,
-        va: GuestVirt,
-        to: GuestPhys,
+        root: PhysAddr,
+        va: VirtAddr,
+        to: PhysAddr,
         size: PageSize,
         flags: Entry,
     ) {
@@ -226,7 +226,7 @@ impl Guest {
     }
 
     /// Gives both roots of a pair the same user half, with NX in the kernel's, for ring 3's entries.
-    pub(crate) fn mirror(&mut self, root: GuestPhys) {
+    pub(crate) fn mirror(&mut self, root: PhysAddr) {
         for index in Half::User.indices() {
             let mut entry = self.memory.peek(root.pfn(), index);
             if !entry.present() {
@@ -247,27 +247,27 @@ impl Guest {
     /// Changes the entry for `va` at `level` in the tables of `root`.
     pub(crate) fn change(
         &mut self,
-        root: GuestPhys,
-        va: GuestVirt,
+        root: PhysAddr,
+        va: VirtAddr,
         level: Level,
         change: impl FnOnce(Entry) -> Entry,
     ) {
         self.memory.change(self.plan.depth, root, va, level, change);
     }
 
-    pub(crate) fn entry(&mut self, root: GuestPhys, va: GuestVirt, level: Level) -> Entry {
+    pub(crate) fn entry(&mut self, root: PhysAddr, va: VirtAddr, level: Level) -> Entry {
         let table = self.table(root, va, level);
         self.memory.peek(table, va.index(level))
     }
 
     /// The table of `level` that translates `va` for `root`; made where it is missing.
-    pub(crate) fn table(&mut self, root: GuestPhys, va: GuestVirt, level: Level) -> Pfn {
+    pub(crate) fn table(&mut self, root: PhysAddr, va: VirtAddr, level: Level) -> Pfn {
         self.memory.table_for(self.plan.depth, root, va, level)
     }
 
     /// Gives `root` a copy of its own of the table of `level` that translates `va`, and of those above:
     /// that copy.
-    pub(crate) fn privatize(&mut self, root: GuestPhys, va: GuestVirt, level: Level) -> Pfn {
+    pub(crate) fn privatize(&mut self, root: PhysAddr, va: VirtAddr, level: Level) -> Pfn {
         let mut above = self.top();
         while above != level {
             let parent = self.table(root, va, above);
@@ -285,33 +285,33 @@ impl Guest {
     }
 
     /// The entry of a root that translates `va`.
-    pub(crate) fn top_index(&self, va: GuestVirt) -> u16 {
+    pub(crate) fn top_index(&self, va: VirtAddr) -> u16 {
         va.index(self.top())
     }
 
     /// `PGD[273]`.
-    pub(crate) fn top_place(&self, va: GuestVirt) -> String {
+    pub(crate) fn top_place(&self, va: VirtAddr) -> String {
         format!("{}[{}]", self.top(), self.top_index(va))
     }
 
     /// Where the direct map shows a physical address.
-    pub(crate) fn direct(&self, physical: GuestPhys) -> GuestVirt {
+    pub(crate) fn direct(&self, physical: PhysAddr) -> VirtAddr {
         self.plan.bases.direct_map.wrapping_add(physical.get())
     }
 
     /// Where the kernel image has a physical address.
-    pub(crate) fn image(&self, physical: GuestPhys) -> GuestVirt {
+    pub(crate) fn image(&self, physical: PhysAddr) -> VirtAddr {
         let offset = physical.get() - IMAGE_TEXT.get();
         self.plan.bases.image.wrapping_add(offset)
     }
 
-    pub(crate) fn vmalloc(&self) -> GuestVirt {
+    pub(crate) fn vmalloc(&self) -> VirtAddr {
         self.plan.bases.vmalloc
     }
 
     /// Where Linux maps the LDT of a process.
-    pub(crate) fn ldt(&self) -> GuestVirt {
-        GuestVirt::new(match self.plan.depth {
+    pub(crate) fn ldt(&self) -> VirtAddr {
+        VirtAddr::new(match self.plan.depth {
             Depth::Four => 0xffff_8800_0000_0000,
             Depth::Five => 0xff10_0000_0000_0000,
         })
@@ -320,7 +320,7 @@ impl Guest {
 
 pub(crate) fn range(start: u64, bytes: u64) -> PhysRange {
     PhysRange {
-        start: GuestPhys::new(start),
+        start: PhysAddr::new(start),
         bytes,
     }
 }

@@ -2,17 +2,17 @@
 
 use std::fmt;
 
-use heirloom_inspect::{Depth, GuestVirt};
+use heirloom_inspect::{Depth, VirtAddr};
 
 use super::{GIB, MIB};
 
 /// Where the areas are that KASLR moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bases {
-    pub(crate) direct_map: GuestVirt,
-    pub(crate) vmalloc: GuestVirt,
-    pub(crate) vmemmap: GuestVirt,
-    pub(crate) image: GuestVirt,
+    pub(crate) direct_map: VirtAddr,
+    pub(crate) vmalloc: VirtAddr,
+    pub(crate) vmemmap: VirtAddr,
+    pub(crate) image: VirtAddr,
 }
 
 impl Bases {
@@ -31,10 +31,10 @@ impl Bases {
             ],
         };
         Bases {
-            direct_map: GuestVirt::new(direct_map),
-            vmalloc: GuestVirt::new(vmalloc),
-            vmemmap: GuestVirt::new(vmemmap),
-            image: GuestVirt::new(0xffff_ffff_9a40_0000),
+            direct_map: VirtAddr::new(direct_map),
+            vmalloc: VirtAddr::new(vmalloc),
+            vmemmap: VirtAddr::new(vmemmap),
+            image: VirtAddr::new(0xffff_ffff_9a40_0000),
         }
     }
 
@@ -53,10 +53,10 @@ impl Bases {
             ],
         };
         Bases {
-            direct_map: GuestVirt::new(direct_map),
-            vmalloc: GuestVirt::new(vmalloc),
-            vmemmap: GuestVirt::new(vmemmap),
-            image: GuestVirt::new(0xffff_ffff_8100_0000),
+            direct_map: VirtAddr::new(direct_map),
+            vmalloc: VirtAddr::new(vmalloc),
+            vmemmap: VirtAddr::new(vmemmap),
+            image: VirtAddr::new(0xffff_ffff_8100_0000),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use heirloom_inspect::judge::Counters;
-use heirloom_inspect::{Entry, GuestPhys, Level, Pfn, PhysicalMemory};
+use heirloom_inspect::{Entry, Level, Pfn, PhysAddr, PhysicalMemory};
 
 use super::{MODE, PAGE, RAM, RESERVED_FRAMES, Scene};
 
@@ -41,12 +41,12 @@ impl Scene {
     /// Adds the tables below a root, and what its user half maps.
     fn count(
         &self,
-        root: GuestPhys,
+        root: PhysAddr,
         is_process: bool,
         tables: &mut BTreeSet<Pfn>,
         user: &mut BTreeSet<Pfn>,
     ) {
-        let mut pending = vec![(root.pfn(), Level::Pgd, false)];
+        let mut pending = vec![(root.pfn(), Level::Pml4, false)];
         while let Some((table, level, below_user)) = pending.pop() {
             let mut words = [0; 512];
             if self.memory.read_table(table, &mut words).is_err() {
@@ -58,7 +58,7 @@ impl Scene {
             }
             for (index, word) in (0_u16..).zip(words) {
                 let entry = Entry::new(word);
-                let is_user = below_user || level == Level::Pgd && index < 256;
+                let is_user = below_user || level == Level::Pml4 && index < 256;
                 let reserved = entry.reserved_bits(level, &MODE) != Entry::ABSENT;
                 if !entry.present() || reserved {
                     continue;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use heirloom_inspect::judge::Claim;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Entry, GuestPhys, GuestVirt, Level, Pfn, PhysicalMemory, translate_in_memory,
+    Entry, Level, Pfn, PhysAddr, PhysicalMemory, VirtAddr, translate_in_memory,
 };
 
 use super::{DATA, MODE, PAGE, Process, STACK, Scene, TEXT, pa};
@@ -33,7 +33,7 @@ impl Scene {
         self.adopt(parent, pages)
     }
 
-    fn adopt(&mut self, parent: u32, pages: BTreeMap<GuestVirt, (Pfn, Entry)>) -> u32 {
+    fn adopt(&mut self, parent: u32, pages: BTreeMap<VirtAddr, (Pfn, Entry)>) -> u32 {
         let root = self.memory.child_of(self.root(parent));
         for (va, (frame, flags)) in &pages {
             self.map_in(root, *va, frame.base(), *flags);
@@ -48,7 +48,7 @@ impl Scene {
     }
 
     /// Makes a process without pages, with a number and a root of the caller's choice.
-    pub(crate) fn adopt_as(&mut self, child: u32, parent: u32, root: GuestPhys) {
+    pub(crate) fn adopt_as(&mut self, child: u32, parent: u32, root: PhysAddr) {
         let pages = BTreeMap::new();
         self.processes.insert(child, Process { root, pages });
         self.tell(
@@ -70,7 +70,7 @@ impl Scene {
     }
 
     /// A page fault puts a page of its own into place; told with the next event.
-    pub(crate) fn touch(&mut self, pid: u32, va: GuestVirt) {
+    pub(crate) fn touch(&mut self, pid: u32, va: VirtAddr) {
         let flags = if va == TEXT {
             FakeMemory::USER_TEXT
         } else {
@@ -84,18 +84,18 @@ impl Scene {
     }
 
     /// Maps kernel memory on behalf of `pid`, in the kernel's own tables.
-    pub(crate) fn map(&mut self, pid: u32, pages: u64) -> GuestVirt {
+    pub(crate) fn map(&mut self, pid: u32, pages: u64) -> VirtAddr {
         self.map_below(self.kernel, pid, pages)
     }
 
     /// The same in the tables below another root.
-    pub(crate) fn map_below(&mut self, root: GuestPhys, pid: u32, pages: u64) -> GuestVirt {
+    pub(crate) fn map_below(&mut self, root: PhysAddr, pid: u32, pages: u64) -> VirtAddr {
         let frames = (0..pages).map(|_| self.memory.frame()).collect();
         self.map_frames(root, pid, frames)
     }
 
     /// The same with certain frames.
-    pub(crate) fn map_frames(&mut self, root: GuestPhys, pid: u32, frames: Vec<Pfn>) -> GuestVirt {
+    pub(crate) fn map_frames(&mut self, root: PhysAddr, pid: u32, frames: Vec<Pfn>) -> VirtAddr {
         let address = self.next_address;
         let pages = frames.len() as u64;
         self.next_address = address.wrapping_add((pages + 1) * PAGE);
@@ -117,16 +117,16 @@ impl Scene {
     }
 
     /// From now on allocations start here.
-    pub(crate) fn allocate_from(&mut self, address: GuestVirt) {
+    pub(crate) fn allocate_from(&mut self, address: VirtAddr) {
         self.next_address = address;
     }
 
     /// Where the next allocation will be.
-    pub(crate) fn next_address(&self) -> GuestVirt {
+    pub(crate) fn next_address(&self) -> VirtAddr {
         self.next_address
     }
 
-    pub(crate) fn unmap(&mut self, pid: u32, address: GuestVirt) {
+    pub(crate) fn unmap(&mut self, pid: u32, address: VirtAddr) {
         let pages = self.allocations[&address];
         for page in 0..pages {
             let va = address.wrapping_add(page * PAGE);
@@ -136,12 +136,12 @@ impl Scene {
     }
 
     /// Tells that memory was unmapped, and does nothing.
-    pub(crate) fn tell_unmapped(&mut self, pid: u32, address: GuestVirt) {
+    pub(crate) fn tell_unmapped(&mut self, pid: u32, address: VirtAddr) {
         let pages = self.allocations.remove(&address).unwrap();
         self.tell(pid, Claim::KernelUnmapped { address, pages });
     }
 
-    pub(crate) fn protect(&mut self, pid: u32, address: GuestVirt, writable: bool) {
+    pub(crate) fn protect(&mut self, pid: u32, address: VirtAddr, writable: bool) {
         for page in 0..self.allocations[&address] {
             let va = address.wrapping_add(page * PAGE);
             self.change(self.kernel, va, Level::Pt, |entry| {
@@ -156,7 +156,7 @@ impl Scene {
     }
 
     /// Tells that memory was protected, and does nothing.
-    pub(crate) fn tell_protected(&mut self, pid: u32, address: GuestVirt, writable: bool) {
+    pub(crate) fn tell_protected(&mut self, pid: u32, address: VirtAddr, writable: bool) {
         let pages = self.allocations[&address];
         self.tell(
             pid,
@@ -169,7 +169,7 @@ impl Scene {
     }
 
     /// The CPU writes 8 bytes to kernel memory in the address space of `pid`, or faults.
-    pub(crate) fn write(&mut self, pid: u32, at: GuestVirt, value: u64) {
+    pub(crate) fn write(&mut self, pid: u32, at: VirtAddr, value: u64) {
         let fault = match self.word(pid, at) {
             None => Some(2),
             Some(bytes) if bytes.iter().any(|(_, writable)| !writable) => Some(3),
@@ -184,7 +184,7 @@ impl Scene {
     }
 
     /// The CPU reads 8 bytes of kernel memory in the address space of `pid`, or faults.
-    pub(crate) fn read(&mut self, pid: u32, at: GuestVirt) {
+    pub(crate) fn read(&mut self, pid: u32, at: VirtAddr) {
         let value = self.word(pid, at).map(|bytes| {
             u64::from_le_bytes(bytes.map(|(at, _)| {
                 let mut byte = 0;
@@ -198,7 +198,7 @@ impl Scene {
     }
 
     /// Where the 8 bytes at `at` are, and whether they may be written; `None` if one is nowhere.
-    fn word(&self, pid: u32, at: GuestVirt) -> Option<[(GuestPhys, bool); 8]> {
+    fn word(&self, pid: u32, at: VirtAddr) -> Option<[(PhysAddr, bool); 8]> {
         let mut bytes = [(pa(0), false); 8];
         for (offset, byte) in (0..).zip(&mut bytes) {
             let va = at.wrapping_add(offset);
@@ -210,7 +210,7 @@ impl Scene {
     }
 
     /// Puts a byte into memory.
-    pub(crate) fn store(&mut self, at: GuestPhys, byte: u8) {
+    pub(crate) fn store(&mut self, at: PhysAddr, byte: u8) {
         let index = u16::try_from(at.get() % PAGE / 8).unwrap();
         let mut bytes = self.memory.peek(at.pfn(), index).get().to_le_bytes();
         bytes[usize::try_from(at.get() % 8).unwrap()] = byte;
@@ -221,7 +221,7 @@ impl Scene {
     pub(crate) fn tell_access(
         &mut self,
         pid: u32,
-        at: GuestVirt,
+        at: VirtAddr,
         value: u64,
         write: bool,
         fault: Option<u64>,

@@ -15,19 +15,19 @@ use heirloom_abi::options::Strategy;
 use heirloom_inspect::judge::{Claim, Counters, Expectation, GroundTruth, Image, Judge, Told};
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Capturer, CpuState, Cr3, Depth, Entry, GuestPhys, GuestVirt, Level, Mode, PageSize, Pfn,
-    PhysRange, translate_in_memory,
+    Capturer, CpuState, Cr3, Depth, Entry, Level, Mode, PageSize, Pfn, PhysAddr, PhysRange,
+    VirtAddr, translate_in_memory,
 };
 
 pub(crate) const MODE: Mode = Mode::typical(Depth::Four);
 pub(crate) const PAGE: u64 = 4096;
-pub(crate) const IMAGE: GuestVirt = GuestVirt::new(0xffff_ffff_8020_0000);
-pub(crate) const VMALLOC: GuestVirt = GuestVirt::new(Region::Vmalloc.start());
-const VMEMMAP: GuestVirt = GuestVirt::new(Region::Vmemmap.start());
+pub(crate) const IMAGE: VirtAddr = VirtAddr::new(0xffff_ffff_8020_0000);
+pub(crate) const VMALLOC: VirtAddr = VirtAddr::new(Region::Vmalloc.start());
+const VMEMMAP: VirtAddr = VirtAddr::new(Region::Vmemmap.start());
 /// Where ring-3 programs have their text, data and stack, a page each.
-pub(crate) const TEXT: GuestVirt = GuestVirt::new(0x40_0000);
-pub(crate) const DATA: GuestVirt = GuestVirt::new(0x40_1000);
-pub(crate) const STACK: GuestVirt = GuestVirt::new(0x7fff_ffff_e000);
+pub(crate) const TEXT: VirtAddr = VirtAddr::new(0x40_0000);
+pub(crate) const DATA: VirtAddr = VirtAddr::new(0x40_1000);
+pub(crate) const STACK: VirtAddr = VirtAddr::new(0x7fff_ffff_e000);
 
 /// Physical memory: 636 KiB, 7 MiB from 1 MiB on, and 4 MiB above 4 GiB.
 pub(crate) const RAM: [(u64, u64); 3] = [
@@ -50,15 +50,15 @@ pub(crate) const USER_READ_ONLY: Entry = Entry::new(1 << 63 | 0b101);
 /// A process as the kernel knows it.
 #[derive(Clone, Debug)]
 struct Process {
-    root: GuestPhys,
+    root: PhysAddr,
     /// Its pages: frame, and what the leaf is but for the address.
-    pages: BTreeMap<GuestVirt, (Pfn, Entry)>,
+    pages: BTreeMap<VirtAddr, (Pfn, Entry)>,
 }
 
 /// Kernel and host in one.
 pub(crate) struct Scene {
     pub(crate) memory: FakeMemory,
-    pub(crate) kernel: GuestPhys,
+    pub(crate) kernel: PhysAddr,
     pub(crate) judge: Judge,
     /// What the CPU shows where a test does not want what the kernel has loaded.
     pub(crate) cpu: CpuState,
@@ -71,21 +71,21 @@ pub(crate) struct Scene {
     processes: BTreeMap<u32, Process>,
     next_pid: u32,
     zombies: u64,
-    allocations: BTreeMap<GuestVirt, u64>,
-    next_address: GuestVirt,
+    allocations: BTreeMap<VirtAddr, u64>,
+    next_address: VirtAddr,
 }
 
-pub(crate) fn pa(raw: u64) -> GuestPhys {
-    GuestPhys::new(raw)
+pub(crate) fn pa(raw: u64) -> PhysAddr {
+    PhysAddr::new(raw)
 }
 
-pub(crate) fn direct_map(physical: u64) -> GuestVirt {
-    GuestVirt::new(Region::DirectMap.start() + physical)
+pub(crate) fn direct_map(physical: u64) -> VirtAddr {
+    VirtAddr::new(Region::DirectMap.start() + physical)
 }
 
 pub(crate) fn truth() -> GroundTruth {
     let segment = |(at, bytes), writable, executable| Image {
-        va: GuestVirt::new(Region::KernelImage.start() + at),
+        va: VirtAddr::new(Region::KernelImage.start() + at),
         pa: pa(at),
         bytes,
         writable,
@@ -188,12 +188,12 @@ impl Scene {
     }
 
     /// Four pages, the first word of which is 0x2222.
-    pub(crate) fn memory_of_2() -> GuestVirt {
+    pub(crate) fn memory_of_2() -> VirtAddr {
         VMALLOC
     }
 
     /// Two pages, behind those and a guard page.
-    pub(crate) fn freed_memory() -> GuestVirt {
+    pub(crate) fn freed_memory() -> VirtAddr {
         VMALLOC.wrapping_add(5 * PAGE)
     }
 
@@ -205,7 +205,7 @@ impl Scene {
         ];
         for ((start, bytes), flags) in parts {
             for at in (start..start + bytes).step_by(4096) {
-                let va = GuestVirt::new(Region::KernelImage.start() + at);
+                let va = VirtAddr::new(Region::KernelImage.start() + at);
                 self.map_in(self.kernel, va, pa(at), flags);
             }
         }
@@ -248,7 +248,7 @@ impl Scene {
         }
     }
 
-    pub(crate) fn map_in(&mut self, root: GuestPhys, va: GuestVirt, to: GuestPhys, flags: Entry) {
+    pub(crate) fn map_in(&mut self, root: PhysAddr, va: VirtAddr, to: PhysAddr, flags: Entry) {
         self.memory
             .map(Depth::Four, root, va, to, PageSize::Size4KiB, flags);
     }
@@ -256,8 +256,8 @@ impl Scene {
     /// Changes the entry for `va` at `level` in the tables of `root`.
     pub(crate) fn change(
         &mut self,
-        root: GuestPhys,
-        va: GuestVirt,
+        root: PhysAddr,
+        va: VirtAddr,
         level: Level,
         change: impl FnOnce(Entry) -> Entry,
     ) {
@@ -265,14 +265,14 @@ impl Scene {
     }
 
     /// The table of `level` that translates `va` for `root`; made where it is missing.
-    pub(crate) fn table(&mut self, root: GuestPhys, va: GuestVirt, level: Level) -> Pfn {
+    pub(crate) fn table(&mut self, root: PhysAddr, va: VirtAddr, level: Level) -> Pfn {
         self.memory.table_for(Depth::Four, root, va, level)
     }
 
     /// Gives `root` a copy of its own of the table of `level` that translates `va`, and of those
     /// above.
-    pub(crate) fn privatize(&mut self, root: GuestPhys, va: GuestVirt, level: Level) {
-        for above in [Level::Pgd, Level::Pdpt, Level::Pd] {
+    pub(crate) fn privatize(&mut self, root: PhysAddr, va: VirtAddr, level: Level) {
+        for above in [Level::Pml4, Level::Pdpt, Level::Pd] {
             let parent = self.table(root, va, above);
             let below = self.memory.peek(parent, va.index(above));
             let copy = self.memory.copy_of(below.address().pfn());
@@ -285,7 +285,7 @@ impl Scene {
     }
 
     /// The root of a process.
-    pub(crate) fn root(&self, pid: u32) -> GuestPhys {
+    pub(crate) fn root(&self, pid: u32) -> PhysAddr {
         match pid {
             0 => self.kernel,
             _ => self.processes[&pid].root,
@@ -293,7 +293,7 @@ impl Scene {
     }
 
     /// Where process `pid`'s tables lead from `va`.
-    pub(crate) fn translate(&self, pid: u32, va: GuestVirt) -> Option<GuestPhys> {
+    pub(crate) fn translate(&self, pid: u32, va: VirtAddr) -> Option<PhysAddr> {
         let walk = translate_in_memory(&self.memory, &MODE, self.root(pid), va);
         walk.translation().map(|found| found.pa)
     }

@@ -1,7 +1,7 @@
 //! What the judge says of the scene.
 
 use heirloom_inspect::judge::{Finding, Verdict};
-use heirloom_inspect::{GuestVirt, RootLabel};
+use heirloom_inspect::{RootLabel, VirtAddr};
 
 use super::Scene;
 
@@ -55,7 +55,7 @@ impl Scene {
 
 /// Asserts whose a finding is, where, and at which address.
 #[track_caller]
-pub(crate) fn assert_evidence(finding: &Finding, pid: u32, place: &str, address: GuestVirt) {
+pub(crate) fn assert_evidence(finding: &Finding, pid: u32, place: &str, address: VirtAddr) {
     assert_eq!(finding.whose, Some(label(pid)), "{finding:#?}");
     assert_eq!(finding.place, place, "{finding:#?}");
     assert_eq!(finding.address, Some(address), "{finding:#?}");

@@ -1,0 +1,444 @@
+//! One entry of a page table: 64 bits, and what they mean at a level of a walk.
+//!
+//! Bit positions: Intel SDM vol. 3A, 4.5 (tables 4-14 to 4-20); AMD APM vol. 2, 5.4.
+
+use core::fmt;
+use core::ops::BitOr;
+
+use crate::addr::{Pfn, PhysAddr};
+use crate::level::{Level, PageSize};
+use crate::mode::Mode;
+
+/// An entry as it stands in memory. What it means depends on its level and on the CPU's mode:
+/// [`Entry::decode`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Entry(u64);
+
+/// Bits 51–12: where the address stands. Bits 52–62 are software's, bit 63 is NX; they never
+/// reach an address, although KPTI sets NX on entries that point to tables.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+impl Entry {
+    /// An entry of zeroes: nothing is mapped.
+    pub const ABSENT: Entry = Entry(0);
+    /// P: without it the CPU looks at no other bit.
+    pub const PRESENT: Entry = Entry(1 << 0);
+    /// R/W.
+    pub const WRITABLE: Entry = Entry(1 << 1);
+    /// U/S.
+    pub const USER: Entry = Entry(1 << 2);
+    /// PWT: write-through.
+    pub const WRITE_THROUGH: Entry = Entry(1 << 3);
+    /// PCD: not cached.
+    pub const CACHE_DISABLE: Entry = Entry(1 << 4);
+    /// A: the CPU has walked through the entry.
+    pub const ACCESSED: Entry = Entry(1 << 5);
+    /// D, in a leaf: the CPU has written through it.
+    pub const DIRTY: Entry = Entry(1 << 6);
+    /// PS in a PDPT or PD: the entry maps a page. The same bit is PAT in a PT.
+    pub const LARGE: Entry = Entry(1 << 7);
+    /// G, in a leaf: the translation outlives a load of CR3.
+    pub const GLOBAL: Entry = Entry(1 << 8);
+    /// NX (XD).
+    pub const NO_EXECUTE: Entry = Entry(1 << 63);
+
+    /// The entry with these bits.
+    pub const fn new(raw: u64) -> Self {
+        Entry(raw)
+    }
+
+    /// An entry that points to `pa` (its bits 51–12) with the given flags.
+    pub const fn pointing_to(pa: PhysAddr, flags: Entry) -> Self {
+        Entry(pa.get() & ADDRESS | flags.0)
+    }
+
+    /// All 64 bits.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Whether every bit of `flags` is set.
+    pub const fn has(self, flags: Entry) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// The entry with the bits of `flags` cleared.
+    #[must_use]
+    pub const fn without(self, flags: Entry) -> Self {
+        Entry(self.0 & !flags.0)
+    }
+
+    /// P.
+    pub const fn present(self) -> bool {
+        self.has(Entry::PRESENT)
+    }
+
+    /// R/W of this entry alone.
+    pub const fn writable(self) -> bool {
+        self.has(Entry::WRITABLE)
+    }
+
+    /// U/S of this entry alone.
+    pub const fn user(self) -> bool {
+        self.has(Entry::USER)
+    }
+
+    /// A.
+    pub const fn accessed(self) -> bool {
+        self.has(Entry::ACCESSED)
+    }
+
+    /// D; software's own bit in an entry that points to a table.
+    pub const fn dirty(self) -> bool {
+        self.has(Entry::DIRTY)
+    }
+
+    /// G; ignored in an entry that points to a table.
+    pub const fn global(self) -> bool {
+        self.has(Entry::GLOBAL)
+    }
+
+    /// NX of this entry alone.
+    pub const fn no_execute(self) -> bool {
+        self.has(Entry::NO_EXECUTE)
+    }
+
+    /// Whether the entry, at `level`, says that it maps a page: always in a PT, by PS in a PD and a
+    /// PDPT, never above, where PS is reserved.
+    pub const fn is_leaf(self, level: Level) -> bool {
+        match level {
+            Level::Pt => true,
+            Level::Pd | Level::Pdpt => self.has(Entry::LARGE),
+            Level::Pml4 | Level::Pml5 => false,
+        }
+    }
+
+    /// The PAT bit of a leaf at `level`: bit 7 in a PT, bit 12 in a large leaf.
+    pub const fn pat(self, level: Level) -> bool {
+        match level {
+            Level::Pt => self.0 & 1 << 7 != 0,
+            _ => self.0 & 1 << 12 != 0,
+        }
+    }
+
+    /// Bits 51–12 as they stand: where a table would be.
+    pub const fn address(self) -> PhysAddr {
+        PhysAddr::new(self.0 & ADDRESS)
+    }
+
+    /// The entry without A and D, which the CPU sets on its own: what software wrote.
+    #[must_use]
+    pub const fn as_written(self) -> Self {
+        self.without(Entry(Entry::ACCESSED.0 | Entry::DIRTY.0))
+    }
+
+    /// Which bits are set that must be clear in a present entry at `level` (Intel SDM vol. 3A, 4.5,
+    /// "reserved"): the CPU faults on them with the RSVD bit of the error code.
+    #[must_use]
+    pub const fn reserved_bits(self, level: Level, mode: &Mode) -> Entry {
+        let mut reserved = ADDRESS & !mode.phys_bits.address_mask();
+        if !mode.nxe {
+            reserved |= Entry::NO_EXECUTE.0;
+        }
+        match level {
+            Level::Pml5 | Level::Pml4 => reserved |= Entry::LARGE.0,
+            Level::Pdpt if self.has(Entry::LARGE) => {
+                if !mode.gigabyte_pages {
+                    reserved |= Entry::LARGE.0;
+                }
+                reserved |= bits(13, 29);
+            }
+            Level::Pd if self.has(Entry::LARGE) => reserved |= bits(13, 20),
+            Level::Pdpt | Level::Pd | Level::Pt => {}
+        }
+        Entry(self.0 & reserved)
+    }
+
+    /// What the entry means to the CPU at `level`. An entry without P is [`Decoded::Absent`], even
+    /// if it holds a frame number: Linux's PROT_NONE and swap entries do.
+    pub const fn decode(self, level: Level, mode: &Mode) -> Decoded {
+        if !self.present() {
+            return Decoded::Absent;
+        }
+        let reserved = self.reserved_bits(level, mode);
+        if reserved.0 != 0 {
+            return Decoded::Reserved { bits: reserved };
+        }
+        match level.page_size() {
+            Some(size) if self.is_leaf(level) => Decoded::Leaf(Leaf {
+                pa: PhysAddr::new(self.0 & ADDRESS & !(size.bytes() - 1)),
+                size,
+            }),
+            _ => Decoded::Table(self.address().pfn()),
+        }
+    }
+
+    /// The flags that are set, as people write them: `P RW US A D G NX`.
+    pub const fn flags(self) -> Flags {
+        Flags(self)
+    }
+}
+
+/// The flags of an entry, to be shown; see [`Entry::flags`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Flags(Entry);
+
+impl Flags {
+    const NAMES: [(&str, Entry); 10] = [
+        ("P", Entry::PRESENT),
+        ("RW", Entry::WRITABLE),
+        ("US", Entry::USER),
+        ("PWT", Entry::WRITE_THROUGH),
+        ("PCD", Entry::CACHE_DISABLE),
+        ("A", Entry::ACCESSED),
+        ("D", Entry::DIRTY),
+        ("PS/PAT", Entry::LARGE),
+        ("G", Entry::GLOBAL),
+        ("NX", Entry::NO_EXECUTE),
+    ];
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = Self::NAMES.iter().filter(|(_, flag)| self.0.has(*flag));
+        for (number, (name, _)) in set.enumerate() {
+            if number > 0 {
+                f.write_str(" ")?;
+            }
+            f.write_str(name)?;
+        }
+        Ok(())
+    }
+}
+
+/// Bits `low` to `high`, both included.
+const fn bits(low: u32, high: u32) -> u64 {
+    (u64::MAX >> (63 - high)) & (u64::MAX << low)
+}
+
+impl BitOr for Entry {
+    type Output = Entry;
+
+    fn bitor(self, other: Entry) -> Entry {
+        Entry(self.0 | other.0)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crate::text::pad::<18>(f, format_args!("{:#018x}", self.0))
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entry({:#018x} {})", self.0, self.flags())
+    }
+}
+
+impl fmt::LowerHex for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+/// A string `"0x…"`: JSON numbers lose bits above 2^53.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Entry {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What an entry means to the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+pub enum Decoded {
+    /// P is clear: nothing is mapped.
+    Absent,
+    /// The next table stands in this frame.
+    Table(Pfn),
+    /// A page is mapped.
+    Leaf(Leaf),
+    /// P is set, and so are bits that must be clear: the CPU faults.
+    Reserved {
+        /// The offending bits.
+        bits: Entry,
+    },
+}
+
+/// The page that a leaf maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Leaf {
+    /// The page's first byte, aligned to its size.
+    pub pa: PhysAddr,
+    /// How much memory it maps.
+    pub size: PageSize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::Depth;
+    use crate::mode::PhysBits;
+    use std::prelude::rust_2024::*;
+
+    fn mode(phys_bits: u32) -> Mode {
+        Mode {
+            phys_bits: PhysBits::new(phys_bits).unwrap(),
+            ..Mode::typical(Depth::Four)
+        }
+    }
+
+    #[test]
+    fn an_entry_without_p_is_absent_even_with_a_frame_number() {
+        // PROT_NONE: P clear, the global bit as marker, a frame number.
+        let prot_none = Entry::pointing_to(PhysAddr::new(0x1234_5000), Entry::GLOBAL);
+        for level in Level::ALL {
+            assert_eq!(prot_none.decode(level, &mode(46)), Decoded::Absent);
+            // Not even reserved bits matter.
+            assert_eq!(
+                Entry::new(!1).decode(level, &mode(32)),
+                Decoded::Absent,
+                "{level}"
+            );
+        }
+    }
+
+    #[test]
+    fn software_bits_and_nx_never_reach_the_next_table() {
+        let dressed = Entry::new(0x7ff0_0000_0000_0000) | Entry::NO_EXECUTE;
+        let entry = Entry::pointing_to(PhysAddr::new(0x5000), Entry::PRESENT) | dressed;
+        for level in [Level::Pml5, Level::Pml4, Level::Pdpt, Level::Pd] {
+            assert_eq!(
+                entry.decode(level, &mode(52)),
+                Decoded::Table(Pfn::new(5)),
+                "{level}"
+            );
+        }
+    }
+
+    #[test]
+    fn bits_from_maxphyaddr_to_51_are_reserved_at_every_level() {
+        for phys_bits in [32, 36, 39, 46, 48, 51] {
+            let mode = mode(phys_bits);
+            for level in Level::ALL {
+                for bit in 12..52 {
+                    let entry = Entry::PRESENT | Entry::new(1 << bit);
+                    let reserved = bit >= phys_bits;
+                    assert_eq!(
+                        entry.reserved_bits(level, &mode),
+                        Entry::new(u64::from(reserved) << bit),
+                        "{level} bit {bit} of {phys_bits}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nx_is_reserved_until_efer_nxe_is_set() {
+        let entry = Entry::PRESENT | Entry::NO_EXECUTE;
+        let off = Mode {
+            nxe: false,
+            ..mode(46)
+        };
+        for level in Level::ALL {
+            assert_eq!(
+                entry.decode(level, &off),
+                Decoded::Reserved {
+                    bits: Entry::NO_EXECUTE
+                }
+            );
+            assert_eq!(entry.reserved_bits(level, &mode(46)), Entry::ABSENT);
+        }
+    }
+
+    #[test]
+    fn bit_7_is_reserved_at_the_top_a_page_below_and_pat_at_the_bottom() {
+        let entry = Entry::PRESENT | Entry::LARGE;
+        let decode = |level| entry.decode(level, &mode(46));
+        let reserved = Decoded::Reserved { bits: Entry::LARGE };
+        let leaf = |size| {
+            Decoded::Leaf(Leaf {
+                pa: PhysAddr::new(0),
+                size,
+            })
+        };
+        assert_eq!(decode(Level::Pml5), reserved);
+        assert_eq!(decode(Level::Pml4), reserved);
+        assert_eq!(decode(Level::Pdpt), leaf(PageSize::Size1GiB));
+        assert_eq!(decode(Level::Pd), leaf(PageSize::Size2MiB));
+        assert_eq!(decode(Level::Pt), leaf(PageSize::Size4KiB));
+        assert!(entry.pat(Level::Pt));
+        assert!(!entry.pat(Level::Pd));
+    }
+
+    #[test]
+    fn a_gigabyte_leaf_is_reserved_where_the_cpu_has_none() {
+        let without = Mode {
+            gigabyte_pages: false,
+            ..mode(46)
+        };
+        let entry = Entry::PRESENT | Entry::LARGE;
+        assert_eq!(
+            entry.decode(Level::Pdpt, &without),
+            Decoded::Reserved { bits: Entry::LARGE }
+        );
+        assert!(matches!(
+            entry.decode(Level::Pd, &without),
+            Decoded::Leaf(_)
+        ));
+    }
+
+    #[test]
+    fn a_large_leaf_is_masked_to_its_size_and_its_pat_bit_is_no_address() {
+        let flags = Entry::PRESENT | Entry::LARGE | Entry::new(1 << 12);
+        let entry = Entry::pointing_to(PhysAddr::new(0x8000_0000), flags);
+        for (level, size) in [
+            (Level::Pd, PageSize::Size2MiB),
+            (Level::Pdpt, PageSize::Size1GiB),
+        ] {
+            assert!(entry.pat(level));
+            assert_eq!(
+                entry.decode(level, &mode(46)),
+                Decoded::Leaf(Leaf {
+                    pa: PhysAddr::new(0x8000_0000),
+                    size
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn the_low_address_bits_of_a_large_leaf_are_reserved() {
+        for (level, last) in [(Level::Pd, 20), (Level::Pdpt, 29)] {
+            for bit in 12..40 {
+                let entry = Entry::PRESENT | Entry::LARGE | Entry::new(1 << bit);
+                let reserved = (13..=last).contains(&bit);
+                assert_eq!(
+                    entry.reserved_bits(level, &mode(46)).get() != 0,
+                    reserved,
+                    "{level} bit {bit}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_software_wrote_excludes_a_and_d_only() {
+        assert_eq!(
+            Entry::new(u64::MAX).as_written(),
+            Entry::new(!(1 << 5 | 1 << 6))
+        );
+    }
+
+    #[test]
+    fn flags_are_named() {
+        let entry = Entry::PRESENT | Entry::WRITABLE | Entry::NO_EXECUTE;
+        assert_eq!(entry.flags().to_string(), "P RW NX");
+        assert_eq!(entry.to_string(), "0x8000000000000003");
+    }
+}

@@ -1,0 +1,278 @@
+//! An ELF core of a whole guest: `core:FILE[,cr3=…][,cr4=…]`.
+//!
+//! QEMU's `dump-guest-memory` (and `virsh dump --memory-only`, which is the same) and kdump both write
+//! RAM as PT_LOAD segments whose p_paddr is the guest-physical address. QEMU adds a note with the
+//! registers of each CPU, kdump one with what the kernel says of itself (VMCOREINFO).
+
+mod elf;
+mod foreign;
+mod vmcoreinfo;
+mod write;
+
+use std::path::PathBuf;
+
+use heirloom_inspect::{CpuState, PhysAddr, PhysRange, RootLabel};
+
+use self::elf::{CoreFile, Segment};
+use self::vmcoreinfo::VmCoreInfo;
+use crate::Target;
+use crate::assumed::{Registers, RootOutside, holds_frame};
+use crate::file::{self, FileError};
+use crate::memory::{ADDRESS_LIMIT, Layout, Memory, Piece, RAM_LIMIT, Source};
+use crate::qemu::note;
+use crate::spec::{Fields, SpecError};
+
+pub use write::{CoreWriteError, write_core};
+
+const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…]";
+/// The memory's sources.
+const FILE: usize = 0;
+const ZEROS: usize = 1;
+
+/// Which core, and what the user knows of its CPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreSpec {
+    file: PathBuf,
+    registers: Registers,
+}
+
+/// Why a core cannot be inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{name} is {what}, not an ELF core: {remedy}")]
+    Foreign {
+        name: String,
+        what: &'static str,
+        remedy: &'static str,
+    },
+    #[error(
+        "{name} is not an ELF file: make a core with QEMU's `dump-guest-memory FILE`, or give an image \
+         of RAM as raw:FILE"
+    )]
+    NotElf { name: String },
+    #[error(
+        "{name} is a core of a guest that was not in long mode: its first CPU had no 64-bit page \
+         tables yet; dump it after the kernel has entered long mode"
+    )]
+    NotLongMode { name: String },
+    #[error("{name} is an ELF, but no x86-64 one: only x86-64 guests can be inspected")]
+    WrongMachine { name: String },
+    #[error(
+        "{name} is an x86-64 ELF, but no core: give the dump of a guest's memory, not a kernel or \
+         program"
+    )]
+    NotACore { name: String },
+    #[error(
+        "{name} is cut off: {what} ends at byte {end}, but the file has only {length}; dump or copy it again"
+    )]
+    Truncated {
+        name: String,
+        what: &'static str,
+        end: u64,
+        length: u64,
+    },
+    #[error("{name} is damaged: {what}; dump or copy it again")]
+    Damaged { name: String, what: String },
+    #[error(
+        "{name} holds no memory: it has no PT_LOAD segment with bytes in the file; dump or copy it again"
+    )]
+    NoMemory { name: String },
+    #[error(
+        "cr3={cr3:#x} points to {root:#x}, where {name} has no RAM: check it, it is a guest-physical \
+         address"
+    )]
+    RootOutside {
+        name: String,
+        cr3: u64,
+        root: PhysAddr,
+    },
+}
+
+impl CoreSpec {
+    pub(crate) fn parse(fields: &Fields) -> Result<CoreSpec, SpecError> {
+        let mut registers = Registers::default();
+        for option in fields.options(USAGE)? {
+            if !fields.register(&option, &mut registers)? {
+                return Err(fields.unknown(option.whole, USAGE));
+            }
+        }
+        fields.complete(&registers)?;
+        Ok(CoreSpec {
+            file: fields.file().into(),
+            registers,
+        })
+    }
+
+    pub(crate) fn open(&self, name: String) -> Result<Target, CoreError> {
+        let file_name = self.file.display().to_string();
+        let (file, length) = file::open(&self.file, "core")?;
+        let core = CoreFile::read(&file_name, &file, length)?;
+        let mut notes = core.remarks;
+        let cpus = cpus(&core.qemu_notes, &mut notes);
+
+        let (layout, excluded) = lay_out(&file_name, &core.segments, length, &mut notes)?;
+        if excluded > 0 {
+            notes.push(format!(
+                "{excluded} bytes of RAM are in the core's headers, but were left out of the file; they \
+                 read as zero"
+            ));
+        }
+        let mut target = Target {
+            name,
+            ram: layout.ram(),
+            memory: Box::new(Memory::new(
+                layout,
+                vec![Source::file(file, length), Source::Zeros],
+            )),
+            cpus,
+            phys_bits: None,
+            gigabyte_pages: None,
+            depth: None,
+            roots: Vec::new(),
+            notes,
+        };
+        if let Some(info) = core.vmcoreinfo {
+            tell(&mut target, &info);
+        }
+        if target.cpus.is_empty() && self.registers.cr3.is_empty() {
+            target.notes.push(
+                "the core has no CPU registers (no note of QEMU's); give cr3=0x… if CR3 is known"
+                    .to_string(),
+            );
+        }
+        self.registers
+            .add_to(&mut target)
+            .map_err(|RootOutside(cr3)| CoreError::RootOutside {
+                name: file_name,
+                cr3: cr3.get(),
+                root: cr3.root(),
+            })?;
+        Ok(target)
+    }
+}
+
+/// The CPUs of QEMU's notes.
+fn cpus(qemu_notes: &[Vec<u8>], notes: &mut Vec<String>) -> Vec<CpuState> {
+    let cpus: Option<Vec<CpuState>> = qemu_notes.iter().map(|desc| note::parse(desc)).collect();
+    let Some(cpus) = cpus else {
+        notes.push(
+            "the CPU registers in QEMU's notes have a form that is not known, and are left out"
+                .to_string(),
+        );
+        return Vec::new();
+    };
+    if !cpus.is_empty() {
+        notes.push(note::ASSUMPTION.to_string());
+    }
+    cpus
+}
+
+/// Where the segments' bytes lie, and how many bytes have none.
+fn lay_out(
+    name: &str,
+    segments: &[Segment],
+    length: u64,
+    notes: &mut Vec<String>,
+) -> Result<(Layout, u64), CoreError> {
+    let (mut saved, mut zeros) = (Vec::new(), Vec::new());
+    let (mut nowhere, mut lost) = (0_u64, 0_u64);
+    for segment in segments {
+        let start = segment.physical;
+        let bytes = segment.memory_bytes.max(segment.file_bytes);
+        if start
+            .checked_add(bytes)
+            .is_none_or(|end| end.get() > ADDRESS_LIMIT)
+        {
+            nowhere += 1;
+            continue;
+        }
+        let there = segment
+            .file_bytes
+            .min(length.saturating_sub(segment.offset));
+        lost = lost.saturating_add(segment.file_bytes - there);
+        let ram = PhysRange {
+            start,
+            bytes: there,
+        };
+        saved.push(Piece::new(ram, FILE, segment.offset));
+        if bytes > segment.file_bytes {
+            let start = start.wrapping_add(segment.file_bytes);
+            let ram = PhysRange {
+                start,
+                bytes: bytes - segment.file_bytes,
+            };
+            zeros.push(Piece::new(ram, ZEROS, start.get()));
+        }
+    }
+    if nowhere > 0 {
+        notes.push(format!(
+            "{nowhere} segments of the core have no guest-physical address, and are left out"
+        ));
+    }
+    if lost > 0 {
+        notes.push(format!(
+            "{name} is cut off: it has {length} bytes, {lost} bytes of the RAM that its headers name are \
+             missing; dump or copy it again to have them"
+        ));
+    }
+    if saved.iter().all(Piece::is_empty) {
+        return Err(if lost > 0 {
+            CoreError::Truncated {
+                name: name.into(),
+                what: "the memory of its first segment",
+                end: segments
+                    .iter()
+                    .map(|segment| segment.offset.saturating_add(segment.file_bytes))
+                    .min()
+                    .unwrap_or(length),
+                length,
+            }
+        } else {
+            CoreError::NoMemory { name: name.into() }
+        });
+    }
+    let in_file = Layout::of(saved.clone()).bytes();
+    // Behind all that the file has, so that a page that was saved is never taken to be zero.
+    saved.append(&mut zeros);
+    let layout = Layout::of(saved);
+    if layout.bytes() > RAM_LIMIT {
+        return Err(CoreError::Damaged {
+            name: name.into(),
+            what: format!(
+                "its segments claim {} bytes of RAM, more than any machine has",
+                layout.bytes()
+            ),
+        });
+    }
+    let excluded = layout.bytes() - in_file;
+    Ok((layout, excluded))
+}
+
+/// Adds what the guest kernel says of itself.
+fn tell(target: &mut Target, info: &VmCoreInfo) {
+    if let Some(release) = &info.release {
+        target.notes.push(format!(
+            "by VMCOREINFO the guest runs Linux {release}; what it says of itself is used"
+        ));
+    }
+    target.depth = info.depth;
+    if let Some(root) = info.kernel_root() {
+        if holds_frame(&target.ram, root) {
+            target.roots.push((RootLabel::Kernel, root));
+        } else {
+            target.notes.push(format!(
+                "by VMCOREINFO the kernel's own root is at {root:#x}, where the core has no RAM; it is \
+                 left out"
+            ));
+        }
+    }
+    if info.memory_encryption != 0 {
+        target.notes.push(format!(
+            "the guest encrypts its memory (SME mask {:#x} in page-table entries); addresses in entries \
+             have that bit on top",
+            info.memory_encryption
+        ));
+    }
+}

@@ -1,0 +1,158 @@
+//! Guest-physical memory that lies in pieces over files and processes.
+
+mod file;
+mod layout;
+mod process;
+
+use std::num::NonZero;
+use std::thread;
+
+use heirloom_inspect::paging::addr::PAGE_SIZE;
+use heirloom_inspect::{Entry, MemoryError, Pfn, PhysAddr, PhysicalMemory};
+
+pub(crate) use file::FileSource;
+pub(crate) use layout::{ADDRESS_LIMIT, Layout, Piece, RAM_LIMIT};
+pub(crate) use process::ProcessSource;
+
+/// Where bytes of guest memory come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    File(FileSource),
+    Process(ProcessSource),
+    /// RAM that was zero, or was not saved, when the guest was written to a file.
+    Zeros,
+}
+
+impl Source {
+    /// `file`, `length` bytes of it.
+    pub(crate) fn file(file: std::fs::File, length: u64) -> Source {
+        Source::File(FileSource::new(file, length))
+    }
+
+    /// Fills `buffer` from `offset` on: whether all of it is there.
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        match self {
+            Source::File(file) => file.read(offset, buffer),
+            Source::Process(process) => process.read(offset, buffer),
+            Source::Zeros => {
+                buffer.fill(0);
+                true
+            }
+        }
+    }
+
+    /// Reads the words at `offset`, `offset` + 4096 and so on.
+    fn read_column(&self, offset: u64, entries: &mut [Entry]) {
+        match self {
+            Source::File(file) => file.read_column(offset, entries),
+            Source::Process(process) => process.read_column(offset, entries),
+            Source::Zeros => entries.fill(Entry::ABSENT),
+        }
+    }
+}
+
+/// The memory of a guest.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    layout: Layout,
+    sources: Vec<Source>,
+}
+
+/// Columns of fewer frames are read by one thread: starting another would take longer.
+const FRAMES_PER_THREAD: usize = 16 << 10;
+/// More threads wait for memory, and for the kernel's lock on the address space.
+const THREADS: usize = 8;
+
+impl Memory {
+    /// Memory whose pieces name `sources` by their index.
+    pub(crate) fn new(layout: Layout, sources: Vec<Source>) -> Memory {
+        Memory { layout, sources }
+    }
+
+    /// [`PhysicalMemory::read_column`] in this thread: piece by piece.
+    fn read_column_here(&self, mut first: Pfn, index: u16, mut entries: &mut [Entry]) {
+        while !entries.is_empty() {
+            let at = first.base().wrapping_add(8 * u64::from(index));
+            let Some(piece) = self.layout.at_or_behind(at) else {
+                return entries.fill(Entry::ABSENT);
+            };
+            let here = if piece.start() > at {
+                // Words that begin in the hole in front of it.
+                let words = (piece.start().get() - at.get()).div_ceil(PAGE_SIZE);
+                let here = take(words, entries.len());
+                entries[..here].fill(Entry::ABSENT);
+                here
+            } else {
+                // Words that lie in the piece whole.
+                let words = (piece.end() - at.get())
+                    .saturating_sub(7)
+                    .div_ceil(PAGE_SIZE);
+                let here = take(words, entries.len());
+                if let Some(source) = self.sources.get(piece.source())
+                    && here > 0
+                {
+                    source.read_column(piece.offset_of(at), &mut entries[..here]);
+                    here
+                } else {
+                    // One that reaches over the piece's end.
+                    entries[0] = self.read_entry(first, index).unwrap_or(Entry::ABSENT);
+                    1
+                }
+            };
+            entries = &mut entries[here..];
+            first = Pfn::new(first.get().wrapping_add(here as u64));
+        }
+    }
+}
+
+/// As many as there are, at most `room`.
+fn take(available: u64, room: usize) -> usize {
+    usize::try_from(available).unwrap_or(usize::MAX).min(room)
+}
+
+impl PhysicalMemory for Memory {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
+        let length = buffer.len();
+        let failed = || MemoryError { at, length };
+        let (mut from, mut rest) = (at, buffer);
+        while !rest.is_empty() {
+            let piece = self.layout.at_or_behind(from).ok_or_else(failed)?;
+            if piece.start() > from {
+                return Err(failed());
+            }
+            let here = take(piece.end() - from.get(), rest.len());
+            let (now, later) = rest.split_at_mut(here);
+            let source = self.sources.get(piece.source()).ok_or_else(failed)?;
+            if !source.read(piece.offset_of(from), now) {
+                return Err(failed());
+            }
+            from = from.checked_add(here as u64).ok_or_else(failed)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Large columns are read by several threads: what takes the time is that the kernel maps, or
+    /// copies, page after page.
+    fn read_column(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
+        let threads = thread::available_parallelism()
+            .map_or(1, NonZero::get)
+            .min(THREADS)
+            .min(entries.len() / FRAMES_PER_THREAD);
+        if threads < 2 {
+            return self.read_column_here(first, index, entries);
+        }
+        let share = entries.len().div_ceil(threads);
+        thread::scope(|scope| {
+            let mut first = first;
+            for part in entries.chunks_mut(share) {
+                let from = first;
+                first = Pfn::new(first.get().wrapping_add(part.len() as u64));
+                scope.spawn(move || self.read_column_here(from, index, part));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! Ctrl-C while a guest is looked at. A test program of its own, with one test: it lets all guests of
+//! the process run.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use heirloom_inspect::Depth;
+use heirloom_source::resume_all;
+use serde_json::Value;
+use support::qemu::Qemu;
+use support::{guest, open};
+
+#[test]
+fn every_paused_guest_runs_on_at_once_whatever_another_thread_is_doing_to_it() {
+    let arguments = "-accel tcg -cpu max -m 64M";
+    let mut looked_at = Qemu::start_counting(Depth::Four, arguments);
+    let mut opened = Qemu::start_counting(Depth::Four, arguments);
+    let mut paused = Qemu::start_counting(Depth::Four, arguments);
+    paused.ask("stop", Value::Null);
+
+    let target = open(&looked_at.spec("")).unwrap();
+    let other = open(&paused.spec("")).unwrap();
+    // This thread opens and drops targets all the time, so that it is somewhere in between.
+    let spec = opened.spec("");
+    let busy = std::thread::spawn(move || {
+        let begin = Instant::now();
+        let mut opened = 0;
+        while begin.elapsed() < Duration::from_millis(1500) {
+            opened += usize::from(open(&spec).is_ok());
+        }
+        opened
+    });
+    let mut pauses_seen = 0;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(1) {
+        pauses_seen += usize::from(!opened.is_running());
+        resume_all();
+        std::thread::sleep(Duration::from_millis(7));
+    }
+    assert!(looked_at.is_running(), "while its target is still open");
+    assert!(!paused.is_running(), "it did not run before");
+    assert!(busy.join().unwrap() > 0);
+    assert!(pauses_seen > 0, "the test saw nothing");
+    assert!(opened.is_running());
+    resume_all();
+    drop((target, other));
+    assert!(looked_at.is_running() && opened.is_running() && !paused.is_running());
+    let counter = opened.word(guest::COUNTER);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(opened.word(guest::COUNTER) > counter);
+}
