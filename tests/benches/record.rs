@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use heirloom_abi::event::ProbePage;
-use heirloom_inspect::recording::{Capture, Moment, Recorder, Recording};
 use heirloom_inspect::{Capturer, PhysicalMemory, Trial};
+use heirloom_source::recording::{Capture, Moment, Recorder, Recording};
 use zerocopy::FromBytes;
 
 /// Processes, and how often a run is made each way.

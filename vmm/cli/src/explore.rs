@@ -12,8 +12,8 @@ use heirloom_explorer::{
 use heirloom_inspect::Trial;
 use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::judge::{Expectation, Judge, Told};
-use heirloom_inspect::recording::Recording;
 use heirloom_inspect::show::Report;
+use heirloom_source::recording::Recording;
 use heirloom_source::{Source, Spec};
 
 use crate::exit::{Exit, Failure};

@@ -11,12 +11,12 @@ use heirloom_abi::options::{self as words, Strategy};
 use heirloom_abi::{PAGE_SIZE, layout};
 use heirloom_inspect::judge::{Claim, Expectation, GroundTruth, Image, Judge, Told};
 use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::recording::{Header, RecordError};
 use heirloom_inspect::show::Report;
 use heirloom_inspect::{Capturer, CpuState, Mode, PhysAddr, Snapshot, Trial, VirtAddr};
 use heirloom_machine::{
     Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Stop,
 };
+use heirloom_source::recording::{Header, RecordError};
 use vm_memory::Bytes;
 use zerocopy::FromBytes;
 

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::ProbePage;
 use heirloom_inspect::judge::{GroundTruth, Judge, Told};
-use heirloom_inspect::recording::{Capture, End, Header, RecordError, Recorder, Witness};
 use heirloom_inspect::{CpuState, Discovery, PhysicalMemory, Snapshot};
 use heirloom_machine::Machine;
+use heirloom_source::recording::{Capture, End, Header, RecordError, Recorder, Witness};
 
 use crate::exit::{Exit, Failure};
 use crate::machine_target;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::snapshot::Snapshot;
-use crate::table::Table;
+use crate::table::{Slot, Table};
 use heirloom_paging::addr::Pfn;
 use heirloom_paging::entry::Entry;
 use heirloom_paging::level::Level;
@@ -58,6 +58,25 @@ impl Snapshot {
     ) -> impl Iterator<Item = &'s Arc<Table>> + use<'s> {
         self.tables_with(earlier)
             .filter_map(|(table, before)| before.is_none().then_some(table))
+    }
+
+    /// The places where the snapshots do not hold the same table (the same `Arc`): what `earlier` holds
+    /// there, and what this one holds. Without an earlier snapshot, every table is new.
+    pub fn replaced_tables<'s>(
+        &'s self,
+        earlier: Option<&'s Snapshot>,
+    ) -> impl Iterator<Item = (Option<&'s Arc<Table>>, Option<&'s Arc<Table>>)> + use<'s> {
+        let slots = earlier.map_or(0, Snapshot::slots).max(self.slots());
+        (0..).map(Slot).take(slots).filter_map(move |slot| {
+            let before = earlier.and_then(|earlier| earlier.table_at(slot));
+            let after = self.table_at(slot);
+            match (before, after) {
+                (None, None) => None,
+                // Snapshots of one capturer keep a table in the same slot.
+                (Some(before), Some(after)) if Arc::ptr_eq(before, after) => None,
+                both => Some(both),
+            }
+        })
     }
 
     /// Every table that is not the same `Arc` in `earlier`, with what was there.

@@ -24,7 +24,6 @@ pub mod layout;
 pub mod leaves;
 pub mod memory;
 pub mod ranges;
-pub mod recording;
 pub mod region;
 pub mod reverse;
 pub mod sharing;

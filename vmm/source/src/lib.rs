@@ -16,7 +16,7 @@ mod file;
 mod memory;
 mod qemu;
 mod raw;
-mod recording;
+pub mod recording;
 mod spec;
 
 pub use heirloom_inspect::Target;

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use clap::builder::NonEmptyStringValueParser;
 use heirloom_inspect::check::{Check, Strictness};
-use heirloom_inspect::recording::Recorder;
 use heirloom_inspect::show::{CheckReport, Roots};
 use heirloom_inspect::{Discovery, Target};
 use heirloom_machine::image::Kind;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Config, Host, KernelImage, Machine, MemorySize, Module};
+use heirloom_source::recording::Recorder;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};

@@ -4,8 +4,8 @@ use std::fmt;
 
 use heirloom_inspect::changes::EntryChange;
 use heirloom_inspect::judge::Told;
-use heirloom_inspect::recording::{ReadError, Recording};
 use heirloom_inspect::{CpuState, Entry, Level, Pfn, PhysAddr, RootLabel, Snapshot, show};
+use heirloom_source::recording::{ReadError, Recording};
 use serde::Serialize;
 
 use super::list::Changes;
@@ -103,7 +103,7 @@ impl Event {
             roots: moment
                 .tables
                 .iter()
-                .flat_map(heirloom_inspect::recording::Tables::roots)
+                .flat_map(heirloom_source::recording::Tables::roots)
                 .map(|(whose, root)| RootName { whose, root })
                 .collect(),
             cpus: moment.tables.map_or_else(Vec::new, |tables| tables.cpus),

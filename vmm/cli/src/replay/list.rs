@@ -3,8 +3,8 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
-use heirloom_inspect::recording::Moment;
 use heirloom_inspect::{Snapshot, show};
+use heirloom_source::recording::Moment;
 use serde::Serialize;
 
 /// What an event did to the tables.

@@ -7,8 +7,8 @@ mod list;
 use std::path::PathBuf;
 
 use heirloom_inspect::Trial;
-use heirloom_inspect::recording::{End, Ending, Moment, Recording};
 use heirloom_inspect::show::Report;
+use heirloom_source::recording::{End, Ending, Moment, Recording};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use heirloom_abi::options::Strategy;
 
 use super::wire::{Get, Nonsense, Put};
-use crate::judge::{Expectation, GroundTruth, Image};
-use crate::memory::PhysRange;
-use heirloom_paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use heirloom_inspect::judge::{Expectation, GroundTruth, Image};
+use heirloom_inspect::memory::PhysRange;
+use heirloom_inspect::paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 /// What was recorded.
 #[derive(Clone, Debug)]

@@ -17,11 +17,10 @@ use super::moment::{Captured, Context, Counts, Fields, MOST_CPUS, MOST_ROOTS, wo
 use super::page::{self, MOST_PAGES};
 use super::wire::Put;
 use super::{End, MAGIC, VERSION};
-use crate::memory::Words;
-use crate::snapshot::Snapshot;
-use crate::table::Slot;
-use heirloom_paging::addr::Pfn;
-use heirloom_paging::mode::CpuState;
+use heirloom_inspect::memory::Words;
+use heirloom_inspect::paging::addr::Pfn;
+use heirloom_inspect::paging::mode::CpuState;
+use heirloom_inspect::snapshot::Snapshot;
 
 /// Pages of a moment are split into chunks of about so many bytes.
 const CHUNK_BYTES: usize = 1 << 18;
@@ -326,18 +325,10 @@ impl Tables {
         Ok(())
     }
 
-    /// Takes in a snapshot: the frames whose tables may have changed, with the words from before. The
-    /// same `Arc` in the same slot is certainly the same table.
+    /// Takes in a snapshot: the frames whose tables may have changed, with the words from before.
     fn touch(&mut self, snapshot: &Snapshot) -> BTreeMap<Pfn, Option<Arc<Words>>> {
         let mut touched = BTreeMap::new();
-        let slots = self.last.as_ref().map_or(0, Snapshot::slots);
-        for slot in (0..).map(Slot).take(slots.max(snapshot.slots())) {
-            let before = self.last.as_ref().and_then(|last| last.table_at(slot));
-            let after = snapshot.table_at(slot);
-            match (before, after) {
-                (Some(before), Some(after)) if Arc::ptr_eq(before, after) => continue,
-                _ => {}
-            }
+        for (before, after) in snapshot.replaced_tables(self.last.as_ref()) {
             if let Some(table) = before
                 && let Some(page) = self.pages.get_mut(&table.pfn())
             {

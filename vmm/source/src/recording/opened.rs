@@ -13,8 +13,8 @@ use super::header::Header;
 use super::moment::{self, Context, probe_page};
 use super::player::{Moment, Player};
 use super::scan::Scan;
-use crate::judge::Told;
-use crate::target::Target;
+use heirloom_inspect::judge::Told;
+use heirloom_inspect::target::Target;
 
 /// How a recording ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -365,7 +365,7 @@ pub(super) struct ChunkEnd {
 }
 
 /// The event in a probe page.
-pub(super) fn told(words: &crate::memory::Words) -> Result<Told, Damage> {
+pub(super) fn told(words: &heirloom_inspect::memory::Words) -> Result<Told, Damage> {
     let malformed = super::wire::Nonsense::Value("an event");
     let page = probe_page(words)?;
     Told::decode(&page).map_err(|_| malformed.into())

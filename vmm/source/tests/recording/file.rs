@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use heirloom_inspect::recording::{
+use heirloom_source::recording::{
     End, Ending, Problem, ReadError, RecordError, Recorder, Recording,
 };
 use proptest::prelude::*;

@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use super::wire::{Get, Nonsense, Put, unzigzag, zigzag};
-use crate::PhysAddr;
-use crate::memory::{MemoryError, PhysicalMemory, Words};
-use heirloom_paging::addr::Pfn;
+use heirloom_inspect::PhysAddr;
+use heirloom_inspect::memory::{MemoryError, PhysicalMemory, Words};
+use heirloom_inspect::paging::addr::Pfn;
 
 /// What a page is that was not there before.
 pub(super) const ZERO: Words = [0; 512];
 /// Most pages that a moment may have: 512 MiB.
-pub(super) const MOST_PAGES: usize = crate::Capturer::DEFAULT_LIMIT;
+pub(super) const MOST_PAGES: usize = heirloom_inspect::Capturer::DEFAULT_LIMIT;
 
 /// The page is gone.
 const GONE: u8 = 0;

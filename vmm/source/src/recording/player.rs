@@ -10,12 +10,12 @@ use super::moment::{Captured, Context, Counts, Fields};
 use super::opened::{Ending, Recording, told};
 use super::page::Pages;
 use super::wire::{Get, Nonsense};
-use crate::capture::Capturer;
-use crate::judge::Told;
-use crate::snapshot::{RootLabel, Snapshot};
-use crate::target::Target;
-use heirloom_paging::addr::PhysAddr;
-use heirloom_paging::mode::CpuState;
+use heirloom_inspect::capture::Capturer;
+use heirloom_inspect::judge::Told;
+use heirloom_inspect::paging::addr::PhysAddr;
+use heirloom_inspect::paging::mode::CpuState;
+use heirloom_inspect::snapshot::{RootLabel, Snapshot};
+use heirloom_inspect::target::Target;
 
 /// A moment of a recording.
 #[derive(Clone, Debug)]

@@ -9,11 +9,11 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::memory::Piece;
 use super::page;
 use super::wire::{Get, Nonsense, Put};
-use crate::memory::Words;
-use crate::snapshot::{RootLabel, Snapshot};
-use heirloom_paging::addr::{PhysAddr, VirtAddr};
-use heirloom_paging::level::Depth;
-use heirloom_paging::mode::{CpuState, Cr3, Mode, PhysBits};
+use heirloom_inspect::memory::Words;
+use heirloom_inspect::paging::addr::{PhysAddr, VirtAddr};
+use heirloom_inspect::paging::level::Depth;
+use heirloom_inspect::paging::mode::{CpuState, Cr3, Mode, PhysBits};
+use heirloom_inspect::snapshot::{RootLabel, Snapshot};
 
 /// Most CPUs of a moment.
 pub const MOST_CPUS: usize = 1 << 12;

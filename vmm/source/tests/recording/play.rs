@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heirloom_inspect::judge::{Claim, Told};
-use heirloom_inspect::recording::{Capture, End, Ending, Moment, Problem, Recorder};
 use heirloom_inspect::{PhysAddr, Snapshot};
+use heirloom_source::recording::{Capture, End, Ending, Moment, Problem, Recorder};
 use proptest::prelude::*;
 
 use crate::story::{Act, Live, Shared, Story, header, open};

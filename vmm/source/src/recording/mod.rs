@@ -117,6 +117,7 @@ pub use moment::{MOST_CPUS, MOST_ROOTS};
 pub use opened::{Ending, Listed, Recording};
 pub use player::{Moment, Player, Tables};
 pub use recorder::{Capture, Recorder};
+pub use spec::{RecordingError, RecordingSpec};
 pub use wire::Nonsense;
 
 mod chunk;
@@ -129,6 +130,7 @@ mod page;
 mod player;
 mod recorder;
 mod scan;
+mod spec;
 mod wire;
 
 use wire::{Get, Put};

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use heirloom_abi::event::{self, Payload, ProbePage};
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::judge::{Expectation, GroundTruth};
-use heirloom_inspect::recording::{Capture, End, Header, Piece, Recorder, Recording};
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Capturer, CpuState, Cr3, Depth, Entry, Mode, PageSize, Pfn, PhysAddr, PhysRange, RootLabel,
     Snapshot, VirtAddr,
 };
+use heirloom_source::recording::{Capture, End, Header, Piece, Recorder, Recording};
 use zerocopy::FromBytes;
 
 pub(crate) const MODE: Mode = Mode::typical(Depth::Four);

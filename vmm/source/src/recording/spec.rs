@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use heirloom_inspect::recording::{ReadError, Recording};
+use heirloom_inspect::Target;
 
-use crate::Target;
+use super::{ReadError, Recording};
 use crate::spec::{Fields, SpecError};
 
 /// Which moment of which recording.

@@ -3,10 +3,10 @@
 
 use std::cell::RefCell;
 
-use crate::memory::{MemoryError, PhysicalMemory, Words};
-use crate::snapshot::Snapshot;
-use heirloom_paging::addr::{PAGE_SIZE, Pfn, PhysAddr};
-use heirloom_paging::level::Level;
+use heirloom_inspect::memory::{MemoryError, PhysicalMemory, Words};
+use heirloom_inspect::paging::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use heirloom_inspect::paging::level::Level;
+use heirloom_inspect::snapshot::Snapshot;
 
 /// Bytes of guest memory that are no page table, or were not looked at as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,8 +148,8 @@ pub(super) fn read_by_frame<'f>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Entry;
-    use crate::testing::FakeMemory;
+    use heirloom_inspect::Entry;
+    use heirloom_inspect::testing::FakeMemory;
 
     #[test]
     fn a_witness_joins_what_touches_and_keeps_apart_what_does_not() {
