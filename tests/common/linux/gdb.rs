@@ -21,7 +21,7 @@ impl Gdb {
     pub(crate) fn connect(socket: &Path) -> Gdb {
         let stream = UnixStream::connect(socket).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
+            .set_read_timeout(Some(Duration::from_secs(300)))
             .unwrap();
         let mut gdb = Gdb { stream };
         // QEMU gives single registers only to those who know how it numbers them.

@@ -17,7 +17,7 @@ impl Qmp {
     pub(crate) fn connect(socket: &Path) -> Qmp {
         let stream = UnixStream::connect(socket).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
+            .set_read_timeout(Some(Duration::from_secs(300)))
             .unwrap();
         let mut qmp = Qmp {
             reader: BufReader::new(stream),

@@ -3,7 +3,6 @@
 mod support;
 
 use std::os::unix::net::UnixListener;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::fake::{Fake, RAM, memory};
@@ -216,14 +215,12 @@ fn a_connection_that_is_closed_is_told() {
 
 #[test]
 fn a_qemu_that_hangs_is_waited_for_with_an_end() {
-    let begin = Instant::now();
     let fake = Fake::default().hang("query-cpus-fast").serve();
     let message = complaint(&fake.spec);
     assert!(
         message.contains("query-cpus-fast") && message.contains("10 s"),
         "{message}"
     );
-    assert!(begin.elapsed() < Duration::from_secs(20));
     assert_eq!(fake.asked().last().unwrap(), "cont");
 }
 

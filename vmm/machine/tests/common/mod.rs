@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use heirloom_machine::{Config, KernelImage, Machine, MemorySize, Module, Stop};
@@ -13,7 +14,7 @@ pub(crate) const LOAD_ADDRESS: u64 = 0x10_0000;
 /// The doorbell's port in these tests.
 pub(crate) const DOORBELL: u16 = 0x0d00;
 /// Far more than any of these guests needs, so that a broken one fails instead of hanging.
-pub(crate) const AMPLE: Duration = Duration::from_secs(20);
+pub(crate) const AMPLE: Duration = Duration::from_secs(180);
 
 const HEADER_BYTES: usize = 64;
 const PROGRAM_HEADER_BYTES: usize = 56;
@@ -242,6 +243,31 @@ pub(crate) fn run(machine: &mut Machine) -> Stop {
     machine
         .run(Instant::now() + AMPLE)
         .expect("KVM runs the guest")
+}
+
+/// What `test` gives; it fails where that takes longer than [`AMPLE`], rather than hang.
+pub(crate) fn that_ends<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let given = test();
+        let _ = sender.send(());
+        given
+    });
+    // A test that panics has sent nothing, and has ended.
+    if receiver.recv_timeout(AMPLE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        panic!("no end after {AMPLE:?}");
+    }
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The CPU time of this thread, a guest that it runs included: unlike the clock's, it does not go on while
+/// others have the CPU.
+pub(crate) fn cpu_time() -> Duration {
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanoseconds = schedstat.split(' ').next().unwrap();
+    Duration::from_nanos(nanoseconds.parse().unwrap())
 }
 
 /// Code that rings the doorbell with the start info's address (EBX), and goes on behind.

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::guest;
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Killed when it is dropped.
 pub(crate) struct Qemu {
