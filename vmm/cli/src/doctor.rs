@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use heirloom_harness::guest;
 use heirloom_machine::cpuid::{Feature, Standing};
 use heirloom_machine::kvm::{Capability, DEVICE, KvmModule};
 use heirloom_machine::{Config, Host, Machine, MemorySize};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
-use crate::guest;
 use crate::output::Output;
 
 /// Version of the JSON.

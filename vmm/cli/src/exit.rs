@@ -3,8 +3,12 @@
 use std::fmt;
 use std::process;
 
-use heirloom_machine::{BootError, KvmError, RunError};
+use heirloom_harness::error::{Cause, RunError, boot_cause};
+use heirloom_harness::lab::measure::{CellError, Problem};
+use heirloom_harness::program::UnusableProgram;
+use heirloom_machine::{BootError, KvmError};
 use heirloom_source::TargetError;
+use heirloom_source::recording::RecordError;
 
 /// What `--help` says about them.
 pub(crate) const HELP: &str = "Exit codes:
@@ -29,13 +33,13 @@ pub(crate) enum Exit {
     Guest = 4,
 }
 
-impl Exit {
-    /// The exit code of that number, as a recording has it; one that there is not is a failed guest's.
-    pub(crate) fn of_code(code: u8) -> Exit {
-        [Exit::Good, Exit::Broken, Exit::Usage, Exit::Host]
-            .into_iter()
-            .find(|exit| *exit as u8 == code)
-            .unwrap_or(Exit::Guest)
+impl From<Cause> for Exit {
+    fn from(cause: Cause) -> Exit {
+        match cause {
+            Cause::Input => Exit::Usage,
+            Cause::Host => Exit::Host,
+            Cause::Guest => Exit::Guest,
+        }
     }
 }
 
@@ -75,31 +79,58 @@ impl From<KvmError> for Failure {
 
 impl From<BootError> for Failure {
     fn from(error: BootError) -> Failure {
-        let exit = match &error {
-            BootError::Kvm(_) | BootError::Memory(_) | BootError::Watchdog(_) => Exit::Host,
-            BootError::Image(_)
-            | BootError::SegmentOutside { .. }
-            | BootError::NoRoomToUnpack { .. }
-            | BootError::InitrdTooBig { .. }
-            | BootError::ModulesUnknown { .. }
-            | BootError::Load { .. }
-            | BootError::ModulesTooBig { .. }
-            | BootError::ModuleName { .. }
-            | BootError::NoRoomForStartInfo { .. }
-            | BootError::CommandLine { .. }
-            | BootError::Write { .. } => Exit::Usage,
-        };
-        Failure::new(exit, error)
+        Failure::new(boot_cause(&error).into(), error)
     }
 }
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
-        let exit = match &error {
-            RunError::Vcpu(_) | RunError::Kvm(_) => Exit::Host,
-            RunError::Console(_) => Exit::Guest,
+        Failure::new(error.cause().into(), hinted(&error))
+    }
+}
+
+impl From<heirloom_machine::RunError> for Failure {
+    fn from(error: heirloom_machine::RunError) -> Failure {
+        RunError::from(error).into()
+    }
+}
+
+impl From<CellError> for Failure {
+    fn from(error: CellError) -> Failure {
+        let CellError {
+            cell,
+            problem,
+            console,
+        } = &error;
+        let what = match problem {
+            Problem::Run(error) => hinted(error),
+            problem if problem.needs_memory() => format!("{problem}; --memory gives it more"),
+            problem => problem.to_string(),
         };
-        Failure::new(exit, error)
+        Failure::new(problem.cause().into(), format!("{cell}: {what}{console}"))
+    }
+}
+
+impl From<UnusableProgram> for Failure {
+    fn from(error: UnusableProgram) -> Failure {
+        Failure::new(Exit::Usage, error)
+    }
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Failure {
+        Failure::new(Exit::Usage, error)
+    }
+}
+
+/// Why a run ended, with the option that would have helped.
+fn hinted(error: &RunError) -> String {
+    match error {
+        RunError::TimeLimit { limit, place } => format!(
+            "the guest was not done after {} s; --timeout gives it more{place}",
+            limit.as_secs()
+        ),
+        error => error.to_string(),
     }
 }
 

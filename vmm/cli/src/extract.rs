@@ -4,10 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use heirloom_abi::options;
+use heirloom_harness::{cpio, guest};
 
-use crate::cpio;
 use crate::exit::{Exit, Failure};
-use crate::guest;
 use crate::output::Output;
 
 const KERNEL: &str = "heirloom-kernel";

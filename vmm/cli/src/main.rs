@@ -1,31 +1,22 @@
 //! The `heirloom` command: reads the command line, hands over to a subcommand, and turns what it
 //! returns into an exit code.
 
-mod backtrace;
 mod boot;
 mod bugs;
 mod completions;
-mod cpio;
 mod doctor;
 mod exit;
 mod explore;
 mod extract;
-mod file;
-mod guest;
 mod inspect;
 mod lab;
 mod lecture;
-mod loss;
-mod machine_target;
 mod man;
 mod output;
 mod paint;
-mod program;
 mod progress;
 mod replay;
 mod run;
-mod session;
-mod tape;
 mod ui;
 
 use std::process;

@@ -5,7 +5,10 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 
+use heirloom_harness::cancel::CancelToken;
+use heirloom_harness::tape::Tapes;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -110,6 +113,33 @@ impl Write for Output {
 pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
         .map_err(|error| Failure::new(Exit::Usage, format!("this cannot be JSON: {error}")))
+}
+
+/// Where a command that makes many runs records them: in a directory, which is made.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn recordings(directory: Option<&Path>) -> Result<Option<Tapes>, Failure> {
+    let Some(directory) = directory else {
+        return Ok(None);
+    };
+    Tapes::new(directory).map(Some).map_err(|error| {
+        let what = format!(
+            "could not make the directory {}: {error}",
+            directory.display()
+        );
+        Failure::new(Exit::Usage, what)
+    })
+}
+
+/// Has Ctrl-C, and a request to end, cancel what is being done.
+///
+/// # Errors
+/// Somebody else in this process listens already.
+pub(crate) fn cancel_on_signal(cancel: &CancelToken) -> Result<(), Failure> {
+    let cancel = cancel.clone();
+    ctrlc::set_handler(move || cancel.cancel())
+        .map_err(|error| Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}")))
 }
 
 /// Standard output took no more.

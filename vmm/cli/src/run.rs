@@ -7,19 +7,16 @@ use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::{self as words, Strategy};
+use heirloom_harness::session::{Ended, FIRST_PROGRAM, Session, Setup};
+use heirloom_harness::{guest, program};
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, KernelImage, MemorySize};
 
 use crate::exit::{Exit, Failure};
 use crate::explore::{self, Teller};
-use crate::guest;
 use crate::output::{self, Output};
-use crate::program;
 use crate::progress::Progress;
-use crate::session::{Ended, Session, Setup};
 
-/// The embedded program that runs first unless `--program` names another.
-pub(crate) const FIRST_PROGRAM: &str = "family";
 const YEAR: u64 = 365 * 24 * 60 * 60;
 /// As many processes as the kernel's table holds, less a margin for orphans not yet waited for.
 const MOST_PROCESSES: u64 = 2000;
@@ -87,8 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let mut progress = Progress::spinner();
     let mut session = Session::new(&host, setup(options, &mut progress)?)?;
     if let Some(file) = &options.record {
-        let begun = session.record(file, options.bug);
-        begun.map_err(|error| Failure::new(Exit::Usage, error))?;
+        session.record(file, options.bug)?;
     }
     let interrupter = session.interrupter();
     // Only a second handler in the same process could make this fail.
@@ -122,14 +118,16 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     if let (Some(teller), Some(path), Some(report)) = (teller, &options.html, session.report()) {
         explore::write(teller.end(&report), path)?;
     }
-    let exit = ended.and_then(|Ended { status }| outcome(session.judge().all_hold(), status));
+    let exit = ended
+        .map_err(Failure::from)
+        .and_then(|Ended { status }| outcome(session.judge().all_hold(), status));
     match session.recorded() {
         Ok(()) => exit,
         Err(unrecorded) => {
             if let Err(failure) = exit {
                 output::complain(&failure);
             }
-            Err(unrecorded)
+            Err(unrecorded.into())
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::builder::NonEmptyStringValueParser;
+use heirloom_harness::{file, loss, machine_target, tape};
 use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::show::{CheckReport, Roots};
 use heirloom_inspect::{Discovery, Target};
@@ -20,10 +21,9 @@ use heirloom_source::recording::Recorder;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
-use crate::machine_target;
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::{file, loss, output, tape, ui};
+use crate::{output, ui};
 use console::{Console, Seen};
 use wait::{Ending, Moment, wait};
 

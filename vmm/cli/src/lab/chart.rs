@@ -2,15 +2,15 @@
 
 use heirloom_abi::options::Strategy;
 use heirloom_explorer::looks::{self, Colour};
+use heirloom_harness::lab::cell::Cell;
+use heirloom_harness::lab::figure::Figure;
+use heirloom_harness::lab::law::Law;
+use heirloom_harness::lab::plan::StrategyName;
+use heirloom_harness::lab::results::Results;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::cell::Cell;
-use super::figure::Figure;
 use super::labels::{self, Area, Label};
-use super::law::Law;
-use super::plan::StrategyName;
-use super::results::Results;
 
 /// Pixels; an SVG scales.
 const SIZE: (u32, u32) = (1200, 900);
@@ -319,8 +319,8 @@ fn thousands(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::plan::Shard;
-    use crate::lab::results::tests::sweep;
+    use heirloom_harness::lab::plan::Shard;
+    use heirloom_harness::lab::testing::sweep;
 
     #[test]
     fn lines_with_the_same_points_are_one_that_names_all_its_strategies() {

@@ -3,34 +3,26 @@
 //! Each cell of the sweep, a strategy with a number of processes, is a machine of its own. The guest's
 //! counters are held against what its tables show.
 
-mod cell;
 mod chart;
-mod figure;
-mod interruption;
 mod labels;
-mod law;
-mod measure;
-mod plan;
-mod results;
 mod terminal;
-mod witness;
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use heirloom_abi::options::Strategy;
+use heirloom_harness::cancel::CancelToken;
+use heirloom_harness::lab::measure::Laboratory;
+use heirloom_harness::lab::plan::{Plan, Shard, StrategyName};
+use heirloom_harness::lab::results::Results;
+use heirloom_harness::tape::Tapes;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, MemorySize};
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::progress::Progress;
-use crate::tape::Tapes;
-use interruption::Interruption;
-use measure::Laboratory;
-use plan::{Plan, Shard, StrategyName};
-use results::Results;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
 /// As many as the guest kernel's table holds, less a margin.
@@ -98,7 +90,7 @@ pub(crate) struct Options {
 
 /// Runs the sweep, or a part of it, or joins parts, and shows what came of it.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let tapes = options.record.as_deref().map(Tapes::new).transpose()?;
+    let tapes = output::recordings(options.record.as_deref())?;
     let results = if options.merge.is_empty() {
         sweep(options, tapes.as_ref())?
     } else {
@@ -111,7 +103,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         })?;
         output.line(&json)?;
     } else {
-        output.report(&results)?;
+        output.report(&terminal::Text(&results))?;
     }
     if let Some(path) = &options.svg {
         let unusable = |error: &dyn std::fmt::Display| {
@@ -143,13 +135,15 @@ fn sweep(options: &Options, tapes: Option<&Tapes>) -> Result<Results, Failure> {
         &options.cmdline,
     );
     let host = Host::open_at(&options.device)?;
+    let cancel = CancelToken::new();
+    output::cancel_on_signal(&cancel)?;
     let laboratory = Laboratory {
         host: &host,
         memory: options.memory,
         allocations: plan.allocations,
         more_words: &options.cmdline,
         time_limit: Duration::from_secs(options.timeout),
-        interruption: &Interruption::listen()?,
+        cancel: &cancel,
         tapes,
     };
     let shard = options.shard.unwrap_or(Shard::WHOLE);

@@ -3,22 +3,25 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
+use heirloom_harness::lab::cell::Phase;
+use heirloom_harness::lab::figure::{Figure, Growth};
+use heirloom_harness::lab::results::Results;
 
-use super::cell::Phase;
-use super::figure::{Figure, Growth};
-use super::results::Results;
+/// The results as tables.
+pub(super) struct Text<'a>(pub(super) &'a Results);
 
-impl fmt::Display for Results {
+impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plan = &self.plan;
+        let Text(results) = *self;
+        let plan = &results.plan;
         writeln!(
             f,
             "What a kernel mapping costs with N processes, as a function of N \
              (from {} runs of {} mappings each)",
-            self.cells.len(),
+            results.cells.len(),
             plan.allocations
         )?;
-        writeln!(f, "{}", growth_table(&self.growth()))?;
+        writeln!(f, "{}", growth_table(&results.growth()))?;
         writeln!(
             f,
             "  below an entry: a page is mapped below a PGD entry that every process has, and each of the N reads it once\n\
@@ -32,15 +35,15 @@ impl fmt::Display for Results {
             f,
             "The counts, each the guest's own and checked against its tables"
         )?;
-        writeln!(f, "{}", count_table(self))?;
+        writeln!(f, "{}", count_table(results))?;
         writeln!(
             f,
             "  cycles: of the guest's time-stamp counter, in the fastest of the mappings below an entry\n\
              \x20 µs: the host's wall clock while the guest ran: the fastest of the mappings below an entry, and the\n\
              \x20 one mapping with a new entry together with N reads; long where a KVM emulates kernel code"
         )?;
-        let complaints = self.complaints().len();
-        let cells = self.cells.len();
+        let complaints = results.complaints().len();
+        let cells = results.cells.len();
         if complaints == 0 {
             write!(
                 f,

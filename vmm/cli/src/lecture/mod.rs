@@ -1,39 +1,21 @@
 //! `heirloom lecture`: every claim of the lecture as an experiment on KVM, judged from the host.
-//!
-//! A claim gathers [`proof`] from the [`footage`] of experiments made on the [`stage`]. Each holds only if
-//! facts were looked at and none spoke against it; where the claim is that something is broken, the facts
-//! are those of exactly that failure.
 
-mod borders;
-mod churn;
-mod direct_map;
-mod entries;
-mod fault_handler;
-mod footage;
-mod inheritance;
-mod isolated_context;
-mod isolation;
-mod proof;
-mod propagation;
-mod remote_memory;
 mod show;
-mod stage;
-mod tries;
-mod update_all;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heirloom_abi::bugs::Bug;
+use heirloom_harness::cancel::CancelToken;
+use heirloom_harness::lecture::stage::Stage;
+use heirloom_harness::lecture::{CLAIMS, Claim, judge};
+use heirloom_machine::Host;
 use heirloom_machine::kvm::DEVICE;
 
 use crate::exit::{Exit, Failure};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::progress::Progress;
-use crate::tape::Tapes;
-use proof::{Proof, Row, Trouble};
 use show::Lecture;
-use stage::Stage;
 
 const HOUR: u64 = 60 * 60;
 
@@ -60,39 +42,17 @@ pub(crate) struct Options {
     device: PathBuf,
 }
 
-/// Something that the lecture says.
-struct Claim {
-    /// In the lecture's words, shortened.
-    words: &'static str,
-    experiment: &'static str,
-    prove: fn(&mut Stage, &mut Proof) -> Result<(), Trouble>,
-}
-
-/// All of them, in the lecture's order; they are numbered from 1.
-const CLAIMS: [Claim; 13] = [
-    isolated_context::CLAIM,
-    remote_memory::CLAIM,
-    propagation::SEEN_BY_ALL,
-    update_all::CLAIM,
-    inheritance::CLAIM,
-    entries::CLAIM,
-    propagation::BELOW_E1,
-    propagation::NOT_REALLY,
-    borders::CLAIM,
-    direct_map::CLAIM,
-    fault_handler::CLAIM,
-    churn::CLAIM,
-    isolation::CLAIM,
-];
-
 /// Makes the experiments and prints the verdicts.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let cancel = CancelToken::new();
+    output::cancel_on_signal(&cancel)?;
     let mut stage = Stage::new(
-        &options.device,
+        Host::open_at(&options.device)?,
         options.bug,
-        options.record.as_deref().map(Tapes::new).transpose()?,
+        output::recordings(options.record.as_deref())?,
         Duration::from_secs(options.timeout),
-    )?;
+        cancel,
+    );
     let chosen: Vec<(u8, &Claim)> = (1..)
         .zip(&CLAIMS)
         .filter(|(number, _)| options.claim.is_none_or(|only| only == *number))
@@ -118,24 +78,4 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     } else {
         Exit::Broken
     })
-}
-
-/// Proves or disproves one claim.
-fn judge(number: u8, claim: &Claim, stage: &mut Stage) -> Result<Row, Failure> {
-    let start = Instant::now();
-    let mut proof = Proof::default();
-    match (claim.prove)(stage, &mut proof) {
-        Ok(()) => {}
-        Err(Trouble::Missing(what)) => proof.object(|| what),
-        Err(Trouble::Run(failure)) => return Err(failure),
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    log::info!("claim {number}: {seconds:.2} s");
-    Ok(Row::new(
-        number,
-        claim.words,
-        claim.experiment,
-        proof,
-        seconds,
-    ))
 }

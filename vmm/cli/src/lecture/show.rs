@@ -3,9 +3,9 @@
 use std::fmt;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use heirloom_harness::lecture::proof::Row;
 use serde::Serialize;
 
-use super::proof::Row;
 use crate::exit::{Exit, Failure};
 
 /// Version of the JSON form; grows when a field changes its meaning or goes.

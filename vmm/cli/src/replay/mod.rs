@@ -6,6 +6,7 @@ mod list;
 
 use std::path::PathBuf;
 
+use heirloom_harness::error::Cause;
 use heirloom_inspect::Trial;
 use heirloom_inspect::show::Report;
 use heirloom_source::recording::{End, Ending, Moment, Recording};
@@ -107,7 +108,7 @@ pub(crate) fn exit(recording: &Recording, trial: Option<&Trial>) -> Result<Exit,
             return outcome(all_hold, *status);
         }
         Ending::Ended(End::Failed { code, message }) => {
-            return Err(Failure::new(Exit::of_code(*code), message));
+            return Err(Failure::new(Cause::of_code(*code).into(), message));
         }
         Ending::Unfinished => Exit::Guest,
         Ending::Cut { .. } | Ending::Damaged { .. } => Exit::Usage,

@@ -1,0 +1,192 @@
+//! Builds the guest (`guest/`, a workspace of its own for x86_64-unknown-none) and embeds its kernel
+//! and programs: `$OUT_DIR/guest.rs` names each artifact's bytes.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use serde_json::Value;
+
+const TARGET: &str = "x86_64-unknown-none";
+const KERNEL: &str = "heirloom-kernel";
+const PROGRAMS_PACKAGE: &str = "heirloom-user";
+
+/// What the guest is made from, below the repository's root. `guest/target` is not: another build of
+/// the guest would trigger this one.
+const SOURCES: [&str; 8] = [
+    "Cargo.toml",
+    "rust-toolchain.toml",
+    "guest/Cargo.toml",
+    "guest/Cargo.lock",
+    "guest/.cargo",
+    "guest/abi",
+    "guest/kernel",
+    "guest/user",
+];
+
+/// `CARGO_…` variables that configure cargo itself; all others describe the build of *this* package.
+const KEPT: [&str; 6] = [
+    "CARGO_HOME",
+    "CARGO_HTTP_",
+    "CARGO_MAKEFLAGS",
+    "CARGO_NET_",
+    "CARGO_REGISTRIES_",
+    "CARGO_TERM_",
+];
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            for line in problem.lines() {
+                println!("cargo::error={line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let root = Path::new(&variable("CARGO_MANIFEST_DIR")?)
+        .join("../..")
+        .canonicalize()
+        .map_err(|error| format!("could not find the repository's root: {error}"))?;
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    require_target()?;
+    let artifacts = build_guest(&root.join("guest"), &out.join("guest"))?;
+
+    let mut kernel = None;
+    let mut programs = Vec::new();
+    for Artifact {
+        package,
+        name,
+        file,
+    } in artifacts
+    {
+        if name == KERNEL {
+            kernel = Some(file);
+        } else if package == PROGRAMS_PACKAGE {
+            programs.push((name, file));
+        }
+    }
+    let kernel = kernel.ok_or_else(|| format!("the guest's build made no `{KERNEL}`"))?;
+    programs.sort();
+    let mut source = format!("pub static KERNEL: &[u8] = include_bytes!({kernel:?});\n");
+    source.push_str("pub static PROGRAMS: &[Program] = &[\n");
+    for (name, file) in &programs {
+        let _ = writeln!(
+            source,
+            "    Program {{ name: {name:?}, bytes: include_bytes!({file:?}) }},"
+        );
+    }
+    source.push_str("];\n");
+    let path = out.join("guest.rs");
+    fs::write(&path, source).map_err(|error| format!("could not write {}: {error}", path.display()))
+}
+
+/// Says how to get the target's standard library where it is missing; cargo's own error would be a
+/// page of `can't find crate for core`.
+fn require_target() -> Result<(), String> {
+    let output = guest_command(&variable("RUSTC")?)
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .output()
+        .map_err(|error| format!("could not run rustc: {error}"))?;
+    let folder = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() && Path::new(folder.trim()).is_dir() {
+        return Ok(());
+    }
+    Err(format!(
+        "the guest kernel needs Rust's target {TARGET}, which is not installed\n\
+         install it with: rustup target add {TARGET}"
+    ))
+}
+
+/// An executable of the guest.
+struct Artifact {
+    package: String,
+    name: String,
+    /// An absolute path.
+    file: String,
+}
+
+fn build_guest(guest: &Path, target_folder: &Path) -> Result<Vec<Artifact>, String> {
+    // Backtraces then name the guest's files as the repository does, wherever it was built. A JSON
+    // string is a TOML string too.
+    let remap = format!("--remap-path-prefix={}=guest", guest.display());
+    let rust_flags = format!("target.{TARGET}.rustflags=[{}]", Value::from(remap));
+    let output = guest_command(&variable("CARGO")?)
+        .current_dir(guest)
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--bins",
+            "--target",
+            TARGET,
+        ])
+        .args(["--config", &rust_flags])
+        .args([
+            "--message-format",
+            "json-render-diagnostics",
+            "--target-dir",
+        ])
+        .arg(target_folder)
+        .stderr(Stdio::piped())
+        .output()
+        .map_err(|error| format!("could not run cargo in {}: {error}", guest.display()))?;
+    if !output.status.success() {
+        let diagnostics = String::from_utf8_lossy(&output.stderr);
+        return Err(format!(
+            "the guest in {} does not build:\n{diagnostics}",
+            guest.display()
+        ));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(artifact)
+        .collect())
+}
+
+/// Cargo's message about an executable that it built or found fresh.
+fn artifact(line: &str) -> Option<Artifact> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let file = message.get("executable")?.as_str()?;
+    Some(Artifact {
+        package: package_name(message.get("manifest_path")?.as_str()?)?,
+        name: message.get("target")?.get("name")?.as_str()?.to_string(),
+        file: file.to_string(),
+    })
+}
+
+/// The `name = "…"` of a manifest: package ids have changed their shape between cargo versions.
+fn package_name(manifest: &str) -> Option<String> {
+    fs::read_to_string(manifest).ok()?.lines().find_map(|line| {
+        line.strip_prefix("name = \"")?
+            .strip_suffix('"')
+            .map(String::from)
+    })
+}
+
+/// A command without what belongs to the build of this package: the outer build's flags, wrappers
+/// (clippy is one) and profile would break or change the guest.
+fn guest_command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (key, _) in env::vars_os() {
+        let name = key.to_string_lossy();
+        let of_this_build =
+            name.starts_with("CARGO_") && !KEPT.iter().any(|kept| name.starts_with(kept));
+        if of_this_build || name == "RUSTFLAGS" || name.starts_with("RUSTC") {
+            command.env_remove(&key);
+        }
+    }
+    command
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    env::var(name).map_err(|error| format!("cargo gives this script no {name}: {error}"))
+}

@@ -1,0 +1,123 @@
+//! The deliberate bugs of the guest kernel, and the proof that each is caught.
+//!
+//! A rule that no bug breaks, and a bug that no rule catches, are both defects. So the matrix has a row
+//! for each bug, and one for each strategy without any, which must break nothing.
+
+use std::io;
+use std::time::Duration;
+
+use heirloom_abi::bugs::{self, Bug, BugInfo};
+use heirloom_abi::options::{BUG, Strategy};
+use heirloom_inspect::judge::{RuleInfo, Verdict};
+use heirloom_machine::{Host, MemorySize};
+use serde::Serialize;
+
+use crate::error::{Cause, RunError};
+use crate::guest;
+use crate::session::{FIRST_PROGRAM, Session, Setup};
+use crate::tape::Tapes;
+
+const PROCESSES: u64 = 8;
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// One row of the matrix.
+#[derive(Serialize)]
+pub struct Row {
+    /// `None` for a kernel without a bug.
+    pub bug: Option<&'static str>,
+    /// The strategy that it was booted with.
+    pub propagation: &'static str,
+    /// The rule that must be broken.
+    pub expected: Option<&'static str>,
+    /// The rules that were.
+    pub broken: Vec<&'static str>,
+    /// Whether that is as it should be.
+    pub right: bool,
+}
+
+/// The kernels that the matrix is made of: every strategy without a bug, unless bugs were chosen, and every
+/// chosen bug under its own strategy.
+pub fn kernels(only: &[Bug]) -> Vec<(Strategy, Option<BugInfo>)> {
+    // `none` is itself a bug.
+    let clean = Strategy::ALL
+        .into_iter()
+        .filter(|strategy| only.is_empty() && *strategy != Strategy::None)
+        .map(|strategy| (strategy, None));
+    let bugs = chosen(only)
+        .into_iter()
+        .map(|info| (info.strategy, Some(*info)));
+    clean.chain(bugs).collect()
+}
+
+/// The bugs with these names, or all.
+pub fn chosen(only: &[Bug]) -> Vec<&'static BugInfo> {
+    bugs::ALL
+        .iter()
+        .filter(|info| only.is_empty() || only.contains(&info.bug))
+        .collect()
+}
+
+/// Boots one kernel and holds what was found against what its bug must break.
+///
+/// # Errors
+/// [`RunError`]; a kernel with a bug may end early by it.
+pub fn judge(
+    host: &Host,
+    strategy: Strategy,
+    info: Option<BugInfo>,
+    tapes: Option<&Tapes>,
+) -> Result<(Row, Vec<RuleInfo>), RunError> {
+    let verdicts = verdicts(host, strategy, info, tapes)?;
+    let broken: Vec<_> = verdicts
+        .iter()
+        .filter(|verdict| verdict.violations > 0)
+        .map(|verdict| verdict.rule.name)
+        .collect();
+    let expected = info.map(|info| info.rule);
+    let right = match expected {
+        Some(rule) => broken.contains(&rule),
+        None => broken.is_empty(),
+    };
+    let row = Row {
+        bug: info.map(|info| info.name),
+        propagation: strategy.name(),
+        expected,
+        broken,
+        right,
+    };
+    Ok((row, verdicts.iter().map(|verdict| verdict.rule).collect()))
+}
+
+/// Boots the guest and lets it run as far as it gets: some bugs end it early.
+fn verdicts(
+    host: &Host,
+    strategy: Strategy,
+    bug: Option<BugInfo>,
+    tapes: Option<&Tapes>,
+) -> Result<Vec<Verdict>, RunError> {
+    let setup = Setup {
+        memory: MemorySize::MINIMUM,
+        kernel: guest::kernel()?,
+        program: None,
+        first: FIRST_PROGRAM.into(),
+        arguments: vec![PROCESSES.to_string()],
+        strategy,
+        more_words: bug.map_or_else(String::new, |bug| format!("{BUG}={}", bug.name)),
+        console: Box::new(io::sink()),
+        time_limit: TIME_LIMIT,
+    };
+    let mut session = Session::new(host, setup)?;
+    if let Some(tapes) = tapes {
+        let name = bug.map_or("clean", |bug| bug.name);
+        let name = format!("{}-{name}", strategy.name());
+        tapes.record(&mut session, &name, bug.map(|bug| bug.bug));
+    }
+    let ended = session.run(|_| {});
+    if let Some(tapes) = tapes {
+        tapes.note(session.recorded());
+    }
+    match ended {
+        Err(failure) if failure.cause() != Cause::Guest || bug.is_none() => Err(failure),
+        Ok(_) | Err(_) => Ok(session.judge().verdicts().to_vec()),
+    }
+}

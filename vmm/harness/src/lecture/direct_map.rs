@@ -1,0 +1,130 @@
+//! Claim 10: the direct map, both ways.
+
+use std::collections::HashMap;
+
+use heirloom_abi::options::Strategy;
+use heirloom_inspect::region::Region;
+use heirloom_inspect::{PageSize, Pfn, PhysAddr, VirtAddr};
+use heirloom_machine::{GuestAddress, GuestVirtual};
+
+use super::Claim;
+use super::footage::Moment;
+use super::isolated_context;
+use super::proof::{Proof, Trouble, missing};
+use super::stage::{Stage, moment};
+
+pub(crate) const CLAIM: Claim = Claim {
+    words: "Direct map virtual address maps the whole physical memory; every PFN has a direct mapped \
+            kernel virtual address",
+    experiment: "every PFN, VA→PFN and PFN→VA, by the tables and by KVM, under prealloc",
+    prove,
+};
+
+/// Every frame of RAM, with what KVM says of its address in the direct map.
+type Frames = Vec<(Pfn, Option<PhysAddr>)>;
+
+fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+    let mut shown: Option<(Moment, Frames)> = None;
+    let experiment = isolated_context::experiment(Strategy::Prealloc);
+    stage.watch(&experiment, |seen| {
+        if shown.is_some() || seen.told.pid == 0 {
+            return;
+        }
+        let frames = seen.judge.world().truth().ram.iter().flat_map(|range| {
+            let bytes = range.whole_frames();
+            bytes.step_by(4096).map(|at| PhysAddr::new(at).pfn())
+        });
+        let by_kvm = frames
+            .map(|pfn| {
+                let address = GuestVirtual(address_of(pfn).get());
+                let found = seen.machine.translate(address).ok().flatten();
+                (pfn, found.map(|GuestAddress(at)| PhysAddr::new(at)))
+            })
+            .collect();
+        shown = moment(seen).map(|moment| (moment, by_kvm));
+    })?;
+    let (moment, frames) = shown.ok_or_else(|| missing("a moment in a process"))?;
+    judge(&moment, &frames, proof)
+}
+
+/// Where the direct map must show a frame.
+fn address_of(pfn: Pfn) -> VirtAddr {
+    VirtAddr::new(Region::DirectMap.start()).wrapping_add(pfn.base().get())
+}
+
+fn judge(moment: &Moment, frames: &Frames, proof: &mut Proof) -> Result<(), Trouble> {
+    let process = moment.process(1)?;
+    let (mut there, mut back) = (0, 0);
+    for (pfn, by_kvm) in frames {
+        let va = address_of(*pfn);
+        let walk = moment.walk(process, va);
+        let found = walk.translation().map(|found| found.pa);
+        there += u64::from(proof.require(found == Some(pfn.base()), || {
+            format!("VA→PFN: {va} should be frame {pfn}: {walk}")
+        }));
+        proof.require(*by_kvm == Some(pfn.base()), || {
+            format!("KVM translates {va} to {by_kvm:?}, not to frame {pfn}")
+        });
+    }
+    let addresses = addresses(moment, proof)?;
+    for (pfn, _) in frames {
+        let found = addresses.get(pfn).map_or(&[][..], Vec::as_slice);
+        back += u64::from(proof.require(found == [address_of(*pfn)], || {
+            format!(
+                "PFN→VA: frame {pfn} should be at {} alone: {found:?}",
+                address_of(*pfn)
+            )
+        }));
+    }
+    proof.require_equal(
+        "frames that the direct map shows",
+        &addresses.len(),
+        &frames.len(),
+    );
+    let mib = (frames.len() as u64 * PageSize::Size4KiB.bytes()) >> 20;
+    let all = frames.len();
+    proof.tables(format!(
+        "VA→PFN: {there} of {all} frames of RAM ({mib} MiB) are at {:#x} + PFN × 4096",
+        Region::DirectMap.start()
+    ));
+    proof.tables(format!(
+        "PFN→VA: {back} of {all} are there and nowhere else; the direct map has {} frames",
+        addresses.len()
+    ));
+    proof.cpu(format!(
+        "KVM_TRANSLATE in process 1's address space agrees on {} of {}",
+        frames
+            .iter()
+            .filter(|(pfn, by_kvm)| *by_kvm == Some(pfn.base()))
+            .count(),
+        frames.len()
+    ));
+    Ok(())
+}
+
+/// Pages of 4 KiB that a direct map of absurd size is cut at.
+const MOST_PAGES: u64 = 1 << 24;
+
+/// The addresses at which the direct map's leaves show each frame.
+fn addresses(moment: &Moment, proof: &mut Proof) -> Result<HashMap<Pfn, Vec<VirtAddr>>, Trouble> {
+    let process = moment.process(1)?;
+    let mut addresses: HashMap<Pfn, Vec<VirtAddr>> = HashMap::new();
+    let mut left = MOST_PAGES;
+    let region = heirloom_inspect::region::range_of_region(Region::DirectMap);
+    for page in moment.snapshot.leaves(process.id, region) {
+        let pages = page.size.bytes() / PageSize::Size4KiB.bytes();
+        let Some(rest) = left.checked_sub(pages) else {
+            proof.object(|| format!("the direct map has more than {MOST_PAGES} pages"));
+            break;
+        };
+        left = rest;
+        for offset in (0..page.size.bytes()).step_by(4096) {
+            let pfn = page.pa.wrapping_add(offset).pfn();
+            addresses
+                .entry(pfn)
+                .or_default()
+                .push(page.va.wrapping_add(offset));
+        }
+    }
+    Ok(addresses)
+}

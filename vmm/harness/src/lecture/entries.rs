@@ -1,0 +1,193 @@
+//! Claim 6: "one (or more) entries in PGD-level (level-4) reserved for kernel mapping: how many?"
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::layout::{PGD_ENTRY_SPAN, pgd_index};
+use heirloom_abi::options::Strategy;
+use heirloom_inspect::judge::GroundTruth;
+use heirloom_inspect::region::Region;
+use heirloom_inspect::{Entry, Half, RootLabel};
+
+use super::Claim;
+use super::footage::{Footage, Moment, readings};
+use super::proof::{Proof, Trouble, missing};
+use super::propagation::{E1_SCENE, NEW_ENTRY_SCENE, experiment};
+use super::stage::Stage;
+
+pub(crate) const CLAIM: Claim = Claim {
+    words: "One (or more) PGD entries reserved for kernel mapping. How many? Depends on VA-range \
+            covered by one entry and the kernel VA size",
+    experiment: "entries computed and seen: vmalloc with 1 and 2 (sync), with all (prealloc)",
+    prove,
+};
+
+fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+    let grown = stage.footage(&experiment(Strategy::Sync))?;
+    let reserved = stage.footage(&experiment(Strategy::Prealloc))?;
+    judge_layout(proof);
+    judge_grown(&grown, proof)?;
+    judge_reserved(&reserved, proof)
+}
+
+/// The regions' sizes, divided by what one entry covers, are the entries that the layout gives them.
+fn judge_layout(proof: &mut Proof) {
+    let mut parts = Vec::new();
+    for region in [Region::DirectMap, Region::Vmalloc, Region::CpuEntryArea] {
+        let needed = (region.end() - region.start()).div_ceil(PGD_ENTRY_SPAN);
+        let (first, last) = region.pgd_entries();
+        proof.require_equal(region.name(), &needed, &((last - first + 1) as u64));
+        parts.push(format!("{} {needed}", region.name()));
+    }
+    proof.tables(format!("computed at 512 GiB each: {}", parts.join(", ")));
+}
+
+/// Bytes that the kernel keeps of each frame, in the vmemmap area.
+const BYTES_OF_A_FRAME: u64 = 16;
+
+/// The entries that the kernel half needs: direct map, vmemmap and image for what there is, vmalloc as
+/// given.
+fn computed(truth: &GroundTruth, vmalloc: RangeInclusive<usize>) -> BTreeSet<usize> {
+    let ram = truth.ram.iter().map(|range| range.end().get()).max();
+    let direct_map = Region::DirectMap.start();
+    let last = ram.unwrap_or(0).saturating_sub(1);
+    let vmemmap = Region::Vmemmap.start();
+    let last_of_frames = vmemmap + last / PAGE_SIZE * BYTES_OF_A_FRAME;
+    let image = truth.image.iter().map(|part| pgd_index(part.va.get()));
+    (pgd_index(direct_map)..=pgd_index(direct_map + last))
+        .chain(vmalloc)
+        .chain(pgd_index(vmemmap)..=pgd_index(last_of_frames))
+        .chain([pgd_index(Region::CpuEntryArea.start())])
+        .chain(image)
+        .collect()
+}
+
+/// The kernel-half entries in use, the same in every address space.
+fn seen(moment: &Moment, proof: &mut Proof) -> Result<BTreeSet<usize>, Trouble> {
+    let in_use = |id| {
+        let table = moment.snapshot.root_table(id)?;
+        Some(
+            Half::Kernel
+                .indices()
+                .filter(|index| table.entry(*index).present())
+                .map(usize::from)
+                .collect::<BTreeSet<usize>>(),
+        )
+    };
+    let kernel = moment.root(RootLabel::Kernel)?;
+    let wanted = in_use(kernel.id).ok_or_else(|| missing("the kernel's PGD"))?;
+    for root in moment.processes() {
+        proof.require(in_use(root.id).as_ref() == Some(&wanted), || {
+            format!(
+                "{} has other entries than the kernel's {wanted:?}",
+                root.label
+            )
+        });
+    }
+    let own = moment.snapshot.root_table(kernel.id);
+    let below: BTreeSet<_> = Half::Kernel
+        .indices()
+        .filter_map(|index| Some(own?.entry(index)))
+        .filter(|entry| entry.present())
+        .map(Entry::address)
+        .collect();
+    proof.require_equal(
+        "different tables below the kernel's entries",
+        &below.len(),
+        &wanted.len(),
+    );
+    Ok(wanted)
+}
+
+/// One vmalloc entry while the allocations lie below it, two once one crosses the boundary.
+fn judge_grown(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+    let mut counts = Vec::new();
+    for (scene, entries) in [(E1_SCENE, 1), (NEW_ENTRY_SCENE, 2)] {
+        let mapping = footage.mapping(scene)?;
+        let first = pgd_index(mapping.address.get());
+        let last = pgd_index(mapping.last_page().get());
+        proof.require_equal(
+            "entries that the allocation lies below",
+            &(first..=last).count(),
+            &entries,
+        );
+        let found = seen(mapping.made, proof)?;
+        let expected = computed(footage.truth(), first..=last);
+        require_entries("sync", &found, &expected, proof);
+        counts.push((entries, found.len()));
+        let readings = readings(mapping.after);
+        let good = readings.iter().filter(|reading| reading.result.is_ok());
+        let good = good.count();
+        proof.require(good > 0 && good == readings.len(), || {
+            format!("reads below PGD[{last}]: {readings:?}")
+        });
+        proof.cpu(format!(
+            "{good} of {} reads below PGD[{last}] bring a value",
+            readings.len()
+        ));
+    }
+    for (vmalloc, all) in counts {
+        proof.tables(format!("sync: {vmalloc} for vmalloc, {all} in all"));
+    }
+    Ok(())
+}
+
+/// With all entries reserved, an allocation changes none.
+fn judge_reserved(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+    let (first, last) = Region::Vmalloc.pgd_entries();
+    let expected = computed(footage.truth(), first..=last);
+    let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
+    for moment in [mapping.before, mapping.made] {
+        let found = seen(moment, proof)?;
+        require_entries("prealloc", &found, &expected, proof);
+    }
+    proof.tables(format!(
+        "prealloc: {} for vmalloc, {} in all, of the kernel half's 256",
+        last - first + 1,
+        expected.len()
+    ));
+    Ok(())
+}
+
+fn require_entries(
+    name: &str,
+    found: &BTreeSet<usize>,
+    expected: &BTreeSet<usize>,
+    proof: &mut Proof,
+) {
+    proof.require(found == expected, || {
+        let (more, fewer) = (found - expected, expected - found);
+        format!(
+            "{name}: of the kernel's PGD entries, {more:?} are too many and {fewer:?} are missing"
+        )
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use heirloom_inspect::PhysAddr;
+    use heirloom_inspect::PhysRange;
+
+    use super::*;
+
+    #[test]
+    fn memory_beyond_512_gib_needs_a_second_entry_of_the_direct_map() {
+        let truth = |bytes| GroundTruth {
+            ram: vec![PhysRange {
+                start: PhysAddr::new(0),
+                bytes,
+            }],
+            image: Vec::new(),
+        };
+        let entries = |bytes| computed(&truth(bytes), 402..=402);
+        assert_eq!(
+            entries(PGD_ENTRY_SPAN),
+            BTreeSet::from([273, 402, 468, 508])
+        );
+        assert_eq!(
+            entries(PGD_ENTRY_SPAN + 1),
+            BTreeSet::from([273, 274, 402, 468, 508])
+        );
+    }
+}

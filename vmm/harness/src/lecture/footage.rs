@@ -1,0 +1,244 @@
+//! What was seen of a run: every event with the tables of that moment.
+
+use std::time::Instant;
+
+use heirloom_inspect::changes::EntryChange;
+use heirloom_inspect::judge::{Claim, Counters, GroundTruth, Judge, Told};
+use heirloom_inspect::{Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk};
+
+use super::proof::{Trouble, missing};
+
+/// An event, while the guest stood still.
+#[derive(Clone)]
+pub(crate) struct Moment {
+    pub(crate) told: Told,
+    /// The root that CR3 had.
+    pub(crate) cr3: PhysAddr,
+    pub(crate) snapshot: Snapshot,
+    /// When the host had looked.
+    pub(crate) at: Instant,
+}
+
+impl Moment {
+    /// Whether it is the checkpoint with this text.
+    pub(crate) fn is_checkpoint(&self, wanted: &str) -> bool {
+        matches!(&self.told.claim, Claim::Checkpoint { text } if text == wanted)
+    }
+
+    /// The guest's running totals.
+    fn counters(&self) -> &Counters {
+        &self.told.counters
+    }
+
+    /// The address space of process `pid`.
+    pub(crate) fn process(&self, pid: u32) -> Result<&Root, Trouble> {
+        self.root(RootLabel::Process(pid))
+    }
+
+    /// An address space.
+    pub(crate) fn root(&self, label: RootLabel) -> Result<&Root, Trouble> {
+        self.snapshot
+            .root_of(label)
+            .ok_or_else(|| missing(format!("{label} has no address space")))
+    }
+
+    /// Those of all processes.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = &Root> {
+        self.snapshot
+            .roots()
+            .iter()
+            .filter(|root| matches!(root.label, RootLabel::Process(_)))
+    }
+
+    /// The walk of `va` in an address space.
+    pub(crate) fn walk(&self, root: &Root, va: VirtAddr) -> Walk {
+        self.snapshot.translate(root.id, va)
+    }
+
+    /// The roots of the processes that translate `va` at all.
+    pub(crate) fn translating(&self, va: VirtAddr) -> Vec<RootLabel> {
+        self.processes()
+            .filter(|root| self.walk(root, va).translation().is_some())
+            .map(|root| root.label)
+            .collect()
+    }
+
+    /// The entries that software wrote since `earlier`, those of new tables included: A and D, which
+    /// the CPU sets, do not count.
+    pub(crate) fn written_since(&self, earlier: &Moment) -> Vec<EntryChange> {
+        self.snapshot
+            .changes_since(&earlier.snapshot)
+            .filter(EntryChange::is_written)
+            .collect()
+    }
+
+    /// Frames that are tables now and were none in `earlier`.
+    pub(crate) fn new_tables_since(&self, earlier: &Moment) -> Vec<(Pfn, Level)> {
+        self.snapshot
+            .tables_not_in(&earlier.snapshot)
+            .map(|table| (table.pfn(), table.level()))
+            .collect()
+    }
+}
+
+/// By how much one of the guest's totals has grown.
+pub(crate) fn grown(before: &Moment, after: &Moment, total: fn(&Counters) -> u64) -> u64 {
+    total(after.counters()).wrapping_sub(total(before.counters()))
+}
+
+/// Pages of a mapping that is looked at; the program's are far smaller.
+const MOST_PAGES: u64 = 1 << 12;
+
+/// A mapping of kernel memory, and the moment before it.
+pub(crate) struct Mapping<'f> {
+    pub(crate) before: &'f Moment,
+    pub(crate) made: &'f Moment,
+    /// What follows, to the next checkpoint or birth.
+    pub(crate) after: &'f [Moment],
+    pub(crate) address: VirtAddr,
+    pub(crate) pages: u64,
+}
+
+impl Mapping<'_> {
+    /// Each page.
+    pub(crate) fn each_page(&self) -> impl Iterator<Item = VirtAddr> {
+        (0..self.pages).map(|page| self.address.wrapping_add(page * heirloom_abi::PAGE_SIZE))
+    }
+
+    /// The last page.
+    pub(crate) fn last_page(&self) -> VirtAddr {
+        self.address
+            .wrapping_add(self.pages.saturating_sub(1) * heirloom_abi::PAGE_SIZE)
+    }
+
+    /// What process 1 wrote to it.
+    pub(crate) fn written(&self) -> Result<u64, Trouble> {
+        self.after
+            .iter()
+            .find_map(|moment| match moment.told.claim {
+                Claim::KernelAccess {
+                    value,
+                    write: true,
+                    fault: None,
+                    ..
+                } => Some(value),
+                _ => None,
+            })
+            .ok_or_else(|| missing("nobody wrote to the kernel memory"))
+    }
+
+    /// What became of each process's attempt to read it: the value, or the page fault's error code.
+    pub(crate) fn readings(&self) -> Vec<Reading> {
+        readings(self.after)
+    }
+}
+
+/// A process had the kernel read kernel memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) pid: u32,
+    /// The value, or the page fault's error code.
+    pub(crate) result: Result<u64, u64>,
+}
+
+/// The readings among `moments`.
+pub(crate) fn readings(moments: &[Moment]) -> Vec<Reading> {
+    moments
+        .iter()
+        .filter_map(|moment| match moment.told.claim {
+            Claim::KernelAccess {
+                value,
+                write: false,
+                fault,
+                ..
+            } => Some(Reading {
+                pid: moment.told.pid,
+                result: fault.map_or(Ok(value), Err),
+            }),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What the guest kernel calls the machine on which it found `syscall` to be served by a page fault.
+const SOFTWARE_KVM: &str = "syscall-quirk";
+
+/// Every moment of a run, and what the host knew of the guest.
+pub(crate) struct Footage {
+    moments: Vec<Moment>,
+    truth: GroundTruth,
+    vague: bool,
+}
+
+impl Footage {
+    /// What was kept of a run that `judge` has judged.
+    pub(crate) fn new(moments: Vec<Moment>, judge: &Judge) -> Footage {
+        Footage {
+            moments,
+            truth: judge.world().truth().clone(),
+            vague: judge.world().machine().contains(&SOFTWARE_KVM),
+        }
+    }
+
+    /// Whether, on this machine, the error code of a page fault in the kernel half tells nothing of
+    /// the guest's own entries: kvm_pvm passes on what the CPU said of the tables that it runs on.
+    pub(crate) fn has_vague_error_codes(&self) -> bool {
+        self.vague
+    }
+
+    /// What the host knew without asking.
+    pub(crate) fn truth(&self) -> &GroundTruth {
+        &self.truth
+    }
+
+    /// All of them.
+    pub(crate) fn moments(&self) -> &[Moment] {
+        &self.moments
+    }
+
+    /// The checkpoint with this text.
+    pub(crate) fn checkpoint(&self, text: &str) -> Result<&Moment, Trouble> {
+        Ok(&self.moments[self.position(text)?])
+    }
+
+    /// The moments from the checkpoint with this text to the next checkpoint.
+    pub(crate) fn scene(&self, text: &str) -> Result<&[Moment], Trouble> {
+        let from = self.position(text)?;
+        let scene = &self.moments[from..];
+        let end = scene[1..]
+            .iter()
+            .position(|moment| matches!(moment.told.claim, Claim::Checkpoint { .. }))
+            .map_or(scene.len(), |position| position + 1);
+        Ok(&scene[..end])
+    }
+
+    /// The mapping that comes right after the checkpoint with this text.
+    pub(crate) fn mapping(&self, text: &str) -> Result<Mapping<'_>, Trouble> {
+        mapping_at(self.scene(text)?)
+            .ok_or_else(|| missing(format!("no kernel memory was mapped after `{text}`")))
+    }
+
+    fn position(&self, text: &str) -> Result<usize, Trouble> {
+        self.moments
+            .iter()
+            .position(|moment| moment.is_checkpoint(text))
+            .ok_or_else(|| missing(format!("the run never came to `{text}`")))
+    }
+}
+
+/// The mapping that the second moment of a scene tells.
+pub(crate) fn mapping_at(scene: &[Moment]) -> Option<Mapping<'_>> {
+    let [before, made, after @ ..] = scene else {
+        return None;
+    };
+    let Claim::KernelMapped { address, pages, .. } = made.told.claim else {
+        return None;
+    };
+    (1..=MOST_PAGES).contains(&pages).then_some(Mapping {
+        before,
+        made,
+        after,
+        address,
+        pages,
+    })
+}

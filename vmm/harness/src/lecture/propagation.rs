@@ -1,0 +1,401 @@
+//! Claims 3, 7 and 8: who sees a mapping that was made during somebody's system call.
+
+use std::collections::BTreeSet;
+
+use heirloom_abi::layout::pgd_index;
+use heirloom_abi::options::Strategy;
+use heirloom_inspect::{Fault, Level, RootLabel, Walk};
+
+use super::Claim;
+use super::footage::{Footage, Mapping, Reading, grown, readings};
+use super::proof::{Proof, Trouble, missing};
+use super::stage::{Experiment, Stage};
+
+/// Claim 3.
+pub(crate) const SEEN_BY_ALL: Claim = Claim {
+    words: "If the kernel allocates memory while serving a system call of process 1, process 2 in \
+            kernel mode should see it",
+    experiment: "process 1 allocates 16 pages, everyone reads them: prealloc, and none",
+    prove: seen_by_all,
+};
+
+/// Claim 7.
+pub(crate) const BELOW_E1: Claim = Claim {
+    words: "All updates to E1 are visible across all the processes",
+    experiment: "2 pages below the shared entry E1, under prealloc",
+    prove: below_e1,
+};
+
+/// Claim 8.
+pub(crate) const NOT_REALLY: Claim = Claim {
+    words: "So we are at peace! Not really: a mapping that needs a new PGD entry",
+    experiment: "16 pages across a 512 GiB boundary: none, fault, sync, prealloc",
+    prove: not_really,
+};
+
+/// Checkpoints of the program.
+pub(crate) const E1_SCENE: &str = "below E1";
+pub(crate) const NEW_ENTRY_SCENE: &str = "a new entry";
+const LATE_SCENE: &str = "a late child";
+
+/// A family in which process 1 allocates kernel memory, under `strategy`.
+pub(crate) fn experiment(strategy: Strategy) -> Experiment {
+    Experiment::new(strategy, &["share", "6"])
+}
+
+fn seen_by_all(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+    let footage = stage.footage(&experiment(Strategy::Prealloc))?;
+    judge_seen(Strategy::Prealloc, &footage, proof)?;
+    let footage = stage.footage(&experiment(Strategy::None))?;
+    judge_unseen(&footage, proof)
+}
+
+/// Every process has every page on the frame that process 1 has it on, and reads what was written.
+pub(crate) fn judge_seen(
+    strategy: Strategy,
+    footage: &Footage,
+    proof: &mut Proof,
+) -> Result<(), Trouble> {
+    let name = strategy.name();
+    let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
+    let maker = mapping.made.process(1)?;
+    let mut same = 0;
+    for page in mapping.each_page() {
+        let wanted = mapping.made.walk(maker, page);
+        for root in mapping.made.processes() {
+            let walk = mapping.made.walk(root, page);
+            same += u64::from(proof.require(lead_to_the_same(&walk, &wanted), || {
+                format!(
+                    "{name}: {} has {page} as {walk}, process 1 as {wanted}",
+                    root.label
+                )
+            }));
+        }
+    }
+    let others = others(&mapping);
+    let value = mapping.written()?;
+    let read = judge_readings(name, &mapping.readings(), &others, &Ok(value), proof);
+    let processes = others.len() + 1;
+    proof.tables(format!(
+        "{name}: {same} of {processes} × {} pages are on the frames that process 1 has",
+        mapping.pages
+    ));
+    proof.cpu(format!(
+        "{name}: {read} of {} others read {value:#x}",
+        others.len()
+    ));
+    Ok(())
+}
+
+/// Whether two walks end at the same byte of a page with the same rights. A and D may differ.
+pub(crate) fn lead_to_the_same(one: &Walk, other: &Walk) -> bool {
+    let end = |walk: &Walk| {
+        let found = walk.translation()?;
+        Some((found.pa, found.size, found.rights))
+    };
+    end(one).is_some() && end(one) == end(other)
+}
+
+/// Process 1 alone has the part that needed a new PGD entry; everybody else faults on it.
+fn judge_unseen(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+    let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
+    let page = mapping.last_page();
+    let maker = mapping.made.process(1)?;
+    let walk = mapping.made.walk(maker, page);
+    proof.require(walk.translation().is_some(), || {
+        format!("none: process 1 does not have its own mapping: {walk}")
+    });
+    let mut without = 0;
+    for root in mapping.made.processes().filter(|root| root.id != maker.id) {
+        let walk = mapping.made.walk(root, page);
+        let expected = Err(Fault::NotPresent { level: Level::Pml4 });
+        without += u64::from(proof.require(walk.result == expected, || {
+            format!("none: {} should lack the PGD entry: {walk}", root.label)
+        }));
+    }
+    let others = others(&mapping);
+    // A read in the kernel of what is not present: no bit of the error code is set.
+    let faulted = judge_readings("none", &mapping.readings(), &others, &Err(0), proof);
+    proof.tables(format!(
+        "none: process 1 has PGD[{}], {without} of {} others do not",
+        pgd_index(page.get()),
+        others.len()
+    ));
+    proof.cpu(format!(
+        "none: {faulted} of {} others page-fault",
+        others.len()
+    ));
+    Ok(())
+}
+
+/// The processes but process 1.
+fn others(mapping: &Mapping<'_>) -> Vec<u32> {
+    mapping
+        .made
+        .processes()
+        .filter_map(|root| match root.label {
+            RootLabel::Process(pid) if pid != 1 => Some(pid),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Each of `pids` read once, with this result. How many did.
+fn judge_readings(
+    strategy: &str,
+    readings: &[Reading],
+    pids: &[u32],
+    expected: &Result<u64, u64>,
+    proof: &mut Proof,
+) -> usize {
+    proof.require(!pids.is_empty(), || {
+        format!("{strategy}: there is nobody else")
+    });
+    let as_expected = pids.iter().filter(|pid| {
+        let results: Vec<_> = readings
+            .iter()
+            .filter(|reading| reading.pid == **pid)
+            .map(|reading| reading.result)
+            .collect();
+        proof.require(results == [*expected], || {
+            format!(
+                "{strategy}: process {pid} should read {expected:x?} once (or fault with that code), \
+                 found {results:x?}"
+            )
+        })
+    });
+    as_expected.count()
+}
+
+fn below_e1(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+    let footage = stage.footage(&experiment(Strategy::Prealloc))?;
+    judge_below_e1(&footage, proof)
+}
+
+/// One write for each page, in tables below the shared entry, and none to any root or user half.
+fn judge_below_e1(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+    let mapping = footage.mapping(E1_SCENE)?;
+    let made = mapping.made;
+    let kernel = made.root(RootLabel::Kernel)?;
+    let mut expected: Vec<_> = mapping
+        .each_page()
+        .filter_map(|page| {
+            let walk = made.walk(kernel, page);
+            let step = walk.steps().last()?;
+            Some((step.level, step.table, step.index))
+        })
+        .collect();
+    let changes = made.written_since(mapping.before);
+    let mut written: Vec<_> = changes
+        .iter()
+        .map(|change| (change.level, change.table, change.index))
+        .collect();
+    expected.sort_unstable();
+    written.sort_unstable();
+    proof.require(written == expected, || {
+        format!("entries written: expected the leaves {expected:?}, found {written:?}")
+    });
+    let new = made.new_tables_since(mapping.before);
+    proof.require(new.is_empty(), || format!("new tables: {new:?}"));
+    let counted = |total| grown(mapping.before, made, total);
+    proof.require_equal(
+        "PGD writes counted by the guest",
+        &counted(|counters| counters.kernel_pgd_writes),
+        &0,
+    );
+    proof.require_equal(
+        "entry writes counted by the guest",
+        &counted(|counters| counters.kernel_entry_writes),
+        &mapping.pages,
+    );
+    let index = pgd_index(mapping.address.get());
+    let others = others(&mapping);
+    let value = mapping.written()?;
+    let read = judge_readings("prealloc", &mapping.readings(), &others, &Ok(value), proof);
+    let translating = made.translating(mapping.last_page());
+    proof.require_equal(
+        "processes that have the mapping",
+        &translating.len(),
+        &(others.len() + 1),
+    );
+    let roots: BTreeSet<_> = made
+        .snapshot
+        .roots()
+        .iter()
+        .map(|root| root.address.pfn())
+        .collect();
+    let to_roots = written.iter().filter(|(_, table, _)| roots.contains(table));
+    let below = written.iter().filter(|place| expected.contains(place));
+    proof.tables(format!(
+        "E1 is PGD[{index}]: of {} entries written {} are leaves in the page table below it, {} in one of \
+         the {} roots",
+        written.len(),
+        below.count(),
+        to_roots.count(),
+        roots.len()
+    ));
+    proof.cpu(format!("{read} of {} others read {value:#x}", others.len()));
+    Ok(())
+}
+
+/// What a strategy does about a new PGD entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Outcome {
+    /// Roots, the kernel's own included, that got the entry with the mapping.
+    roots_written: usize,
+    /// Processes that have the mapping at once.
+    at_once: usize,
+    /// Page faults that brought the entry, the maker's own included.
+    faults: u64,
+    /// Other processes that read what was written …
+    read: usize,
+    /// … and those that faulted instead.
+    failed: usize,
+    /// Whether a child that process 2 had later reads it.
+    late_child_reads: bool,
+}
+
+impl Outcome {
+    /// What `strategy` promises with `processes` processes; none for those that are not compared.
+    fn expected(strategy: Strategy, processes: usize) -> Option<Outcome> {
+        let shared = Outcome {
+            roots_written: 0,
+            at_once: processes,
+            faults: 0,
+            read: processes.saturating_sub(1),
+            failed: 0,
+            late_child_reads: true,
+        };
+        Some(match strategy {
+            Strategy::Prealloc => shared,
+            Strategy::Sync => Outcome {
+                roots_written: processes + 1,
+                ..shared
+            },
+            Strategy::Fault => Outcome {
+                roots_written: 1,
+                at_once: 0,
+                faults: processes as u64,
+                ..shared
+            },
+            Strategy::None => Outcome {
+                roots_written: 1,
+                at_once: 1,
+                read: 0,
+                failed: processes.saturating_sub(1),
+                late_child_reads: false,
+                ..shared
+            },
+            Strategy::CopyAll | Strategy::Isolated => return None,
+        })
+    }
+
+    fn seen(footage: &Footage) -> Result<Outcome, Trouble> {
+        let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
+        let page = mapping.last_page();
+        let index = page.index(Level::Pml4);
+        let roots_written = mapping
+            .made
+            .written_since(mapping.before)
+            .iter()
+            .filter(|change| change.level == Level::Pml4 && change.index == index)
+            .count();
+        let late = footage.scene(LATE_SCENE)?;
+        let [late_start, ..] = late else {
+            return Err(missing("a late child"));
+        };
+        let value = mapping.written()?;
+        let readings_then = mapping.readings();
+        let read = readings_then
+            .iter()
+            .filter(|reading| reading.result == Ok(value))
+            .count();
+        let known: Vec<u32> = readings_then.iter().map(|reading| reading.pid).collect();
+        let newborn = readings(late)
+            .into_iter()
+            .find(|reading| !known.contains(&reading.pid))
+            .ok_or_else(|| missing("the late child's reading"))?;
+        Ok(Outcome {
+            roots_written,
+            at_once: mapping.made.translating(page).len(),
+            faults: grown(mapping.before, late_start, |counters| {
+                counters.kernel_faults
+            }),
+            read,
+            failed: readings_then.len() - read,
+            late_child_reads: newborn.result == Ok(value),
+        })
+    }
+}
+
+fn not_really(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+    for strategy in [
+        Strategy::None,
+        Strategy::Fault,
+        Strategy::Sync,
+        Strategy::Prealloc,
+    ] {
+        let footage = stage.footage(&experiment(strategy))?;
+        let processes = footage.mapping(NEW_ENTRY_SCENE)?.made.processes().count();
+        let seen = Outcome::seen(&footage)?;
+        let expected = Outcome::expected(strategy, processes);
+        let name = strategy.name();
+        proof.require(Some(seen) == expected, || {
+            format!("{name}: expected {expected:?}, found {seen:?}")
+        });
+        proof.tables(format!(
+            "{name}: written to {} of {} roots, {} of {processes} processes have it at once",
+            seen.roots_written,
+            processes + 1,
+            seen.at_once
+        ));
+        proof.cpu(format!(
+            "{name}: {} faults bring it, {} of {} others read it, {}",
+            seen.faults,
+            seen.read,
+            processes.saturating_sub(1),
+            if seen.late_child_reads {
+                "a late child too"
+            } else {
+                "a late child does not"
+            }
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_four_strategies_promise_four_different_things() {
+        let strategies = [
+            Strategy::None,
+            Strategy::Fault,
+            Strategy::Sync,
+            Strategy::Prealloc,
+        ];
+        let promises = strategies.map(|strategy| Outcome::expected(strategy, 6));
+        for (number, promise) in promises.iter().enumerate() {
+            assert!(promise.is_some());
+            assert!(!promises[..number].contains(promise), "{promise:?}");
+        }
+    }
+
+    #[test]
+    fn one_reader_that_read_something_else_or_not_at_all_breaks_the_claim() {
+        let reading = |pid, result| Reading { pid, result };
+        let good = [reading(2, Ok(7)), reading(3, Ok(7))];
+        for (readings, holds) in [
+            (good, true),
+            ([good[0], reading(3, Ok(8))], false),
+            ([good[0], reading(3, Err(0))], false),
+            ([good[0], good[0]], false),
+        ] {
+            let mut proof = Proof::default();
+            judge_readings("prealloc", &readings, &[2, 3], &Ok(7), &mut proof);
+            assert_eq!(proof.holds(), holds, "{readings:?}");
+        }
+    }
+}
