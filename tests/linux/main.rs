@@ -4,7 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod broken;
+mod corrupted;
 mod changes;
 mod command;
 mod explorer;

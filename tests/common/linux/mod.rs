@@ -13,7 +13,7 @@ pub(crate) mod qemu;
 pub(crate) mod qmp;
 pub(crate) mod registers;
 pub(crate) mod tlb;
-pub(crate) mod truth;
+pub(crate) mod kernel_data;
 
 #[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use {

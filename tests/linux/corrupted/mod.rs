@@ -1,8 +1,8 @@
-//! Linux's page tables broken on purpose, in a copy of a core: `heirloom check` reports each break as what it
-//! is, where it is, and as nothing else; and nothing on the unbroken image.
+//! Linux's page tables corrupted on purpose, in a copy of a core: `heirloom check` reports each corruption as
+//! what it is, where it is, and as nothing else; and nothing on the untouched image.
 
-mod breaks;
-mod patient;
+mod cases;
+mod copy;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use heirloom_inspect::{Pfn, PhysAddr};
 use serde_json::Value;
 
-use breaks::{Break, Where};
-use patient::{Patient, Place};
+use cases::{Case, Expected, Where};
+use copy::{CorruptedImage, Place};
 
 use crate::command::{address, list, number, run};
 use crate::common::linux::Variant;
@@ -26,8 +26,8 @@ fn broken_rules(report: &Value) -> BTreeSet<&str> {
         .collect()
 }
 
-/// A finding about the entry at `place` in the address spaces that it concerns.
-fn is_about(finding: &Value, place: Place, spaces: Where) -> bool {
+/// Whether a finding is about the entry at `place`, in these address spaces and no others.
+fn is_about(finding: &Value, place: Place, spaces: Where, pti: bool) -> bool {
     let Some(entry) = finding.get("entry") else {
         return false;
     };
@@ -38,84 +38,83 @@ fn is_about(finding: &Value, place: Place, spaces: Where) -> bool {
         .map(address)
         .collect();
     let count = finding["spaces"]["count"].as_u64();
+    let only = |expected: &[PhysAddr]| roots == expected && count == Some(roots.len() as u64);
     is_there
         && match spaces {
-            Where::Only(root) => count == Some(1) && roots == [root],
-            Where::Process(root) => {
-                let pair = [root, partner_of(root, Partner::User)];
-                roots[..] == pair || roots == [root]
-            }
+            Where::Only(root) => only(&[root]),
+            Where::Process(root) if pti => only(&[root, partner_of(root, Partner::User)]),
+            Where::Process(root) => only(&[root]),
             Where::Many => count > Some(30),
         }
 }
 
-/// What is wrong with the report on one break; nothing, if it is right.
-fn judge(patient: &Patient, case: &Break) -> Result<(), String> {
-    let wounds = (case.wound)(patient);
-    let (code, report) = run(&["check", &patient.target()]);
-    patient.mend();
+/// The report on one corruption against what it must be: each finding that is expected once, and no other.
+fn judge(image: &CorruptedImage, case: &Case) -> Result<(), String> {
+    let mut expected = (case.corrupt)(image);
+    let (code, report) = run(&["check", &image.target()]);
+    image.restore();
     if code != 1 || report["holds"] != false {
         return Err(format!("exit code {code}, holds: {}", report["holds"]));
     }
-    let broken = broken_rules(&report);
-    let expected: BTreeSet<&str> = wounds.iter().map(|wound| wound.rule).collect();
-    let findings = || {
-        let mut text = String::new();
-        for verdict in list(&report, "rules") {
-            if verdict["violations"] != 0 {
-                let (rule, findings) = (&verdict["rule"]["name"], &verdict["findings"]);
-                let _ = write!(text, "\n  {rule}: {findings}");
+    let mut unexpected = String::new();
+    for verdict in list(&report, "rules") {
+        let rule = verdict["rule"]["name"].as_str().unwrap();
+        let findings = verdict.get("findings").and_then(Value::as_array);
+        let findings = findings.map_or(&[][..], Vec::as_slice);
+        if verdict["violations"].as_u64() != Some(findings.len() as u64) {
+            let violations = &verdict["violations"];
+            let _ = write!(
+                unexpected,
+                "\n  {rule}: {violations} violations in {} findings",
+                findings.len()
+            );
+        }
+        for finding in findings {
+            let is_it = |expected: &Expected| {
+                expected.rule == rule
+                    && is_about(finding, expected.place, expected.spaces, image.variant.pti)
+            };
+            if let Some(found) = expected.iter().position(is_it) {
+                expected.remove(found);
+            } else {
+                let _ = write!(unexpected, "\n  {rule}: {finding}");
             }
         }
-        text
-    };
-    if broken != expected {
-        return Err(format!("{broken:?} instead of {expected:?}{}", findings()));
     }
-    for wound in &wounds {
-        let verdict = list(&report, "rules")
-            .iter()
-            .find(|verdict| verdict["rule"]["name"] == wound.rule)
-            .unwrap();
-        let found = list(verdict, "findings");
-        if !found
-            .iter()
-            .any(|finding| is_about(finding, wound.place, wound.spaces))
-        {
-            return Err(format!("no finding about {wound:?}{}", findings()));
-        }
+    if expected.is_empty() && unexpected.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(format!("missing: {expected:?}; unexpected: {unexpected}"))
 }
 
-/// Each break by itself, on a fresh copy.
-fn every_break_is_reported_as_what_it_is(variant: Variant) {
-    let patient = Patient::copy_of(variant);
+/// Each corruption by itself, on a fresh copy.
+fn every_corruption_is_reported_as_what_it_is(variant: Variant) {
+    let image = CorruptedImage::copy_of(variant);
     let mut wrong = Vec::new();
-    for case in breaks::all().filter(|case| variant.pti || !case.needs_kpti) {
-        if let Err(what) = judge(&patient, case) {
+    for case in cases::all().filter(|case| variant.pti || !case.needs_kpti) {
+        if let Err(what) = judge(&image, case) {
             wrong.push(format!("{}: {what}", case.name));
         }
     }
-    // All the wounds have healed.
-    let (code, report) = run(&["check", &patient.target()]);
-    assert_eq!(code, 0, "{}", broken_rules(&report).len());
+    // All is as it was before.
+    let (code, report) = run(&["check", &image.target()]);
+    assert_eq!((code, broken_rules(&report)), (0, BTreeSet::new()));
     assert!(wrong.is_empty(), "{}:\n{}", variant.name, wrong.join("\n"));
 }
 
 #[test]
-fn with_kpti_every_break_is_reported_as_what_it_is_and_as_nothing_else() {
-    every_break_is_reported_as_what_it_is(Variant::PTI_ON);
+fn with_kpti_every_corruption_is_reported_as_what_it_is_and_as_nothing_else() {
+    every_corruption_is_reported_as_what_it_is(Variant::PTI_ON);
 }
 
 #[test]
-fn without_kpti_every_break_is_reported_as_what_it_is_and_as_nothing_else() {
-    every_break_is_reported_as_what_it_is(Variant::PTI_OFF);
+fn without_kpti_every_corruption_is_reported_as_what_it_is_and_as_nothing_else() {
+    every_corruption_is_reported_as_what_it_is(Variant::PTI_OFF);
 }
 
 #[test]
-fn with_five_levels_every_break_is_reported_as_what_it_is_and_as_nothing_else() {
-    every_break_is_reported_as_what_it_is(Variant::LA57_PTI_ON);
+fn with_five_levels_every_corruption_is_reported_as_what_it_is_and_as_nothing_else() {
+    every_corruption_is_reported_as_what_it_is(Variant::LA57_PTI_ON);
 }
 
 #[test]
@@ -166,11 +165,11 @@ fn a_just_in_time_compilers_pages_are_a_note_unless_strictness_is_asked_for() {
 
 #[test]
 fn a_cpu_whose_cr3_leads_to_no_root_is_reported_and_what_lies_there_is_not_judged() {
-    let patient = Patient::copy_of(Variant::PTI_OFF);
+    let image = CorruptedImage::copy_of(Variant::PTI_OFF);
     // A page of a process.
     let (_, page) = some_user_page(&Image::of(Variant::PTI_OFF).capture());
-    patient.set_last_cr3(page.pa);
-    let (code, report) = run(&["check", &patient.target()]);
+    image.set_last_cr3(page.pa);
+    let (code, report) = run(&["check", &image.target()]);
     assert_eq!(code, 1);
     assert_eq!(broken_rules(&report), BTreeSet::from(["cr3-known"]));
 }
