@@ -1,6 +1,7 @@
 //! A copy of a guest's core whose page tables are corrupted on purpose and restored.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use heirloom_inspect::{
@@ -257,6 +258,13 @@ impl CorruptedImage {
                 && (first..first + 512)
                     .all(|pfn| self.snapshot.levels_of(Pfn::new(pfn)).next().is_none())
         })
+    }
+
+    /// Every entry that was written since it was last restored.
+    pub(crate) fn written(&self) -> BTreeSet<(Pfn, u64)> {
+        let entry_of = |at: PhysAddr| (at.pfn(), at.get() % 4096 / 8);
+        let undo = self.undo.borrow();
+        undo.iter().map(|(at, _)| entry_of(*at)).collect()
     }
 
     /// Makes everything as it was.
