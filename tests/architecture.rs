@@ -271,7 +271,10 @@ fn the_guest_is_built_with_the_contract_and_paging_and_what_the_contract_is_laid
         ),
     ] {
         let below = guest.everything_below(program);
-        let more: Vec<_> = below.iter().filter(|name| !at_most.contains(name)).collect();
+        let more: Vec<_> = below
+            .iter()
+            .filter(|name| !at_most.contains(name))
+            .collect();
         assert!(more.is_empty(), "{program} is also built with {more:?}");
     }
 }
@@ -281,7 +284,10 @@ fn the_inspector_brings_no_guest_of_ours_no_hypervisor_no_file_format_and_no_ter
     let host = Workspace::host();
     let below = host.everything_below("heirloom-inspect");
     let forbidden = [&["heirloom-abi"][..], &HYPERVISOR, &FORMATS, &TERMINAL].concat();
-    let brought: Vec<_> = forbidden.iter().filter(|name| below.contains(**name)).collect();
+    let brought: Vec<_> = forbidden
+        .iter()
+        .filter(|name| below.contains(**name))
+        .collect();
     assert!(brought.is_empty(), "heirloom-inspect brings {brought:?}");
 }
 
@@ -303,7 +309,10 @@ fn only_the_command_reads_a_command_line_and_draws_on_a_terminal() {
     let mut wrong = BTreeMap::new();
     for name in host.members.keys().filter(|name| *name != COMMAND) {
         let below = host.everything_below(name);
-        let brought: Vec<&str> = TERMINAL.into_iter().filter(|it| below.contains(it)).collect();
+        let brought: Vec<&str> = TERMINAL
+            .into_iter()
+            .filter(|it| below.contains(it))
+            .collect();
         if !brought.is_empty() {
             wrong.insert(name, brought);
         }
@@ -351,8 +360,16 @@ fn no_source_file_is_longer_than_450_lines() {
     for folder in ["guest", "tests", "vmm"] {
         sources(&top().join(folder), &mut files);
     }
-    assert!(files.iter().any(|file| file.ends_with("tests/architecture.rs")));
-    assert!(files.iter().any(|file| file.ends_with("guest/kernel/src/main.rs")));
+    assert!(
+        files
+            .iter()
+            .any(|file| file.ends_with("tests/architecture.rs"))
+    );
+    assert!(
+        files
+            .iter()
+            .any(|file| file.ends_with("guest/kernel/src/main.rs"))
+    );
     let long: Vec<(usize, &PathBuf)> = files
         .iter()
         .map(|file| (fs::read_to_string(file).unwrap().lines().count(), file))
@@ -376,7 +393,10 @@ fn every_crate_says_what_it_is_and_has_a_readme() {
             let manifest = PathBuf::from(text(&package["manifest_path"]));
             let readme = manifest.with_file_name(text(&package["readme"]));
             let readme = fs::read_to_string(&readme).unwrap();
-            assert!(readme.starts_with(&format!("# {name}\n")), "{name}: {readme}");
+            assert!(
+                readme.starts_with(&format!("# {name}\n")),
+                "{name}: {readme}"
+            );
         }
     }
 }

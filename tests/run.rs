@@ -3,11 +3,11 @@
 #[path = "../vmm/machine/tests/common/mod.rs"]
 mod common;
 
+use common::{Elf, HALT, SPIN, code};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use common::{Elf, HALT, SPIN, code};
 
 fn heirloom(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heirloom"));

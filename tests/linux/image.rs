@@ -11,8 +11,8 @@ use heirloom_inspect::{
 use crate::command;
 use crate::common::linux::core::Core;
 use crate::common::linux::gdb::Gdb;
-use crate::common::linux::qmp::Qmp;
 use crate::common::linux::kernel_data::KernelData;
+use crate::common::linux::qmp::Qmp;
 use crate::common::linux::{Guest, Listing, Variant, registers};
 
 /// A guest that stands still.
@@ -115,7 +115,11 @@ impl Moment {
     }
 
     /// What the guest's kernel knew.
-    pub(crate) fn kernel_data<'a>(&self, core: &'a Core, listing: &'a Listing) -> KernelData<'a, Core> {
+    pub(crate) fn kernel_data<'a>(
+        &self,
+        core: &'a Core,
+        listing: &'a Listing,
+    ) -> KernelData<'a, Core> {
         // Any root with the kernel half will do.
         let root = self.cpus[0].cr3.root();
         let root = if self.variant.pti {

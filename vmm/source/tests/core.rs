@@ -346,10 +346,16 @@ fn survive(file: &[u8]) -> Option<Target> {
                         | CoreError::NoMemory { .. }
                 )
             );
-            let is_empty = matches!(&error, TargetError::Core(CoreError::File(FileError::Empty { .. })));
+            let is_empty = matches!(
+                &error,
+                TargetError::Core(CoreError::File(FileError::Empty { .. }))
+            );
             assert!(is_of_the_file || is_empty && file.is_empty(), "{error}");
             let message = error.to_string();
-            let (name, rest) = message.split_once(" is ").or(message.split_once(" holds ")).unwrap();
+            let (name, rest) = message
+                .split_once(" is ")
+                .or(message.split_once(" holds "))
+                .unwrap();
             assert!(name.ends_with("/core"), "{message}");
             assert!(rest.contains([':', ';']), "no remedy in: {message}");
             None
@@ -379,7 +385,11 @@ fn a_core_cut_at_any_byte_of_its_headers_opens_or_says_what_is_wrong() {
     for length in 0..4000 {
         let Some(target) = survive(&whole[..length]) else {
             let message = complaint(&whole[..length], "");
-            let said = if length == 0 { "is empty" } else { "is cut off" };
+            let said = if length == 0 {
+                "is empty"
+            } else {
+                "is cut off"
+            };
             assert!(message.contains(said), "{length}: {message}");
             continue;
         };

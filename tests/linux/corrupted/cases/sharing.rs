@@ -17,16 +17,13 @@ pub(super) const CASES: &[Case] = &[
             vec![only("kernel-tables-shared", place, image.process)]
         },
     ),
-    always(
-        "a process has a private copy of a kernel table",
-        |image| {
-            let va = some_vmalloc_page(image);
-            let place = image.place(image.process, va, image.top());
-            let copy = image.copy_table(image.below(place));
-            image.point(place, copy);
-            vec![only("kernel-tables-shared", place, image.process)]
-        },
-    ),
+    always("a process has a private copy of a kernel table", |image| {
+        let va = some_vmalloc_page(image);
+        let place = image.place(image.process, va, image.top());
+        let copy = image.copy_table(image.below(place));
+        image.point(place, copy);
+        vec![only("kernel-tables-shared", place, image.process)]
+    }),
     always(
         "a private copy of a kernel table has missed a change",
         |image| {

@@ -55,11 +55,7 @@ pub(super) const CASES: &[Case] = &[
         vec![shared("tables-in-ram", place)]
     }),
     always("a process's table is beyond RAM", |image| {
-        let place = image.place(
-            image.process,
-            user_page(image, image.process),
-            Level::Pd,
-        );
+        let place = image.place(image.process, user_page(image, image.process), Level::Pd);
         image.point(place, BEYOND_RAM);
         vec![of_process("tables-in-ram", place, image.process)]
     }),
