@@ -81,7 +81,7 @@ fn addresses(report: &Value, name: &str) -> BTreeSet<PhysAddr> {
 /// the root of the last process for a while, even if that has ended.
 fn living(moment: &Moment, snapshot: &Snapshot, listing: &Listing) -> BTreeSet<PhysAddr> {
     let core = moment.open_core();
-    let roots = moment.truth(&core, listing).roots().into_keys();
+    let roots = moment.kernel_data(&core, listing).roots().into_keys();
     let has_entries = |root: &PhysAddr| {
         let found = snapshot.roots().iter().find(|found| found.address == *root);
         let table = snapshot.root_table(found.unwrap().id).unwrap();

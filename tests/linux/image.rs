@@ -11,8 +11,8 @@ use heirloom_inspect::{
 use crate::command;
 use crate::common::linux::core::Core;
 use crate::common::linux::gdb::Gdb;
+use crate::common::linux::kernel_data::KernelData;
 use crate::common::linux::qmp::Qmp;
-use crate::common::linux::truth::Truth;
 use crate::common::linux::{Guest, Listing, Variant, registers};
 
 /// A guest that stands still.
@@ -78,8 +78,8 @@ impl Image {
     }
 
     /// What the guest's kernel knows.
-    pub(crate) fn truth<'a>(&'a self, core: &'a Core) -> Truth<'a, Core> {
-        self.moment.truth(core, &self.guest.listing)
+    pub(crate) fn kernel_data<'a>(&'a self, core: &'a Core) -> KernelData<'a, Core> {
+        self.moment.kernel_data(core, &self.guest.listing)
     }
 
     /// QEMU for this test alone; every CPU has its own CR3.
@@ -115,7 +115,11 @@ impl Moment {
     }
 
     /// What the guest's kernel knew.
-    pub(crate) fn truth<'a>(&self, core: &'a Core, listing: &'a Listing) -> Truth<'a, Core> {
+    pub(crate) fn kernel_data<'a>(
+        &self,
+        core: &'a Core,
+        listing: &'a Listing,
+    ) -> KernelData<'a, Core> {
         // Any root with the kernel half will do.
         let root = self.cpus[0].cr3.root();
         let root = if self.variant.pti {
@@ -123,16 +127,16 @@ impl Moment {
         } else {
             root
         };
-        Truth::new(core, self.mode(), root, listing)
+        KernelData::new(core, self.mode(), root, listing)
     }
 
     /// The tables of every address space that the kernel knew of: its own, the processes', and the user
     /// roots of all of them.
     pub(crate) fn capture(&self, listing: &Listing) -> Snapshot {
         let core = self.open_core();
-        let truth = self.truth(&core, listing);
-        let mut roots = vec![truth.init_top_pgt()];
-        roots.extend(truth.roots().into_keys());
+        let kernel_data = self.kernel_data(&core, listing);
+        let mut roots = vec![kernel_data.init_top_pgt()];
+        roots.extend(kernel_data.roots().into_keys());
         if self.variant.pti {
             let users: Vec<PhysAddr> = roots
                 .iter()

@@ -1,8 +1,10 @@
 //! A core and the live QEMU of the same moment give the same answer, and a guest is left as it was.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use crate::command::{address, ask, list, qemu, run};
+use crate::command::{address, ask, list, number, qemu, run};
 use crate::common::linux::{Guest, Variant};
 use crate::image::{Image, some_user_page};
 
@@ -18,8 +20,28 @@ const QUESTIONS: [&[&str]; 8] = [
     &["reverse", "PA"],
 ];
 
-/// The report of one question, without what it says of the target: its name, and what a core does not tell.
-fn answer(target: &str, question: &[&str], places: &[(&str, String)]) -> (i32, Value) {
+/// What a command answers to a question.
+struct Answer {
+    code: i32,
+    report: Value,
+    /// What differs between a core and the live guest.
+    of_target: OfTarget,
+}
+
+/// What a report says of the target, and not of the page tables. QEMU dumps RAM that video memory and ROMs
+/// hide, too; only the live one tells that they do.
+#[derive(Default)]
+struct OfTarget {
+    /// Start and length of each range of RAM.
+    ram: Vec<(u64, u64)>,
+    notes: Vec<String>,
+    /// Pages of the direct map that rule `direct-map-exact` lets pass as they show video memory or ROM.
+    isa_hole: u64,
+    /// RAM that the direct map shows.
+    in_direct_map: Option<u64>,
+}
+
+fn answer(target: &str, question: &[&str], places: &[(&str, String)]) -> Answer {
     let mut words = vec![question[0], target];
     for word in &question[1..] {
         let place = places.iter().find(|(name, _)| name == word);
@@ -27,43 +49,136 @@ fn answer(target: &str, question: &[&str], places: &[(&str, String)]) -> (i32, V
     }
     let (code, mut report) = run(&words);
     let target = report.as_object_mut().unwrap().remove("target").unwrap();
-    let notes = report.as_object_mut().unwrap().remove("notes");
-    assert!(notes.is_none_or(|notes| notes.is_array()));
-    forget_hidden_ram(&mut report);
+    let of_target = take_of_target(&mut report, &target);
     // What it ran on counts.
     report["cpus"] = target["cpus"].clone();
-    (code, report)
+    Answer {
+        code,
+        report,
+        of_target,
+    }
 }
 
-/// QEMU dumps RAM that video memory and ROMs hide, too; only the live one tells that they do. What a
-/// report says of how much RAM there is differs by that.
-fn forget_hidden_ram(report: &mut Value) {
+/// Takes out of a report what it says of the target.
+fn take_of_target(report: &mut Value, target: &Value) -> OfTarget {
+    let mut of_target = OfTarget::default();
+    for range in list(target, "ram") {
+        let bytes = range["bytes"].as_u64().unwrap();
+        of_target.ram.push((number(&range["start"]), bytes));
+    }
+    if let Some(notes) = report.as_object_mut().unwrap().remove("notes") {
+        of_target.notes = serde_json::from_value(notes).unwrap();
+    }
     for rule in items(report, "rules") {
         let Some(exceptions) = rule.get_mut("exceptions").and_then(Value::as_array_mut) else {
             continue;
         };
-        exceptions.retain(|exception| exception["name"] != "isa-hole");
+        for exception in exceptions.extract_if(.., |exception| exception["name"] == "isa-hole") {
+            of_target.isa_hole += exception["count"].as_u64().unwrap();
+        }
         if exceptions.is_empty() {
             rule.as_object_mut().unwrap().remove("exceptions");
         }
     }
-    if let Some(map) = report.get_mut("direct_map").and_then(Value::as_object_mut) {
-        assert!(map.remove("ram_bytes").is_some());
-    }
+    let direct_map = report.get_mut("direct_map").and_then(Value::as_object_mut);
+    of_target.in_direct_map =
+        direct_map.map(|map| map.remove("ram_bytes").unwrap().as_u64().unwrap());
+    let all: u64 = of_target.ram.iter().map(|(_, bytes)| bytes).sum();
     for region in items(report, "regions") {
         if region["area"] == "direct-map" {
+            let shown = of_target.in_direct_map.unwrap();
+            let of_all = format!("; shows {} of {} MiB of RAM", shown >> 20, all >> 20);
             let evidence = region["evidence"].as_str().unwrap();
-            let (linear, shown) = evidence.split_once("; shows ").unwrap();
-            let (_, pages) = shown.split_once(" of RAM in ").unwrap();
-            region["evidence"] = format!("{linear} in {pages}").into();
+            let (linear, pages) = evidence.split_once(&of_all).unwrap_or_else(|| {
+                panic!("no `{of_all}` in: {evidence}");
+            });
+            region["evidence"] = format!("{linear}{pages}").into();
         }
     }
+    of_target
 }
 
 /// The items of a list, if the report has it.
 fn items<'v>(report: &'v mut Value, name: &str) -> impl Iterator<Item = &'v mut Value> {
     let list = report.get_mut(name).and_then(Value::as_array_mut);
     list.into_iter().flatten()
+}
+
+/// Whether what a core and the live guest tell of themselves differs by the RAM that is hidden from the
+/// guest, and by where each is read from.
+fn assert_differ_by_hidden_ram(core: &OfTarget, live: &OfTarget) {
+    const MIB: u64 = 1 << 20;
+    // All of RAM, and the firmware's ROM below 4 GiB.
+    assert_eq!(core.ram, [(0, 512 * MIB), (0xfffc_0000, MIB / 4)]);
+    // The live one has holes between 640 KiB and 1 MiB.
+    let behind = |(start, bytes): &(u64, u64)| start + bytes;
+    let holes: Vec<(u64, u64)> = live
+        .ram
+        .windows(2)
+        .map(|pair| (behind(&pair[0]), pair[1].0))
+        .collect();
+    let [.., last] = &live.ram[..] else {
+        panic!("no RAM")
+    };
+    assert_eq!((live.ram[0].0, behind(last)), (0, 512 * MIB));
+    assert!(
+        holes
+            .iter()
+            .all(|(start, end)| (0xa_0000..MIB).contains(start) && *end <= MIB)
+    );
+    let hidden: u64 = holes.iter().map(|(start, end)| end - start).sum();
+    assert!(hidden > 0);
+    let hidden_pages = hidden / 4096;
+    if let (Some(in_core), Some(in_live)) = (core.in_direct_map, live.in_direct_map) {
+        assert_eq!(in_core - in_live, hidden);
+    }
+    if core.notes.is_empty() && live.notes.is_empty() {
+        return;
+    }
+    assert_eq!((core.isa_hole, live.isa_hole), (0, hidden_pages));
+    let [of_core, core_notes @ ..] = &core.notes[..] else {
+        panic!("no notes")
+    };
+    let [of_live, live_notes @ ..] = &live.notes[..] else {
+        panic!("no notes")
+    };
+    assert!(
+        of_core.starts_with("QEMU does not write EFER into a core: "),
+        "{of_core}"
+    );
+    assert!(
+        of_live.starts_with("RAM is read from the memory of process "),
+        "{of_live}"
+    );
+    let [core_notes, live_notes] = [core_notes, live_notes].map(|notes| {
+        let (outside, others): (Vec<&String>, Vec<&String>) =
+            notes.iter().partition(|note| note.starts_with(OUTSIDE));
+        assert_eq!(outside.len(), 1, "{notes:?}");
+        (pages_outside(outside[0]), others)
+    });
+    assert_eq!(core_notes.1, live_notes.1);
+    // The direct map and the trampoline's identity map show all of it, and Linux keeps a table of the
+    // firmware's mapped, which is there.
+    let mut expected = core_notes.0;
+    for (area, pages) in [
+        ("direct map", hidden_pages),
+        ("user", hidden_pages),
+        ("vmalloc", 1),
+    ] {
+        *expected.entry(area.to_owned()).or_default() += pages;
+    }
+    assert_eq!(expected, live_notes.0);
+}
+
+const OUTSIDE: &str = "pages that lead outside RAM (devices, firmware): ";
+
+/// `… firmware): 2 in fixmap, 130 in vmalloc`: how many pages in which area.
+fn pages_outside(note: &str) -> BTreeMap<String, u64> {
+    let areas = note.strip_prefix(OUTSIDE).unwrap().split(", ");
+    areas
+        .map(|area| area.split_once(" in ").unwrap())
+        .map(|(pages, area)| (area.to_owned(), pages.parse().unwrap()))
+        .collect()
 }
 
 /// Where two reports differ first; `None` if they do not.
@@ -95,9 +210,10 @@ fn core_and_live_agree(variant: Variant) {
     for question in QUESTIONS {
         let of_core = answer(&image.target(), question, &places);
         let of_live = answer(&qemu(&image.guest.socket()), question, &places);
-        let difference = difference(&of_core.1, &of_live.1, "");
+        let difference = difference(&of_core.report, &of_live.report, "");
         assert_eq!(difference, None, "{}: {question:?}", variant.name);
-        assert_eq!(of_core.0, of_live.0, "{}: {question:?}", variant.name);
+        assert_eq!(of_core.code, of_live.code, "{}: {question:?}", variant.name);
+        assert_differ_by_hidden_ram(&of_core.of_target, &of_live.of_target);
         // It was paused before.
         assert_eq!(machine.qmp.status(), "paused", "{question:?}");
     }

@@ -4,9 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod broken;
 mod changes;
 mod command;
+mod corrupted;
 mod explorer;
 mod image;
 mod layout;

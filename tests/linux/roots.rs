@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use heirloom_inspect::{Half, Mapping, PageSize, PhysAddr, RootId, Snapshot, VirtRange};
+use heirloom_inspect::{CpuState, Half, Mapping, PageSize, PhysAddr, RootId, Snapshot, VirtRange};
 use serde_json::Value;
 
 use crate::command::{address, ask, list};
@@ -41,19 +41,15 @@ fn found(target: &str) -> BTreeMap<PhysAddr, Found> {
 fn every_root_is_known_to_the_kernel(variant: Variant) {
     let image = Image::of(variant);
     let memory = image.moment.open_core();
-    let truth = image.truth(&memory);
+    let kernel_data = image.kernel_data(&memory);
     let mut found = found(&image.target());
-    let in_use = truth.roots();
-    let mut take = |root: PhysAddr, kinds: &[&str]| {
+    let in_use = kernel_data.roots();
+    let mut take = |root: PhysAddr, expected: &str| {
         let space = found
             .remove(&root)
             .unwrap_or_else(|| panic!("{}: the root {root} was not found", variant.name));
         let kind = &space.kind;
-        assert!(
-            kinds.contains(&kind.as_str()),
-            "{}: {root} is {kind}, not {kinds:?}",
-            variant.name
-        );
+        assert_eq!(kind, expected, "{}: {root}", variant.name);
         assert_eq!(
             space.partner,
             variant.pti.then(|| partner_of(root, Partner::User))
@@ -71,8 +67,9 @@ fn every_root_is_known_to_the_kernel(variant: Variant) {
         assert_eq!(user.kind, expected, "{}: {partner}", variant.name);
         assert_eq!(user.partner, Some(root));
     };
-    take(truth.init_top_pgt(), &["kernel"]);
+    take(kernel_data.init_top_pgt(), "kernel");
     let snapshot = image.capture();
+    let mut kept = 0;
     for (root, mm) in &in_use {
         let id = id_of(&snapshot, *root);
         let table = snapshot.root_table(id).unwrap();
@@ -80,26 +77,34 @@ fn every_root_is_known_to_the_kernel(variant: Variant) {
             .present()
             .iter()
             .any(|index| Half::of_index(index) == Half::User);
-        match (*mm == truth.poking_mm(), has_user_half) {
-            (true, _) => take(*root, &["no-pages"]),
-            (false, true) => take(*root, &["process"]),
-            // A process has ended, and a CPU that idles has kept its root for a while. A CPU may be
-            // on it; else nothing in the tables tells it from a freed one.
-            (false, false) => take(*root, &["kernel", "freed"]),
+        match (*mm == kernel_data.poking_mm(), has_user_half) {
+            (true, _) => take(*root, "no-pages"),
+            (false, true) => take(*root, "process"),
+            // A process has ended, and a CPU that idles has kept its root for a while. Where a CPU is on
+            // it, it is in use; else nothing in the tables tells it from a freed one.
+            (false, false) => {
+                kept += 1;
+                let is_on = |cpu: &CpuState| cpu.cr3.root() == *root;
+                match image.moment.cpus.iter().any(is_on) {
+                    true => take(*root, "kernel"),
+                    false => take(*root, "freed"),
+                }
+            }
         }
     }
+    assert!(kept <= image.moment.cpus.len(), "one for each CPU at most");
     // What nobody owns: the root that CPUs come up on, and free memory that was a root.
     let mut trampolines = 0;
     for (root, space) in &found {
         if space.kind == "trampoline" {
             let table = snapshot_of_one(&memory, *root);
-            assert_eq!(table[0], truth.trampoline_entry(), "{}", variant.name);
+            assert_eq!(table[0], kernel_data.trampoline_entry(), "{}", variant.name);
             trampolines += 1;
             continue;
         }
         assert_eq!(space.kind, "freed", "{}: {root}", variant.name);
         assert!(
-            truth.is_free(root.pfn()),
+            kernel_data.is_free(root.pfn()),
             "{}: {root} is said to be freed, but is in use",
             variant.name
         );
@@ -215,7 +220,7 @@ fn every_process_has_its_root(variant: Variant) {
             variant.name, group[0].name
         );
     }
-    // What the zoo's names promise is there.
+    // What the workload's names promise is there.
     let processes = image.guest.listing.with_memory().count();
     assert_eq!(processes, 64, "{}", variant.name);
     assert!(large, "{}: no process has a large page", variant.name);

@@ -1,4 +1,4 @@
-//! What a Linux guest is made of: the kernel and busybox, which `make linux-guest` gets, and the zoo, which
+//! What a Linux guest is made of: the kernel and busybox, which `make linux-guest` gets, and the workload program, which
 //! rustc builds.
 
 use std::path::{Path, PathBuf};
@@ -33,11 +33,11 @@ pub(crate) fn busybox() -> Vec<u8> {
     std::fs::read(required("busybox")).unwrap()
 }
 
-/// The program of `zoo.rs`, built.
-pub(crate) fn zoo() -> Vec<u8> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/common/linux/zoo.rs");
+/// The program of `workload.rs`, built.
+pub(crate) fn workload() -> Vec<u8> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/common/linux/workload.rs");
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("zoo");
+    let program = folder.path().join("workload");
     let output = Command::new("rustc")
         .args(["--edition", "2024", "--target", "x86_64-unknown-none"])
         .args(["-C", "relocation-model=static", "-C", "panic=abort", "-O"])

@@ -10,14 +10,14 @@ const PROGRAM: u32 = 0o100_755;
 /// The archive.
 pub(crate) fn build() -> Vec<u8> {
     let busybox = artifacts::busybox();
-    let zoo = artifacts::zoo();
+    let workload = artifacts::workload();
     let members: [(&str, u32, &[u8]); 7] = [
         ("bin", FOLDER, &[]),
         ("dev", FOLDER, &[]),
         ("proc", FOLDER, &[]),
         ("sys", FOLDER, &[]),
         ("bin/busybox", PROGRAM, &busybox),
-        ("bin/zoo", PROGRAM, &zoo),
+        ("bin/workload", PROGRAM, &workload),
         ("init", PROGRAM, include_bytes!("init.sh")),
     ];
     let mut archive = Vec::new();

@@ -8,12 +8,12 @@ pub(crate) mod artifacts;
 pub(crate) mod core;
 pub(crate) mod gdb;
 pub(crate) mod initramfs;
+pub(crate) mod kernel_data;
 pub(crate) mod listing;
 pub(crate) mod qemu;
 pub(crate) mod qmp;
 pub(crate) mod registers;
 pub(crate) mod tlb;
-pub(crate) mod truth;
 
 #[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use {

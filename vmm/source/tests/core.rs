@@ -4,7 +4,7 @@ mod support;
 
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{Cr3, Depth, Mode, PhysAddr, RootLabel, VirtAddr};
-use heirloom_source::{Target, TargetError};
+use heirloom_source::{CoreError, FileError, Target, TargetError};
 use proptest::prelude::*;
 use support::elf::{CoreBuilder, qemu_note};
 use support::{ram, read};
@@ -317,8 +317,9 @@ fn what_is_no_core_is_told_apart_with_the_remedy() {
     }
 }
 
-/// Opens and looks at all of it: whatever comes of it, no panic and no endless loop.
-fn survive(file: &[u8]) {
+/// Opens and looks at all of it: no panic and no endless loop, and what does not open is said to be broken in
+/// one of the ways in which a file can be, by its name and with a remedy.
+fn survive(file: &[u8]) -> Option<Target> {
     match open(file, "") {
         Ok(target) => {
             for range in &target.ram {
@@ -329,8 +330,36 @@ fn survive(file: &[u8]) {
                 let mut bytes = [0; 64];
                 let _ = target.memory.read_bytes(range.start, &mut bytes);
             }
+            Some(target)
         }
-        Err(error) => assert!(!error.to_string().is_empty()),
+        Err(error) => {
+            let is_of_the_file = matches!(
+                &error,
+                TargetError::Core(
+                    CoreError::Foreign { .. }
+                        | CoreError::NotElf { .. }
+                        | CoreError::NotLongMode { .. }
+                        | CoreError::WrongMachine { .. }
+                        | CoreError::NotACore { .. }
+                        | CoreError::Truncated { .. }
+                        | CoreError::Damaged { .. }
+                        | CoreError::NoMemory { .. }
+                )
+            );
+            let is_empty = matches!(
+                &error,
+                TargetError::Core(CoreError::File(FileError::Empty { .. }))
+            );
+            assert!(is_of_the_file || is_empty && file.is_empty(), "{error}");
+            let message = error.to_string();
+            let (name, rest) = message
+                .split_once(" is ")
+                .or(message.split_once(" holds "))
+                .unwrap();
+            assert!(name.ends_with("/core"), "{message}");
+            assert!(rest.contains([':', ';']), "no remedy in: {message}");
+            None
+        }
     }
 }
 
@@ -351,9 +380,30 @@ fn small() -> Vec<u8> {
 #[test]
 fn a_core_cut_at_any_byte_of_its_headers_opens_or_says_what_is_wrong() {
     let whole = small();
+    let ram_of_whole = ram(&open(&whole, "").unwrap());
+    let mut opened = 0;
     for length in 0..4000 {
-        survive(&whole[..length]);
+        let Some(target) = survive(&whole[..length]) else {
+            let message = complaint(&whole[..length], "");
+            let said = if length == 0 {
+                "is empty"
+            } else {
+                "is cut off"
+            };
+            assert!(message.contains(said), "{length}: {message}");
+            continue;
+        };
+        opened += 1;
+        // What is there is what was there, and what is missing is said.
+        for (start, bytes) in ram(&target) {
+            let is_inside = |(first, all): &(u64, u64)| {
+                (*first..*first + *all).contains(&start) && start + bytes <= first + all
+            };
+            assert!(ram_of_whole.iter().any(is_inside), "{length}: {target:?}");
+        }
+        assert_note(&target, "bytes of the RAM");
     }
+    assert!(opened > 100, "{opened}");
 }
 
 proptest! {

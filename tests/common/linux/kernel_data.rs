@@ -15,10 +15,10 @@ const PAGE_MM: u64 = 32;
 const PAGE_REFERENCES: u64 = 52;
 
 /// More roots than any of our guests has.
-const MOST_ROOTS: usize = 1000;
+const MAX_ROOTS: usize = 1000;
 
 /// A guest's kernel data.
-pub(crate) struct Truth<'a, M> {
+pub(crate) struct KernelData<'a, M> {
     memory: &'a M,
     mode: Mode,
     /// Any root that has the kernel half.
@@ -26,10 +26,10 @@ pub(crate) struct Truth<'a, M> {
     listing: &'a Listing,
 }
 
-impl<'a, M: PhysicalMemory> Truth<'a, M> {
+impl<'a, M: PhysicalMemory> KernelData<'a, M> {
     /// `root` may be of any process, or the kernel's own, but no user root of a pair.
     pub(crate) fn new(memory: &'a M, mode: Mode, root: PhysAddr, listing: &'a Listing) -> Self {
-        Truth {
+        KernelData {
             memory,
             mode,
             root,
@@ -52,7 +52,7 @@ impl<'a, M: PhysicalMemory> Truth<'a, M> {
             let page = next - PAGE_LIST;
             let pfn = Pfn::new((page - self.base_of("vmemmap_base")) / PAGE_BYTES);
             roots.insert(pfn.base(), self.read(page + PAGE_MM));
-            assert!(roots.len() < MOST_ROOTS, "pgd_list has no end");
+            assert!(roots.len() < MAX_ROOTS, "pgd_list has no end");
             next = self.read(next);
         }
         roots

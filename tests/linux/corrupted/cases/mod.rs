@@ -1,4 +1,4 @@
-//! The ways in which Linux's page tables are broken, each with what it must be reported as.
+//! The ways in which Linux's page tables are corrupted, each with what it must be reported as.
 
 use heirloom_inspect::{Entry, Half, Level, PageSize, Pfn, PhysAddr, VirtAddr};
 
@@ -7,20 +7,20 @@ mod protection;
 mod sharing;
 mod tables;
 
-use super::patient::{Patient, Place, is_users_own};
+use super::copy::{CorruptedImage, Place, is_users_own};
 
-/// One way to break page tables.
-pub(crate) struct Break {
+/// One way to corrupt page tables.
+pub(crate) struct Case {
     pub(crate) name: &'static str,
-    /// Only a kernel that isolates itself has what it breaks.
+    /// Only a kernel that isolates itself has what it corrupts.
     pub(crate) needs_kpti: bool,
-    /// Breaks them: what is to be reported, by these rules and no others.
-    pub(crate) wound: fn(&Patient) -> Vec<Wound>,
+    /// Corrupts them: what is to be reported, by these rules and no others.
+    pub(crate) corrupt: fn(&CorruptedImage) -> Vec<Expected>,
 }
 
 /// What is to be reported.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wound {
+pub(crate) struct Expected {
     pub(crate) rule: &'static str,
     pub(crate) place: Place,
     pub(crate) spaces: Where,
@@ -32,28 +32,28 @@ pub(crate) enum Where {
     Only(PhysAddr),
     /// A process's: one root, or the two of a pair.
     Process(PhysAddr),
-    /// All that share the broken table.
+    /// All that share the corrupted table.
     Many,
 }
 
-const fn only(rule: &'static str, place: Place, root: PhysAddr) -> Wound {
-    Wound {
+const fn only(rule: &'static str, place: Place, root: PhysAddr) -> Expected {
+    Expected {
         rule,
         place,
         spaces: Where::Only(root),
     }
 }
 
-const fn shared(rule: &'static str, place: Place) -> Wound {
-    Wound {
+const fn shared(rule: &'static str, place: Place) -> Expected {
+    Expected {
         rule,
         place,
         spaces: Where::Many,
     }
 }
 
-const fn of_process(rule: &'static str, place: Place, root: PhysAddr) -> Wound {
-    Wound {
+const fn of_process(rule: &'static str, place: Place, root: PhysAddr) -> Expected {
+    Expected {
         rule,
         place,
         spaces: Where::Process(root),
@@ -71,38 +71,38 @@ const KERNEL_PAGE: Entry = Entry::new(1 << 63 | 0x63);
 /// A frame far beyond all RAM, and below the highest address of the CPU.
 const BEYOND_RAM: Pfn = Pfn::new(0x20_0000);
 
-const fn always(name: &'static str, wound: fn(&Patient) -> Vec<Wound>) -> Break {
-    Break {
+const fn always(name: &'static str, corrupt: fn(&CorruptedImage) -> Vec<Expected>) -> Case {
+    Case {
         name,
         needs_kpti: false,
-        wound,
+        corrupt,
     }
 }
 
-const fn with_kpti(name: &'static str, wound: fn(&Patient) -> Vec<Wound>) -> Break {
-    Break {
+const fn with_kpti(name: &'static str, corrupt: fn(&CorruptedImage) -> Vec<Expected>) -> Case {
+    Case {
         name,
         needs_kpti: true,
-        wound,
+        corrupt,
     }
 }
 
 /// All of them.
-pub(crate) fn all() -> impl Iterator<Item = &'static Break> {
+pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     [
-        sharing::BREAKS,
-        protection::BREAKS,
-        tables::BREAKS,
-        kpti::BREAKS,
+        sharing::CASES,
+        protection::CASES,
+        tables::CASES,
+        kpti::CASES,
     ]
     .into_iter()
     .flatten()
 }
 
 /// A page of the vmalloc area in RAM.
-fn some_vmalloc_page(patient: &Patient) -> VirtAddr {
+fn some_vmalloc_page(image: &CorruptedImage) -> VirtAddr {
     let is_ram = |pa: PhysAddr| pa < BEYOND_RAM.base() && pa < PhysAddr::new(512 << 20);
-    let page = patient.page(patient.kernel, patient.vmalloc, |page| {
+    let page = image.page(image.kernel, image.vmalloc, |page| {
         page.size == PageSize::Size4KiB && page.rights.write && is_ram(page.pa)
     });
     page.va
@@ -110,17 +110,17 @@ fn some_vmalloc_page(patient: &Patient) -> VirtAddr {
 
 /// An entry of the process's root for a kernel table that is there and has nothing in it: Linux makes
 /// those of the vmalloc area at boot.
-fn empty_kernel_entry(patient: &Patient) -> Place {
-    let table = patient.process.pfn();
+fn empty_kernel_entry(image: &CorruptedImage) -> Place {
+    let table = image.process.pfn();
     let has_nothing = |place: &Place| {
-        let entry = patient.entry(*place);
+        let entry = image.entry(*place);
         let below = entry.address().pfn();
         let is_empty = |index| {
             let place = Place {
                 table: below,
                 index,
             };
-            patient.entry(place) == Entry::ABSENT
+            image.entry(place) == Entry::ABSENT
         };
         entry.present() && (0..512).all(is_empty)
     };
@@ -132,8 +132,8 @@ fn empty_kernel_entry(patient: &Patient) -> Place {
 }
 
 /// Gives a root tables of its own on the way to `va`: the leaf's place in them.
-fn private_path(patient: &Patient, root: PhysAddr, va: VirtAddr) -> Place {
-    let walk = patient.walk(root, va);
+fn private_path(image: &CorruptedImage, root: PhysAddr, va: VirtAddr) -> Place {
+    let walk = image.walk(root, va);
     let (leaf, above) = walk.steps().split_last().unwrap();
     let mut table = root.pfn();
     for step in above {
@@ -141,8 +141,8 @@ fn private_path(patient: &Patient, root: PhysAddr, va: VirtAddr) -> Place {
             table,
             index: step.index,
         };
-        table = patient.copy_table(patient.below(place));
-        patient.point(place, table);
+        table = image.copy_table(image.below(place));
+        image.point(place, table);
     }
     Place {
         table,
@@ -151,36 +151,36 @@ fn private_path(patient: &Patient, root: PhysAddr, va: VirtAddr) -> Place {
 }
 
 /// A page that a process alone has.
-fn user_page(patient: &Patient, root: PhysAddr) -> VirtAddr {
-    let page = patient.page(root, VirtAddr::new(0), is_users_own);
+fn user_page(image: &CorruptedImage, root: PhysAddr) -> VirtAddr {
+    let page = image.page(root, VirtAddr::new(0), is_users_own);
     page.va
 }
 
 /// The first entry of a root's user half.
-fn top_user_entry(patient: &Patient, root: PhysAddr) -> Place {
+fn top_user_entry(image: &CorruptedImage, root: PhysAddr) -> Place {
     Half::User
         .indices()
         .map(|index| Place {
             table: root.pfn(),
             index,
         })
-        .find(|place| patient.entry(*place).present())
+        .find(|place| image.entry(*place).present())
         .unwrap()
 }
 
 /// The direct map's address of a frame.
-fn in_direct_map(patient: &Patient, pa: PhysAddr) -> VirtAddr {
-    patient.direct_map.wrapping_add(pa.get())
+fn in_direct_map(image: &CorruptedImage, pa: PhysAddr) -> VirtAddr {
+    image.direct_map.wrapping_add(pa.get())
 }
 
 /// Sets U/S in all entries of the walk of `va`: where the leaf stands.
-fn for_ring_3(patient: &Patient, va: VirtAddr) -> Place {
-    for step in patient.walk(patient.kernel, va).steps() {
+fn for_ring_3(image: &CorruptedImage, va: VirtAddr) -> Place {
+    for step in image.walk(image.kernel, va).steps() {
         let place = Place {
             table: step.table,
             index: step.index,
         };
-        patient.add(place, Entry::USER);
+        image.add(place, Entry::USER);
     }
-    patient.leaf(patient.kernel, va)
+    image.leaf(image.kernel, va)
 }

@@ -1,6 +1,7 @@
-//! A copy of a guest's core whose page tables are broken on purpose and mended again.
+//! A copy of a guest's core whose page tables are corrupted on purpose and restored.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use heirloom_inspect::{
@@ -22,7 +23,7 @@ pub(crate) struct Place {
 }
 
 /// The copy.
-pub(crate) struct Patient {
+pub(crate) struct CorruptedImage {
     path: PathBuf,
     pub(crate) variant: Variant,
     core: Core,
@@ -48,15 +49,15 @@ pub(crate) struct Patient {
     _folder: TempDir,
 }
 
-impl Patient {
+impl CorruptedImage {
     /// A copy of a variant's core.
-    pub(crate) fn copy_of(variant: Variant) -> Patient {
+    pub(crate) fn copy_of(variant: Variant) -> CorruptedImage {
         let image = Image::of(variant);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("core");
         std::fs::copy(&image.moment.core, &path).unwrap();
         let core = Core::open_to_change(&path);
-        let truth = image.truth(&core);
+        let kernel_data = image.kernel_data(&core);
         let snapshot = image.capture();
         let has_own_pages = |root: RootId| {
             let mut pages = snapshot.leaves(root, VirtRange::half(Half::User));
@@ -83,15 +84,15 @@ impl Patient {
                 processes.push(root.address);
             }
         }
-        let free = free_frames(&core, |pfn| truth.is_free(pfn));
+        let free = free_frames(&core, |pfn| kernel_data.is_free(pfn));
         let address = |va| VirtAddr::new(va);
-        Patient {
-            kernel: truth.init_top_pgt(),
+        CorruptedImage {
+            kernel: kernel_data.init_top_pgt(),
             process: processes[3],
             other_process: processes[7],
             with_ldt,
-            direct_map: address(truth.base_of("page_offset_base")),
-            vmalloc: address(truth.base_of("vmalloc_base")),
+            direct_map: address(kernel_data.base_of("page_offset_base")),
+            vmalloc: address(kernel_data.base_of("vmalloc_base")),
             text: address(image.guest.listing.symbol("_text")),
             mode: image.moment.mode(),
             path,
@@ -116,7 +117,7 @@ impl Patient {
         core(&self.path)
     }
 
-    /// Makes `root` the root of the last CPU; this is not mended.
+    /// Makes `root` the root of the last CPU; this is not restored.
     pub(crate) fn set_last_cr3(&self, root: PhysAddr) {
         let cpus = &Image::of(self.variant).moment.cpus;
         let cr3 = cpus[cpus.len() - 1].cr3.get();
@@ -259,8 +260,15 @@ impl Patient {
         })
     }
 
+    /// Every entry that was written since it was last restored.
+    pub(crate) fn written(&self) -> BTreeSet<(Pfn, u64)> {
+        let entry_of = |at: PhysAddr| (at.pfn(), at.get() % 4096 / 8);
+        let undo = self.undo.borrow();
+        undo.iter().map(|(at, _)| entry_of(*at)).collect()
+    }
+
     /// Makes everything as it was.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn restore(&self) {
         for (at, before) in self.undo.borrow_mut().drain(..).rev() {
             self.core.write_u64(at, before);
         }
