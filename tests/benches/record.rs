@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use heirloom_abi::event::ProbePage;
+use heirloom_abi::options::Strategy;
+use heirloom_inspect::judge::{Expectation, Told};
 use heirloom_inspect::{Capturer, PhysicalMemory, Trial};
-use heirloom_source::recording::{Capture, Moment, Recorder, Recording};
-use zerocopy::FromBytes;
+use heirloom_source::recording::{Capture, EVENT_BYTES, Moment, Recorder, Recording};
 
 /// Processes, and how often a run is made each way.
 const SIZES: [(u64, usize); 3] = [(8, 15), (64, 5), (200, 3)];
@@ -75,15 +75,17 @@ fn fastest(times: &[Duration]) -> Result<Duration, Box<dyn Error>> {
 /// Captures and judges every moment again, with recording and without: the ratio of the times.
 fn host_alone(recording: &Recording) -> Result<f64, Box<dyn Error>> {
     let header = recording.header();
-    let expectation = header.expectation.ok_or("the run was not judged")?;
+    let name = header.strategy.as_deref().unwrap_or_default();
+    let strategy = Strategy::from_name(name).ok_or("the run was not judged")?;
+    let expectation = Expectation { strategy };
     let mut trial = Trial::new(header.truth.clone(), expectation);
     let mut capturer = Capturer::new();
     let mut recorder = Recorder::new(Path::new("bench"), Box::new(io::sink()), header)?;
-    let page = ProbePage::read_from_bytes(&[0; 4096]).map_err(|_| "a page has 4096 bytes")?;
+    let page = [0; EVENT_BYTES];
     let (mut judging, mut writing) = (Duration::ZERO, Duration::ZERO);
     for moment in recording.moments() {
         let Moment {
-            told: Some(told),
+            event: Some(event),
             tables: Some(tables),
             memory,
             ..
@@ -94,6 +96,7 @@ fn host_alone(recording: &Recording) -> Result<f64, Box<dyn Error>> {
         // Read all tables of this moment once, so that looking them up is not measured.
         memory.read_u64(tables.snapshot.roots()[0].address)?;
         let start = Instant::now();
+        let told = Told::from_bytes(*event)?;
         trial.hear(&told);
         let roots = tables.roots();
         let snapshot = capturer.capture(&memory, *tables.snapshot.mode(), &roots);
@@ -103,7 +106,7 @@ fn host_alone(recording: &Recording) -> Result<f64, Box<dyn Error>> {
         let capture = Capture {
             snapshot: &snapshot,
             cpus: &tables.cpus,
-            teller: tables.teller,
+            reporting_cpu: tables.reporting_cpu,
             pieces: memory.pieces(),
         };
         recorder.record(Some(&page), Some(capture))?;

@@ -77,7 +77,7 @@ fn of_recording(file: &Path, path: &Path) -> Result<Exit, Failure> {
     let unusable = |error| Failure::new(Exit::Usage, error);
     let recording = Recording::open(file).map_err(unusable)?;
     let header = recording.header();
-    let mut trial = header.expectation.map(|expectation| {
+    let mut trial = replay::expectation(&recording)?.map(|expectation| {
         (
             Trial::new(header.truth.clone(), expectation),
             Teller::new(expectation),
@@ -102,9 +102,16 @@ fn of_recording(file: &Path, path: &Path) -> Result<Exit, Failure> {
                 break;
             }
         };
-        match (&mut trial, &moment.told, &moment.tables) {
+        let told = match replay::told(&recording, &moment) {
+            Ok(told) => told,
+            Err(error) => {
+                unread = Some(unusable(error));
+                break;
+            }
+        };
+        match (&mut trial, &told, &moment.tables) {
             (Some((trial, teller)), Some(told), _) => {
-                replay::judge(trial, &moment);
+                replay::judge(trial, told, &moment);
                 teller.tell(told, trial.judge());
             }
             (None, _, Some(tables)) => {

@@ -261,7 +261,7 @@ impl Session {
         let header = Header {
             command: std::env::args().collect(),
             kernel_command_line: self.command_line.clone(),
-            expectation: Some(world.expectation()),
+            strategy: Some(world.expectation().strategy.name().to_owned()),
             bug: bug.map(|bug| bug.info().name.to_owned()),
             ..Header::new(world.truth().clone())
         };

@@ -10,7 +10,7 @@ use heirloom_abi::event::ProbePage;
 use heirloom_inspect::judge::{GroundTruth, Judge, Told};
 use heirloom_inspect::{CpuState, Discovery, PhysicalMemory, Snapshot};
 use heirloom_machine::Machine;
-use heirloom_source::recording::{Capture, End, Header, RecordError, Recorder, Witness};
+use heirloom_source::recording::{Capture, End, Header, ReadLog, RecordError, Recorder};
 
 use crate::error::RunError;
 use crate::machine_target;
@@ -44,18 +44,19 @@ impl Tape {
         let Some(recorder) = &mut self.recorder else {
             return;
         };
+        let page = Some(zerocopy::transmute_ref!(page));
         let result = match captured {
-            None => recorder.record(Some(page), None),
+            None => recorder.record(page, None),
             Some((cpu, snapshot)) => {
-                let witness = Witness::new(memory);
-                judge.accessed_value(told, snapshot, &witness);
+                let log = ReadLog::new(memory);
+                judge.accessed_value(told, snapshot, &log);
                 let capture = Capture {
                     snapshot,
                     cpus: std::slice::from_ref(cpu),
-                    teller: 0,
-                    pieces: &witness.into_pieces(),
+                    reporting_cpu: 0,
+                    pieces: &log.into_pieces(),
                 };
-                recorder.record(Some(page), Some(capture))
+                recorder.record(page, Some(capture))
             }
         };
         self.note(result);
@@ -113,7 +114,7 @@ pub fn end_boot(mut recorder: Recorder, found: &Discovery) -> Result<(), RecordE
     let capture = Capture {
         snapshot: &found.snapshot,
         cpus: &found.cpus,
-        teller: 0,
+        reporting_cpu: 0,
         pieces: &[],
     };
     recorder

@@ -11,6 +11,7 @@
 //! ```
 
 mod assumed;
+pub mod codec;
 mod core;
 mod file;
 mod memory;

@@ -78,6 +78,7 @@ impl Event {
             }
         }
         let moment = player.moment(index)?;
+        let told = super::told(recording, &moment)?;
         let before = before.map(|tables| tables.snapshot);
         let after = moment.tables.as_ref().map(|tables| &tables.snapshot);
         let mut entries: Vec<EntryChange> = match (after, &before) {
@@ -92,8 +93,7 @@ impl Event {
         Ok(Event {
             version: super::VERSION,
             number,
-            what: moment
-                .told
+            what: told
                 .as_ref()
                 .map_or_else(|| "captured".into(), show::describe),
             changes: after.map(|after| Changes::between(before.as_ref(), after)),
@@ -107,7 +107,7 @@ impl Event {
                 .map(|(whose, root)| RootName { whose, root })
                 .collect(),
             cpus: moment.tables.map_or_else(Vec::new, |tables| tables.cpus),
-            told: moment.told,
+            told,
         })
     }
 }

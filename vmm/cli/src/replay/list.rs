@@ -3,6 +3,7 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
+use heirloom_inspect::judge::Told;
 use heirloom_inspect::{Snapshot, show};
 use heirloom_source::recording::Moment;
 use serde::Serialize;
@@ -90,18 +91,12 @@ pub(super) struct Row {
 
 impl Row {
     /// The moment that follows one with the tables `before`.
-    pub(super) fn of(moment: &Moment, before: Option<&Snapshot>) -> Row {
+    pub(super) fn of(moment: &Moment, told: Option<&Told>, before: Option<&Snapshot>) -> Row {
         let snapshot = moment.tables.as_ref().map(|tables| &tables.snapshot);
         Row {
             event: moment.number,
-            whose: moment
-                .told
-                .as_ref()
-                .map(heirloom_inspect::judge::Told::label),
-            what: moment
-                .told
-                .as_ref()
-                .map_or_else(|| "captured".into(), show::describe),
+            whose: told.map(Told::label),
+            what: told.map_or_else(|| "captured".into(), show::describe),
             changes: snapshot.map(|snapshot| Changes::between(before, snapshot)),
             roots: snapshot.map(|snapshot| snapshot.roots().len()),
         }

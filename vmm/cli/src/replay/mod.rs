@@ -6,10 +6,12 @@ mod list;
 
 use std::path::PathBuf;
 
+use heirloom_abi::options::Strategy;
 use heirloom_harness::error::Cause;
 use heirloom_inspect::Trial;
+use heirloom_inspect::judge::{Expectation, Told};
 use heirloom_inspect::show::Report;
-use heirloom_source::recording::{End, Ending, Moment, Recording};
+use heirloom_source::recording::{End, Ending, Moment, ReadError, Recording};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -48,9 +50,9 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         return Ok(Exit::Good);
     }
     let mut list = List::default();
-    let expectation = recording.header().expectation;
     let truth = &recording.header().truth;
-    let mut trial = expectation.map(|expectation| Trial::new(truth.clone(), expectation));
+    let mut trial =
+        expectation(&recording)?.map(|expectation| Trial::new(truth.clone(), expectation));
     let mut unread = None;
     let mut before = None;
     for moment in recording.moments() {
@@ -61,9 +63,16 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
                 break;
             }
         };
-        list.push(Row::of(&moment, before.as_ref()));
-        if let Some(trial) = &mut trial {
-            judge(trial, &moment);
+        let told = match told(&recording, &moment) {
+            Ok(told) => told,
+            Err(error) => {
+                unread = Some(unusable(error));
+                break;
+            }
+        };
+        list.push(Row::of(&moment, told.as_ref(), before.as_ref()));
+        if let (Some(trial), Some(told)) = (&mut trial, &told) {
+            judge(trial, told, &moment);
         }
         before = moment.tables.map(|tables| tables.snapshot).or(before);
     }
@@ -89,11 +98,31 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     }
 }
 
-/// Has a moment judged.
-pub(crate) fn judge(trial: &mut Trial, moment: &Moment) {
-    let Some(told) = &moment.told else {
-        return;
+/// What the guest of a recording is held to; `None` if it is not judged by the rules for our own.
+pub(crate) fn expectation(recording: &Recording) -> Result<Option<Expectation>, Failure> {
+    let Some(name) = &recording.header().strategy else {
+        return Ok(None);
     };
+    let strategy = Strategy::from_name(name).ok_or_else(|| {
+        unusable(format!(
+            "could not judge the recording {}: its guest was held to `{name}`, which this program does \
+             not know; use the program that wrote it ({})",
+            recording.name().display(),
+            recording.header().producer
+        ))
+    })?;
+    Ok(Some(Expectation { strategy }))
+}
+
+/// What the guest said at a moment.
+pub(crate) fn told(recording: &Recording, moment: &Moment) -> Result<Option<Told>, ReadError> {
+    let told = moment.event.as_deref().map(|page| Told::from_bytes(*page));
+    told.transpose()
+        .map_err(|error| recording.not_understood(moment.number, error))
+}
+
+/// Has a moment judged.
+pub(crate) fn judge(trial: &mut Trial, told: &Told, moment: &Moment) {
     trial.hear(told);
     if let Some(tables) = &moment.tables {
         trial.observe(told, &tables.cpu(), &tables.snapshot, &moment.memory);

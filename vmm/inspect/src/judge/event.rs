@@ -130,6 +130,14 @@ pub struct Counters {
 }
 
 impl Told {
+    /// Reads the bytes of a probe page.
+    ///
+    /// # Errors
+    /// [`MalformedEvent`], whatever the bytes are.
+    pub fn from_bytes(bytes: [u8; size_of::<ProbePage>()]) -> Result<Told, MalformedEvent> {
+        Told::decode(&zerocopy::transmute!(bytes))
+    }
+
     /// Reads a probe page.
     ///
     /// # Errors

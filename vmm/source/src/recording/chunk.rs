@@ -1,12 +1,12 @@
 //! Chunks: what a recording is made of. Each says how long it is, and carries a checksum of that and
 //! one of its contents, so that a file that was cut and a file that was damaged are told apart.
 
-use super::wire::Nonsense;
+use crate::codec::Malformed;
 
 /// Bytes of a chunk's head.
 pub(super) const HEAD_BYTES: usize = 20;
 /// Most bytes of contents, as they are stored and as they are.
-pub const MOST_BYTES: usize = 1 << 22;
+pub const MAX_BYTES: usize = 1 << 22;
 /// Contents are compressed.
 const COMPRESSED: u8 = 1 << 0;
 /// What the reader knows of pages, registers and roots is forgotten before the chunk is read.
@@ -71,14 +71,14 @@ pub enum Damage {
         "the chunk's contents are damaged (their checksum is {is:#010x}, not {expected:#010x})"
     )]
     Contents { expected: u32, is: u32 },
-    #[error("the chunk says that it has {0} bytes; none has more than {MOST_BYTES}")]
+    #[error("the chunk says that it has {0} bytes; none has more than {MAX_BYTES}")]
     Length(usize),
     #[error("the chunk's contents cannot be decompressed")]
     Compression,
     #[error("a chunk of kind `{0}` cannot stand there")]
     Place(char),
     #[error("the chunk makes no sense: {0}")]
-    Contradiction(#[from] Nonsense),
+    Contradiction(#[from] Malformed),
 }
 
 impl Head {
@@ -93,7 +93,7 @@ impl Head {
         }
         let length = |at| {
             let length = usize::try_from(word(at)).unwrap_or(usize::MAX);
-            if length > MOST_BYTES {
+            if length > MAX_BYTES {
                 return Err(Damage::Length(length));
             }
             Ok(length)
@@ -137,14 +137,14 @@ impl Head {
 }
 
 /// Appends a chunk to `file`, compressed if that makes it shorter. Contents of more than
-/// [`MOST_BYTES`] are refused.
+/// [`MAX_BYTES`] are refused.
 pub(super) fn append(
     file: &mut Vec<u8>,
     kind: Kind,
     key: bool,
     contents: &[u8],
 ) -> Result<(), Damage> {
-    if contents.len() > MOST_BYTES {
+    if contents.len() > MAX_BYTES {
         return Err(Damage::Length(contents.len()));
     }
     let start = file.len();
@@ -214,10 +214,10 @@ mod tests {
 
     #[test]
     fn contents_larger_than_any_chunk_are_refused_on_both_sides() {
-        let large = vec![0; MOST_BYTES + 1];
+        let large = vec![0; MAX_BYTES + 1];
         let mut file = Vec::new();
         let refused = append(&mut file, Kind::Pages, false, &large);
-        assert_eq!(refused, Err(Damage::Length(MOST_BYTES + 1)));
+        assert_eq!(refused, Err(Damage::Length(MAX_BYTES + 1)));
 
         append(&mut file, Kind::Pages, false, &large[1..]).unwrap();
         file[8..12].copy_from_slice(&u32::MAX.to_le_bytes());

@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::VERSION;
-use super::chunk::{Damage, MOST_BYTES};
-use super::moment::{MOST_CPUS, MOST_ROOTS};
-use super::page::MOST_PAGES;
+use super::chunk::{Damage, MAX_BYTES};
+use super::moment::{MAX_CPUS, MAX_ROOTS};
+use super::pages::MAX_PAGES;
 
 /// Why a recording cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +22,8 @@ pub enum RecordError {
     #[error("could not go on with the recording {}: {source}; it is readable up to there", name.display())]
     Write { name: PathBuf, source: io::Error },
     #[error(
-        "the moment does not fit a recording: {what}, and there may be {MOST_PAGES} tables, \
-         {MOST_ROOTS} roots, {MOST_CPUS} CPUs and {MOST_BYTES} bytes of everything but tables"
+        "the moment does not fit a recording: {what}, and there may be {MAX_PAGES} tables, \
+         {MAX_ROOTS} roots, {MAX_CPUS} CPUs and {MAX_BYTES} bytes of everything but tables"
     )]
     TooLarge { what: String },
 }
@@ -64,6 +64,10 @@ pub enum Problem {
     Empty { ending: String },
     #[error("it has no event {wanted}; it has events {first} to {last}")]
     NoEvent { wanted: u64, first: u64, last: u64 },
-    #[error("event {number} was heard and not captured: no tables were recorded with it")]
+    #[error("event {number} has no page tables: none were captured with it; choose another event")]
     NotCaptured { number: u64 },
+    #[error(
+        "event {number} cannot be understood: {reason}; use the program that wrote the recording"
+    )]
+    Event { number: u64, reason: String },
 }

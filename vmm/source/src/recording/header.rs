@@ -2,10 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use heirloom_abi::options::Strategy;
-
-use super::wire::{Get, Nonsense, Put};
-use heirloom_inspect::judge::{Expectation, GroundTruth, Image};
+use crate::codec::{Get, Malformed, Put};
+use heirloom_inspect::judge::{GroundTruth, Image};
 use heirloom_inspect::memory::PhysRange;
 use heirloom_inspect::paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
@@ -20,9 +18,10 @@ pub struct Header {
     pub command: Vec<String>,
     /// The guest kernel's command line.
     pub kernel_command_line: String,
-    /// What the guest is held to; `None` for a guest that is not judged by our rules.
-    pub expectation: Option<Expectation>,
-    /// The deliberate bug that the kernel was told to make.
+    /// The name of the propagation strategy that the guest is held to; `None` for a guest that is not
+    /// judged by the rules for our own.
+    pub strategy: Option<String>,
+    /// The name of the deliberate bug that the kernel was told to make.
     pub bug: Option<String>,
     /// What the host knew of the guest, having built it. Of a foreign guest it is the RAM alone.
     pub truth: GroundTruth,
@@ -36,7 +35,7 @@ impl Header {
             begun: SystemTime::now(),
             command: Vec::new(),
             kernel_command_line: String::new(),
-            expectation: None,
+            strategy: None,
             bug: None,
             truth,
         }
@@ -67,8 +66,7 @@ impl Header {
             out.put_text(word);
         }
         out.put_text(&self.kernel_command_line);
-        let strategy = self.expectation.map(|expectation| expectation.strategy);
-        out.put_text(strategy.map_or("", Strategy::name));
+        out.put_text(self.strategy.as_deref().unwrap_or(""));
         out.put_text(self.bug.as_deref().unwrap_or(""));
         out.put_varint(self.truth.ram.len() as u64);
         for range in &self.truth.ram {
@@ -84,24 +82,18 @@ impl Header {
         }
     }
 
-    pub(super) fn get(contents: &[u8]) -> Result<Header, Nonsense> {
+    pub(super) fn get(contents: &[u8]) -> Result<Header, Malformed> {
         let mut from = Get::new(contents);
         let producer = from.text("the producer")?;
         let seconds = from.varint("the time of its beginning")?;
         let begun = SystemTime::UNIX_EPOCH
             .checked_add(Duration::from_secs(seconds))
-            .ok_or(Nonsense::Value("the time of its beginning"))?;
+            .ok_or(Malformed::Value("the time of its beginning"))?;
         let command = (0..from.count("the command")?)
             .map(|_| from.text("the command"))
             .collect::<Result<_, _>>()?;
         let kernel_command_line = from.text("the kernel's command line")?;
-        let expectation = match from.text("the strategy")?.as_str() {
-            "" => None,
-            name => {
-                let strategy = Strategy::from_name(name).ok_or(Nonsense::Value("the strategy"))?;
-                Some(Expectation { strategy })
-            }
-        };
+        let strategy = Some(from.text("the strategy")?).filter(|name| !name.is_empty());
         let bug = Some(from.text("the bug")?).filter(|bug| !bug.is_empty());
         let ram = (0..from.count("the ranges of RAM")?)
             .map(|_| ram(&mut from))
@@ -115,22 +107,22 @@ impl Header {
             begun,
             command,
             kernel_command_line,
-            expectation,
+            strategy,
             bug,
             truth: GroundTruth { ram, image },
         })
     }
 }
 
-fn ram(from: &mut Get<'_>) -> Result<PhysRange, Nonsense> {
+fn ram(from: &mut Get<'_>) -> Result<PhysRange, Malformed> {
     let range = PhysRange {
         start: PhysAddr::new(from.varint("a range of RAM")?),
         bytes: from.varint("a range of RAM")?,
     };
-    physical(range).ok_or(Nonsense::Value("a range of RAM"))
+    physical(range).ok_or(Malformed::Value("a range of RAM"))
 }
 
-fn segment(from: &mut Get<'_>) -> Result<Image, Nonsense> {
+fn segment(from: &mut Get<'_>) -> Result<Image, Malformed> {
     const WHAT: &str = "a segment of the kernel";
     let (va, pa) = (from.varint(WHAT)?, from.varint(WHAT)?);
     let (bytes, flags) = (from.varint(WHAT)?, from.byte(WHAT)?);
@@ -144,14 +136,14 @@ fn segment(from: &mut Get<'_>) -> Result<Image, Nonsense> {
     // The judge goes through a segment page by page.
     let sound = flags < 4
         && bytes.is_multiple_of(PAGE_SIZE)
-        && bytes <= MOST_SEGMENT
+        && bytes <= MAX_SEGMENT
         && va.checked_add(bytes).is_some()
         && physical(image.physical()).is_some();
-    sound.then_some(image).ok_or(Nonsense::Value(WHAT))
+    sound.then_some(image).ok_or(Malformed::Value(WHAT))
 }
 
 /// Most bytes of a kernel's segment.
-const MOST_SEGMENT: u64 = 1 << 30;
+const MAX_SEGMENT: u64 = 1 << 30;
 
 /// A range of physical addresses, which have at most 52 bits.
 fn physical(range: PhysRange) -> Option<PhysRange> {
@@ -183,15 +175,13 @@ mod tests {
             }],
         });
         header.command = vec!["heirloom".into(), "run".into()];
-        header.expectation = Some(Expectation {
-            strategy: Strategy::CopyAll,
-        });
+        header.strategy = Some("copy-all".into());
         header.bug = Some("sync-skips-one".into());
         let mut bytes = Vec::new();
         header.put(&mut bytes);
         let read = Header::get(&bytes).unwrap();
         assert_eq!(read.command, header.command);
-        assert_eq!(read.expectation, header.expectation);
+        assert_eq!(read.strategy, header.strategy);
         assert_eq!(read.bug, header.bug);
         assert_eq!(read.truth.ram, header.truth.ram);
         assert_eq!(read.truth.image, header.truth.image);

@@ -15,20 +15,20 @@ pub struct Piece {
     pub bytes: Vec<u8>,
 }
 
-/// Most bytes of a moment that a [`Witness`] keeps; a judge looks at a handful.
-const MOST_WITNESSED: usize = 1 << 16;
+/// Most bytes of a moment that a [`ReadLog`] keeps; a judge looks at a handful.
+const MAX_LOGGED: usize = 1 << 16;
 
-/// A guest's memory, and what is read of it through here.
+/// A guest's memory, and the bytes that were read of it through here.
 #[derive(Debug)]
-pub struct Witness<'m, M: ?Sized> {
+pub struct ReadLog<'m, M: ?Sized> {
     memory: &'m M,
     pieces: RefCell<Vec<Piece>>,
 }
 
-impl<'m, M: PhysicalMemory + ?Sized> Witness<'m, M> {
+impl<'m, M: PhysicalMemory + ?Sized> ReadLog<'m, M> {
     /// Nothing has been read yet.
-    pub fn new(memory: &'m M) -> Witness<'m, M> {
-        Witness {
+    pub fn new(memory: &'m M) -> ReadLog<'m, M> {
+        ReadLog {
             memory,
             pieces: RefCell::default(),
         }
@@ -55,12 +55,12 @@ impl<'m, M: PhysicalMemory + ?Sized> Witness<'m, M> {
     }
 }
 
-impl<M: PhysicalMemory + ?Sized> PhysicalMemory for Witness<'_, M> {
+impl<M: PhysicalMemory + ?Sized> PhysicalMemory for ReadLog<'_, M> {
     fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         self.memory.read_bytes(at, buffer)?;
         let mut pieces = self.pieces.borrow_mut();
         let kept: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
-        if kept + buffer.len() <= MOST_WITNESSED {
+        if kept + buffer.len() <= MAX_LOGGED {
             pieces.push(Piece {
                 at,
                 bytes: buffer.to_vec(),
@@ -152,29 +152,22 @@ mod tests {
     use heirloom_inspect::testing::FakeMemory;
 
     #[test]
-    fn a_witness_joins_what_touches_and_keeps_apart_what_does_not() {
+    fn a_log_of_reads_joins_what_touches_and_keeps_apart_what_does_not() {
         let mut memory = FakeMemory::new();
         let frame = memory.frame();
         memory.poke(frame, 0, Entry::new(0x0807_0605_0403_0201));
-        let witness = Witness::new(&memory);
+        let log = ReadLog::new(&memory);
         let at = |offset| frame.base().wrapping_add(offset);
         for offset in [2, 0, 1, 1] {
-            witness.read_bytes(at(offset), &mut [0]).unwrap();
+            log.read_bytes(at(offset), &mut [0]).unwrap();
         }
-        witness.read_bytes(at(6), &mut [0; 2]).unwrap();
-        assert!(
-            witness
-                .read_bytes(PhysAddr::new(1 << 40), &mut [0])
-                .is_err()
-        );
+        log.read_bytes(at(6), &mut [0; 2]).unwrap();
+        assert!(log.read_bytes(PhysAddr::new(1 << 40), &mut [0]).is_err());
         let piece = |offset, bytes: &[u8]| Piece {
             at: at(offset),
             bytes: bytes.to_vec(),
         };
-        assert_eq!(
-            witness.into_pieces(),
-            [piece(0, &[1, 2, 3]), piece(6, &[7, 8])]
-        );
+        assert_eq!(log.into_pieces(), [piece(0, &[1, 2, 3]), piece(6, &[7, 8])]);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Recordings: a run of a guest in a file, every event with the page tables of that moment.
 //!
+//! A recording is a container: what an event's bytes mean, and what the names in its header stand for, is
+//! known to those who write and read it and not here.
+//!
 //! A [`Recorder`] writes one while the guest runs; a [`Recording`] reads it, also while it grows, and
 //! plays its moments in any order. What is played is what was captured: the same roots, registers,
 //! tables and missing tables, so that a judge comes to the same verdict.
@@ -8,7 +11,9 @@
 //!
 //! Numbers of fixed size are little-endian. A *varint* is an unsigned number of up to 64 bits, 7 bits
 //! a byte, the lowest first; bit 7 is set in every byte but the last (LEB128). A *text* is a varint, the
-//! number of bytes, and that many bytes of UTF-8.
+//! number of bytes, and that many bytes of UTF-8. A *page* is 512 words of 8 bytes, written as
+//! [`crate::codec`] has it: as what makes the page that the reader has, or one of zeros if it has none, to
+//! the new one.
 //!
 //! A file is 12 bytes and then chunks, one after the other:
 //!
@@ -24,7 +29,7 @@
 //! | 0 | 1 | kind: `H` header, `P` pages, `M` moment, `E` end; readers skip kinds that they do not know |
 //! | 1 | 1 | flags: bit 0 the contents are compressed; bit 1 a *key*, see below |
 //! | 2 | 2 | 0 |
-//! | 4 | 4 | bytes of contents as stored, at most 4 MiB ([`MOST_BYTES`]) |
+//! | 4 | 4 | bytes of contents as stored, at most 4 MiB ([`MAX_BYTES`]) |
 //! | 8 | 4 | bytes of contents when decompressed, at most 4 MiB |
 //! | 12 | 4 | CRC-32 (that of zlib and Ethernet) of the contents as stored |
 //! | 16 | 4 | CRC-32 of bytes 0 to 15 |
@@ -37,26 +42,16 @@
 //!
 //! ## Differences and keys
 //!
-//! A reader keeps, from one moment to the next, the *table pages* (by frame number), the last event's
-//! *probe page*, the *registers* of every CPU and the list of *roots*. Moments are written as differences
+//! A reader keeps, from one moment to the next, the *table pages* (by frame number), the last *event's
+//! page*, the *registers* of every CPU and the list of *roots*. Moments are written as differences
 //! to these. A chunk with the flag *key* has the reader forget them all before it reads the chunk: no
-//! pages, a probe page and registers of zeros, no roots. It is the first of its moment's chunks; the
+//! pages, an event's page and registers of zeros, no roots. It is the first of its moment's chunks; the
 //! moment then stands for itself, and reading can begin there. The first moment is a key. This writer
 //! makes one whenever the differences have become as long as the last key was (and 64 KiB), and after
 //! 1024 moments: so going to any moment costs about twice its tables at most, and keys do not double
 //! the file.
 //!
-//! ## A page
-//!
-//! 512 words of 8 bytes, written as what makes the page that the reader has, or one of zeros if it has
-//! none, to the new one. First a byte:
-//!
-//! - 0: the page is gone. Nothing follows.
-//! - 1: the whole page follows, 4096 bytes.
-//! - 2: a varint, the number of runs of words that change, and for each run: a varint, the words that
-//!   stay since the end of the run before; a varint, the words of the run; and for each word a varint,
-//!   its difference `d` (modulo 2^64, as a signed number) to the word before it in the run, 0 before the
-//!   first, as `(d << 1) ^ (d >> 63)`. Entries of neighbouring frames are small this way.
+//! ## A list of pages
 //!
 //! A *page list* is a varint, the number of pages, and for each a varint, the frame number (the
 //! guest-physical address divided by 4096), and the page.
@@ -83,12 +78,14 @@
 //!
 //! 1. byte: bit 0 there is an event, bit 1 there is a capture
 //! 2. varint: microseconds since the recording was begun
-//! 3. with an event: a page, the guest's probe page as `guest/abi/src/event.rs` defines it
+//! 3. with an event: a page, of which this format says no more than that its bytes 8 to 15 are the event's
+//!    number, little-endian. (In recordings of heirloom's own guest it is the probe page that
+//!    `guest/abi/src/event.rs` defines.)
 //! 4. with a capture:
 //!    - byte, how the tables are read: bit 0 EFER.NXE, bit 1 CR0.WP, bit 2 CR4.PGE, bit 3 CR4.SMEP,
 //!      bit 4 CR4.SMAP, bit 5 CR4.PCIDE, bit 6 the CPU has 1 GiB leaves, bit 7 CR4.LA57 (5 levels)
 //!    - varint: physical address bits, 32 to 52
-//!    - varint: number of CPUs; varint: which of them, from 0, told the event (0 if there are none)
+//!    - varint: number of CPUs; varint: which of them, from 0, reported the event (0 if there are none)
 //!    - for each CPU: a byte, its privilege level; nine varints, each the exclusive or with what the
 //!      register was: CR0, CR2, CR3, CR4, EFER, RIP, RSP, RBP, RFLAGS
 //!    - three varints: how many roots stay at the beginning of the list, how many at its end, and how
@@ -109,16 +106,15 @@
 //! A byte: 0, the run came to its own end, and a varint, the first program's status as `wait4` reports
 //! it; or 1, it did not, and a byte, the exit code of `heirloom`, and a text, why.
 
-pub use chunk::{Damage, MOST_BYTES};
+pub use chunk::{Damage, MAX_BYTES};
 pub use error::{Problem, ReadError, RecordError};
 pub use header::Header;
-pub use memory::{Piece, RecordedMemory, Witness};
-pub use moment::{MOST_CPUS, MOST_ROOTS};
+pub use memory::{Piece, ReadLog, RecordedMemory};
+pub use moment::{EVENT_BYTES, EventPage, MAX_CPUS, MAX_ROOTS};
 pub use opened::{Ending, Listed, Recording};
 pub use player::{Moment, Player, Tables};
 pub use recorder::{Capture, Recorder};
 pub use spec::{RecordingError, RecordingSpec};
-pub use wire::Nonsense;
 
 mod chunk;
 mod error;
@@ -126,14 +122,13 @@ mod header;
 mod memory;
 mod moment;
 mod opened;
-mod page;
+mod pages;
 mod player;
 mod recorder;
 mod scan;
 mod spec;
-mod wire;
 
-use wire::{Get, Put};
+use crate::codec::{Get, Malformed, Put};
 
 /// The first bytes of every recording. The first is no text, and the line ends are there to show a
 /// transfer that changed them.
@@ -167,7 +162,7 @@ impl End {
         out
     }
 
-    fn get(contents: &[u8]) -> Result<End, Nonsense> {
+    fn get(contents: &[u8]) -> Result<End, Malformed> {
         let mut from = Get::new(contents);
         let end = match from.byte("how the run ended")? {
             0 => End::Done {
@@ -177,7 +172,7 @@ impl End {
                 code: from.byte("the exit code")?,
                 message: from.text("the message")?,
             },
-            _ => return Err(Nonsense::Value("how the run ended")),
+            _ => return Err(Malformed::Value("how the run ended")),
         };
         from.end()?;
         Ok(end)

@@ -3,12 +3,9 @@
 
 use std::time::Duration;
 
-use heirloom_abi::event::ProbePage;
-use zerocopy::{FromBytes, IntoBytes};
-
 use super::memory::Piece;
-use super::page;
-use super::wire::{Get, Nonsense, Put};
+use crate::codec::page;
+use crate::codec::{Get, Malformed, Put};
 use heirloom_inspect::memory::Words;
 use heirloom_inspect::paging::addr::{PhysAddr, VirtAddr};
 use heirloom_inspect::paging::level::Depth;
@@ -16,9 +13,9 @@ use heirloom_inspect::paging::mode::{CpuState, Cr3, Mode, PhysBits};
 use heirloom_inspect::snapshot::{RootLabel, Snapshot};
 
 /// Most CPUs of a moment.
-pub const MOST_CPUS: usize = 1 << 12;
+pub const MAX_CPUS: usize = 1 << 12;
 /// Most roots of a moment: as many as a snapshot has tables.
-pub const MOST_ROOTS: usize = page::MOST_PAGES;
+pub const MAX_ROOTS: usize = super::pages::MAX_PAGES;
 
 const HAS_EVENT: u8 = 1 << 0;
 const HAS_CAPTURE: u8 = 1 << 1;
@@ -26,8 +23,8 @@ const HAS_CAPTURE: u8 = 1 << 1;
 /// What a moment's parts are written as differences against.
 #[derive(Debug)]
 pub(super) struct Context {
-    /// The last event's probe page.
-    probe: Box<Words>,
+    /// The last event's page.
+    event: Box<Words>,
     cpus: Vec<CpuState>,
     roots: Vec<(RootLabel, PhysAddr)>,
 }
@@ -35,7 +32,7 @@ pub(super) struct Context {
 impl Default for Context {
     fn default() -> Self {
         Context {
-            probe: Box::new(page::ZERO),
+            event: Box::new(page::ZERO),
             cpus: Vec::new(),
             roots: Vec::new(),
         }
@@ -56,8 +53,8 @@ pub(super) struct Fields {
 pub(super) struct Captured {
     pub(super) mode: Mode,
     pub(super) cpus: Vec<CpuState>,
-    /// Which of them told the event.
-    pub(super) teller: usize,
+    /// Which of them reported the event.
+    pub(super) reporting_cpu: usize,
     pub(super) roots: Vec<(RootLabel, PhysAddr)>,
     pub(super) counts: Counts,
     pub(super) pieces: Vec<Piece>,
@@ -80,20 +77,39 @@ impl Counts {
     }
 }
 
-/// The words of a probe page.
-pub(super) fn words_of(page: &ProbePage) -> Box<Words> {
+/// Bytes of an event's page.
+pub const EVENT_BYTES: usize = size_of::<Words>();
+
+/// A page of bytes that tells an event. What they mean is between those who wrote and those who read them,
+/// but for the number by which people name the event: bytes 8 to 15, little-endian.
+pub type EventPage = [u8; EVENT_BYTES];
+
+/// Which word of an event's page is its number.
+const NUMBER: usize = 1;
+
+/// The words of an event's page.
+pub(super) fn words_of(page: &EventPage) -> Box<Words> {
     let mut words = Box::new(page::ZERO);
-    words.as_mut_bytes().copy_from_slice(page.as_bytes());
-    for word in words.iter_mut() {
-        *word = u64::from_le(*word);
+    let (bytes, _) = page.as_chunks();
+    for (word, bytes) in words.iter_mut().zip(bytes) {
+        *word = u64::from_le_bytes(*bytes);
     }
     words
 }
 
-/// The probe page of these words.
-pub(super) fn probe_page(words: &Words) -> Result<ProbePage, Nonsense> {
-    let words = words.map(u64::to_le);
-    ProbePage::read_from_bytes(words.as_bytes()).map_err(|_| Nonsense::Value("a probe page"))
+/// The bytes of an event's page.
+pub(super) fn page_of(words: &Words) -> Box<EventPage> {
+    let mut page = Box::new([0; EVENT_BYTES]);
+    let (bytes, _) = page.as_chunks_mut();
+    for (word, bytes) in words.iter().zip(bytes) {
+        *bytes = word.to_le_bytes();
+    }
+    page
+}
+
+/// The number of an event.
+pub(super) const fn number_of(words: &Words) -> u64 {
+    words[NUMBER]
 }
 
 impl Fields {
@@ -108,13 +124,13 @@ impl Fields {
         out.push(has_event | has_capture);
         out.put_varint(u64::try_from(self.at.as_micros()).unwrap_or(u64::MAX));
         if let Some(event) = self.event {
-            page::put(out, &context.probe, &event);
-            context.probe = event;
+            page::put(out, &context.event, &event);
+            context.event = event;
         }
         if let Some(capture) = self.capture {
             put_mode(out, &capture.mode);
             out.put_varint(capture.cpus.len() as u64);
-            out.put_varint(capture.teller as u64);
+            out.put_varint(capture.reporting_cpu as u64);
             for (number, cpu) in capture.cpus.iter().enumerate() {
                 let before = context.cpus.get(number).copied().unwrap_or_default();
                 put_cpu(out, &before, cpu);
@@ -134,7 +150,7 @@ impl Fields {
     }
 
     /// Reads what [`Fields::put`] wrote; the page list comes next.
-    pub(super) fn get(from: &mut Get<'_>, context: &mut Context) -> Result<Fields, Nonsense> {
+    pub(super) fn get(from: &mut Get<'_>, context: &mut Context) -> Result<Fields, Malformed> {
         let (parts, at, event) = get_event(from, context)?;
         let capture = if parts & HAS_CAPTURE == 0 {
             None
@@ -149,7 +165,7 @@ impl Fields {
 pub(super) type Event = (Duration, Option<Box<Words>>, bool);
 
 /// Reads as far as the event.
-pub(super) fn event(contents: &[u8], context: &mut Context) -> Result<Event, Nonsense> {
+pub(super) fn event(contents: &[u8], context: &mut Context) -> Result<Event, Malformed> {
     let (parts, at, event) = get_event(&mut Get::new(contents), context)?;
     Ok((at, event, parts & HAS_CAPTURE != 0))
 }
@@ -157,35 +173,35 @@ pub(super) fn event(contents: &[u8], context: &mut Context) -> Result<Event, Non
 fn get_event(
     from: &mut Get<'_>,
     context: &mut Context,
-) -> Result<(u8, Duration, Option<Box<Words>>), Nonsense> {
+) -> Result<(u8, Duration, Option<Box<Words>>), Malformed> {
     let parts = from.byte("a moment's parts")?;
     if parts & !(HAS_EVENT | HAS_CAPTURE) != 0 {
-        return Err(Nonsense::Value("a moment's parts"));
+        return Err(Malformed::Value("a moment's parts"));
     }
     let at = Duration::from_micros(from.varint("a moment's time")?);
     let event = if parts & HAS_EVENT == 0 {
         None
     } else {
-        if !page::get(from, &mut context.probe)? {
-            return Err(Nonsense::Value("a probe page"));
+        if !page::get(from, &mut context.event)? {
+            return Err(Malformed::Value("an event"));
         }
-        Some(context.probe.clone())
+        Some(context.event.clone())
     };
     Ok((parts, at, event))
 }
 
-fn get_capture(from: &mut Get<'_>, context: &mut Context) -> Result<Captured, Nonsense> {
+fn get_capture(from: &mut Get<'_>, context: &mut Context) -> Result<Captured, Malformed> {
     let mode = get_mode(from)?;
     let count = from.count("the number of CPUs")?;
-    if count > MOST_CPUS {
-        return Err(Nonsense::TooMany {
+    if count > MAX_CPUS {
+        return Err(Malformed::TooMany {
             what: "CPUs",
-            most: MOST_CPUS,
+            max: MAX_CPUS,
         });
     }
-    let teller = usize::try_from(from.varint("the CPU that tells")?).unwrap_or(usize::MAX);
-    if teller >= count.max(1) {
-        return Err(Nonsense::Value("the CPU that tells"));
+    let reporting_cpu = usize::try_from(from.varint("the CPU that reports")?).unwrap_or(usize::MAX);
+    if reporting_cpu >= count.max(1) {
+        return Err(Malformed::Value("the CPU that reports"));
     }
     let cpus: Vec<CpuState> = (0..count)
         .map(|number| {
@@ -194,9 +210,9 @@ fn get_capture(from: &mut Get<'_>, context: &mut Context) -> Result<Captured, No
         })
         .collect::<Result<_, _>>()?;
     let roots = get_roots(from, &context.roots)?;
-    let mut count = || -> Result<usize, Nonsense> {
+    let mut count = || -> Result<usize, Malformed> {
         let count = from.varint("the number of tables")?;
-        usize::try_from(count).map_err(|_| Nonsense::Value("the number of tables"))
+        usize::try_from(count).map_err(|_| Malformed::Value("the number of tables"))
     };
     let counts = Counts {
         tables: count()?,
@@ -215,7 +231,7 @@ fn get_capture(from: &mut Get<'_>, context: &mut Context) -> Result<Captured, No
     Ok(Captured {
         mode,
         cpus,
-        teller,
+        reporting_cpu,
         roots,
         counts,
         pieces,
@@ -238,7 +254,7 @@ fn put_mode(out: &mut Vec<u8>, mode: &Mode) {
     out.put_varint(mode.phys_bits.get().into());
 }
 
-fn get_mode(from: &mut Get<'_>) -> Result<Mode, Nonsense> {
+fn get_mode(from: &mut Get<'_>) -> Result<Mode, Malformed> {
     let flags = from.byte("the mode")?;
     let is = |bit: u8| flags >> bit & 1 != 0;
     let phys_bits = from.varint32("the physical address width")?;
@@ -251,7 +267,8 @@ fn get_mode(from: &mut Get<'_>) -> Result<Mode, Nonsense> {
         pcide: is(5),
         gigabyte_pages: is(6),
         depth: if is(7) { Depth::Five } else { Depth::Four },
-        phys_bits: PhysBits::new(phys_bits).ok_or(Nonsense::Value("the physical address width"))?,
+        phys_bits: PhysBits::new(phys_bits)
+            .ok_or(Malformed::Value("the physical address width"))?,
     })
 }
 
@@ -277,10 +294,10 @@ fn put_cpu(out: &mut Vec<u8>, before: &CpuState, after: &CpuState) {
     }
 }
 
-fn get_cpu(from: &mut Get<'_>, before: &CpuState) -> Result<CpuState, Nonsense> {
+fn get_cpu(from: &mut Get<'_>, before: &CpuState) -> Result<CpuState, Malformed> {
     let cpl = from.byte("a privilege level")?;
     if cpl > 3 {
-        return Err(Nonsense::Value("a privilege level"));
+        return Err(Malformed::Value("a privilege level"));
     }
     let mut values = registers(before);
     for value in &mut values {
@@ -327,23 +344,23 @@ fn put_roots(out: &mut Vec<u8>, before: &Roots, after: &Roots) {
     }
 }
 
-fn get_roots(from: &mut Get<'_>, before: &Roots) -> Result<Vec<(RootLabel, PhysAddr)>, Nonsense> {
+fn get_roots(from: &mut Get<'_>, before: &Roots) -> Result<Vec<(RootLabel, PhysAddr)>, Malformed> {
     const KEPT: &str = "how many roots stay";
-    let mut kept = || -> Result<usize, Nonsense> {
+    let mut kept = || -> Result<usize, Malformed> {
         usize::try_from(from.varint(KEPT)?)
             .ok()
             .filter(|kept| *kept <= before.len())
-            .ok_or(Nonsense::Value(KEPT))
+            .ok_or(Malformed::Value(KEPT))
     };
     let (head, tail) = (kept()?, kept()?);
     if head + tail > before.len() {
-        return Err(Nonsense::Value(KEPT));
+        return Err(Malformed::Value(KEPT));
     }
     let between = from.count("the number of new roots")?;
-    if head + tail + between > MOST_ROOTS {
-        return Err(Nonsense::TooMany {
+    if head + tail + between > MAX_ROOTS {
+        return Err(Malformed::TooMany {
             what: "roots",
-            most: MOST_ROOTS,
+            max: MAX_ROOTS,
         });
     }
     let mut roots = before[..head].to_vec();
@@ -356,7 +373,7 @@ fn get_roots(from: &mut Get<'_>, before: &Roots) -> Result<Vec<(RootLabel, PhysA
             1 => RootLabel::Process(number),
             2 => RootLabel::Cpu(number),
             3 => RootLabel::Found(address),
-            _ => return Err(Nonsense::Value("whose a root is")),
+            _ => return Err(Malformed::Value("whose a root is")),
         };
         roots.push((label, address));
     }

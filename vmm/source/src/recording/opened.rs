@@ -1,5 +1,6 @@
 //! An opened recording: where its moments are in the file, and what they tell.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::os::unix::fs::FileExt;
@@ -10,10 +11,9 @@ use super::End;
 use super::chunk::{Damage, HEAD_BYTES, Head, Kind};
 use super::error::{Problem, ReadError};
 use super::header::Header;
-use super::moment::{self, Context, probe_page};
+use super::moment::{self, Context, EventPage, page_of};
 use super::player::{Moment, Player};
 use super::scan::Scan;
-use heirloom_inspect::judge::Told;
 use heirloom_inspect::target::Target;
 
 /// How a recording ends.
@@ -29,8 +29,8 @@ pub enum Ending {
     Damaged { chunk: u64, damage: Damage },
 }
 
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ending::Ended(End::Done { status: 0 }) => write!(f, "the run came to its end"),
             Ending::Ended(End::Done { status }) => {
@@ -76,7 +76,7 @@ pub struct Listed {
     /// Since the recording was begun.
     pub at: Duration,
     /// `None` for a moment without an event.
-    pub told: Option<Told>,
+    pub event: Option<Box<EventPage>>,
     /// Whether tables were recorded with it.
     pub captured: bool,
 }
@@ -233,18 +233,13 @@ impl Recording {
             *context = Context::default();
         }
         let (_, contents) = self.chunk(entry.last)?;
-        let nonsense = |damage| self.damaged(entry.last, damage);
-        let (at, event, captured) =
-            moment::event(&contents, context).map_err(|error| nonsense(error.into()))?;
-        let told = event
-            .map(|words| told(&words))
-            .transpose()
-            .map_err(nonsense)?;
+        let (at, event, captured) = moment::event(&contents, context)
+            .map_err(|error| self.damaged(entry.last, error.into()))?;
         Ok(Listed {
             index,
             number: entry.number,
             at,
-            told,
+            event: event.map(|words| page_of(&words)),
             captured,
         })
     }
@@ -305,6 +300,12 @@ impl Recording {
             .map_err(|error| self.damaged(entry.last, error.into()))
     }
 
+    /// The error that the event with this number is none that its reader understands, and why.
+    pub fn not_understood(&self, number: u64, reason: impl fmt::Display) -> ReadError {
+        let reason = reason.to_string();
+        self.error(Problem::Event { number, reason })
+    }
+
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -362,11 +363,4 @@ impl Recording {
 pub(super) struct ChunkEnd {
     pub(super) kind: Kind,
     pub(super) next: u64,
-}
-
-/// The event in a probe page.
-pub(super) fn told(words: &heirloom_inspect::memory::Words) -> Result<Told, Damage> {
-    let malformed = super::wire::Nonsense::Value("an event");
-    let page = probe_page(words)?;
-    Told::decode(&page).map_err(|_| malformed.into())
 }

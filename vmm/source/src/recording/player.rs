@@ -6,12 +6,11 @@ use super::End;
 use super::chunk::{Damage, Kind};
 use super::error::{Problem, ReadError};
 use super::memory::RecordedMemory;
-use super::moment::{Captured, Context, Counts, Fields};
-use super::opened::{Ending, Recording, told};
-use super::page::Pages;
-use super::wire::{Get, Nonsense};
+use super::moment::{Captured, Context, Counts, EventPage, Fields, page_of};
+use super::opened::{Ending, Recording};
+use super::pages::Pages;
+use crate::codec::{Get, Malformed};
 use heirloom_inspect::capture::Capturer;
-use heirloom_inspect::judge::Told;
 use heirloom_inspect::paging::addr::PhysAddr;
 use heirloom_inspect::paging::mode::CpuState;
 use heirloom_inspect::snapshot::{RootLabel, Snapshot};
@@ -26,9 +25,9 @@ pub struct Moment {
     pub number: u64,
     /// Since the recording was begun.
     pub at: Duration,
-    /// What the guest told; `None` for a moment without an event.
-    pub told: Option<Told>,
-    /// `None` for an event that was only heard.
+    /// What the guest reported; `None` for a moment without an event.
+    pub event: Option<Box<EventPage>>,
+    /// `None` for an event whose tables were not captured.
     pub tables: Option<Tables>,
     /// The recorded bytes of guest memory.
     pub memory: RecordedMemory,
@@ -41,14 +40,17 @@ pub struct Tables {
     pub snapshot: Snapshot,
     /// Every vCPU's registers, by its number.
     pub cpus: Vec<CpuState>,
-    /// Which of them told the event.
-    pub teller: usize,
+    /// Which of them reported the event.
+    pub reporting_cpu: usize,
 }
 
 impl Tables {
-    /// The registers of the CPU that told the event.
+    /// The registers of the CPU that reported the event.
     pub fn cpu(&self) -> CpuState {
-        self.cpus.get(self.teller).copied().unwrap_or_default()
+        self.cpus
+            .get(self.reporting_cpu)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The roots that were captured, with their owners.
@@ -143,11 +145,11 @@ impl<'r> Player<'r> {
         let mut at = entry.first;
         loop {
             let (chunk, contents) = self.recording.chunk(at)?;
-            let nonsense = |error| self.recording.damaged(at, Damage::Contradiction(error));
+            let malformed = |error| self.recording.damaged(at, Damage::Contradiction(error));
             let mut from = Get::new(&contents);
             let fields = match chunk.kind {
                 Kind::Pages => None,
-                Kind::Moment => Some(Fields::get(&mut from, &mut self.context).map_err(nonsense)?),
+                Kind::Moment => Some(Fields::get(&mut from, &mut self.context).map_err(malformed)?),
                 _ => {
                     at = chunk.next;
                     continue;
@@ -156,7 +158,7 @@ impl<'r> Player<'r> {
             self.pages
                 .apply(&mut from)
                 .and_then(|()| from.end())
-                .map_err(nonsense)?;
+                .map_err(malformed)?;
             if let Some(fields) = fields {
                 return Ok(fields);
             }
@@ -166,16 +168,11 @@ impl<'r> Player<'r> {
 
     fn freeze(&mut self, index: usize, fields: Fields) -> Result<Moment, ReadError> {
         let entry = self.recording.entry(index)?;
-        let told = fields
-            .event
-            .map(|words| told(&words))
-            .transpose()
-            .map_err(|damage| self.recording.damaged(entry.last, damage))?;
         let (tables, pieces) = match fields.capture {
             Some(Captured {
                 mode,
                 cpus,
-                teller,
+                reporting_cpu,
                 roots,
                 counts,
                 pieces,
@@ -183,13 +180,13 @@ impl<'r> Player<'r> {
                 let snapshot = self.capturer.capture(&self.pages, mode, &roots);
                 self.pages.seen();
                 if Counts::of(&snapshot) != counts {
-                    let found = Nonsense::Value("the number of its tables");
+                    let found = Malformed::Value("the number of its tables");
                     return Err(self.recording.damaged(entry.last, found.into()));
                 }
                 let tables = Tables {
                     snapshot,
                     cpus,
-                    teller,
+                    reporting_cpu,
                 };
                 (Some(tables), pieces)
             }
@@ -200,7 +197,7 @@ impl<'r> Player<'r> {
             index,
             number: entry.number,
             at: fields.at,
-            told,
+            event: fields.event.map(|words| page_of(&words)),
             tables,
             memory: RecordedMemory::new(snapshot, pieces),
         })

@@ -7,16 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use heirloom_abi::event::ProbePage;
-
 use super::chunk::{self, Kind};
 use super::error::RecordError;
 use super::header::Header;
 use super::memory::Piece;
-use super::moment::{Captured, Context, Counts, Fields, MOST_CPUS, MOST_ROOTS, words_of};
-use super::page::{self, MOST_PAGES};
-use super::wire::Put;
+use super::moment::{Captured, Context, Counts, EventPage, Fields, MAX_CPUS, MAX_ROOTS, words_of};
+use super::pages::MAX_PAGES;
 use super::{End, MAGIC, VERSION};
+use crate::codec::Put;
+use crate::codec::page;
 use heirloom_inspect::memory::Words;
 use heirloom_inspect::paging::addr::Pfn;
 use heirloom_inspect::paging::mode::CpuState;
@@ -35,9 +34,9 @@ pub struct Capture<'a> {
     pub snapshot: &'a Snapshot,
     /// Every vCPU's registers, by its number.
     pub cpus: &'a [CpuState],
-    /// Which of them told the event, if there is one.
-    pub teller: usize,
-    /// Other bytes of guest memory that judging looked at, as a [`super::Witness`] saw them.
+    /// Which of them reported the event, if there is one.
+    pub reporting_cpu: usize,
+    /// Other bytes of guest memory that judging looked at, as a [`super::ReadLog`] kept them.
     pub pieces: &'a [Piece],
 }
 
@@ -121,14 +120,14 @@ impl Recorder {
         self.bytes
     }
 
-    /// Records a moment: the event that the guest told, if it told one, and what was captured.
+    /// Records a moment: the event that the guest reported, if it reported one, and what was captured.
     ///
     /// # Errors
     /// [`RecordError`]; the recording is then readable up to the moment before, and more cannot be
     /// recorded.
     pub fn record(
         &mut self,
-        event: Option<&ProbePage>,
+        event: Option<&EventPage>,
         capture: Option<Capture<'_>>,
     ) -> Result<(), RecordError> {
         let is_key = self.moments_since_key.is_none_or(|moments| {
@@ -188,18 +187,20 @@ impl Recorder {
 
 fn captured(capture: &Capture<'_>) -> Result<Captured, RecordError> {
     let roots = capture.snapshot.roots();
-    for (count, most, what) in [
-        (capture.cpus.len(), MOST_CPUS, "CPUs"),
-        (roots.len(), MOST_ROOTS, "roots"),
+    for (count, max, what) in [
+        (capture.cpus.len(), MAX_CPUS, "CPUs"),
+        (roots.len(), MAX_ROOTS, "roots"),
     ] {
-        if count > most {
+        if count > max {
             return Err(too_large(format!("it has {count} {what}")));
         }
     }
     Ok(Captured {
         mode: *capture.snapshot.mode(),
         cpus: capture.cpus.to_vec(),
-        teller: capture.teller.min(capture.cpus.len().saturating_sub(1)),
+        reporting_cpu: capture
+            .reporting_cpu
+            .min(capture.cpus.len().saturating_sub(1)),
         roots: roots
             .iter()
             .map(|root| (root.label, root.address))
@@ -290,7 +291,7 @@ impl Tables {
         chunks: &mut Chunks,
     ) -> Result<(), RecordError> {
         let touched = self.touch(snapshot);
-        if self.pages.len() > MOST_PAGES {
+        if self.pages.len() > MAX_PAGES {
             return Err(too_large(format!("it has {} tables", self.pages.len())));
         }
         self.last = Some(snapshot.clone());

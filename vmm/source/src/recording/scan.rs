@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use super::chunk::{Damage, HEAD_BYTES, Head, Kind};
 use super::error::Problem;
 use super::header::Header;
-use super::moment::{self, Context};
-use super::opened::{Ending, Entry, told};
+use super::moment::{self, Context, number_of};
+use super::opened::{Ending, Entry};
 use super::{End, MAGIC, VERSION};
 
 /// What a file holds.
@@ -126,8 +126,7 @@ impl Scan {
 /// The number of a moment's event.
 fn number(contents: &[u8], context: &mut Context) -> Result<Option<u64>, Damage> {
     let (_, event, _) = moment::event(contents, context)?;
-    let told = event.map(|words| told(&words)).transpose()?;
-    Ok(told.map(|told| told.sequence))
+    Ok(event.map(|words| number_of(&words)))
 }
 
 /// Reads the chunk that comes next; `at` is then behind it.

@@ -4,16 +4,15 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use heirloom_abi::event::{self, Payload, ProbePage};
-use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::{Expectation, GroundTruth};
+use heirloom_inspect::judge::GroundTruth;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Capturer, CpuState, Cr3, Depth, Entry, Mode, PageSize, Pfn, PhysAddr, PhysRange, RootLabel,
     Snapshot, VirtAddr,
 };
-use heirloom_source::recording::{Capture, End, Header, Piece, Recorder, Recording};
-use zerocopy::FromBytes;
+use heirloom_source::recording::{
+    Capture, EVENT_BYTES, End, EventPage, Header, Piece, Recorder, Recording,
+};
 
 pub(crate) const MODE: Mode = Mode::typical(Depth::Four);
 
@@ -59,9 +58,9 @@ impl Write for Shared {
 
 /// What was captured live.
 pub(crate) struct Live {
-    pub(crate) page: ProbePage,
+    pub(crate) page: EventPage,
     pub(crate) cpus: Vec<CpuState>,
-    /// `None` where the event was only heard.
+    /// `None` where nothing was captured with the event.
     pub(crate) snapshot: Option<Snapshot>,
     pub(crate) pieces: Vec<Piece>,
 }
@@ -86,20 +85,17 @@ pub(crate) fn header() -> Header {
         image: Vec::new(),
     });
     header.command = ["heirloom", "run"].map(String::from).to_vec();
-    header.expectation = Some(Expectation {
-        strategy: Strategy::Prealloc,
-    });
+    header.strategy = Some("prealloc".into());
     header
 }
 
-/// An event with its number.
-pub(crate) fn probe<P: Payload>(sequence: u64, payload: &P) -> ProbePage {
-    let mut page = ProbePage::read_from_bytes(&[0; 4096]).unwrap();
-    page.header.magic = event::MAGIC;
-    page.header.version = event::VERSION;
-    page.header.sequence = sequence;
-    page.counters.cycles = sequence.wrapping_mul(0x1234_5678);
-    page.set(payload, 0);
+/// An event with its number; the rest of it is anything.
+pub(crate) fn event(number: u64) -> EventPage {
+    let mut page = [0; EVENT_BYTES];
+    page[..8].copy_from_slice(b"anything");
+    page[8..16].copy_from_slice(&number.to_le_bytes());
+    page[40..48].copy_from_slice(&number.wrapping_mul(0x1234_5678_9abc).to_le_bytes());
+    page[EVENT_BYTES - 1] = 0xee;
     page
 }
 
@@ -214,7 +210,7 @@ impl Story {
             ..CpuState::default()
         };
         let live = Live {
-            page: probe(number, &event::Done { status: number }),
+            page: event(number),
             cpus: (0..=number % 3)
                 .map(|cpu_number| cpu(number + cpu_number))
                 .collect(),
@@ -228,11 +224,14 @@ impl Story {
     }
 
     /// An event without a look at the tables.
-    pub(crate) fn hear(&mut self) {
-        let number = self.lives.len() as u64;
-        let page = probe(number, &event::ProcessExecuted { pid: number });
+    pub(crate) fn event_alone(&mut self) {
+        self.repeat(self.lives.len() as u64);
+    }
+
+    /// Records an event with this number, without a look at the tables.
+    pub(crate) fn repeat(&mut self, number: u64) {
         self.record(Live {
-            page,
+            page: event(number),
             cpus: Vec::new(),
             snapshot: None,
             pieces: Vec::new(),
@@ -243,7 +242,7 @@ impl Story {
         let capture = live.snapshot.as_ref().map(|snapshot| Capture {
             snapshot,
             cpus: &live.cpus,
-            teller: live.cpus.len() - 1,
+            reporting_cpu: live.cpus.len() - 1,
             pieces: &live.pieces,
         });
         self.recorder.record(Some(&live.page), capture).unwrap();

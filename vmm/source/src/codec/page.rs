@@ -1,16 +1,11 @@
-//! Pages of 512 words, as differences against what they were before.
+//! A page of 512 words, written as what makes an earlier one to it.
 
-use std::collections::{HashMap, HashSet};
+use heirloom_inspect::memory::Words;
 
-use super::wire::{Get, Nonsense, Put, unzigzag, zigzag};
-use heirloom_inspect::PhysAddr;
-use heirloom_inspect::memory::{MemoryError, PhysicalMemory, Words};
-use heirloom_inspect::paging::addr::Pfn;
+use super::{Get, Malformed, Put};
 
 /// What a page is that was not there before.
-pub(super) const ZERO: Words = [0; 512];
-/// Most pages that a moment may have: 512 MiB.
-pub(super) const MOST_PAGES: usize = heirloom_inspect::Capturer::DEFAULT_LIMIT;
+pub const ZERO: Words = [0; 512];
 
 /// The page is gone.
 const GONE: u8 = 0;
@@ -20,7 +15,7 @@ const WHOLE: u8 = 1;
 const CHANGED: u8 = 2;
 
 /// Writes what makes `before` to `after`: changed words or the whole page, whichever is shorter.
-pub(super) fn put(out: &mut Vec<u8>, before: &Words, after: &Words) {
+pub fn put(out: &mut Vec<u8>, before: &Words, after: &Words) {
     let start = out.len();
     out.push(CHANGED);
     let runs = runs(before, after);
@@ -31,7 +26,7 @@ pub(super) fn put(out: &mut Vec<u8>, before: &Words, after: &Words) {
         out.put_varint((end - first) as u64);
         let mut previous = 0_u64;
         for &word in &after[first..end] {
-            out.put_varint(zigzag(word.wrapping_sub(previous)));
+            out.put_difference(previous, word);
             previous = word;
         }
         at = end;
@@ -44,7 +39,7 @@ pub(super) fn put(out: &mut Vec<u8>, before: &Words, after: &Words) {
 }
 
 /// Writes that a page is gone.
-pub(super) fn put_gone(out: &mut Vec<u8>) {
+pub fn put_gone(out: &mut Vec<u8>) {
     out.push(GONE);
 }
 
@@ -66,8 +61,12 @@ fn runs(before: &Words, after: &Words) -> Vec<(usize, usize)> {
     runs
 }
 
-/// Reads what [`put`] wrote and changes `page` accordingly; `false` if the page is gone.
-pub(super) fn get(from: &mut Get<'_>, page: &mut Words) -> Result<bool, Nonsense> {
+/// Reads what [`put`] or [`put_gone`] wrote and changes `page`, which is what the page was before, to what
+/// it became: `false` if it is gone.
+///
+/// # Errors
+/// [`Malformed`]; `page` may then be anything.
+pub fn get(from: &mut Get<'_>, page: &mut Words) -> Result<bool, Malformed> {
     match from.byte("a page's form")? {
         GONE => return Ok(false),
         WHOLE => {
@@ -90,87 +89,17 @@ pub(super) fn get(from: &mut Get<'_>, page: &mut Words) -> Result<bool, Nonsense
                         at = end;
                         page.get_mut(start..end)
                     })
-                    .ok_or(Nonsense::Value("a run of words"))?;
+                    .ok_or(Malformed::Value("a run of words"))?;
                 let mut previous = 0_u64;
                 for word in run {
-                    previous = previous.wrapping_add(unzigzag(from.varint("a word")?));
+                    previous = from.difference(previous, "a word")?;
                     *word = previous;
                 }
             }
         }
-        _ => return Err(Nonsense::Value("a page's form")),
+        _ => return Err(Malformed::Value("a page's form")),
     }
     Ok(true)
-}
-
-/// The table pages of a moment, as a memory that a capturer can read.
-#[derive(Debug, Default)]
-pub(super) struct Pages {
-    frames: HashMap<Pfn, Box<Words>>,
-    /// Those that changed since [`Pages::seen`]; `None` if any may have.
-    changed: Option<HashSet<Pfn>>,
-}
-
-impl Pages {
-    /// Forgets all pages.
-    pub(super) fn clear(&mut self) {
-        self.frames.clear();
-        self.changed = None;
-    }
-
-    /// Takes in a list of pages: frame numbers and what became of them.
-    pub(super) fn apply(&mut self, from: &mut Get<'_>) -> Result<(), Nonsense> {
-        for _ in 0..from.count("the number of pages")? {
-            let pfn = Pfn::new(from.varint("a frame number")?);
-            if pfn.base().pfn() != pfn {
-                return Err(Nonsense::Value("a frame number"));
-            }
-            let page = self.frames.entry(pfn).or_insert_with(|| Box::new(ZERO));
-            if !get(from, page)? {
-                self.frames.remove(&pfn);
-            }
-            if self.frames.len() > MOST_PAGES {
-                return Err(Nonsense::TooMany {
-                    what: "pages",
-                    most: MOST_PAGES,
-                });
-            }
-            if let Some(changed) = &mut self.changed {
-                changed.insert(pfn);
-            }
-            // Pages that come and go need not be remembered without end.
-            self.changed.take_if(|changed| changed.len() > MOST_PAGES);
-        }
-        Ok(())
-    }
-
-    /// A capturer has read them as they are now.
-    pub(super) fn seen(&mut self) {
-        self.changed.get_or_insert_default().clear();
-    }
-}
-
-impl PhysicalMemory for Pages {
-    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
-        let length = buffer.len();
-        super::memory::read_by_frame(at, buffer, |pfn| self.frames.get(&pfn).map(|page| &**page))
-            .ok_or(MemoryError { at, length })
-    }
-
-    fn read_table(&self, table: Pfn, words: &mut Words) -> Result<(), MemoryError> {
-        let page = self.frames.get(&table).ok_or(MemoryError {
-            at: table.base(),
-            length: size_of::<Words>(),
-        })?;
-        words.copy_from_slice(&**page);
-        Ok(())
-    }
-
-    fn is_unchanged(&self, pfn: Pfn) -> bool {
-        self.changed
-            .as_ref()
-            .is_some_and(|changed| !changed.contains(&pfn))
-    }
 }
 
 #[cfg(test)]
@@ -203,8 +132,12 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_pages_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Pages::default().apply(&mut Get::new(&bytes));
+        fn any_bytes_are_a_page_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut from = Get::new(&bytes);
+            match get(&mut from, &mut { ZERO }) {
+                Ok(_) => prop_assert!(!bytes.is_empty()),
+                Err(error) => prop_assert!(matches!(error, Malformed::Short(_) | Malformed::Value(_))),
+            }
         }
     }
 
@@ -225,13 +158,71 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_written_as_the_format_has_it() {
+        let mut before = ZERO;
+        (before[0], before[5], before[6]) = (7, 9, 9);
+        let mut after = before;
+        (after[5], after[6], after[511]) = (0x1003, 0x2003, 1);
+        let mut bytes = Vec::new();
+        put(&mut bytes, &before, &after);
+        // Two runs: 5 words stay, 2 change, by 0x1003 and 0x1000 more; 504 stay, 1 changes.
+        assert_eq!(
+            bytes,
+            [2, 2, 5, 2, 0x86, 0x40, 0x80, 0x40, 0xf8, 0x03, 1, 2]
+        );
+        let mut page = before;
+        assert_eq!(get(&mut Get::new(&bytes), &mut page), Ok(true));
+        assert_eq!(page, after);
+
+        bytes.clear();
+        put(&mut bytes, &after, &after);
+        assert_eq!(bytes, [2, 0]);
+        bytes.clear();
+        put_gone(&mut bytes);
+        assert_eq!(bytes, [0]);
+        assert_eq!(get(&mut Get::new(&bytes), &mut page), Ok(false));
+        assert_eq!(
+            get(&mut Get::new(&[3]), &mut page),
+            Err(Malformed::Value("a page's form"))
+        );
+    }
+
+    #[test]
+    fn a_page_whose_difference_is_longer_is_written_whole() {
+        let mut after = ZERO;
+        for (index, word) in (0..).zip(&mut after) {
+            // Each differs from its neighbour in all of its bits.
+            *word = if index % 2 == 0 {
+                0x5555_5555_5555_5555
+            } else {
+                0xffff_0000_ffff_0000
+            };
+        }
+        let mut bytes = Vec::new();
+        put(&mut bytes, &ZERO, &after);
+        assert_eq!((bytes.len(), bytes[0]), (1 + 4096, 1));
+        assert_eq!(bytes[9..17], 0xffff_0000_ffff_0000_u64.to_le_bytes());
+        let mut page = [3; 512];
+        assert_eq!(get(&mut Get::new(&bytes), &mut page), Ok(true));
+        assert_eq!(page, after);
+        assert_eq!(
+            get(&mut Get::new(&bytes[..4096]), &mut page),
+            Err(Malformed::Short("a page"))
+        );
+    }
+
+    #[test]
     fn a_run_that_leaves_the_page_is_refused() {
-        for runs in [&[1, 255, 4, 1][..], &[1, 0, 0xff, 0x7f]] {
+        for runs in [
+            &[1, 0xff, 0x03, 2][..],
+            &[1, 0x80, 0x04, 1],
+            &[1, 0, 0x81, 0x04],
+        ] {
             let mut bytes = vec![CHANGED];
             bytes.extend(runs);
             bytes.extend([0; 1000]);
             let error = get(&mut Get::new(&bytes), &mut { ZERO });
-            assert_eq!(error, Err(Nonsense::Value("a run of words")), "{runs:?}");
+            assert_eq!(error, Err(Malformed::Value("a run of words")), "{runs:?}");
         }
     }
 }
