@@ -512,7 +512,10 @@ mod tests {
         let new = old.with_attributes(Entry::PRESENT | Entry::NO_EXECUTE);
         assert_eq!(new.address(), old.address());
         assert_eq!(new.attributes(), Entry::PRESENT | Entry::NO_EXECUTE);
-        assert_eq!(old.with_attributes(Entry::new(u64::MAX)).address(), old.address());
+        assert_eq!(
+            old.with_attributes(Entry::new(u64::MAX)).address(),
+            old.address()
+        );
         assert_eq!(Entry::new(0xb << 59).protection_key(), 0xb);
     }
 
