@@ -1,11 +1,12 @@
 //! Deliberate bugs (`bug=NAME` on the kernel's command line): each a mistake that kernels really make,
 //! at one named place, off unless asked for. They prove that the rules can fail.
 
-use crate::options::Strategy;
+use crate::propagation::Strategy;
 
 /// A deliberate bug: what it is, where it shows, and which rule must catch it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BugInfo {
+    /// Which one.
     pub bug: Bug,
     /// Its name on the command line.
     pub name: &'static str,

@@ -21,8 +21,11 @@ pub const KERNEL_PID: u32 = 0;
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Debug)]
 #[repr(C, align(4096))]
 pub struct ProbePage {
+    /// What kind of event, of which process.
     pub header: Header,
+    /// The kernel's totals when the event was told.
     pub counters: Counters,
+    /// The fixed part of the event's [`Payload`], then its list.
     pub payload: [u64; PAYLOAD_WORDS],
 }
 
@@ -46,6 +49,7 @@ pub struct Header {
     pub pid: u32,
     /// Words in use in the list that follows the fixed part of the payload.
     pub list_words: u32,
+    /// Zero.
     pub reserved: u32,
 }
 
@@ -57,6 +61,7 @@ pub struct Header {
 pub struct Counters {
     /// All frames of RAM; the sum of the five uses below.
     pub frames_total: u64,
+    /// Nobody uses them.
     pub frames_free: u64,
     /// Page tables of every level, kernel and user.
     pub frames_table: u64,
@@ -88,6 +93,7 @@ pub struct Counters {
     pub system_calls: u64,
     /// The time-stamp counter when the event was told.
     pub cycles: u64,
+    /// Zeros.
     pub reserved: [u64; 3],
 }
 
@@ -107,12 +113,19 @@ pub struct Boot {
 
 /// Bits of [`Boot::machine`]: what the kernel found and uses.
 pub mod machine {
+    /// EFER.NXE: entries have NX.
     pub const NX: u64 = 1 << 0;
+    /// CR4.SMEP: the kernel executes no user page.
     pub const SMEP: u64 = 1 << 1;
+    /// CR4.SMAP: the kernel accesses user pages only where it means to.
     pub const SMAP: u64 = 1 << 2;
+    /// CR4.UMIP: ring 3 does not see where descriptor tables are.
     pub const UMIP: u64 = 1 << 3;
+    /// CR4.PCIDE: translations are tagged.
     pub const PCID: u64 = 1 << 4;
+    /// 1 GiB pages.
     pub const GIGABYTE_PAGES: u64 = 1 << 5;
+    /// The local APIC by MSRs.
     pub const X2APIC: u64 = 1 << 6;
     /// `syscall` leaves CPL at 3: the page-fault handler serves system calls.
     pub const SYSCALL_QUIRK: u64 = 1 << 7;
@@ -133,6 +146,7 @@ pub mod machine {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProcessCreated {
+    /// The new process.
     pub pid: u64,
     /// [`KERNEL_PID`] for the first process.
     pub parent: u64,
@@ -144,6 +158,7 @@ pub struct ProcessCreated {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProcessExecuted {
+    /// The process.
     pub pid: u64,
 }
 
@@ -151,6 +166,7 @@ pub struct ProcessExecuted {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProcessExited {
+    /// The process.
     pub pid: u64,
     /// As `wait4` reports it: exit code × 256, or the number of the signal-like cause.
     pub status: u64,
@@ -162,10 +178,13 @@ pub struct ProcessExited {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct ProcessKilled {
+    /// The process.
     pub pid: u64,
     /// Exception vector.
     pub vector: u64,
+    /// What the CPU pushed, or 0.
     pub error_code: u64,
+    /// The instruction that did it.
     pub rip: u64,
     /// CR2 for a page fault, else 0.
     pub address: u64,
@@ -175,7 +194,9 @@ pub struct ProcessKilled {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct KernelMapped {
+    /// Where it begins.
     pub address: u64,
+    /// How many pages.
     pub pages: u64,
     /// `PROT_*` bits.
     pub protection: u64,
@@ -185,7 +206,9 @@ pub struct KernelMapped {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct KernelUnmapped {
+    /// Where it began.
     pub address: u64,
+    /// How many pages.
     pub pages: u64,
 }
 
@@ -193,7 +216,9 @@ pub struct KernelUnmapped {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct KernelProtected {
+    /// Where it begins.
     pub address: u64,
+    /// How many pages.
     pub pages: u64,
     /// `PROT_*` bits.
     pub protection: u64,
@@ -203,6 +228,7 @@ pub struct KernelProtected {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct KernelAccess {
+    /// What was accessed.
     pub address: u64,
     /// What was read, or was to be written.
     pub value: u64,
@@ -219,9 +245,11 @@ pub struct KernelAccess {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct PageFaultHandled {
+    /// Whose.
     pub pid: u64,
     /// CR2.
     pub address: u64,
+    /// What the CPU pushed.
     pub error_code: u64,
     /// Where in the direct map the leaf entry stands that was written.
     pub entry_address: u64,
@@ -245,9 +273,13 @@ pub struct Checkpoint {
 pub struct Crash {
     /// Exception vector, or [`Crash::PANIC`].
     pub vector: u64,
+    /// What the CPU pushed, or 0.
     pub error_code: u64,
+    /// The instruction.
     pub rip: u64,
+    /// The stack pointer.
     pub rsp: u64,
+    /// The frame pointer: from here the host walks the stack.
     pub rbp: u64,
     /// CR2.
     pub address: u64,
@@ -277,18 +309,31 @@ pub trait Payload: FromBytes + IntoBytes + Immutable + KnownLayout + Sized {
 /// Any event, as the host reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
+    /// The kernel is up.
     Boot(Boot),
+    /// A process has its address space.
     ProcessCreated(ProcessCreated),
+    /// A process has a new program.
     ProcessExecuted(ProcessExecuted),
+    /// A process has ended.
     ProcessExited(ProcessExited),
+    /// A process will be ended for what it did.
     ProcessKilled(ProcessKilled),
+    /// Kernel memory was mapped, and the frame numbers of its first pages.
     KernelMapped(KernelMapped, &'a [u64]),
+    /// Kernel memory was unmapped.
     KernelUnmapped(KernelUnmapped),
+    /// Kernel memory has other permissions.
     KernelProtected(KernelProtected),
+    /// The kernel accessed kernel memory.
     KernelAccess(KernelAccess),
+    /// The program says how far it is.
     Checkpoint(&'a str),
+    /// The kernel cannot go on.
     Crash(Crash),
+    /// The first process has ended, and so the run.
     Done(Done),
+    /// A user page fault was handled.
     PageFaultHandled(PageFaultHandled),
 }
 

@@ -16,37 +16,46 @@
 //! 0xffffffffffffffff ┴─
 //! ```
 
+use heirloom_paging::{Depth, Half, VirtAddr};
+
+/// How many levels the guest's page tables have: this layout is the one for four. All that depends on
+/// the level of the root follows from here.
+pub const DEPTH: Depth = Depth::Four;
+
 /// Virtual bytes below one PGD entry: 2^39, 512 GiB.
-pub const PGD_ENTRY_SPAN: u64 = 1 << 39;
+pub const PGD_ENTRY_SPAN: u64 = DEPTH.top().entry_span();
 
 /// Where the kernel image is linked minus where it is loaded: virtual = physical + this.
 pub const KERNEL_IMAGE_OFFSET: u64 = Region::KernelImage.start();
 
 /// First PGD entry of the kernel half.
-pub const KERNEL_HALF_FIRST_ENTRY: usize = 256;
+pub const KERNEL_HALF_FIRST_ENTRY: usize = Half::KERNEL_FIRST as usize;
 
 /// First virtual address that ring 3 never owns; the end of the 47-bit user half.
 pub const USER_END: u64 = Region::User.end();
 
-/// PGD index of a virtual address (bits 47–39).
+/// Which entry of a PGD translates a virtual address.
 #[must_use]
 pub const fn pgd_index(va: u64) -> usize {
-    // Nine bits always fit.
-    #[allow(clippy::cast_possible_truncation)]
-    {
-        ((va >> 39) & 0x1ff) as usize
-    }
+    VirtAddr::new(va).index(DEPTH.top()) as usize
 }
 
 /// A named part of the virtual address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Region {
+    /// The user half: ring 3's memory, each process its own.
     User,
+    /// Linux's local descriptor tables; this kernel has none.
     Ldt,
+    /// All of physical memory, each frame at its number.
     DirectMap,
+    /// Kernel memory that comes and goes, page by page.
     Vmalloc,
+    /// What the kernel knows of each frame.
     Vmemmap,
+    /// What the CPU needs to get from ring 3 into the kernel.
     CpuEntryArea,
+    /// Text, constants and data of the kernel.
     KernelImage,
 }
 

@@ -3,6 +3,7 @@
 //! - [`layout`]: where things lie in the guest's virtual address space;
 //! - [`syscall`]: what a ring-3 program may ask of the kernel;
 //! - [`options`]: what the kernel's command line may say;
+//! - [`propagation`]: the strategies, and what each promises;
 //! - [`bugs`]: the deliberate mistakes that the kernel can be told to make;
 //! - [`event`]: what the kernel tells the host through its probe page.
 //!
@@ -10,12 +11,13 @@
 //! tables, never believed.
 #![no_std]
 #![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 pub mod bugs;
 pub mod event;
 pub mod layout;
 pub mod options;
+pub mod propagation;
 pub mod syscall;
 
-/// Bytes in a base page and in a page table (Intel SDM vol. 3A, 4.5).
-pub const PAGE_SIZE: u64 = 4096;
+pub use heirloom_paging::PAGE_SIZE;

@@ -1,54 +1,8 @@
 //! The kernel's command line: `key=value` words, then ` -- ` and the arguments of the first program.
 
-/// How a change of a kernel mapping becomes visible in every address space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Strategy {
-    /// Every process has private copies of all kernel tables; each change is written into every one.
-    CopyAll,
-    /// All kernel PGD entries exist from boot; a child inherits them.
-    Prealloc,
-    /// PGD entries are shared from creation; a new one is written to every PGD.
-    Sync,
-    /// A new PGD entry is copied on the first kernel fault of each process.
-    Fault,
-    /// The kernel has its own root; user roots hold only the entry trampoline.
-    Isolated,
-    /// A new kernel PGD entry stays with the process that made it: the bug the lecture warns of.
-    None,
-}
+pub use crate::propagation::Strategy;
 
-impl Strategy {
-    /// Every strategy, in the order in which people read about them.
-    pub const ALL: [Strategy; 6] = [
-        Strategy::CopyAll,
-        Strategy::Prealloc,
-        Strategy::Sync,
-        Strategy::Fault,
-        Strategy::Isolated,
-        Strategy::None,
-    ];
-
-    /// Its name on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Strategy::CopyAll => "copy-all",
-            Strategy::Prealloc => "prealloc",
-            Strategy::Sync => "sync",
-            Strategy::Fault => "fault",
-            Strategy::Isolated => "isolated",
-            Strategy::None => "none",
-        }
-    }
-
-    /// The strategy of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Strategy> {
-        Strategy::ALL.into_iter().find(|s| s.name() == name)
-    }
-}
-
-/// `propagation=NAME`: a [`Strategy`].
+/// `propagation=NAME`: a [`Strategy`]; [`Strategy::DEFAULT`] without it.
 pub const PROPAGATION: &str = "propagation";
 /// `vmalloc-start=0xADDRESS`: where the vmalloc area begins to be used; page aligned.
 pub const VMALLOC_START: &str = "vmalloc-start";
@@ -152,12 +106,5 @@ mod tests {
         assert_eq!(line.number("c"), Some(Err("ten")));
         assert_eq!(line.number("d"), Some(Err("")));
         assert_eq!(line.number("e"), None);
-    }
-
-    #[test]
-    fn every_strategy_is_found_by_its_name() {
-        for strategy in Strategy::ALL {
-            assert_eq!(Strategy::from_name(strategy.name()), Some(strategy));
-        }
     }
 }

@@ -3,9 +3,7 @@
 use crate::arch::cpu;
 use crate::arch::entry::{PAGE_FAULT_VECTOR, TrapFrame};
 use crate::kernel::Kernel;
-use crate::mm::entry::Level;
-use crate::mm::table::Table;
-use crate::mm::{VirtAddr, user_access};
+use crate::mm::{Root, VirtAddr, user_access};
 use crate::{println, probe};
 use core::arch::asm;
 use core::panic::PanicInfo;
@@ -13,7 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use heirloom_abi::event::{Crash, KERNEL_PID};
 use heirloom_abi::layout::Region;
 
-const MOST_CALLERS: usize = 32;
+const MAX_CALLERS: usize = 32;
 const FAILED: u32 = 0x7f;
 
 /// Where to write the final status; 0 if nowhere.
@@ -95,10 +93,10 @@ pub fn fault(frame: &TrapFrame) -> ! {
         frame.rip,
         frame.rflags,
         address,
-        cpu::loaded_root().start().0,
+        cpu::loaded_root().start().get(),
     );
     if frame.vector == PAGE_FAULT_VECTOR as u64 {
-        print_walk(VirtAddr(address));
+        print_walk(VirtAddr::new(address));
     }
     end(&Crash {
         vector: frame.vector,
@@ -143,28 +141,18 @@ fn end(crash: &Crash) -> ! {
 
 /// The entries that the CPU met at `address`, as far as they go.
 fn print_walk(address: VirtAddr) {
-    // SAFETY: CR3 always holds a PGD.
-    let mut table = unsafe { Table::new(cpu::loaded_root(), Level::Pgd) };
-    println!("walk of {:#x}:", address.0);
-    loop {
-        let index = table.level().index(address);
-        let entry = table.get(index);
-        println!(
-            "  {}[{index}] = {:#018x}",
-            table.level().name(),
-            entry.bits()
-        );
-        match table.child(index) {
-            Some(child) => table = child,
-            None => return,
-        }
-    }
+    // SAFETY: CR3 always holds a root.
+    let root = unsafe { Root::new(cpu::loaded_root()) };
+    println!("walk of {:#x}:", address.get());
+    root.walk(address, |level, index, entry| {
+        println!("  {}[{index}] = {:#018x}", level.name(), entry.get());
+    });
 }
 
 /// Return addresses up the stack; the host, which has the symbols, names them.
 fn print_callers(mut frame_pointer: u64) {
     println!("called from:");
-    for _ in 0..MOST_CALLERS {
+    for _ in 0..MAX_CALLERS {
         if !Region::KernelImage.contains(frame_pointer) || !frame_pointer.is_multiple_of(8) {
             return;
         }

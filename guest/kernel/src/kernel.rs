@@ -4,12 +4,10 @@ use crate::arch::cpu::{self, Features};
 use crate::arch::entry_area::DATA;
 use crate::boot::memory_map::Ranges;
 use crate::boot::modules::Modules;
-use crate::mm::entry::Flags;
 use crate::mm::frame::FrameAllocator;
 use crate::mm::kernel_space::KernelSpace;
-use crate::mm::table::Table;
 use crate::mm::user_space::Access;
-use crate::mm::{VirtAddr, direct_map, user_access};
+use crate::mm::{VirtAddr, user_access};
 use crate::process::cells::Cells;
 use crate::process::scheduler::ReadyQueue;
 use crate::process::table::Processes;
@@ -17,7 +15,6 @@ use crate::process::{Pid, Process};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
-use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::event::KERNEL_PID;
 use heirloom_abi::layout::USER_END;
 use heirloom_abi::options::CommandLine;
@@ -45,7 +42,8 @@ pub struct Kernel {
 impl Kernel {
     /// Before the boot has filled it in. A constant, because a kernel is too large for a stack.
     const BEFORE_BOOT: Kernel = Kernel {
-        frames: FrameAllocator::new(0, Ranges::new(), false),
+        // SAFETY: an allocator of nothing.
+        frames: unsafe { FrameAllocator::new(0, Ranges::new(), false) },
         space: KernelSpace::BEFORE_BOOT,
         modules: Modules::new(),
         processes: Processes::new(),
@@ -74,7 +72,7 @@ impl Kernel {
     /// the kernel has its own, on the way out.
     pub fn use_current_space(&mut self) {
         let kernel = self.space.root();
-        let isolates = self.space.propagation().isolates();
+        let isolates = self.space.isolates();
         let process = self.current_process();
         let (root, tag) = (process.space.root(), process.tag());
         if isolates {
@@ -89,7 +87,7 @@ impl Kernel {
 
     /// Loads the kernel's own address space, if it is not loaded anyway.
     pub fn use_kernel_space(&mut self) {
-        if !self.space.propagation().isolates() {
+        if !self.space.isolates() {
             // SAFETY: the kernel's own root.
             unsafe { cpu::load_root(self.space.root(), 0) };
         }
@@ -97,7 +95,7 @@ impl Kernel {
 
     /// Copies user memory of the current process, putting pages into place as needed.
     pub fn read_user(&mut self, user: u64, to: &mut [u8]) -> Result<(), Errno> {
-        if self.space.propagation().isolates() {
+        if self.space.isolates() {
             return self.read_process(self.current, user, to);
         }
         check_user_range(user, to.len())?;
@@ -113,7 +111,7 @@ impl Kernel {
 
     /// Copies to user memory of the current process, putting pages into place as needed.
     pub fn write_user(&mut self, user: u64, from: &[u8]) -> Result<(), Errno> {
-        if self.space.propagation().isolates() {
+        if self.space.isolates() {
             return self.write_process(self.current, user, from);
         }
         check_user_range(user, from.len())?;
@@ -165,36 +163,28 @@ impl Kernel {
         user: u64,
         access: Access,
     ) -> Result<(*mut u8, usize), Errno> {
+        let user = VirtAddr::new(user);
         let process = self.processes.get_mut(pid).ok_or(Errno::NoSuchProcess)?;
-        let needed = match access {
-            Access::Write => Flags::USER.with(Flags::WRITABLE),
-            Access::Read | Access::Execute => Flags::USER,
-        };
-        let leaf = |root: Table| {
-            let (_, _, entry) = root.leaf(VirtAddr(user))?;
-            entry.flags().contains(needed).then_some(entry)
-        };
-        let root = process.space.root();
-        let entry = if let Some(entry) = leaf(root) {
-            entry
-        } else {
-            self.resolve_user(pid, user, access)?;
-            leaf(root).ok_or(Errno::Fault)?
-        };
-        let offset = user % PAGE_SIZE;
-        let page = direct_map::words(entry.frame()).cast::<u8>();
-        let follow = usize::try_from(PAGE_SIZE - offset).unwrap_or(0);
-        Ok((
-            page.wrapping_add(usize::try_from(offset).unwrap_or(0)),
-            follow,
-        ))
+        if let Some(bytes) = process.space.bytes(user, access) {
+            return Ok(bytes);
+        }
+        process
+            .space
+            .resolve(user, access, &self.modules, &mut self.frames)
+            .map_err(|_| Errno::Fault)?;
+        process.space.bytes(user, access).ok_or(Errno::Fault)
     }
 
     fn resolve_user(&mut self, pid: Pid, address: u64, access: Access) -> Result<(), Errno> {
         let process = self.processes.get_mut(pid).ok_or(Errno::Fault)?;
         process
             .space
-            .resolve(VirtAddr(address), access, &self.modules, &mut self.frames)
+            .resolve(
+                VirtAddr::new(address),
+                access,
+                &self.modules,
+                &mut self.frames,
+            )
             .map_err(|_| Errno::Fault)
     }
 }

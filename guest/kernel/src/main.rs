@@ -10,9 +10,9 @@
 
 mod arch;
 mod boot;
-mod bug;
 mod counters;
 mod crash;
+mod fault_injection;
 mod kernel;
 mod mm;
 mod probe;
@@ -28,7 +28,8 @@ use arch::{apic, descriptors};
 use boot::start_info::{self, BootInfo};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::Region;
-use heirloom_abi::options::{self, CommandLine, Strategy};
+use heirloom_abi::options::{self, CommandLine};
+use heirloom_abi::propagation::Strategy;
 use kernel::{KERNEL, Kernel};
 use mm::frame::FrameAllocator;
 use mm::{PhysAddr, VirtAddr, boot_map, propagation};
@@ -55,7 +56,7 @@ unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
 
     let image = boot_map::image().frames();
     // SAFETY: obligation 1; nothing but the boot's own stack has been written.
-    let info = unsafe { start_info::read(PhysAddr(start_info.into()), image) };
+    let info = unsafe { start_info::read(PhysAddr::new(start_info.into()), image) };
     let info = match info {
         Ok(info) => info,
         Err(error) => panic!("the PVH start info cannot be used: {error}"),
@@ -77,13 +78,13 @@ fn start(info: BootInfo) -> TrapFrame {
         probe::enable_faults();
     }
     if let Some(name) = command_line.get(options::BUG) {
-        bug::make(
+        fault_injection::choose(
             Bug::from_name(name)
                 .unwrap_or_else(|| panic!("bug={name} is no bug that this kernel knows")),
         );
     }
     let strategy = match command_line.get(options::PROPAGATION) {
-        None => Strategy::Prealloc,
+        None => Strategy::DEFAULT,
         Some(name) => Strategy::from_name(name)
             .unwrap_or_else(|| panic!("propagation={name} is no strategy of this kernel")),
     };
@@ -98,7 +99,8 @@ fn start(info: BootInfo) -> TrapFrame {
     let mut guard = KERNEL.lock();
     let kernel: &mut Kernel = &mut guard;
     let fresh_is_zero = command_line.get(options::FRESH_MEMORY) == Some("zero");
-    kernel.frames = FrameAllocator::new(info.ram.frames(), info.free, fresh_is_zero);
+    // SAFETY: the boot loader's map of RAM, without what is used; `boot_map::build` maps the vmemmap.
+    kernel.frames = unsafe { FrameAllocator::new(info.ram.frames(), info.free, fresh_is_zero) };
     kernel.modules = info.modules;
     kernel.command_line = command_line;
     kernel.machine = features.machine_bits();
@@ -109,11 +111,11 @@ fn start(info: BootInfo) -> TrapFrame {
     let root = boot_map::build(&kernel.ram, features, propagation, &mut kernel.frames)
         .expect("too little memory for the kernel's page tables");
     // SAFETY: the new root maps the image where it runs, and the direct map.
-    unsafe { cpu::load_root(root, 0) };
+    unsafe { cpu::load_root(root.root(), 0) };
     features.enable();
     kernel
         .space
-        .start(root, propagation, VirtAddr(first), &mut kernel.frames)
+        .start(root, strategy, VirtAddr::new(first), &mut kernel.frames)
         .expect("too little memory for the strategy's page tables");
 
     DATA.local().set_stacks(

@@ -1,14 +1,13 @@
 //! Telling the host what happened: fills in the probe page and rings the doorbell.
 
 use crate::arch::cpu;
-use crate::bug;
 use crate::counters::{COUNTERS, Counter};
+use crate::fault_injection::inject;
 use crate::kernel::Kernel;
 use crate::mm::{VirtAddr, direct_map};
 use crate::process::lifecycle::FIRST;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{
     Counters, DOORBELL_PORT, Done, Header, KERNEL_PID, MAGIC, PAYLOAD_WORDS, Payload, ProbePage,
@@ -97,8 +96,8 @@ pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Co
     room[..length].copy_from_slice(&list[..length]);
     page.set(payload, u32::try_from(length).unwrap_or(0));
 
-    let physical = direct_map::physical_in_image(VirtAddr(PAGE.0.get() as u64));
-    let frame = u32::try_from(physical.0 / PAGE_SIZE).expect("the image is in low memory");
+    let physical = direct_map::physical_in_image(VirtAddr::new(PAGE.0.get() as u64));
+    let frame = u32::try_from(physical.pfn().get()).expect("the image is in low memory");
     // The host reads the page while this CPU stands in `out`; `port` is opaque to the compiler, so
     // every store above comes before it.
     // SAFETY: the doorbell does nothing to this machine.
@@ -109,7 +108,7 @@ impl Kernel {
     /// Tells the host an event of the current process.
     pub fn tell<P: Payload>(&self, payload: &P, list: &[u64]) {
         if enabled() {
-            let lies = bug::is(Bug::LyingPid) && self.current != KERNEL_PID;
+            let lies = inject(Bug::LyingPid) && self.current != KERNEL_PID;
             let pid = if lies { FIRST } else { self.current };
             ring(pid, payload, list, Some(self.counters()));
         }
@@ -137,7 +136,7 @@ impl Kernel {
         Counters {
             frames_total: usage.total,
             frames_free: usage.free,
-            frames_table: usage.table - u64::from(bug::is(Bug::LyingCounter)),
+            frames_table: usage.table - u64::from(inject(Bug::LyingCounter)),
             frames_user: usage.user,
             frames_kernel: usage.kernel,
             frames_reserved: usage.reserved,

@@ -6,7 +6,7 @@ use crate::arch::entry::TrapFrame;
 use crate::boot::self_test::{PAGE, RETURN_AT};
 use crate::kernel::Kernel;
 use crate::mm::boot_map::image;
-use crate::mm::{Frame, VirtAddr, direct_map, user_access};
+use crate::mm::{Pfn, VirtAddr, direct_map, user_access};
 use crate::println;
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,7 +36,7 @@ pub fn run(kernel: &mut Kernel) {
     image_permissions(&mut checks);
     direct_map_covers_ram(kernel, &mut checks);
     // A kernel with its own address space never has user pages in it.
-    if !kernel.space.propagation().isolates() {
+    if !kernel.space.isolates() {
         user_pages(kernel.features, &mut checks);
     }
     kernel_memory(kernel, &mut checks);
@@ -104,13 +104,16 @@ fn control_registers(features: Features, checks: &mut Checks) {
 
 fn image_permissions(checks: &mut Checks) {
     let image = image();
-    let alias = |address| direct_map::address_of(direct_map::physical_in_image(address)).0;
+    let alias = |address| direct_map::address_of(direct_map::physical_in_image(address)).get();
     checks.check(
         "the boot's identity map is gone",
         !readable(image_physical(image.text.0)),
     );
-    checks.check("text cannot be written", !writable(image.text.0.0));
-    checks.check("constants cannot be written", !writable(image.rodata.0.0));
+    checks.check("text cannot be written", !writable(image.text.0.get()));
+    checks.check(
+        "constants cannot be written",
+        !writable(image.rodata.0.get()),
+    );
     checks.check(
         "text cannot be written through the direct map",
         !writable(alias(image.text.0)),
@@ -126,24 +129,24 @@ fn image_permissions(checks: &mut Checks) {
     checks.check("data cannot be executed", !executes(data));
     checks.check(
         "the direct map cannot be executed",
-        !executes(alias(VirtAddr(constants))),
+        !executes(alias(VirtAddr::new(constants))),
     );
     checks.check(
         "image and direct map show the same memory",
-        user_access::read(data) == user_access::read(alias(VirtAddr(data))),
+        user_access::read(data) == user_access::read(alias(VirtAddr::new(data))),
     );
 }
 
 fn image_physical(address: VirtAddr) -> u64 {
-    direct_map::physical_in_image(address).0
+    direct_map::physical_in_image(address).get()
 }
 
 fn direct_map_covers_ram(kernel: &Kernel, checks: &mut Checks) {
     for range in kernel.ram.iter() {
-        let last = direct_map::address_of(Frame(range.end - 1).start()).0;
+        let last = direct_map::address_of(Pfn::new(range.end - 1).base()).get();
         checks.check(
             "the direct map shows the first frame of RAM",
-            readable(direct_map::address_of(Frame(range.start).start()).0),
+            readable(direct_map::address_of(Pfn::new(range.start).base()).get()),
         );
         checks.check("the direct map shows the last frame of RAM", readable(last));
         checks.check(
@@ -156,15 +159,18 @@ fn direct_map_covers_ram(kernel: &Kernel, checks: &mut Checks) {
 fn user_pages(features: Features, checks: &mut Checks) {
     checks.check(
         "user memory can be read",
-        cpu::with_user_access(|| readable(PAGE.0)),
+        cpu::with_user_access(|| readable(PAGE.get())),
     );
     if features.smap {
-        checks.check("SMAP stops the kernel at user memory", !readable(PAGE.0));
+        checks.check(
+            "SMAP stops the kernel at user memory",
+            !readable(PAGE.get()),
+        );
     }
     if features.smep {
         checks.check(
             "SMEP keeps the kernel from user code",
-            !executes(PAGE.0 + RETURN_AT),
+            !executes(PAGE.get() + RETURN_AT),
         );
     }
 }
@@ -176,14 +182,14 @@ fn kernel_memory(kernel: &mut Kernel, checks: &mut Checks) {
         checks.check("two pages of kernel memory can be allocated", false);
         return;
     };
-    let start = mapped.area.start;
-    let shown = direct_map::address_of(Frame(mapped.frames[1]).start()).0;
+    let start = mapped.area.start();
+    let shown = direct_map::address_of(Pfn::new(mapped.frames[1]).base()).get();
     checks.check(
         "kernel memory can be written",
-        writable(start.0 + PAGE_SIZE),
+        writable(start.get() + PAGE_SIZE),
     );
     // SAFETY: memory that was just allocated for this.
-    let written = unsafe { user_access::write(start.0 + PAGE_SIZE, 0x4845_4952) };
+    let written = unsafe { user_access::write(start.get() + PAGE_SIZE, 0x4845_4952) };
     checks.check("what is written", written.is_ok());
     checks.check(
         "the direct map shows it",
@@ -191,25 +197,25 @@ fn kernel_memory(kernel: &mut Kernel, checks: &mut Checks) {
     );
     checks.check(
         "kernel memory has a guard behind it",
-        !readable(start.0 + 2 * PAGE_SIZE),
+        !readable(start.get() + 2 * PAGE_SIZE),
     );
     let protected = kernel
         .space
         .protect(start, false, current, &mut kernel.frames);
     checks.check(
         "kernel memory can be made read-only",
-        protected.is_ok() && !writable(start.0),
+        protected.is_ok() && !writable(start.get()),
     );
     let freed = kernel.space.free(start, current, &mut kernel.frames);
     checks.check(
         "freed kernel memory cannot be read",
-        freed.is_ok() && !readable(start.0),
+        freed.is_ok() && !readable(start.get()),
     );
     let after = kernel.frames.usage();
     checks.check("freed frames come back", after.kernel == before.kernel);
     checks.check(
         "vmalloc gives out vmalloc addresses",
-        Region::Vmalloc.contains(start.0),
+        Region::Vmalloc.contains(start.get()),
     );
 }
 

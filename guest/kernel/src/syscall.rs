@@ -2,12 +2,12 @@
 
 use crate::arch::entry::TrapFrame;
 use crate::arch::serial::Serial;
-use crate::bug;
 use crate::counters::{COUNTERS, Counter};
+use crate::fault_injection::inject;
 use crate::kernel::Kernel;
 use crate::mm::vma::{Backing, Vma};
 use crate::mm::{VirtAddr, page_up, user_access};
-use crate::process::program::{Arguments, MOST_ARGUMENT_BYTES};
+use crate::process::program::{Arguments, MAX_ARGUMENT_BYTES};
 use crate::process::remote_memory::Direction;
 use crate::process::{Pid, State, lifecycle};
 use heirloom_abi::PAGE_SIZE;
@@ -22,7 +22,7 @@ use heirloom_abi::syscall::{
 
 /// Bytes of the `syscall` instruction.
 const SYSCALL_LENGTH: u64 = 2;
-const MOST_CHECKPOINT_BYTES: usize = 256;
+const MAX_CHECKPOINT_BYTES: usize = 256;
 /// A process that cannot go on for want of memory ends as if by SIGKILL.
 pub const KILLED: u64 = 9;
 
@@ -128,7 +128,7 @@ impl Kernel {
                 return Err(Errno::Invalid);
             }
             self.munmap(hint, length)?;
-            VirtAddr(hint)
+            VirtAddr::new(hint)
         } else {
             self.current_process()
                 .space
@@ -138,7 +138,7 @@ impl Kernel {
         };
         let area = Vma {
             start,
-            end: VirtAddr(start.0 + length),
+            end: start.wrapping_add(length),
             protection,
             backing: Backing::Zero,
         };
@@ -147,7 +147,7 @@ impl Kernel {
             .vmas
             .insert(area)
             .map_err(|_| Errno::NoMemory)?;
-        Ok(start.0)
+        Ok(start.get())
     }
 
     fn munmap(&mut self, start: u64, length: u64) -> Result<u64, Errno> {
@@ -164,7 +164,7 @@ impl Kernel {
             .ok_or(Errno::NoSuchProcess)?;
         process
             .space
-            .unmap(VirtAddr(start), VirtAddr(end), &mut self.frames)
+            .unmap(VirtAddr::new(start), VirtAddr::new(end), &mut self.frames)
             .map_err(|_| Errno::NoMemory)?;
         // Once more, to flush what was unmapped.
         self.use_current_space();
@@ -176,7 +176,7 @@ impl Kernel {
         let length = self.read_user_text(name, &mut buffer)?;
         let module = self.modules.find(&buffer[..length]).ok_or(Errno::NoEntry)?;
         let mut arguments = Arguments::new();
-        let mut text = [0; MOST_ARGUMENT_BYTES];
+        let mut text = [0; MAX_ARGUMENT_BYTES];
         let mut pointer = argv;
         while pointer != 0 {
             let mut word = [0; 8];
@@ -251,28 +251,28 @@ impl Kernel {
         let current = self.current_process().space.root();
         let mut mapped = self.space.allocate(pages, current, &mut self.frames)?;
         let payload = KernelMapped {
-            address: mapped.area.start.0,
+            address: mapped.area.start().get(),
             pages,
             protection: PROT_READ | PROT_WRITE,
         };
-        if bug::is(Bug::LyingFrames) {
+        if inject(Bug::LyingFrames) {
             mapped.frames.iter_mut().for_each(|frame| *frame += 1);
         }
-        if !bug::is(Bug::ForgottenEvent) {
+        if !inject(Bug::ForgottenEvent) {
             self.tell(&payload, &mapped.frames[..mapped.listed]);
         }
-        Ok(mapped.area.start.0)
+        Ok(mapped.area.start().get())
     }
 
     fn kernel_free(&mut self, address: u64) -> Result<u64, Errno> {
         let current = self.current_process().space.root();
         let area = self
             .space
-            .free(VirtAddr(address), current, &mut self.frames)?;
+            .free(VirtAddr::new(address), current, &mut self.frames)?;
         self.tell(
             &KernelUnmapped {
                 address,
-                pages: area.pages,
+                pages: area.length(),
             },
             &[],
         );
@@ -281,13 +281,16 @@ impl Kernel {
 
     fn kernel_protect(&mut self, address: u64, writable: u64) -> Result<u64, Errno> {
         let current = self.current_process().space.root();
-        let (area, protection) =
-            self.space
-                .protect(VirtAddr(address), writable != 0, current, &mut self.frames)?;
+        let (area, protection) = self.space.protect(
+            VirtAddr::new(address),
+            writable != 0,
+            current,
+            &mut self.frames,
+        )?;
         self.tell(
             &KernelProtected {
                 address,
-                pages: area.pages,
+                pages: area.length(),
                 protection,
             },
             &[],
@@ -297,7 +300,7 @@ impl Kernel {
 
     fn kernel_write(&mut self, address: u64, value: u64) -> Result<u64, Errno> {
         check_kernel_address(address)?;
-        let result = if bug::is(Bug::LostWrite) && address & PAGE_SIZE != 0 {
+        let result = if inject(Bug::LostWrite) && address & PAGE_SIZE != 0 {
             Ok(())
         } else {
             // SAFETY: in the vmalloc area, which holds nothing of the kernel's own.
@@ -341,7 +344,7 @@ impl Kernel {
     }
 
     fn checkpoint(&mut self, text: u64, length: u64) -> Result<u64, Errno> {
-        let mut words = [0_u64; MOST_CHECKPOINT_BYTES / 8];
+        let mut words = [0_u64; MAX_CHECKPOINT_BYTES / 8];
         let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut words);
         let length = usize::try_from(length)
             .ok()

@@ -9,7 +9,7 @@ use crate::arch::entry_area::Place;
 use crate::counters::{COUNTERS, Counter};
 use crate::kernel::{KERNEL, Kernel};
 use crate::mm::user_space::{Access, Unresolved};
-use crate::mm::{PhysAddr, VirtAddr, direct_map, propagation, user_access};
+use crate::mm::{UserHalf, VirtAddr, propagation, user_access};
 use crate::{crash, println, probe, self_check};
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -60,7 +60,7 @@ pub extern "C" fn trap(frame: &mut TrapFrame) {
 
 impl Kernel {
     fn user_trap(&mut self, frame: &mut TrapFrame) {
-        if self.space.propagation().isolates() {
+        if self.space.isolates() {
             // One on the way in, one on the way out.
             COUNTERS.add_many(Counter::Cr3Loads, 2);
         }
@@ -102,14 +102,21 @@ impl Kernel {
             .processes
             .get_mut(self.current)
             .expect("ring 3 is a process");
-        let before = probe::faults_enabled().then(|| process.space.root().leaf(VirtAddr(address)));
-        match process
-            .space
-            .resolve(VirtAddr(address), access, &self.modules, &mut self.frames)
-        {
+        let before = probe::faults_enabled().then(|| {
+            process
+                .space
+                .root()
+                .leaf::<UserHalf>(VirtAddr::new(address))
+        });
+        match process.space.resolve(
+            VirtAddr::new(address),
+            access,
+            &self.modules,
+            &mut self.frames,
+        ) {
             Ok(()) => {
                 if let Some(before) = before {
-                    let before = before.map_or(0, |(_, _, entry)| entry.bits());
+                    let before = before.map_or(0, |leaf| leaf.entry.get());
                     self.tell_fault_handled(address, code, before);
                 }
             }
@@ -125,16 +132,15 @@ impl Kernel {
     /// Tells the host which leaf entry the fault at `address` was handled by.
     fn tell_fault_handled(&mut self, address: u64, error_code: u64, before: u64) {
         let root = self.current_process().space.root();
-        if let Some((table, index, after)) = root.leaf(VirtAddr(address)) {
-            let entry = PhysAddr(table.frame().start().0 + 8 * index as u64);
+        if let Some(after) = root.leaf::<UserHalf>(VirtAddr::new(address)) {
             self.tell(
                 &PageFaultHandled {
                     pid: self.current.into(),
                     address,
                     error_code,
-                    entry_address: direct_map::address_of(entry).0,
+                    entry_address: after.address().get(),
                     before,
-                    after: after.bits(),
+                    after: after.entry.get(),
                 },
                 &[],
             );
@@ -258,7 +264,7 @@ impl fmt::Display for Cause<'_> {
 fn kernel_trap(frame: &mut TrapFrame) {
     if frame.vector == PAGE_FAULT {
         let address = cpu::fault_address();
-        if propagation::kernel_fault(VirtAddr(address)) {
+        if propagation::kernel_fault(VirtAddr::new(address)) {
             return;
         }
         if let Some((rip, rax)) = user_access::fixup(frame.rip, frame.error_code) {

@@ -37,10 +37,28 @@ impl Entry {
     pub const DIRTY: Entry = Entry(1 << 6);
     /// PS in a PDPT or PD: the entry maps a page. The same bit is PAT in a PT.
     pub const LARGE: Entry = Entry(1 << 7);
+    /// PAT in a leaf of a PT: with PWT and PCD, which of the memory types of IA32_PAT. The same bit is
+    /// PS above.
+    pub const PAT: Entry = Entry(1 << 7);
     /// G, in a leaf: the translation outlives a load of CR3.
     pub const GLOBAL: Entry = Entry(1 << 8);
+    /// Bit 9, which the CPU ignores: software's own.
+    pub const SOFTWARE_9: Entry = Entry(1 << 9);
+    /// Bit 10, which the CPU ignores: software's own.
+    pub const SOFTWARE_10: Entry = Entry(1 << 10);
+    /// Bit 11: software's own, but that it is R (restart) with HLAT paging (Intel SDM vol. 3A, 4.5.1).
+    pub const SOFTWARE_11: Entry = Entry(1 << 11);
+    /// PAT in a leaf of a PD or PDPT, where bit 7 is PS.
+    pub const LARGE_PAT: Entry = Entry(1 << 12);
+    /// Bits 58–52, which the CPU ignores: software's own.
+    pub const SOFTWARE_HIGH: Entry = Entry(bits(52, 58));
+    /// Bits 62–59, in a leaf: the protection key while CR4.PKE (user pages) or CR4.PKS (supervisor
+    /// pages) is set; else software's own.
+    pub const PROTECTION_KEY: Entry = Entry(bits(59, 62));
     /// NX (XD).
     pub const NO_EXECUTE: Entry = Entry(1 << 63);
+    /// All that is no address: bits 11–0 and 63–52. In a large leaf bit 12, its PAT, is not among them.
+    pub const ATTRIBUTES: Entry = Entry(!ADDRESS);
 
     /// The entry with these bits.
     pub const fn new(raw: u64) -> Self {
@@ -60,6 +78,12 @@ impl Entry {
     /// Whether every bit of `flags` is set.
     pub const fn has(self, flags: Entry) -> bool {
         self.0 & flags.0 == flags.0
+    }
+
+    /// The entry with the bits of `flags` set as well; `|` where no constant is made.
+    #[must_use]
+    pub const fn with(self, flags: Entry) -> Self {
+        Entry(self.0 | flags.0)
     }
 
     /// The entry with the bits of `flags` cleared.
@@ -124,6 +148,24 @@ impl Entry {
     /// Bits 51–12 as they stand: where a table would be.
     pub const fn address(self) -> PhysAddr {
         PhysAddr::new(self.0 & ADDRESS)
+    }
+
+    /// The bits of [`Entry::ATTRIBUTES`]: the entry without its address.
+    #[must_use]
+    pub const fn attributes(self) -> Self {
+        self.without(Entry(ADDRESS))
+    }
+
+    /// The same address with other attributes.
+    #[must_use]
+    pub const fn with_attributes(self, attributes: Entry) -> Self {
+        Entry(self.0 & ADDRESS | attributes.attributes().0)
+    }
+
+    /// The protection key, bits 62–59; meaningful as [`Entry::PROTECTION_KEY`] says.
+    #[expect(clippy::cast_possible_truncation, reason = "four bits")]
+    pub const fn protection_key(self) -> u8 {
+        (self.0 >> 59 & 0xf) as u8
     }
 
     /// The entry without A and D, which the CPU sets on its own: what software wrote.
@@ -433,6 +475,48 @@ mod tests {
             Entry::new(u64::MAX).as_written(),
             Entry::new(!(1 << 5 | 1 << 6))
         );
+    }
+
+    #[test]
+    fn every_bit_of_an_entry_has_one_name_but_bit_7_and_the_pat_of_a_large_leaf() {
+        let named = [
+            Entry::PRESENT,
+            Entry::WRITABLE,
+            Entry::USER,
+            Entry::WRITE_THROUGH,
+            Entry::CACHE_DISABLE,
+            Entry::ACCESSED,
+            Entry::DIRTY,
+            Entry::LARGE,
+            Entry::GLOBAL,
+            Entry::SOFTWARE_9,
+            Entry::SOFTWARE_10,
+            Entry::SOFTWARE_11,
+            Entry::SOFTWARE_HIGH,
+            Entry::PROTECTION_KEY,
+            Entry::NO_EXECUTE,
+        ];
+        let mut all = Entry::ABSENT;
+        for bits in named {
+            assert_eq!(all.get() & bits.get(), 0, "{bits}");
+            all = all.with(bits);
+        }
+        assert_eq!(all, Entry::ATTRIBUTES);
+        assert_eq!(Entry::PAT, Entry::LARGE);
+        assert!(Entry::LARGE_PAT.pat(Level::Pd) && Entry::PAT.pat(Level::Pt));
+    }
+
+    #[test]
+    fn attributes_change_and_the_address_stays() {
+        let old = Entry::pointing_to(PhysAddr::new(0x7000), Entry::PRESENT | Entry::WRITABLE);
+        let new = old.with_attributes(Entry::PRESENT | Entry::NO_EXECUTE);
+        assert_eq!(new.address(), old.address());
+        assert_eq!(new.attributes(), Entry::PRESENT | Entry::NO_EXECUTE);
+        assert_eq!(
+            old.with_attributes(Entry::new(u64::MAX)).address(),
+            old.address()
+        );
+        assert_eq!(Entry::new(0xb << 59).protection_key(), 0xb);
     }
 
     #[test]

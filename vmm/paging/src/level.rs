@@ -130,9 +130,12 @@ pub enum Half {
 }
 
 impl Half {
+    /// The root's first entry of the kernel half; half of all.
+    pub const KERNEL_FIRST: u16 = 256;
+
     /// Which half entry `index` of a root belongs to.
     pub const fn of_index(index: u16) -> Half {
-        if index < 256 {
+        if index < Half::KERNEL_FIRST {
             Half::User
         } else {
             Half::Kernel
@@ -142,8 +145,8 @@ impl Half {
     /// The root's entries of this half.
     pub const fn indices(self) -> core::ops::Range<u16> {
         match self {
-            Half::User => 0..256,
-            Half::Kernel => 256..512,
+            Half::User => 0..Half::KERNEL_FIRST,
+            Half::Kernel => Half::KERNEL_FIRST..512,
         }
     }
 }

@@ -8,7 +8,7 @@ use x86_64::instructions::port::PortWriteOnly;
 use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};
 
 /// Where the registers are mapped when they are memory: Linux's fixmap for the same.
-pub const REGISTERS: VirtAddr = VirtAddr(0xffff_ffff_ff5f_d000);
+pub const REGISTERS: VirtAddr = VirtAddr::new(0xffff_ffff_ff5f_d000);
 
 const END_OF_INTERRUPT: u32 = 0xb;
 const SPURIOUS: u32 = 0xf;
@@ -61,7 +61,7 @@ fn write(register: u32, value: u32) {
         // SAFETY: an APIC register by its number.
         unsafe { Msr::new(X2APIC_MSRS + register).write(value.into()) };
     } else {
-        let address = REGISTERS.0 + u64::from(register) * 16;
+        let address = REGISTERS.get() + u64::from(register) * 16;
         // SAFETY: the boot mapped the registers there, uncached.
         unsafe { (address as *mut u32).write_volatile(value) };
     }

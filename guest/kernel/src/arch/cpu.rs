@@ -1,8 +1,7 @@
 //! What the CPU offers and how it is set up: control registers, model-specific registers.
 
 use crate::counters::{COUNTERS, Counter};
-use crate::mm::table::Table;
-use crate::mm::{Frame, PhysAddr};
+use crate::mm::{Frame, PhysAddr, Root};
 use core::arch::asm;
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -130,9 +129,9 @@ pub fn enable_syscall(entry: u64, kernel_code: u16) {
 ///
 /// # Safety
 /// 1. The kernel half below `root` maps the kernel as it is running.
-pub unsafe fn load_root(root: Table, tag: u16) {
+pub unsafe fn load_root(root: Root, tag: u16) {
     COUNTERS.add(Counter::Cr3Loads);
-    let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(root.frame().start().0));
+    let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(root.frame().start().get()));
     if PCID.load(Relaxed) {
         let tag = x86_64::instructions::tlb::Pcid::new(tag & 0xfff).expect("twelve bits");
         // SAFETY: obligation 1.
@@ -145,9 +144,9 @@ pub unsafe fn load_root(root: Table, tag: u16) {
 
 /// The value of CR3 for `root`. With `keep`, loading it drops no translations of that tag (SDM vol.
 /// 3A, 4.10.4.1).
-pub fn cr3_value(root: Table, tag: u16, keep: bool) -> u64 {
+pub fn cr3_value(root: Root, tag: u16, keep: bool) -> u64 {
     const KEEP: u64 = 1 << 63;
-    let address = root.frame().start().0;
+    let address = root.frame().start().get();
     if PCID.load(Relaxed) {
         address | u64::from(tag & 0xfff) | if keep { KEEP } else { 0 }
     } else {
@@ -157,20 +156,23 @@ pub fn cr3_value(root: Table, tag: u16, keep: bool) -> u64 {
 
 /// The root that the CPU uses.
 pub fn loaded_root() -> Frame {
-    Frame::containing(PhysAddr(Cr3::read_raw().0.start_address().as_u64()))
+    let address = PhysAddr::new(Cr3::read_raw().0.start_address().as_u64());
+    // SAFETY: a root in use is in RAM.
+    unsafe { Frame::new(address.pfn()) }
 }
 
 /// Runs `access` with user memory accessible to the kernel.
 pub fn with_user_access<T>(access: impl FnOnce() -> T) -> T {
     let smap = SMAP.load(Relaxed);
     if smap {
-        // SAFETY: sets RFLAGS.AC; exists because CPUID offers SMAP.
-        unsafe { asm!("stac", options(nomem, nostack)) };
+        // SAFETY: sets RFLAGS.AC; exists because CPUID offers SMAP. Not `nomem`: the compiler must not
+        // move the access to user memory out of the pair.
+        unsafe { asm!("stac", options(nostack)) };
     }
     let result = access();
     if smap {
-        // SAFETY: clears RFLAGS.AC.
-        unsafe { asm!("clac", options(nomem, nostack)) };
+        // SAFETY: clears RFLAGS.AC; as for `stac`.
+        unsafe { asm!("clac", options(nostack)) };
     }
     result
 }

@@ -117,8 +117,8 @@ unsafe extern "C" {
 /// Where the text of this module lies in the kernel image: whole pages.
 pub fn entry_text() -> (VirtAddr, VirtAddr) {
     (
-        VirtAddr(&raw const __entry_text_start as u64),
-        VirtAddr(&raw const __entry_text_end as u64),
+        VirtAddr::new(&raw const __entry_text_start as u64),
+        VirtAddr::new(&raw const __entry_text_end as u64),
     )
 }
 

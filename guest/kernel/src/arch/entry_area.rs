@@ -18,8 +18,7 @@
 
 use super::descriptors::{Data, Idt};
 use super::entry::{entry_text, restore};
-use crate::mm::VirtAddr;
-use crate::mm::entry::Flags;
+use crate::mm::{Entry, VirtAddr, protection};
 use core::cell::UnsafeCell;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::Region;
@@ -79,7 +78,7 @@ impl Place {
     /// The address of a piece of entry text.
     pub fn text(self, function: extern "C" fn()) -> u64 {
         let in_image = function as *const () as u64;
-        self.choose(in_image, TEXT_AT + (in_image - entry_text().0.0))
+        self.choose(in_image, TEXT_AT + (in_image - entry_text().0.get()))
     }
 
     fn choose(self, image: u64, area: u64) -> u64 {
@@ -96,14 +95,14 @@ pub fn restore_in_area() -> u64 {
 }
 
 /// Each part: its address in the area, its pages in the image, and its permissions.
-pub fn parts() -> [(VirtAddr, VirtAddr, u64, Flags); 5] {
+pub fn parts() -> [(VirtAddr, VirtAddr, u64, Entry); 5] {
     let (text, text_end) = entry_text();
     let page = |symbol: u64, at: u64| {
         (
-            VirtAddr(at),
-            VirtAddr(symbol),
+            VirtAddr::new(at),
+            VirtAddr::new(symbol),
             PAGE_SIZE,
-            Flags::KERNEL_DATA,
+            protection::KERNEL_DATA,
         )
     };
     [
@@ -112,10 +111,10 @@ pub fn parts() -> [(VirtAddr, VirtAddr, u64, Flags); 5] {
         page(&raw const ENTRY_STACK as u64, ENTRY_STACK_AT),
         page(&raw const DOUBLE_FAULT_STACK as u64, DOUBLE_FAULT_STACK_AT),
         (
-            VirtAddr(TEXT_AT),
+            VirtAddr::new(TEXT_AT),
             text,
-            text_end.0 - text.0,
-            Flags::KERNEL_TEXT,
+            text_end.get() - text.get(),
+            protection::KERNEL_TEXT,
         ),
     ]
 }

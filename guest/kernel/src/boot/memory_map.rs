@@ -1,9 +1,9 @@
 //! Physical memory as the boot loader describes it: which frames are RAM, which of them are taken.
 
-use crate::mm::Frame;
+use crate::mm::Pfn;
 
-/// Most ranges that are kept; a PC's memory map has about ten.
-const MOST: usize = 32;
+/// Ranges that are kept; a PC's memory map has about ten.
+const MAX_RANGES: usize = 32;
 
 /// Frames `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Range {
 /// Ranges of frames in ascending order that do not touch.
 #[derive(Clone, Copy, Debug)]
 pub struct Ranges {
-    ranges: [Range; MOST],
+    ranges: [Range; MAX_RANGES],
     count: usize,
 }
 
@@ -34,7 +34,7 @@ pub struct TooManyRanges;
 impl Ranges {
     pub const fn new() -> Ranges {
         Ranges {
-            ranges: [Range::EMPTY; MOST],
+            ranges: [Range::EMPTY; MAX_RANGES],
             count: 0,
         }
     }
@@ -100,18 +100,18 @@ impl Ranges {
     }
 
     /// Takes the lowest frame.
-    pub fn take_first(&mut self) -> Option<Frame> {
+    pub fn take_first(&mut self) -> Option<Pfn> {
         let count = self.count;
         let range = self.ranges[..count]
             .iter_mut()
             .find(|range| range.start < range.end)?;
         range.start += 1;
-        Some(Frame(range.start - 1))
+        Some(Pfn::new(range.start - 1))
     }
 
     /// Takes the lowest `count` frames in one piece, aligned to `count`, a power of two. What
     /// alignment skips stays.
-    pub fn take_aligned(&mut self, count: u64) -> Option<Frame> {
+    pub fn take_aligned(&mut self, count: u64) -> Option<Pfn> {
         if count == 1 {
             return self.take_first();
         }
@@ -124,7 +124,7 @@ impl Ranges {
             end: start + count,
         })
         .ok()?;
-        Some(Frame(start))
+        Some(Pfn::new(start))
     }
 
     fn append(&mut self, range: Range) -> Result<(), TooManyRanges> {

@@ -3,8 +3,8 @@
 //! A module is one ELF file named by its command line, or, because some loaders pass just one
 //! module, a cpio archive ("newc", cpio(5)) of many.
 
-/// Most programs that are kept.
-const MOST: usize = 32;
+/// Programs that are kept.
+const MAX_MODULES: usize = 32;
 const ARCHIVE_MAGIC: &[u8] = b"070701";
 const ARCHIVE_HEADER: usize = 110;
 
@@ -17,7 +17,7 @@ pub struct Module {
 
 /// All programs.
 pub struct Modules {
-    modules: [Module; MOST],
+    modules: [Module; MAX_MODULES],
     count: usize,
 }
 
@@ -31,7 +31,7 @@ impl Modules {
             modules: [Module {
                 name: "",
                 bytes: &[],
-            }; MOST],
+            }; MAX_MODULES],
             count: 0,
         }
     }

@@ -3,22 +3,22 @@
 
 use crate::arch::entry::TrapFrame;
 use crate::kernel::Kernel;
+use crate::mm::VirtAddr;
 use crate::mm::user_space::Access;
 use crate::mm::vma::{Backing, Vma};
-use crate::mm::{VirtAddr, direct_map};
 use crate::process::lifecycle::FIRST;
 use crate::process::program::Arguments;
 use crate::trap::{SyscallPath, syscall_path};
 use crate::{println, self_check};
 use heirloom_abi::event::{Boot, KERNEL_PID, machine};
-use heirloom_abi::options::{self, Strategy};
+use heirloom_abi::options;
 use heirloom_abi::syscall::{Errno, PROT_EXEC, PROT_READ};
 
 /// Only the self-test may make this system call.
 pub const NUMBER: u64 = 0x7fff_ffff;
 
 /// Where the program lies.
-pub const PAGE: VirtAddr = VirtAddr(0x40_0000);
+pub const PAGE: VirtAddr = VirtAddr::new(0x40_0000);
 
 /// `mov eax, NUMBER; syscall; ud2; ret`
 const PROGRAM: [u8; 10] = [0xb8, 0xff, 0xff, 0xff, 0x7f, 0x0f, 0x05, 0x0f, 0x0b, 0xc3];
@@ -38,7 +38,7 @@ impl Kernel {
             .ok_or(Errno::NoSuchProcess)?;
         let area = Vma {
             start: PAGE,
-            end: VirtAddr(PAGE.0 + heirloom_abi::PAGE_SIZE),
+            end: VirtAddr::new(PAGE.get() + heirloom_abi::PAGE_SIZE),
             protection: PROT_READ | PROT_EXEC,
             backing: Backing::Zero,
         };
@@ -51,15 +51,14 @@ impl Kernel {
             .space
             .resolve(PAGE, Access::Execute, &self.modules, &mut self.frames)
             .map_err(|_| Errno::NoMemory)?;
-        let (_, _, leaf) = process.space.root().leaf(PAGE).ok_or(Errno::NoMemory)?;
-        // SAFETY: a user frame that only this process has, and it has not run yet.
-        unsafe {
-            direct_map::words(leaf.frame())
-                .cast::<u8>()
-                .copy_from_nonoverlapping(PROGRAM.as_ptr(), PROGRAM.len());
-        }
+        let (page, _) = process
+            .space
+            .bytes(PAGE, Access::Read)
+            .ok_or(Errno::NoMemory)?;
+        // SAFETY: a page that only this process has, and it has not run yet.
+        unsafe { page.copy_from_nonoverlapping(PROGRAM.as_ptr(), PROGRAM.len()) };
         self.use_current_space();
-        Ok(TrapFrame::for_program(PAGE.0, 0))
+        Ok(TrapFrame::for_program(PAGE.get(), 0))
     }
 
     /// What can only be checked while the self-test's user page is mapped.
@@ -75,7 +74,7 @@ impl Kernel {
     /// If the command line names no program that there is, or it cannot be executed.
     pub fn boot_first_process(&mut self) -> TrapFrame {
         let usage = self.frames.usage();
-        let strategy = self.space.propagation().strategy();
+        let strategy = self.space.strategy();
         println!(
             "heirloom kernel: {} MiB of RAM, {} frames free, propagation={}, system calls {}",
             usage.total / 256,
@@ -88,12 +87,9 @@ impl Kernel {
         );
         self.tell(
             &Boot {
-                root: self.space.root().frame().start().0,
-                vmalloc_start: self.space.first_address().0,
-                strategy: Strategy::ALL
-                    .iter()
-                    .position(|s| *s == strategy)
-                    .unwrap_or(0) as u64,
+                root: self.space.root().frame().start().get(),
+                vmalloc_start: self.space.first_address().get(),
+                strategy: strategy as u64,
                 machine: self.machine,
             },
             &[],

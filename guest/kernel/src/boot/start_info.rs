@@ -42,7 +42,7 @@ struct MemoryMapEntry {
 
 const MAGIC: u32 = 0x336e_c578;
 const KIND_RAM: u32 = 1;
-const MOST_COMMAND_LINE: usize = 4096;
+const MAX_COMMAND_LINE: usize = 4096;
 /// Below this lie the loader's own tables, and firmware's; the allocator leaves it alone.
 const LOW_MEMORY_FRAMES: u64 = (1 << 20) / PAGE_SIZE;
 
@@ -84,7 +84,7 @@ impl fmt::Display for BadStartInfo {
             BadStartInfo::CommandLine => {
                 write!(
                     f,
-                    "a command line is longer than {MOST_COMMAND_LINE} bytes or not UTF-8"
+                    "a command line is longer than {MAX_COMMAND_LINE} bytes or not UTF-8"
                 )
             }
             BadStartInfo::TooManyRanges => write!(f, "the memory map has too many ranges"),
@@ -125,7 +125,7 @@ pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStart
     for index in 0..u64::from(info.memory_map_entries) {
         let at = info.memory_map + index * size_of::<MemoryMapEntry>() as u64;
         // SAFETY: obligation 1.
-        let entry: MemoryMapEntry = unsafe { read_at(PhysAddr(at)) };
+        let entry: MemoryMapEntry = unsafe { read_at(PhysAddr::new(at)) };
         if entry.kind == KIND_RAM {
             let start = entry.address.div_ceil(PAGE_SIZE);
             let end = (entry.address + entry.size) / PAGE_SIZE;
@@ -137,7 +137,7 @@ pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStart
     }
 
     // SAFETY: obligation 1.
-    let command_line = unsafe { text(PhysAddr(info.command_line)) }?;
+    let command_line = unsafe { text(PhysAddr::new(info.command_line)) }?;
     let mut free = ram;
     free.remove(Range {
         start: 0,
@@ -150,14 +150,14 @@ pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStart
     for index in 0..u64::from(info.modules) {
         let at = info.module_list + index * size_of::<ModuleEntry>() as u64;
         // SAFETY: obligation 1.
-        let entry: ModuleEntry = unsafe { read_at(PhysAddr(at)) };
+        let entry: ModuleEntry = unsafe { read_at(PhysAddr::new(at)) };
         free.remove(frames(entry.address, entry.size))?;
         // SAFETY: obligation 1; the module's frames were taken out of the free ones.
         let (name, bytes) = unsafe {
             let size = usize::try_from(entry.size).unwrap_or(0);
             (
-                text(PhysAddr(entry.command_line))?,
-                direct_map::bytes(PhysAddr(entry.address), size),
+                text(PhysAddr::new(entry.command_line))?,
+                direct_map::bytes(PhysAddr::new(entry.address), size),
             )
         };
         modules.add(name, bytes)?;
@@ -181,7 +181,7 @@ fn frames(start: u64, length: u64) -> Range {
 /// 1. `address` is in the first 4 GiB, which the boot tables map.
 unsafe fn read_at<T: FromBytes>(address: PhysAddr) -> T {
     // SAFETY: obligation 1; any bytes are a T.
-    unsafe { (direct_map::address_of(address).0 as *const T).read_unaligned() }
+    unsafe { (direct_map::address_of(address).get() as *const T).read_unaligned() }
 }
 
 /// A zero-terminated string, empty at address 0.
@@ -189,11 +189,11 @@ unsafe fn read_at<T: FromBytes>(address: PhysAddr) -> T {
 /// # Safety
 /// 1. `address` is in the first 4 GiB, and what lies there stays.
 unsafe fn text(address: PhysAddr) -> Result<&'static str, BadStartInfo> {
-    if address.0 == 0 {
+    if address.get() == 0 {
         return Ok("");
     }
     // SAFETY: obligation 1.
-    let bytes = unsafe { direct_map::bytes(address, MOST_COMMAND_LINE) };
+    let bytes = unsafe { direct_map::bytes(address, MAX_COMMAND_LINE) };
     let end = bytes
         .iter()
         .position(|byte| *byte == 0)

@@ -4,18 +4,20 @@
 //! segments have their own permissions, everything else is NX), and text and constants have no
 //! writable alias (the direct map shows them read-only).
 
-use super::entry::{Entry, Flags, Level};
 use super::frame::{FrameAllocator, PAGE_INFO_SIZE, Use};
+use super::half::{AddressHalf, KernelHalf, UserHalf};
 use super::propagation::Propagation;
-use super::table::Table;
-use super::{Frame, OutOfFrames, PhysAddr, VirtAddr, direct_map, page_down, page_up};
+use super::table::{KernelRoot, Node, Root, Table};
+use super::{
+    Entry, Level, OutOfFrames, Pfn, PhysAddr, VirtAddr, direct_map, page_down, page_up, protection,
+};
 use crate::arch::cpu::Features;
 use crate::arch::{apic, entry_area};
 use crate::boot::memory_map::{Range, Ranges};
-use crate::bug;
+use crate::fault_injection::inject;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
-use heirloom_abi::layout::{KERNEL_IMAGE_OFFSET, Region};
+use heirloom_abi::layout::Region;
 
 unsafe extern "C" {
     static __text_start: u8;
@@ -36,7 +38,7 @@ pub struct Image {
 
 /// The running kernel's image, as the linker script laid it out.
 pub fn image() -> Image {
-    let at = |symbol: *const u8| VirtAddr(symbol as u64);
+    let at = |symbol: *const u8| VirtAddr::new(symbol as u64);
     Image {
         text: (at(&raw const __text_start), at(&raw const __text_end)),
         rodata: (at(&raw const __rodata_start), at(&raw const __rodata_end)),
@@ -57,23 +59,23 @@ impl Image {
 }
 
 fn frames_of(start: VirtAddr, end: VirtAddr) -> Range {
-    let number = |address| direct_map::physical_in_image(address).0 / PAGE_SIZE;
+    let number = |address| direct_map::physical_in_image(address).pfn().get();
     Range {
         start: number(start),
         end: number(end),
     }
 }
 
-/// Builds the kernel's PGD and everything below it.
+/// Builds the kernel's root and everything below it.
 pub fn build(
     ram: &Ranges,
     features: Features,
     propagation: &'static dyn Propagation,
     frames: &mut FrameAllocator,
-) -> Result<Table, OutOfFrames> {
+) -> Result<KernelRoot, OutOfFrames> {
     let frame = frames.allocate_at_boot(Use::Table, 1)?;
-    // SAFETY: a fresh frame of zeros is an empty PGD.
-    let root = unsafe { Table::new(frame, Level::Pgd) };
+    // SAFETY: a fresh frame of zeros is an empty root.
+    let root = unsafe { Root::new(frame) };
     let mut builder = Builder {
         root,
         features,
@@ -83,20 +85,31 @@ pub fn build(
     builder.direct_map(ram)?;
     builder.vmemmap(ram)?;
     builder.kernel_image()?;
-    builder.make_mistake(ram)?;
-    for (at, in_image, length, flags) in entry_area::parts() {
-        builder.map(at, direct_map::physical_in_image(in_image), length, flags)?;
+    builder.inject_bugs(ram)?;
+    for (at, in_image, length, attributes) in entry_area::parts() {
+        builder.map_kernel(
+            at,
+            direct_map::physical_in_image(in_image),
+            length,
+            attributes,
+        )?;
     }
     if !features.x2apic {
-        let registers = PhysAddr(apic::memory_mapped_at());
-        let flags = Flags::KERNEL_DATA.with(Flags::UNCACHED);
-        builder.map(apic::REGISTERS, registers, PAGE_SIZE, flags)?;
+        let registers = PhysAddr::new(apic::memory_mapped_at());
+        builder.map_kernel(
+            apic::REGISTERS,
+            registers,
+            PAGE_SIZE,
+            protection::KERNEL_DEVICE,
+        )?;
     }
-    Ok(root)
+    // SAFETY: the boot's frames never go back to the allocator, and of the tables that will be made below
+    // this root's kernel half none does.
+    Ok(unsafe { KernelRoot::new(root) })
 }
 
 struct Builder<'a> {
-    root: Table,
+    root: Root,
     features: Features,
     propagation: &'static dyn Propagation,
     frames: &'a mut FrameAllocator,
@@ -119,57 +132,60 @@ impl Builder<'_> {
                 start: range.start.max(read_only.end),
                 end: range.end,
             };
-            self.direct_map_part(below, Flags::KERNEL_DATA)?;
-            let alias = if bug::is(Bug::WritableTextAlias) {
-                Flags::KERNEL_DATA
+            self.direct_map_part(below, protection::KERNEL_DATA)?;
+            let alias = if inject(Bug::WritableTextAlias) {
+                protection::KERNEL_DATA
             } else {
-                Flags::KERNEL_READ_ONLY
+                protection::KERNEL_READ_ONLY
             };
             self.direct_map_part(inside, alias)?;
-            self.direct_map_part(above, Flags::KERNEL_DATA)?;
+            self.direct_map_part(above, protection::KERNEL_DATA)?;
         }
         Ok(())
     }
 
-    fn direct_map_part(&mut self, range: Range, flags: Flags) -> Result<(), OutOfFrames> {
+    fn direct_map_part(&mut self, range: Range, attributes: Entry) -> Result<(), OutOfFrames> {
         if range.start >= range.end {
             return Ok(());
         }
-        let physical = Frame(range.start).start();
-        let flags = if bug::is(Bug::ExecutableDirectMap) {
-            flags.without(Flags::NO_EXECUTE)
+        let physical = Pfn::new(range.start).base();
+        let attributes = if inject(Bug::ExecutableDirectMap) {
+            attributes.without(Entry::NO_EXECUTE)
         } else {
-            flags
+            attributes
         };
-        self.map(
+        self.map_kernel(
             direct_map::address_of(physical),
             physical,
             range.frames() * PAGE_SIZE,
-            flags,
+            attributes,
         )
     }
 
-    /// Backs the `struct page` of every frame that the allocator may own.
+    /// Backs the `struct page` of every frame that the allocator may own, in blocks as large as they fit
+    /// below one entry of a PD.
     fn vmemmap(&mut self, ram: &Ranges) -> Result<(), OutOfFrames> {
-        let large = Level::Pd.span();
+        let large = Level::Pd.entry_span();
         for range in ram.iter() {
             let mut at = page_down(Region::Vmemmap.start() + range.start * PAGE_INFO_SIZE);
             let end = page_up(Region::Vmemmap.start() + range.end * PAGE_INFO_SIZE)
                 .expect("the vmemmap ends far below the end of the address space");
             while at < end {
-                let size = if at.is_multiple_of(large) && end - at >= large {
-                    large
-                } else {
-                    PAGE_SIZE
-                };
                 // Two ranges of RAM may meet in one page of vmemmap.
-                if self.root.leaf(VirtAddr(at)).is_none() {
-                    let frame = self
-                        .frames
-                        .allocate_at_boot(Use::Unmanaged, size / PAGE_SIZE)?;
-                    self.map(VirtAddr(at), frame.start(), size, Flags::KERNEL_DATA)?;
+                if self.root.leaf::<KernelHalf>(VirtAddr::new(at)).is_some() {
+                    at += PAGE_SIZE;
+                    continue;
                 }
-                at += size;
+                let pages = (end - at).min(large - at % large) / PAGE_SIZE;
+                let block = 1 << pages.ilog2();
+                let frame = self.frames.allocate_at_boot(Use::Unmanaged, block)?;
+                self.map_kernel(
+                    VirtAddr::new(at),
+                    frame.start(),
+                    block * PAGE_SIZE,
+                    protection::KERNEL_DATA,
+                )?;
+                at += block * PAGE_SIZE;
             }
         }
         Ok(())
@@ -177,113 +193,152 @@ impl Builder<'_> {
 
     fn kernel_image(&mut self) -> Result<(), OutOfFrames> {
         let image = image();
-        let text = if bug::is(Bug::WritableText) {
-            Flags::KERNEL_TEXT.with(Flags::WRITABLE)
+        let text = if inject(Bug::WritableText) {
+            protection::KERNEL_TEXT.with(Entry::WRITABLE)
         } else {
-            Flags::KERNEL_TEXT
+            protection::KERNEL_TEXT
         };
-        for ((start, end), flags) in [
+        for ((start, end), attributes) in [
             (image.text, text),
-            (image.rodata, Flags::KERNEL_READ_ONLY),
-            (image.data, Flags::KERNEL_DATA),
+            (image.rodata, protection::KERNEL_READ_ONLY),
+            (image.data, protection::KERNEL_DATA),
         ] {
-            self.map(
+            self.map_kernel(
                 start,
-                PhysAddr(start.0 - KERNEL_IMAGE_OFFSET),
-                end.0 - start.0,
-                flags,
+                direct_map::physical_in_image(start),
+                end.get() - start.get(),
+                attributes,
             )?;
         }
         Ok(())
     }
 
-    /// The deliberate mistakes that are made when all is in place. Low memory is chosen where a
+    /// The deliberate bugs that are made when all is in place. Low memory is chosen where a
     /// frame must not matter: the allocator never gives it out.
-    fn make_mistake(&mut self, ram: &Ranges) -> Result<(), OutOfFrames> {
-        const LOW: Frame = Frame(0x50);
-        let place = |frame: Frame| direct_map::address_of(frame.start());
-        let last = ram.iter().last().map_or(LOW, |range| Frame(range.end - 1));
+    fn inject_bugs(&mut self, ram: &Ranges) -> Result<(), OutOfFrames> {
+        const LOW: Pfn = Pfn::new(0x50);
+        const BESIDE_LOW: Pfn = Pfn::new(0x51);
+        let place = |pfn: Pfn| direct_map::address_of(pfn.base());
+        let last = ram.iter().last().map_or(LOW.get(), |range| range.end - 1);
         let root = self.root;
-        let set = |address, entry| {
-            if let Some((table, index, _)) = root.leaf(address) {
-                table.set_kernel(index, entry);
+        let set = |pfn: Pfn, entry| {
+            if let Some(leaf) = root.leaf::<KernelHalf>(place(pfn)) {
+                // SAFETY: the deliberate bugs: one page of the direct map is gone or wrong. The kernel
+                // uses neither low memory nor, in so short a run, the last frame of RAM.
+                unsafe { leaf.replace(entry) };
             }
         };
-        if bug::is(Bug::DirectMapHole) {
-            set(place(LOW), Entry::ABSENT);
-        } else if bug::is(Bug::DirectMapShort) {
-            set(place(last), Entry::ABSENT);
-        } else if bug::is(Bug::DirectMapWrongFrame) {
-            set(place(LOW), Entry::new(Frame(LOW.0 + 1), Flags::KERNEL_DATA));
-        } else if bug::is(Bug::DirectMapOverrun) {
-            let beyond = Frame(last.0 + 1);
-            self.map(place(beyond), beyond.start(), PAGE_SIZE, Flags::KERNEL_DATA)?;
-        } else if bug::is(Bug::IdentityMapLeft) {
-            self.map(
-                VirtAddr(0),
-                PhysAddr(0),
-                Level::Pd.span(),
-                Flags::KERNEL_DATA,
+        if inject(Bug::DirectMapHole) {
+            set(LOW, Entry::ABSENT);
+        } else if inject(Bug::DirectMapShort) {
+            set(Pfn::new(last), Entry::ABSENT);
+        } else if inject(Bug::DirectMapWrongFrame) {
+            let wrong = Entry::pointing_to(BESIDE_LOW.base(), protection::KERNEL_DATA);
+            set(LOW, wrong);
+        } else if inject(Bug::DirectMapOverrun) {
+            let beyond = Pfn::new(last + 1);
+            self.map_kernel(
+                place(beyond),
+                beyond.base(),
+                PAGE_SIZE,
+                protection::KERNEL_DATA,
+            )?;
+        } else if inject(Bug::IdentityMapLeft) {
+            self.map::<UserHalf>(
+                VirtAddr::new(0),
+                PhysAddr::new(0),
+                Level::Pd.entry_span(),
+                protection::KERNEL_DATA,
+                protection::KERNEL_TABLE,
             )?;
         }
         Ok(())
     }
 
-    /// Maps `length` bytes with the largest pages that fit.
-    fn map(
+    fn map_kernel(
         &mut self,
         start: VirtAddr,
         physical: PhysAddr,
         length: u64,
-        flags: Flags,
+        attributes: Entry,
     ) -> Result<(), OutOfFrames> {
-        let flags = self.propagation.leaf(flags);
+        self.map::<KernelHalf>(start, physical, length, attributes, KernelHalf::TABLE)
+    }
+
+    /// Maps `length` bytes of half `H` with the largest pages that fit.
+    fn map<H: AddressHalf>(
+        &mut self,
+        start: VirtAddr,
+        physical: PhysAddr,
+        length: u64,
+        attributes: Entry,
+        table_attributes: Entry,
+    ) -> Result<(), OutOfFrames> {
+        let attributes = self.propagation.leaf_attributes(attributes);
         let mut done = 0;
         while done < length {
-            let (at, from, left) = (start.0 + done, physical.0 + done, length - done);
-            let fits =
-                |level: Level| (at | from).is_multiple_of(level.span()) && left >= level.span();
-            let level = if self.features.gigabyte_pages && fits(Level::Pdpt) {
-                Level::Pdpt
+            let (at, from, left) = (
+                start.wrapping_add(done),
+                physical.wrapping_add(done),
+                length - done,
+            );
+            let fits = |level: Level| {
+                let span = level.entry_span();
+                (at.get() | from.get()).is_multiple_of(span) && left >= span
+            };
+            let (level, attributes) = if self.features.gigabyte_pages && fits(Level::Pdpt) {
+                (Level::Pdpt, attributes.with(Entry::LARGE))
             } else if fits(Level::Pd) {
-                Level::Pd
+                (Level::Pd, attributes.with(Entry::LARGE))
             } else {
-                Level::Pt
+                (Level::Pt, attributes)
             };
-            let table = self.table(VirtAddr(at), level)?;
-            let flags = if level == Level::Pt {
-                flags
-            } else {
-                flags.with(Flags::LARGE)
-            };
+            let table = self.table::<H>(at, level, table_attributes)?;
             // Fill this table as far as pages of this size go.
-            let first = level.index(VirtAddr(at));
-            let pages = (left / level.span()).min(512 - first as u64);
-            for page in 0..pages {
-                let frame = Frame::containing(PhysAddr(from + page * level.span()));
-                table.set_kernel(
-                    first + usize::try_from(page).unwrap_or(0),
-                    Entry::new(frame, flags),
-                );
-            }
-            done += pages * level.span();
+            let first = table.index(at);
+            let fitting = left / level.entry_span();
+            let pages = u16::try_from(fitting)
+                .unwrap_or(u16::MAX)
+                .min(Table::<H>::entries_from(first));
+            // SAFETY: the tables are not loaded yet. When they are, everything of the kernel is where it is
+            // in the boot's tables, with no more rights than it needs.
+            unsafe { table.fill(first, pages, Entry::pointing_to(from, attributes)) };
+            done += u64::from(pages) * level.entry_span();
         }
         Ok(())
     }
 
     /// The table of `level` that maps `address`, made where it is missing.
-    fn table(&mut self, address: VirtAddr, level: Level) -> Result<Table, OutOfFrames> {
-        let mut table = self.root;
+    fn table<H: AddressHalf>(
+        &mut self,
+        address: VirtAddr,
+        level: Level,
+        attributes: Entry,
+    ) -> Result<Table<H>, OutOfFrames> {
+        let mut table = self.child(self.root.half::<H>(), address, attributes)?;
         while table.level() != level {
-            let index = table.level().index(address);
-            table = if let Some(child) = table.child(index) {
-                child
-            } else {
-                let frame = self.frames.allocate_at_boot(Use::Table, 1)?;
-                table.set_kernel(index, Entry::new(frame, Flags::KERNEL_TABLE));
-                table.child(index).expect("the entry was just written")
-            };
+            table = self.child(table, address, attributes)?;
         }
         Ok(table)
+    }
+
+    /// The table below `node` for `address`, made where it is missing.
+    fn child<N: Node>(
+        &mut self,
+        node: N,
+        address: VirtAddr,
+        attributes: Entry,
+    ) -> Result<Table<N::Half>, OutOfFrames> {
+        let index = node.index(address);
+        if let Some(child) = node.child(index) {
+            return Ok(child);
+        }
+        let level = node.level().next().expect("a PT has no tables below it");
+        let frame = self.frames.allocate_at_boot(Use::Table, 1)?;
+        // SAFETY: a fresh frame of zeros is an empty table of any level, and there was no entry.
+        unsafe {
+            node.set(index, Entry::pointing_to(frame.start(), attributes));
+            Ok(Table::new(frame, level))
+        }
     }
 }

@@ -7,17 +7,18 @@ use heirloom_abi::layout::{KERNEL_IMAGE_OFFSET, Region};
 
 /// Where the direct map shows physical address `physical`.
 pub const fn address_of(physical: PhysAddr) -> VirtAddr {
-    VirtAddr(Region::DirectMap.start() + physical.0)
+    VirtAddr::new(Region::DirectMap.start() + physical.get())
 }
 
 /// The physical address of something in the kernel image.
 pub fn physical_in_image(address: VirtAddr) -> PhysAddr {
-    PhysAddr(address.0 - KERNEL_IMAGE_OFFSET)
+    PhysAddr::new(address.get() - KERNEL_IMAGE_OFFSET)
 }
 
 /// A frame's bytes in the direct map, as u64 words.
+#[inline]
 pub fn words(frame: Frame) -> *mut u64 {
-    address_of(frame.start()).0 as *mut u64
+    address_of(frame.start()).get() as *mut u64
 }
 
 /// Fills a frame with zeros.
@@ -61,5 +62,5 @@ pub unsafe fn copy(from: Frame, to: Frame) {
 /// 1. The range is RAM in the direct map, and nobody writes to it while the kernel runs.
 pub unsafe fn bytes(start: PhysAddr, length: usize) -> &'static [u8] {
     // SAFETY: the caller's obligation 1.
-    unsafe { core::slice::from_raw_parts(address_of(start).0 as *const u8, length) }
+    unsafe { core::slice::from_raw_parts(address_of(start).get() as *const u8, length) }
 }

@@ -3,9 +3,35 @@
 //! Never-used frames are taken from the boot's free ranges in ascending order; freed ones are kept
 //! in two lists, because a page table is empty when it is freed and need not be zeroed again.
 
-use super::{Frame, OutOfFrames, direct_map};
+use super::{OutOfFrames, Pfn, PhysAddr, direct_map};
 use crate::boot::memory_map::Ranges;
+use core::cell::Cell;
+use core::marker::PhantomData;
 use heirloom_abi::layout::Region;
+
+/// A frame of RAM: it has an entry in the vmemmap, and the direct map shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame(Pfn);
+
+impl Frame {
+    /// Frame number `pfn`.
+    ///
+    /// # Safety
+    /// 1. It is a frame of RAM, as the memory map has it.
+    pub const unsafe fn new(pfn: Pfn) -> Frame {
+        Frame(pfn)
+    }
+
+    /// Its number.
+    pub const fn pfn(self) -> Pfn {
+        self.0
+    }
+
+    /// Its first byte.
+    pub const fn start(self) -> PhysAddr {
+        self.0.base()
+    }
+}
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +51,59 @@ pub enum Use {
 /// What the kernel knows of one frame: Linux's `struct page`, in the vmemmap area.
 #[repr(C)]
 struct PageInfo {
-    used_for: Use,
+    used_for: Cell<Use>,
     /// User frames: how many leaf entries map it. User tables: how many entries are present.
-    references: u32,
-    /// Free frames and PGDs: the next in the list, by frame number, or 0.
-    next: u32,
-    /// PGDs: the one before in the list, or 0.
-    previous: u32,
+    references: Cell<u32>,
+    /// Free frames and roots: the next in the list, by frame number, or 0.
+    next: Cell<u32>,
+    /// Roots: the one before in the list, or 0.
+    previous: Cell<u32>,
+}
+
+impl PageInfo {
+    fn add_reference(&self) {
+        self.references.set(self.references.get() + 1);
+    }
+
+    /// How many are left.
+    fn remove_reference(&self) -> u32 {
+        let left = self.references.get() - 1;
+        self.references.set(left);
+        left
+    }
+}
+
+/// Access to the [`PageInfo`] of every frame, for those whose users take turns: it is neither `Send` nor
+/// `Sync`, and its owners stand behind the kernel's lock.
+#[derive(Clone, Copy)]
+struct Vmemmap(PhantomData<*const PageInfo>);
+
+impl Vmemmap {
+    /// # Safety
+    /// 1. The vmemmap of all RAM is mapped, zeroed, before [`Vmemmap::info`] is called.
+    /// 2. All values of this type are used by one CPU at a time.
+    const unsafe fn new() -> Vmemmap {
+        Vmemmap(PhantomData)
+    }
+
+    #[inline]
+    fn info(&self, frame: Frame) -> &PageInfo {
+        let address = Region::Vmemmap.start() + frame.pfn().get() * PAGE_INFO_SIZE;
+        // SAFETY: `new` promised that it is mapped, zero is a valid PageInfo, and all of its fields are
+        // cells, of which there may be any number of references on one CPU.
+        unsafe { &*(address as *const PageInfo) }
+    }
+
+    fn push(&self, head: &mut u32, frame: Frame) {
+        self.info(frame).next.set(*head);
+        *head = number(frame);
+    }
+
+    fn pop(&self, head: &mut u32) -> Option<Frame> {
+        let frame = from_number(*head)?;
+        *head = self.info(frame).next.get();
+        Some(frame)
+    }
 }
 
 /// Bytes of vmemmap for each frame.
@@ -41,6 +113,7 @@ const _: () = assert!(PAGE_INFO_SIZE == 16);
 
 /// Gives out frames and counts them.
 pub struct FrameAllocator {
+    vmemmap: Vmemmap,
     fresh: Ranges,
     fresh_is_zero: bool,
     zeroed: u32,
@@ -66,11 +139,18 @@ pub struct Usage {
 impl FrameAllocator {
     /// `fresh` are the free frames of a RAM of `total` frames; `fresh_is_zero` says that nobody
     /// wrote to them since the machine was made.
+    ///
+    /// # Safety
+    /// 1. `fresh` is RAM, in the direct map, that nobody uses and no other allocator owns.
+    /// 2. Until the vmemmap of all RAM is mapped, nothing but [`FrameAllocator::allocate_at_boot`] and
+    ///    [`FrameAllocator::usage`] is called.
     // By value, because the allocator takes the ranges over.
     #[allow(clippy::large_types_passed_by_value)]
-    pub const fn new(total: u64, fresh: Ranges, fresh_is_zero: bool) -> FrameAllocator {
+    pub const unsafe fn new(total: u64, fresh: Ranges, fresh_is_zero: bool) -> FrameAllocator {
         let free = fresh.frames();
         FrameAllocator {
+            // SAFETY: obligation 2; the allocator is part of the kernel behind its lock.
+            vmemmap: unsafe { Vmemmap::new() },
             fresh,
             fresh_is_zero,
             zeroed: 0,
@@ -85,17 +165,19 @@ impl FrameAllocator {
 
     /// A frame of zeros.
     pub fn allocate_zeroed(&mut self, used_for: Use) -> Result<Frame, OutOfFrames> {
-        if let Some(frame) = pop(&mut self.zeroed) {
+        if let Some(frame) = self.vmemmap.pop(&mut self.zeroed) {
             return Ok(self.taken(frame, used_for));
         }
-        if let Some(frame) = self.fresh.take_first() {
+        if let Some(pfn) = self.fresh.take_first() {
+            // SAFETY: `new` was given ranges of RAM.
+            let frame = unsafe { Frame::new(pfn) };
             if !self.fresh_is_zero {
                 // SAFETY: a free frame; nobody refers to it.
                 unsafe { direct_map::zero(frame) };
             }
             return Ok(self.taken(frame, used_for));
         }
-        let frame = pop(&mut self.dirty).ok_or(OutOfFrames)?;
+        let frame = self.vmemmap.pop(&mut self.dirty).ok_or(OutOfFrames)?;
         // SAFETY: a free frame; nobody refers to it.
         unsafe { direct_map::zero(frame) };
         Ok(self.taken(frame, used_for))
@@ -103,7 +185,7 @@ impl FrameAllocator {
 
     /// A frame that the caller will overwrite as a whole.
     pub fn allocate_dirty(&mut self, used_for: Use) -> Result<Frame, OutOfFrames> {
-        match pop(&mut self.dirty) {
+        match self.vmemmap.pop(&mut self.dirty) {
             Some(frame) => Ok(self.taken(frame, used_for)),
             None => self.allocate_zeroed(used_for),
         }
@@ -112,77 +194,84 @@ impl FrameAllocator {
     /// Page tables and vmemmap backing for the boot, before any frame has a [`PageInfo`]: zeros,
     /// never freed. `count` frames in one piece, aligned to `count` frames.
     pub fn allocate_at_boot(&mut self, used_for: Use, count: u64) -> Result<Frame, OutOfFrames> {
-        let frame = self.fresh.take_aligned(count).ok_or(OutOfFrames)?;
+        let first = self.fresh.take_aligned(count).ok_or(OutOfFrames)?;
         self.free -= count;
         if used_for == Use::Table {
             self.table += count;
         }
         if !self.fresh_is_zero {
-            for number in frame.0..frame.0 + count {
-                // SAFETY: a free frame; nobody refers to it.
-                unsafe { direct_map::zero(Frame(number)) };
+            for number in first.get()..first.get() + count {
+                // SAFETY: `new` was given ranges of RAM; a free frame, and nobody refers to it.
+                unsafe { direct_map::zero(Frame::new(Pfn::new(number))) };
             }
         }
-        Ok(frame)
+        // SAFETY: as above.
+        Ok(unsafe { Frame::new(first) })
     }
 
     /// Takes back a page table all of whose entries are absent.
-    pub fn free_table(&mut self, frame: Frame) {
+    ///
+    /// # Safety
+    /// 1. No entry leads to the table, no CPU has it loaded or remembers it, and no handle is used again.
+    /// 2. All of its entries are zero.
+    pub unsafe fn free_table(&mut self, frame: Frame) {
         self.given_back(frame, Use::Table);
-        push(&mut self.zeroed, frame);
+        self.vmemmap.push(&mut self.zeroed, frame);
     }
 
     /// Takes back a page table that still has entries.
-    pub fn free_full_table(&mut self, frame: Frame) {
+    ///
+    /// # Safety
+    /// As obligation 1 of [`FrameAllocator::free_table`].
+    pub unsafe fn free_full_table(&mut self, frame: Frame) {
         self.given_back(frame, Use::Table);
-        push(&mut self.dirty, frame);
+        self.vmemmap.push(&mut self.dirty, frame);
     }
 
     /// Takes back a frame of kernel data.
-    pub fn free_kernel(&mut self, frame: Frame) {
+    ///
+    /// # Safety
+    /// 1. Nobody refers to it, and no entry outside the direct map leads to it.
+    pub unsafe fn free_kernel(&mut self, frame: Frame) {
         self.given_back(frame, Use::Kernel);
-        push(&mut self.dirty, frame);
+        self.vmemmap.push(&mut self.dirty, frame);
     }
 
     /// One more leaf entry maps this user frame.
-    // These concern one frame; the allocator is borrowed so that nobody else is at it.
-    #[allow(clippy::unused_self)]
     pub fn share(&mut self, frame: Frame) {
-        info(frame).references += 1;
+        self.vmemmap.info(frame).add_reference();
     }
 
     /// Whether one leaf entry alone maps this user frame.
-    #[allow(clippy::unused_self)]
     pub fn is_exclusive(&self, frame: Frame) -> bool {
-        info(frame).references == 1
+        self.vmemmap.info(frame).references.get() == 1
     }
 
     /// One leaf entry fewer maps this user frame; the last one frees it.
-    pub fn release_user(&mut self, frame: Frame) {
-        let info = info(frame);
-        info.references -= 1;
-        if info.references == 0 {
+    ///
+    /// # Safety
+    /// 1. An entry that was counted, by [`FrameAllocator::share`] or when the frame was allocated, is gone
+    ///    or about to be overwritten, and no CPU uses an old translation of it before it is flushed.
+    pub unsafe fn release_user(&mut self, frame: Frame) {
+        if self.vmemmap.info(frame).remove_reference() == 0 {
             self.given_back(frame, Use::User);
-            push(&mut self.dirty, frame);
+            self.vmemmap.push(&mut self.dirty, frame);
         }
     }
 
     /// One more entry of this user table is present.
-    #[allow(clippy::unused_self)]
     pub fn table_gains(&mut self, table: Frame) {
-        info(table).references += 1;
+        self.vmemmap.info(table).add_reference();
     }
 
     /// One entry fewer of this user table is present.
-    #[allow(clippy::unused_self)]
     pub fn table_loses(&mut self, table: Frame) {
-        info(table).references -= 1;
+        self.vmemmap.info(table).remove_reference();
     }
 
     /// Whether no entry of this user table is present.
-    #[allow(clippy::unused_self)]
     pub fn table_is_empty(&self, table: Frame) -> bool {
-        info(table).references == 0
+        self.vmemmap.info(table).references.get() == 0
     }
 
     /// How the frames are used now.
@@ -206,24 +295,22 @@ impl FrameAllocator {
     }
 
     fn taken(&mut self, frame: Frame, used_for: Use) -> Frame {
-        let info = info(frame);
-        debug_assert!(matches!(info.used_for, Use::Free | Use::Unmanaged));
-        info.used_for = used_for;
-        info.references = u32::from(used_for == Use::User);
+        let info = self.vmemmap.info(frame);
+        debug_assert!(matches!(info.used_for.get(), Use::Free | Use::Unmanaged));
+        info.used_for.set(used_for);
+        info.references.set(u32::from(used_for == Use::User));
         self.free -= 1;
         *self.counter(used_for) += 1;
         frame
     }
 
     fn given_back(&mut self, frame: Frame, used_for: Use) {
-        let info = info(frame);
+        let before = self.vmemmap.info(frame).used_for.replace(Use::Free);
         assert!(
-            info.used_for == used_for,
-            "frame {:#x} freed as {used_for:?}, is {:?}",
-            frame.0,
-            info.used_for
+            before == used_for,
+            "frame {:#x} freed as {used_for:?}, is {before:?}",
+            frame.pfn().get(),
         );
-        info.used_for = Use::Free;
         *self.counter(used_for) -= 1;
         self.free += 1;
     }
@@ -238,62 +325,56 @@ impl FrameAllocator {
     }
 }
 
-fn info(frame: Frame) -> &'static mut PageInfo {
-    let address = Region::Vmemmap.start() + frame.0 * PAGE_INFO_SIZE;
-    // SAFETY: the boot maps the vmemmap of every frame that the allocator owns, zeroed, and zero is
-    // a valid PageInfo. The reference lives within one function of the allocator, which is borrowed.
-    unsafe { &mut *(address as *mut PageInfo) }
-}
-
-fn push(head: &mut u32, frame: Frame) {
-    info(frame).next = *head;
-    *head = number(frame);
-}
-
-fn pop(head: &mut u32) -> Option<Frame> {
-    // Frame 0 is low memory, which the allocator never owns.
-    let frame = (*head != 0).then_some(Frame((*head).into()))?;
-    *head = info(frame).next;
-    Some(frame)
-}
-
-/// 32 bits number the frames of 16 TiB.
+/// A frame as lists name it: 32 bits number the frames of 16 TiB.
 fn number(frame: Frame) -> u32 {
-    u32::try_from(frame.0).expect("a machine of more than 16 TiB")
+    u32::try_from(frame.pfn().get()).expect("a machine of more than 16 TiB")
+}
+
+/// The frame that a list names; `None` at its end. Frame 0 is low memory, which the allocator never owns.
+fn from_number(number: u32) -> Option<Frame> {
+    // SAFETY: only numbers of frames are put into lists.
+    (number != 0).then(|| unsafe { Frame::new(Pfn::new(number.into())) })
 }
 
 /// A list of frames in use, each in at most one list: Linux's `pgd_list`.
 pub struct FrameList {
+    vmemmap: Vmemmap,
     first: u32,
 }
 
 impl FrameList {
-    pub const fn new() -> FrameList {
-        FrameList { first: 0 }
+    /// # Safety
+    /// 1. Before the vmemmap of all RAM is mapped, the list stays empty.
+    pub const unsafe fn new() -> FrameList {
+        FrameList {
+            // SAFETY: obligation 1; the list is part of the kernel behind its lock.
+            vmemmap: unsafe { Vmemmap::new() },
+            first: 0,
+        }
     }
 
     /// Adds a frame that is in no list.
     pub fn insert(&mut self, frame: Frame) {
         let next = self.first;
-        if next != 0 {
-            info(Frame(next.into())).previous = number(frame);
+        if let Some(next) = from_number(next) {
+            self.vmemmap.info(next).previous.set(number(frame));
         }
-        let info = info(frame);
-        info.next = next;
-        info.previous = 0;
+        let info = self.vmemmap.info(frame);
+        info.next.set(next);
+        info.previous.set(0);
         self.first = number(frame);
     }
 
     /// Takes out a frame that is in this list.
     pub fn remove(&mut self, frame: Frame) {
-        let (next, previous) = (info(frame).next, info(frame).previous);
-        if next != 0 {
-            info(Frame(next.into())).previous = previous;
+        let info = self.vmemmap.info(frame);
+        let (next, previous) = (info.next.get(), info.previous.get());
+        if let Some(next) = from_number(next) {
+            self.vmemmap.info(next).previous.set(previous);
         }
-        if previous == 0 {
-            self.first = next;
-        } else {
-            info(Frame(previous.into())).next = next;
+        match from_number(previous) {
+            Some(previous) => self.vmemmap.info(previous).next.set(next),
+            None => self.first = next,
         }
     }
 
@@ -301,8 +382,8 @@ impl FrameList {
     pub fn iter(&self) -> impl Iterator<Item = Frame> + '_ {
         let mut next = self.first;
         core::iter::from_fn(move || {
-            let frame = (next != 0).then_some(Frame(next.into()))?;
-            next = info(frame).next;
+            let frame = from_number(next)?;
+            next = self.vmemmap.info(frame).next.get();
             Some(frame)
         })
     }

@@ -1,25 +1,27 @@
 //! The kernel half: one set of mappings that every address space shall show.
 
-use super::entry::{Entry, Flags, Level};
 use super::frame::{FrameAllocator, FrameList, Use};
-use super::propagation::{self, Propagation, Spaces};
-use super::table::Table;
-use super::vmalloc::{Area, Vmalloc};
-use super::{Frame, OutOfFrames, VirtAddr};
-use crate::bug;
+use super::half::KernelHalf;
+use super::propagation::{self, Mapping, Propagation, Spaces};
+use super::protection;
+use super::table::{KernelRoot, Node, Root};
+use super::vmalloc::{Area, Page, Vmalloc};
+use super::{Entry, Frame, Level, OutOfFrames, Pfn, VirtAddr};
 use crate::counters::{COUNTERS, Counter};
-use heirloom_abi::PAGE_SIZE;
+use crate::fault_injection::inject;
 use heirloom_abi::bugs::Bug;
-use heirloom_abi::layout::Region;
+use heirloom_abi::propagation::Strategy;
 use heirloom_abi::syscall::{Errno, PROT_READ, PROT_WRITE};
 
-/// Most frames that a mapping event lists.
-pub const MOST_LISTED: usize = 256;
+/// Frames that a mapping event lists at most.
+pub const MAX_LISTED: usize = 256;
 
 /// The kernel's root, its strategy and its vmalloc area.
 pub struct KernelSpace {
-    root: Table,
+    root: KernelRoot,
+    strategy: Strategy,
     propagation: &'static dyn Propagation,
+    isolates: bool,
     areas: Vmalloc,
     /// The roots of all processes.
     processes: FrameList,
@@ -28,7 +30,7 @@ pub struct KernelSpace {
 /// A mapping just made: where, and the frames of its first pages.
 pub struct Mapped {
     pub area: Area,
-    pub frames: [u64; MOST_LISTED],
+    pub frames: [u64; MAX_LISTED],
     pub listed: usize,
 }
 
@@ -36,67 +38,90 @@ impl KernelSpace {
     /// Before the boot has built the kernel's tables.
     pub const BEFORE_BOOT: KernelSpace = KernelSpace {
         // SAFETY: nobody reads through it before `start` puts the real root into place.
-        root: unsafe { Table::new(Frame(0), Level::Pgd) },
-        propagation: propagation::DEFAULT,
+        root: unsafe { KernelRoot::new(Root::new(Frame::new(Pfn::new(0)))) },
+        strategy: Strategy::DEFAULT,
+        propagation: propagation::of(Strategy::DEFAULT),
+        isolates: false,
         areas: Vmalloc::new(),
-        processes: FrameList::new(),
+        // SAFETY: the first root is added after `start`.
+        processes: unsafe { FrameList::new() },
     };
 
     /// Takes over the tables that the boot built. Mappings will be made from `first` on.
     pub fn start(
         &mut self,
-        root: Table,
-        propagation: &'static dyn Propagation,
+        root: KernelRoot,
+        strategy: Strategy,
         first: VirtAddr,
         frames: &mut FrameAllocator,
     ) -> Result<(), OutOfFrames> {
         self.root = root;
-        self.propagation = propagation;
+        self.strategy = strategy;
+        self.propagation = propagation::of(strategy);
+        self.isolates = self.propagation.isolates();
         self.areas.start_at(first);
-        propagation::activate(propagation.strategy(), root);
-        propagation.prepare(root, first, frames)
+        propagation::activate(strategy, root);
+        self.propagation.prepare(root, first, frames)
     }
 
-    pub fn root(&self) -> Table {
-        self.root
+    pub fn root(&self) -> Root {
+        self.root.root()
     }
 
-    pub fn propagation(&self) -> &'static dyn Propagation {
-        self.propagation
+    pub fn strategy(&self) -> Strategy {
+        self.strategy
+    }
+
+    /// Whether ring 3 runs on roots that have the entry trampoline only, and the kernel on its own.
+    #[inline]
+    pub fn isolates(&self) -> bool {
+        self.isolates
     }
 
     /// A new root whose kernel half comes from `parent`'s; `None` stands for the kernel's own.
     pub fn new_root(
         &mut self,
-        parent: Option<Table>,
+        parent: Option<Root>,
         frames: &mut FrameAllocator,
-    ) -> Result<Table, OutOfFrames> {
-        let root = Table::allocate(Level::Pgd, frames)?;
-        let (mut spaces, propagation) = self.spaces(parent.unwrap_or(self.root), frames);
-        if let Err(error) = propagation.inherit(&mut spaces, root) {
-            self.propagation.disinherit(root, frames);
-            frames.free_table(root.frame());
+    ) -> Result<Root, OutOfFrames> {
+        let root = Root::allocate(frames)?;
+        let (mut spaces, propagation) = self.spaces(parent.unwrap_or(self.root()), frames);
+        let inherited = propagation.inherit(&mut spaces, root);
+        self.processes.insert(root.frame());
+        if let Err(error) = inherited {
+            // SAFETY: a new root, which nobody has loaded.
+            unsafe { self.drop_root(root, frames) };
             return Err(error);
         }
-        if bug::is(Bug::ChildMissesEntry) && parent.is_some() {
-            root.set_kernel(Region::Vmalloc.pgd_entries().0, Entry::ABSENT);
+        if inject(Bug::ChildMissesEntry) && parent.is_some() {
+            // SAFETY: the deliberate bug. The kernel itself needs nothing of the vmalloc area.
+            unsafe { root.half().set(propagation::VMALLOC.first, Entry::ABSENT) };
         }
-        if bug::is(Bug::ChildCopiesTable) && parent.is_some() {
-            let index = Region::Vmalloc.pgd_entries().0;
-            if let Some(child) = root.child(index) {
-                let copy = child.duplicate(frames)?;
-                root.set_kernel(index, Entry::new(copy.frame(), Flags::KERNEL_TABLE));
-            }
+        if inject(Bug::ChildCopiesTable)
+            && parent.is_some()
+            && let Some(child) = root.half::<KernelHalf>().child(propagation::VMALLOC.first)
+        {
+            let copy = child.duplicate(frames)?;
+            let entry = Entry::pointing_to(copy.frame().start(), protection::KERNEL_TABLE);
+            // SAFETY: the deliberate bug; the copy leads where the original led, and is never freed.
+            unsafe { root.half().set(propagation::VMALLOC.first, entry) };
         }
-        self.processes.insert(root.frame());
         Ok(root)
     }
 
-    /// Frees a root that no CPU uses and whose user half is empty.
-    pub fn drop_root(&mut self, root: Table, frames: &mut FrameAllocator) {
+    /// Frees a root.
+    ///
+    /// # Safety
+    /// 1. It came from [`KernelSpace::new_root`], no CPU uses it or remembers it, and no handle to it is
+    ///    used again.
+    /// 2. Its user half is empty.
+    pub unsafe fn drop_root(&mut self, root: Root, frames: &mut FrameAllocator) {
         self.processes.remove(root.frame());
-        self.propagation.disinherit(root, frames);
-        frames.free_table(root.frame());
+        // SAFETY: obligations 1 and 2.
+        unsafe {
+            self.propagation.disinherit(root, frames);
+            frames.free_table(root.frame());
+        }
     }
 
     /// The lowest address that allocations may get.
@@ -112,30 +137,23 @@ impl KernelSpace {
     pub fn allocate(
         &mut self,
         pages: u64,
-        current: Table,
+        current: Root,
         frames: &mut FrameAllocator,
     ) -> Result<Mapped, Errno> {
         let area = self.areas.reserve(pages).ok_or(Errno::NoMemory)?;
         let mut mapped = Mapped {
             area,
-            frames: [0; MOST_LISTED],
+            frames: [0; MAX_LISTED],
             listed: 0,
         };
-        for (page, address) in area.pages().zip(0..) {
+        for (page, done) in area.pages().zip(0..) {
             let Ok(frame) = self.map_fresh(page, current, frames) else {
-                self.unmap(
-                    Area {
-                        pages: address,
-                        ..area
-                    },
-                    current,
-                    frames,
-                );
-                self.areas.release(area.start);
+                self.unmap(area, done, current, frames);
+                self.areas.release(area.start());
                 return Err(Errno::NoMemory);
             };
-            if mapped.listed < MOST_LISTED {
-                mapped.frames[mapped.listed] = frame.0;
+            if mapped.listed < MAX_LISTED {
+                mapped.frames[mapped.listed] = frame.pfn().get();
                 mapped.listed += 1;
             }
         }
@@ -146,11 +164,11 @@ impl KernelSpace {
     pub fn free(
         &mut self,
         start: VirtAddr,
-        current: Table,
+        current: Root,
         frames: &mut FrameAllocator,
     ) -> Result<Area, Errno> {
         let area = self.areas.release(start).ok_or(Errno::NoSuchProcess)?;
-        self.unmap(area, current, frames);
+        self.unmap(area, area.length(), current, frames);
         Ok(area)
     }
 
@@ -159,21 +177,18 @@ impl KernelSpace {
         &mut self,
         start: VirtAddr,
         writable: bool,
-        current: Table,
+        current: Root,
         frames: &mut FrameAllocator,
     ) -> Result<(Area, u64), Errno> {
         let area = self.areas.find(start).ok_or(Errno::NoSuchProcess)?;
         let protection = PROT_READ | if writable { PROT_WRITE } else { 0 };
-        let forgotten = u64::from(bug::is(Bug::ProtectForgetsLast));
-        for page in (Area {
-            pages: area.pages - forgotten,
-            ..area
-        })
-        .pages()
-        {
-            let flags = self.propagation.leaf(Flags::kernel(protection));
+        let forgotten = u64::from(inject(Bug::ProtectForgetsLast));
+        for page in area.first_pages(area.length() - forgotten) {
+            let attributes = self
+                .propagation
+                .leaf_attributes(protection::kernel_page(protection));
             let (mut spaces, propagation) = self.spaces(current, frames);
-            propagation.change(&mut spaces, page, Some(flags));
+            propagation.change(&mut spaces, page, Some(attributes));
             flush_page(page);
         }
         Ok((area, protection))
@@ -181,52 +196,61 @@ impl KernelSpace {
 
     fn map_fresh(
         &mut self,
-        page: VirtAddr,
-        current: Table,
+        page: Page,
+        current: Root,
         frames: &mut FrameAllocator,
     ) -> Result<Frame, OutOfFrames> {
         let frame = frames.allocate_zeroed(Use::Kernel)?;
-        let mut flags = self.propagation.leaf(Flags::KERNEL_DATA);
-        if bug::is(Bug::UserBit) {
-            flags = flags.with(Flags::USER);
+        let mut attributes = self.propagation.leaf_attributes(protection::KERNEL_DATA);
+        if inject(Bug::UserBit) {
+            attributes = attributes.with(Entry::USER);
         }
-        if bug::is(Bug::ExecutableData) {
-            flags = flags.without(Flags::NO_EXECUTE);
+        if inject(Bug::ExecutableData) {
+            attributes = attributes.without(Entry::NO_EXECUTE);
         }
-        let leaf = Entry::new(frame, flags);
+        // SAFETY: a fresh frame, which is nobody else's.
+        let mapping = unsafe { Mapping::new(page, frame, attributes) };
         let (mut spaces, propagation) = self.spaces(current, frames);
-        if let Err(error) = propagation.map(&mut spaces, page, leaf) {
-            frames.free_kernel(frame);
+        if let Err(error) = propagation.map(&mut spaces, mapping) {
+            // SAFETY: `map` fails before it has mapped anything.
+            unsafe { frames.free_kernel(frame) };
             return Err(error);
         }
         Ok(frame)
     }
 
-    fn unmap(&mut self, area: Area, current: Table, frames: &mut FrameAllocator) {
-        for (page, number) in area.pages().zip(1..) {
+    /// Unmaps the first `count` pages.
+    fn unmap(&mut self, area: Area, count: u64, current: Root, frames: &mut FrameAllocator) {
+        for (page, number) in area.first_pages(count).zip(1..) {
             let (mut spaces, propagation) = self.spaces(current, frames);
-            let old = if bug::is(Bug::UnmapForgetsLast) && number == area.pages {
-                spaces.kernel.leaf(page).map(|(_, _, entry)| entry)
+            let old = if inject(Bug::UnmapForgetsLast) && number == count {
+                let root = spaces.kernel.root();
+                root.leaf::<KernelHalf>(page.address())
+                    .map(|leaf| leaf.entry)
             } else {
                 propagation.change(&mut spaces, page, None)
             };
             if let Some(old) = old {
                 flush_page(page);
-                if !bug::is(Bug::LeakedKernelMemory) {
-                    frames.free_kernel(old.frame());
+                if !inject(Bug::LeakedKernelMemory) {
+                    // SAFETY: `map_fresh` put a frame of RAM there. The strategy has taken the mapping out
+                    // of every address space that had it, and the one CPU has flushed it.
+                    unsafe { frames.free_kernel(Frame::new(old.address().pfn())) };
                 }
             }
         }
-        if bug::is(Bug::FreedSharedTable)
-            && let Some(table) = self.root.table(area.start, Level::Pt)
+        if inject(Bug::FreedSharedTable)
+            && let Some(table) = self.root().table::<KernelHalf>(area.start(), Level::Pt)
         {
-            frames.free_table(table.frame());
+            // SAFETY: the deliberate bug: the entry above still leads there. The kernel makes no use of
+            // vmalloc memory, so that only the checker and processes' system calls can meet it.
+            unsafe { frames.free_table(table.frame()) };
         }
     }
 
     fn spaces<'a>(
         &'a self,
-        current: Table,
+        current: Root,
         frames: &'a mut FrameAllocator,
     ) -> (Spaces<'a>, &'static dyn Propagation) {
         let spaces = Spaces {
@@ -240,15 +264,7 @@ impl KernelSpace {
 }
 
 /// Makes the CPU forget one page.
-fn flush_page(page: VirtAddr) {
+fn flush_page(page: Page) {
     COUNTERS.add(Counter::PageFlushes);
-    x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(page.0));
-}
-
-impl Area {
-    /// The address of each of its pages.
-    pub fn pages(self) -> impl Iterator<Item = VirtAddr> {
-        let start = self.start.0;
-        (0..self.pages).map(move |page| VirtAddr(start + page * PAGE_SIZE))
-    }
+    x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(page.address().get()));
 }

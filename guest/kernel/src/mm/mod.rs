@@ -5,41 +5,24 @@
 
 pub mod boot_map;
 pub mod direct_map;
-pub mod entry;
 pub mod frame;
+pub mod half;
 pub mod kernel_space;
 pub mod propagation;
+pub mod protection;
 pub mod table;
 pub mod user_access;
 pub mod user_space;
 pub mod vma;
 pub mod vmalloc;
 
+pub use frame::Frame;
+pub use half::UserHalf;
+pub use heirloom_abi::layout::DEPTH;
+pub use heirloom_paging::{Entry, Level, Pfn, PhysAddr, VirtAddr};
+pub use table::Root;
+
 use heirloom_abi::PAGE_SIZE;
-
-/// A physical address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PhysAddr(pub u64);
-
-/// A virtual address; canonical where it is used to map something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VirtAddr(pub u64);
-
-/// A 4 KiB frame of physical memory, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Frame(pub u64);
-
-impl Frame {
-    /// The frame that `address` lies in.
-    pub const fn containing(address: PhysAddr) -> Frame {
-        Frame(address.0 / PAGE_SIZE)
-    }
-
-    /// Its first byte.
-    pub const fn start(self) -> PhysAddr {
-        PhysAddr(self.0 * PAGE_SIZE)
-    }
-}
 
 /// There is no free frame left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,192 +1,516 @@
-//! One page table, reached through the direct map. All writes to page tables go through [`Table::set`].
+//! Page tables, reached through the direct map. All writes to page tables go through this module.
+//!
+//! A [`Root`] is what CR3 points to. [`Root::half`] shows one half of its entries as a [`RootHalf`], and
+//! below that hang [`Table`]s, which belong to the same half: both are [`Node`]s. An [`Index`] belongs to
+//! one kind of node and cannot leave its range, so that no user address, however wrong, reaches a kernel
+//! entry of a root, nor the other way round. How many levels there are is [`DEPTH`]'s business alone.
 
-use super::entry::{Entry, Level};
 use super::frame::{FrameAllocator, Use};
-use super::{Frame, OutOfFrames, VirtAddr, direct_map};
+use super::half::{self, AddressHalf, KernelHalf};
+use super::{DEPTH, Entry, Frame, Level, OutOfFrames, VirtAddr, direct_map};
 use crate::counters::{COUNTERS, Counter};
-use heirloom_abi::layout::KERNEL_HALF_FIRST_ENTRY;
+use core::marker::PhantomData;
+use heirloom_abi::layout::Region;
+use heirloom_paging::{Half, VirtRange};
 
 /// Entries in a table.
-pub const ENTRIES: usize = 512;
+pub const ENTRIES: u16 = 512;
 
-/// A page table, by its frame and level. A handle: copying it copies no table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Table {
-    frame: Frame,
-    level: Level,
-}
+/// Entries that are written and read as one: half a root, or a whole table below it.
+pub trait Node: Copy {
+    /// The half that they belong to.
+    type Half: AddressHalf;
+    /// Which entries of the frame they are: a power of two of them, from a multiple of it on.
+    const FIRST: u16;
+    /// How many.
+    const COUNT: u16;
+    /// What counts the writes to them.
+    const WRITES: Counter;
 
-impl Table {
-    /// The table in `frame`.
-    ///
-    /// # Safety
-    /// 1. `frame` holds a page table of that level for as long as the handle is used.
-    pub const unsafe fn new(frame: Frame, level: Level) -> Table {
-        Table { frame, level }
+    /// The frame of the table.
+    fn frame(self) -> Frame;
+
+    /// The level of the table.
+    fn level(self) -> Level;
+
+    /// Which of the entries translates `address`. Of an address in the other half only the bits below
+    /// the highest count.
+    #[inline]
+    fn index(self, address: VirtAddr) -> Index<Self> {
+        Index::folded(address.index(self.level()))
     }
 
-    /// A new, empty table.
-    pub fn allocate(level: Level, frames: &mut FrameAllocator) -> Result<Table, OutOfFrames> {
+    /// Entry `index`.
+    #[inline]
+    fn get(self, index: Index<Self>) -> Entry {
+        // SAFETY: `Root::new` promised a table here, `Index` that there is such an entry. Volatile,
+        // because the CPU sets A and D behind the compiler's back.
+        unsafe { entry_at(self.frame(), index.0).read_volatile() }
+    }
+
+    /// Writes entry `index`, and counts it.
+    ///
+    /// # Safety
+    /// 1. If `entry` is present, it points to a table of this half and the next level, which is freed no
+    ///    sooner than the entry is gone; or it maps memory that the half's users may access so: it makes
+    ///    nothing writable that the kernel's Rust code relies on, and takes nothing from it.
+    /// 2. What the old entry led to is freed or reused only when no CPU can use it by an old translation.
+    #[inline]
+    unsafe fn set(self, index: Index<Self>, entry: Entry) {
+        COUNTERS.add(Self::WRITES);
+        // SAFETY: as in `get`; what the entry means is the caller's obligations 1 and 2.
+        unsafe { entry_at(self.frame(), index.0).write_volatile(entry) };
+    }
+
+    /// The table that entry `index` points to, if it points to one.
+    #[inline]
+    fn child(self, index: Index<Self>) -> Option<Table<Self::Half>> {
+        table_of(self.get(index), self.level().next()?)
+    }
+
+    /// The table that `address` uses below this one, made where it is missing; and whether it was.
+    /// `attributes` are the new entry's, [`AddressHalf::TABLE`] if nothing is wrong with it.
+    ///
+    /// # Panics
+    /// If a page is mapped there.
+    #[inline]
+    fn child_or_new(
+        self,
+        address: VirtAddr,
+        attributes: Entry,
+        frames: &mut FrameAllocator,
+    ) -> Result<(Table<Self::Half>, bool), OutOfFrames> {
+        let index = self.index(address);
+        if let Some(child) = self.child(index) {
+            return Ok((child, false));
+        }
+        let level = self.level().next().expect("a PT has no tables below it");
+        assert!(!self.get(index).present(), "a page is mapped here");
+        let child = Table::allocate(level, frames)?;
+        // SAFETY: 1. A new, empty table, which is nobody's yet. 2. There was no entry.
+        unsafe { self.set(index, Entry::pointing_to(child.frame.start(), attributes)) };
+        Ok((child, true))
+    }
+
+    /// The first of the entries.
+    fn first(self) -> Index<Self> {
+        Index::folded(Self::FIRST)
+    }
+
+    /// The entries that are not zero, in ascending order, as they are when the iterator comes to them.
+    fn used(self) -> impl Iterator<Item = Index<Self>> {
+        let mut next = Self::FIRST;
+        core::iter::from_fn(move || {
+            let found = next_used(self.frame(), next, Self::FIRST + Self::COUNT)?;
+            next = found + 1;
+            Some(Index::folded(found))
+        })
+    }
+}
+
+/// The number of an entry of a node `N`, always in its range.
+pub struct Index<N>(u16, PhantomData<N>);
+
+impl<N> Clone for Index<N> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<N> Copy for Index<N> {}
+
+impl<N: Node> Index<N> {
+    #[inline]
+    const fn folded(number: u16) -> Self {
+        const {
+            assert!(N::COUNT.is_power_of_two() && N::FIRST.is_multiple_of(N::COUNT));
+            assert!(N::FIRST + N::COUNT <= ENTRIES);
+        }
+        Index(N::FIRST | number & (N::COUNT - 1), PhantomData)
+    }
+}
+
+/// The number of a root's entry of half `H`.
+pub type RootIndex<H> = Index<RootHalf<H>>;
+
+impl<H: AddressHalf> RootIndex<H> {
+    /// The entry that translates `address`.
+    pub const fn of(address: VirtAddr) -> RootIndex<H> {
+        Index::folded(address.index(DEPTH.top()))
+    }
+
+    /// The lowest address that the entry translates.
+    pub const fn first_address(self) -> VirtAddr {
+        VirtRange::of_top_entry(self.0, DEPTH).first
+    }
+}
+
+/// A root's entries from `first` to `last`, both included, all of half `H`.
+#[derive(Clone, Copy)]
+pub struct RootRange<H> {
+    pub first: RootIndex<H>,
+    pub last: RootIndex<H>,
+}
+
+impl<H: AddressHalf> RootRange<H> {
+    /// Those of a region of half `H`; for constants, where a region of the other half is an error of
+    /// compilation.
+    ///
+    /// # Panics
+    /// If the region is not of that half.
+    pub const fn of(region: Region) -> RootRange<H> {
+        let (first, last) = (
+            VirtAddr::new(region.start()),
+            VirtAddr::new(region.end() - 1),
+        );
+        let is_kernels = matches!(H::HALF, Half::Kernel);
+        assert!(
+            matches!(first.half(), Half::Kernel) == is_kernels
+                && matches!(last.half(), Half::Kernel) == is_kernels,
+            "the region is not of this half"
+        );
+        RootRange {
+            first: RootIndex::of(first),
+            last: RootIndex::of(last),
+        }
+    }
+
+    /// Each of them, ascending.
+    pub fn iter(self) -> impl Iterator<Item = RootIndex<H>> {
+        (self.first.0..=self.last.0).map(Index::folded)
+    }
+}
+
+/// The root of an address space: the table that CR3 points to. A handle, as [`Table`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Root {
+    frame: Frame,
+}
+
+impl Root {
+    /// The level of a root.
+    pub const LEVEL: Level = DEPTH.top();
+
+    /// The root in `frame`.
+    ///
+    /// # Safety
+    /// 1. `frame` holds a root for as long as the handle is used, and each of its present entries leads
+    ///    to tables of that half.
+    pub const unsafe fn new(frame: Frame) -> Root {
+        Root { frame }
+    }
+
+    /// A new, empty root.
+    pub fn allocate(frames: &mut FrameAllocator) -> Result<Root, OutOfFrames> {
         let frame = frames.allocate_zeroed(Use::Table)?;
-        Ok(Table { frame, level })
+        Ok(Root { frame })
     }
 
     pub const fn frame(self) -> Frame {
         self.frame
     }
 
-    pub const fn level(self) -> Level {
-        self.level
-    }
-
-    /// Entry `index`.
-    pub fn get(self, index: usize) -> Entry {
-        debug_assert!(index < ENTRIES);
-        // SAFETY: `new` promised a table here; the index is nine bits wide. Volatile, because the
-        // CPU sets A and D behind the compiler's back.
-        unsafe {
-            direct_map::words(self.frame)
-                .add(index)
-                .cast::<Entry>()
-                .read_volatile()
+    /// Its entries of half `H`.
+    #[inline]
+    pub const fn half<H: AddressHalf>(self) -> RootHalf<H> {
+        RootHalf {
+            frame: self.frame,
+            half: PhantomData,
         }
     }
 
-    /// Writes entry `index`, counting it as a change to a kernel mapping.
-    pub fn set_kernel(self, index: usize, entry: Entry) {
-        COUNTERS.add(match self.level {
-            Level::Pgd => Counter::KernelPgdWrites,
-            _ => Counter::KernelEntryWrites,
-        });
-        self.set(index, entry);
-    }
-
-    /// Writes entry `index`, counting it as a change to a user half.
-    pub fn set_user(self, index: usize, entry: Entry) {
-        COUNTERS.add(Counter::UserEntryWrites);
-        self.set(index, entry);
-    }
-
-    fn set(self, index: usize, entry: Entry) {
-        debug_assert!(index < ENTRIES);
-        // SAFETY: as in `get`. Whether the new mapping is right is the caller's logic; that the
-        // store hits a page table and nothing else is ours.
-        unsafe {
-            direct_map::words(self.frame)
-                .add(index)
-                .cast::<Entry>()
-                .write_volatile(entry);
-        }
-    }
-
-    /// The table that entry `index` points to, if it points to one.
-    pub fn child(self, index: usize) -> Option<Table> {
-        let entry = self.get(index);
-        let level = self.level.below()?;
-        (entry.is_present() && !entry.is_large()).then(|| Table {
-            frame: entry.frame(),
-            level,
-        })
-    }
-
-    /// Copies the kernel half of a PGD into this one ("inherits the kernel pgd entries from the
-    /// parent", the lecture).
-    pub fn copy_kernel_half(self, parent: Table) {
-        debug_assert!(self.level == Level::Pgd && parent.level == Level::Pgd);
-        self.copy_entries(parent, KERNEL_HALF_FIRST_ENTRY);
-        let copied = (ENTRIES - KERNEL_HALF_FIRST_ENTRY) as u64;
-        COUNTERS.add_many(Counter::KernelPgdWrites, copied);
-    }
-
-    /// A new kernel table with the entries of this one.
-    pub fn duplicate(self, frames: &mut FrameAllocator) -> Result<Table, OutOfFrames> {
-        let frame = frames.allocate_dirty(Use::Table)?;
-        let copy = Table {
-            frame,
-            level: self.level,
-        };
-        copy.copy_entries(self, 0);
-        COUNTERS.add_many(Counter::KernelEntryWrites, ENTRIES as u64);
-        Ok(copy)
-    }
-
-    /// Copies the entries from `first` on.
-    fn copy_entries(self, from: Table, first: usize) {
-        // SAFETY: both are tables of 512 words of RAM; `rep movsq` is the shortest way where kernel
-        // code is emulated.
-        unsafe {
-            core::arch::asm!(
-                "rep movsq",
-                inout("rcx") ENTRIES - first => _,
-                inout("rsi") direct_map::words(from.frame).add(first) => _,
-                inout("rdi") direct_map::words(self.frame).add(first) => _,
-                options(nostack, preserves_flags)
-            );
-        }
-    }
-
-    /// The first entry from `first` on that is not zero.
-    pub fn next_used(self, first: usize) -> Option<usize> {
-        let left = ENTRIES.checked_sub(first).filter(|left| *left > 0)?;
-        let (rest, found): (usize, u8);
-        // SAFETY: reads the words of the table from `first` on, and stops behind the first that is
-        // not zero; again the shortest way.
-        unsafe {
-            core::arch::asm!(
-                "repe scasq",
-                "setne {found}",
-                found = out(reg_byte) found,
-                inout("rcx") left => rest,
-                inout("rdi") direct_map::words(self.frame).add(first) => _,
-                in("rax") 0,
-                options(nostack, readonly)
-            );
-        }
-        (found != 0).then(|| ENTRIES - rest - 1)
-    }
-
-    /// Empties the kernel half of a PGD that is about to be freed.
-    pub fn clear_kernel_half(self) {
-        debug_assert!(self.level == Level::Pgd);
-        // SAFETY: as in `copy_kernel_half`.
-        unsafe {
-            core::arch::asm!(
-                "rep stosq",
-                inout("rcx") ENTRIES - KERNEL_HALF_FIRST_ENTRY => _,
-                inout("rdi") direct_map::words(self.frame).add(KERNEL_HALF_FIRST_ENTRY) => _,
-                in("rax") 0,
-                options(nostack, preserves_flags)
-            );
-        }
-    }
-
-    /// The table of `level` that `address` uses below this one.
-    pub fn table(self, address: VirtAddr, level: Level) -> Option<Table> {
-        let mut table = self;
+    /// The table of `level`, below the root's, that `address` uses.
+    pub fn table<H: AddressHalf>(self, address: VirtAddr, level: Level) -> Option<Table<H>> {
+        let root = self.half();
+        let mut table = root.child(root.index(address))?;
         while table.level != level {
-            table = table.child(table.level.index(address))?;
+            table = table.child(table.index(address))?;
         }
         Some(table)
     }
 
-    /// The leaf entry that maps `address` below this table: its table, index and value.
-    pub fn leaf(self, address: VirtAddr) -> Option<(Table, usize, Entry)> {
-        let mut table = self;
+    /// The leaf entry that maps `address`.
+    #[inline]
+    pub fn leaf<H: AddressHalf>(self, address: VirtAddr) -> Option<Leaf<H>> {
+        let root = self.half();
+        let mut table = root.child(root.index(address))?;
         loop {
-            let index = table.level.index(address);
+            let index = table.index(address);
             let entry = table.get(index);
-            if !entry.is_present() {
+            if !entry.present() {
                 return None;
             }
-            match table.level.below() {
-                Some(level) if !entry.is_large() => {
-                    table = Table {
-                        frame: entry.frame(),
-                        level,
-                    }
+            match table.level.next().and_then(|next| table_of(entry, next)) {
+                Some(child) => table = child,
+                None => {
+                    return Some(Leaf {
+                        table,
+                        index,
+                        entry,
+                    });
                 }
-                _ => return Some((table, index, entry)),
             }
         }
     }
+
+    /// Shows `visit` the level, the number and the value of each entry that the CPU reads for `address`.
+    pub fn walk(self, address: VirtAddr, mut visit: impl FnMut(Level, u16, Entry)) {
+        let (mut frame, mut level) = (self.frame, Root::LEVEL);
+        loop {
+            let index = address.index(level);
+            // SAFETY: `new` promised a table here, and nine bits number its entries.
+            let entry = unsafe { entry_at(frame, index).read_volatile() };
+            visit(level, index, entry);
+            let Some(child) = level
+                .next()
+                .and_then(|next| table_of::<KernelHalf>(entry, next))
+            else {
+                return;
+            };
+            (frame, level) = (child.frame, child.level);
+        }
+    }
+
+    /// Copies another root's kernel half into this one ("inherits the kernel pgd entries from the
+    /// parent", the lecture).
+    ///
+    /// # Safety
+    /// 1. The tables below the parent's kernel entries are freed no sooner than this root's entries are
+    ///    gone.
+    pub unsafe fn copy_kernel_half(self, parent: Root) {
+        // SAFETY: obligation 1, and nothing was in this root's kernel half that could be lost.
+        unsafe { copy_entries(parent.frame, self.frame, KernelHalf::FIRST) };
+        COUNTERS.add_many(Counter::KernelPgdWrites, half::ENTRIES.into());
+    }
+
+    /// Empties the kernel half of a root that is about to be freed.
+    ///
+    /// # Safety
+    /// 1. No CPU uses the root, and none will.
+    pub unsafe fn clear_kernel_half(self) {
+        // SAFETY: a table of 512 words of RAM; by obligation 1 nobody misses the entries. `rep stosq` is
+        // the shortest way where kernel code is emulated.
+        unsafe {
+            core::arch::asm!(
+                "rep stosq",
+                inout("rcx") u64::from(half::ENTRIES) => _,
+                inout("rdi") entry_at(self.frame, KernelHalf::FIRST) => _,
+                in("rax") 0,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+}
+
+/// The kernel's own root: unlike a process's, its kernel half and the tables below are never freed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KernelRoot(Root);
+
+impl KernelRoot {
+    /// # Safety
+    /// 1. `root` and the tables below its kernel half are never freed.
+    pub const unsafe fn new(root: Root) -> KernelRoot {
+        KernelRoot(root)
+    }
+
+    pub const fn root(self) -> Root {
+        self.0
+    }
+
+    /// Copies the kernel's entry `index` into `to`, which then has the same table below it.
+    ///
+    /// # Safety
+    /// 1. No table below the entry that `to` had is needed any more, and nobody frees the tables below
+    ///    the new one on behalf of `to`.
+    pub unsafe fn share_entry(self, index: RootIndex<KernelHalf>, to: Root) {
+        // SAFETY: obligation 1, and what hangs below the kernel's own entries stays for ever.
+        unsafe { to.half().set(index, self.0.half().get(index)) };
+    }
+}
+
+/// The entries of a root that belong to half `H`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RootHalf<H> {
+    frame: Frame,
+    half: PhantomData<H>,
+}
+
+impl<H: AddressHalf> Node for RootHalf<H> {
+    type Half = H;
+    const FIRST: u16 = H::FIRST;
+    const COUNT: u16 = half::ENTRIES;
+    const WRITES: Counter = H::ROOT_WRITES;
+
+    #[inline]
+    fn frame(self) -> Frame {
+        self.frame
+    }
+
+    #[inline]
+    fn level(self) -> Level {
+        Root::LEVEL
+    }
+}
+
+/// A table of half `H` below a root, by its frame and level. A handle: copying it copies no table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Table<H> {
+    frame: Frame,
+    level: Level,
+    half: PhantomData<H>,
+}
+
+impl<H: AddressHalf> Node for Table<H> {
+    type Half = H;
+    const FIRST: u16 = 0;
+    const COUNT: u16 = ENTRIES;
+    const WRITES: Counter = H::TABLE_WRITES;
+
+    #[inline]
+    fn frame(self) -> Frame {
+        self.frame
+    }
+
+    #[inline]
+    fn level(self) -> Level {
+        self.level
+    }
+}
+
+impl<H: AddressHalf> Table<H> {
+    /// A new, empty table.
+    pub fn allocate(level: Level, frames: &mut FrameAllocator) -> Result<Table<H>, OutOfFrames> {
+        let frame = frames.allocate_zeroed(Use::Table)?;
+        // SAFETY: a frame of zeros is an empty table of any level.
+        Ok(unsafe { Table::new(frame, level) })
+    }
+
+    /// The table in `frame`.
+    ///
+    /// # Safety
+    /// 1. `frame` holds a table of that level and half for as long as the handle is used.
+    pub unsafe fn new(frame: Frame, level: Level) -> Table<H> {
+        Table {
+            frame,
+            level,
+            half: PhantomData,
+        }
+    }
+
+    /// Maps `count` pages one after the other, from entry `index` on: the first as `first` says, each
+    /// other one a page of the table's level further on. Less work than as many times [`Node::set`].
+    ///
+    /// # Safety
+    /// As for [`Node::set`], for each of the entries.
+    pub unsafe fn fill(self, index: Index<Self>, count: u16, first: Entry) {
+        let count = count.min(ENTRIES - index.0);
+        COUNTERS.add_many(Self::WRITES, count.into());
+        let span = self.level.entry_span();
+        let mut entry = first.get();
+        for index in index.0..index.0 + count {
+            // SAFETY: the caller's obligations; `count` ends with the table.
+            unsafe { entry_at(self.frame, index).write_volatile(Entry::new(entry)) };
+            entry += span;
+        }
+    }
+
+    /// How many entries there are from `index` to the end of the table.
+    pub fn entries_from(index: Index<Self>) -> u16 {
+        ENTRIES - index.0
+    }
+}
+
+impl Table<KernelHalf> {
+    /// A new kernel table with the entries of this one.
+    pub fn duplicate(self, frames: &mut FrameAllocator) -> Result<Self, OutOfFrames> {
+        let frame = frames.allocate_dirty(Use::Table)?;
+        // SAFETY: nobody uses the copy yet.
+        unsafe { copy_entries(self.frame, frame, 0) };
+        COUNTERS.add_many(Counter::KernelEntryWrites, ENTRIES.into());
+        Ok(Table { frame, ..self })
+    }
+}
+
+/// A leaf entry: where it stands, and what it was when it was found.
+#[derive(Clone, Copy)]
+pub struct Leaf<H> {
+    pub table: Table<H>,
+    pub index: Index<Table<H>>,
+    pub entry: Entry,
+}
+
+impl<H: AddressHalf> Leaf<H> {
+    /// Writes another value to its place.
+    ///
+    /// # Safety
+    /// As for [`Node::set`].
+    #[inline]
+    pub unsafe fn replace(self, entry: Entry) {
+        // SAFETY: the caller's obligations.
+        unsafe { self.table.set(self.index, entry) };
+    }
+
+    /// Where the direct map shows it.
+    pub fn address(self) -> VirtAddr {
+        VirtAddr::new(entry_at(self.table.frame, self.index.0) as u64)
+    }
+}
+
+/// Entry `index` of the table in `frame`, seen in the direct map.
+#[inline]
+fn entry_at(frame: Frame, index: u16) -> *mut Entry {
+    direct_map::words(frame)
+        .cast::<Entry>()
+        .wrapping_add(index.into())
+}
+
+/// The table of `level` that `entry` points to, if it points to one. PS needs no look at the level: where
+/// it makes no leaf it is reserved, so that no such entry leads anywhere.
+#[inline]
+fn table_of<H: AddressHalf>(entry: Entry, level: Level) -> Option<Table<H>> {
+    (entry.present() && !entry.has(Entry::LARGE)).then(|| Table {
+        // SAFETY: whoever wrote the entry promised a table there, so it is RAM.
+        frame: unsafe { Frame::new(entry.address().pfn()) },
+        level,
+        half: PhantomData,
+    })
+}
+
+/// Copies the entries from `first` on.
+///
+/// # Safety
+/// As for [`Node::set`], for each of the entries of `to`.
+unsafe fn copy_entries(from: Frame, to: Frame, first: u16) {
+    // SAFETY: both are tables of 512 words of RAM; the caller's obligations. `rep movsq` is the shortest
+    // way where kernel code is emulated.
+    unsafe {
+        core::arch::asm!(
+            "rep movsq",
+            inout("rcx") u64::from(ENTRIES - first) => _,
+            inout("rsi") entry_at(from, first) => _,
+            inout("rdi") entry_at(to, first) => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// The first entry in `first..end` that is not zero.
+fn next_used(table: Frame, first: u16, end: u16) -> Option<u16> {
+    let left = end.checked_sub(first).filter(|left| *left > 0)?;
+    let (rest, found): (u64, u8);
+    // SAFETY: reads the words of the table from `first` on, and stops behind the first that is not zero;
+    // again the shortest way.
+    unsafe {
+        core::arch::asm!(
+            "repe scasq",
+            "setne {found}",
+            found = out(reg_byte) found,
+            inout("rcx") u64::from(left) => rest,
+            inout("rdi") entry_at(table, first) => _,
+            in("rax") 0,
+            options(nostack, readonly)
+        );
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "at most 512")]
+    (found != 0).then(|| end - rest as u16 - 1)
 }

@@ -3,14 +3,15 @@
 //! "How kernel updates the page tables in PF handler?" (the lecture): through the direct map, in
 //! whichever address space the fault came from.
 
-use super::entry::{Entry, Flags, Level};
 use super::frame::{FrameAllocator, Use};
-use super::table::Table;
+use super::half::{AddressHalf, UserHalf};
+use super::protection::{COPY_ON_WRITE, user_page};
+use super::table::{Leaf, Node, Root, Table};
 use super::vma::{Backing, NoRoom, Vma, Vmas};
-use super::{Frame, OutOfFrames, VirtAddr, direct_map, page_down};
+use super::{Entry, Frame, Level, OutOfFrames, VirtAddr, direct_map, page_down};
 use crate::boot::modules::Modules;
-use crate::bug;
 use crate::counters::{COUNTERS, Counter};
+use crate::fault_injection::inject;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::syscall::{PROT_EXEC, PROT_READ, PROT_WRITE};
@@ -40,20 +41,20 @@ impl From<OutOfFrames> for Unresolved {
 
 /// An address space: its root, and what its user addresses mean.
 pub struct UserSpace {
-    root: Table,
+    root: Root,
     pub vmas: Vmas,
 }
 
 impl UserSpace {
     /// An address space with an empty user half below `root`.
-    pub fn new(root: Table) -> UserSpace {
+    pub fn new(root: Root) -> UserSpace {
         UserSpace {
             root,
             vmas: Vmas::new(),
         }
     }
 
-    pub fn root(&self) -> Table {
+    pub fn root(&self) -> Root {
         self.root
     }
 
@@ -77,21 +78,41 @@ impl UserSpace {
             return Err(Unresolved::NotAllowed);
         }
         COUNTERS.add(Counter::UserFaults);
-        let page = VirtAddr(page_down(address.0));
-        if let Some((table, index, entry)) = self.root.leaf(page) {
-            if access == Access::Write && entry.flags().contains(Flags::COPY_ON_WRITE) {
-                copy_on_write(table, index, entry, frames)?;
-                x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(page.0));
+        let page = VirtAddr::new(page_down(address.get()));
+        if let Some(leaf) = self.root.leaf::<UserHalf>(page) {
+            if access == Access::Write && leaf.entry.has(COPY_ON_WRITE) {
+                copy_on_write(leaf, frames)?;
+                x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(page.get()));
                 COUNTERS.add(Counter::PageFlushes);
             }
             return Ok(());
         }
         let frame = frames.allocate_zeroed(Use::User)?;
         fill(frame, page, area, modules);
-        let leaf = Entry::new(frame, Flags::user(area.protection));
-        self.put(page, leaf, frames)
-            .inspect_err(|_| frames.release_user(frame))?;
+        let leaf = Entry::pointing_to(frame.start(), user_page(area.protection));
+        // SAFETY: a frame of this process alone.
+        unsafe { self.put(page, leaf, frames) }.inspect_err(|_| {
+            // SAFETY: it was not mapped.
+            unsafe { frames.release_user(frame) };
+        })?;
         Ok(())
+    }
+
+    /// Where the direct map shows the byte at `address`, and how many follow in its page; `None` if the
+    /// page is not mapped, or not for that access.
+    pub fn bytes(&self, address: VirtAddr, access: Access) -> Option<(*mut u8, usize)> {
+        let needed = match access {
+            Access::Write => Entry::USER.with(Entry::WRITABLE),
+            Access::Read | Access::Execute => Entry::USER,
+        };
+        let leaf = self.root.leaf::<UserHalf>(address)?;
+        if !leaf.entry.has(needed) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "below 4096")]
+        let offset = address.offset_in(Level::Pt) as usize;
+        let page = direct_map::words(frame_of(leaf.entry)).cast::<u8>();
+        Some((page.wrapping_add(offset), PAGE_SIZE as usize - offset))
     }
 
     /// Makes `child` a copy-on-write copy. The caller flushes the parent's TLB entries, which may
@@ -105,36 +126,35 @@ impl UserSpace {
         for area in self.vmas.iter() {
             let mut failed = Ok(());
             for_each_leaf(
-                self.root,
+                self.root.half::<UserHalf>(),
                 area.start,
                 area.end,
-                &mut |table, index, page| {
+                &mut |leaf, page| {
                     if failed.is_err() {
                         return;
                     }
-                    let mut entry = table.get(index);
-                    if entry.flags().contains(Flags::WRITABLE) && !bug::is(Bug::ForkKeepsWritable) {
-                        let flags = entry
-                            .flags()
-                            .without(Flags::WRITABLE)
-                            .with(Flags::COPY_ON_WRITE);
-                        entry = entry.with_flags(flags);
-                        table.set_user(index, entry);
+                    let mut entry = leaf.entry;
+                    if entry.writable() && !inject(Bug::ForkKeepsWritable) {
+                        entry = entry.without(Entry::WRITABLE).with(COPY_ON_WRITE);
+                        // SAFETY: the same page with fewer rights.
+                        unsafe { leaf.replace(entry) };
                     }
-                    failed = child.put(page, entry, frames);
+                    // SAFETY: a user page that both now have read-only, and that is counted for both.
+                    failed = unsafe { child.put(page, entry, frames) };
                     if failed.is_ok() {
-                        frames.share(entry.frame());
+                        frames.share(frame_of(entry));
                     }
                 },
             );
             failed?;
         }
-        if bug::is(Bug::ForkSharesTable) {
+        if inject(Bug::ForkSharesTable) {
             self.share_text_table(child);
         }
-        if bug::is(Bug::TableUserMapped) {
-            let own = Entry::new(child.root.frame(), Flags::user(PROT_READ));
-            child.put(VirtAddr(PAGE_SIZE), own, frames)?;
+        if inject(Bug::TableUserMapped) {
+            let own = Entry::pointing_to(child.root.frame().start(), user_page(PROT_READ));
+            // SAFETY: the deliberate bug. Ring 3 can read its root and not write it.
+            unsafe { child.put(VirtAddr::new(PAGE_SIZE), own, frames) }?;
         }
         Ok(())
     }
@@ -146,11 +166,12 @@ impl UserSpace {
             .vmas
             .iter()
             .next()
-            .map_or(VirtAddr(0), |area| area.start);
-        let table_of = |root: Table| root.table(text, Level::Pd);
+            .map_or(VirtAddr::new(0), |area| area.start);
+        let table_of = |root: Root| root.table::<UserHalf>(text, Level::Pd);
         if let (Some(parents), Some(childs)) = (table_of(self.root), table_of(child.root)) {
-            let index = Level::Pd.index(text);
-            childs.set_user(index, parents.get(index));
+            let index = parents.index(text);
+            // SAFETY: the deliberate bug. `release` knows of it, and leaves the table alone.
+            unsafe { childs.set(index, parents.get(index)) };
         }
     }
 
@@ -162,65 +183,76 @@ impl UserSpace {
         frames: &mut FrameAllocator,
     ) -> Result<(), NoRoom> {
         self.vmas.remove(start, end)?;
-        release(self.root, start, end, frames);
+        release(self.root.half(), start, end, frames);
         Ok(())
     }
 
     /// Unmaps everything. The caller flushes the TLB, or loads another root.
     pub fn clear(&mut self, frames: &mut FrameAllocator) {
         for area in self.vmas.iter() {
-            release(self.root, area.start, area.end, frames);
+            release(self.root.half(), area.start, area.end, frames);
         }
         self.vmas = Vmas::new();
     }
 
     /// Puts a leaf entry where none is yet.
-    fn put(
+    ///
+    /// # Safety
+    /// 1. It maps a user frame, of which the allocator counts this entry as a reference.
+    unsafe fn put(
         &mut self,
         page: VirtAddr,
         leaf: Entry,
         frames: &mut FrameAllocator,
     ) -> Result<(), OutOfFrames> {
-        let mut table = self.root;
-        while let Some(below) = table.level().below() {
-            let index = table.level().index(page);
-            table = if let Some(child) = table.child(index) {
-                child
-            } else {
-                let child = Table::allocate(below, frames)?;
-                table.set_user(index, Entry::new(child.frame(), Flags::USER_TABLE));
-                frames.table_gains(table.frame());
-                child
-            };
+        let mut table = child_or_new(self.root.half::<UserHalf>(), page, frames)?;
+        while table.level() != Level::Pt {
+            table = child_or_new(table, page, frames)?;
         }
-        table.set_user(Level::Pt.index(page), leaf);
+        // SAFETY: obligation 1; no entry was there.
+        unsafe { table.set(table.index(page), leaf) };
         frames.table_gains(table.frame());
         Ok(())
     }
 }
 
+/// The table below a node for `page`, made and counted where it is missing.
+fn child_or_new<N: Node<Half = UserHalf>>(
+    node: N,
+    page: VirtAddr,
+    frames: &mut FrameAllocator,
+) -> Result<Table<UserHalf>, OutOfFrames> {
+    let (child, new) = node.child_or_new(page, UserHalf::TABLE, frames)?;
+    if new {
+        frames.table_gains(node.frame());
+    }
+    Ok(child)
+}
+
+/// The frame that a user leaf maps.
+fn frame_of(leaf: Entry) -> Frame {
+    // SAFETY: `UserSpace::put`, which wrote it, was given a frame of the allocator.
+    unsafe { Frame::new(leaf.address().pfn()) }
+}
+
 /// Gives the entry a frame that it may write to: its own copy, or, if nobody shares it, the frame
 /// itself.
-fn copy_on_write(
-    table: Table,
-    index: usize,
-    entry: Entry,
-    frames: &mut FrameAllocator,
-) -> Result<(), OutOfFrames> {
-    let flags = entry
-        .flags()
-        .without(Flags::COPY_ON_WRITE)
-        .with(Flags::WRITABLE);
-    let shared = entry.frame();
-    if frames.is_exclusive(shared) || bug::is(Bug::CopyOnWriteSkipsCopy) {
-        table.set_user(index, entry.with_flags(flags));
+fn copy_on_write(leaf: Leaf<UserHalf>, frames: &mut FrameAllocator) -> Result<(), OutOfFrames> {
+    let writable = leaf.entry.without(COPY_ON_WRITE).with(Entry::WRITABLE);
+    let shared = frame_of(leaf.entry);
+    if frames.is_exclusive(shared) || inject(Bug::CopyOnWriteSkipsCopy) {
+        // SAFETY: the process's own page, with the rights that its area gives.
+        unsafe { leaf.replace(writable) };
         return Ok(());
     }
     let own = frames.allocate_dirty(Use::User)?;
-    // SAFETY: `own` is ours alone; `shared` is mapped read-only everywhere, being copy-on-write.
-    unsafe { direct_map::copy(shared, own) };
-    table.set_user(index, Entry::new(own, flags));
-    frames.release_user(shared);
+    // SAFETY: `own` is ours alone; `shared` is mapped read-only everywhere, being copy-on-write. The
+    // caller flushes the page before ring 3 runs again.
+    unsafe {
+        direct_map::copy(shared, own);
+        leaf.replace(Entry::pointing_to(own.start(), writable.attributes()));
+        frames.release_user(shared);
+    }
     Ok(())
 }
 
@@ -234,7 +266,7 @@ fn fill(frame: Frame, page: VirtAddr, area: Vma, modules: &Modules) {
     else {
         return;
     };
-    let skipped = page.0 - area.start.0;
+    let skipped = page.get() - area.start.get();
     let bytes = length.saturating_sub(skipped).min(PAGE_SIZE);
     let (start, bytes) = (offset + skipped, bytes);
     let range = usize::try_from(start).unwrap_or(usize::MAX)
@@ -258,63 +290,92 @@ fn fill(frame: Frame, page: VirtAddr, area: Vma, modules: &Modules) {
     }
 }
 
-/// Calls `visit` with table, index and page of every present 4 KiB leaf in `start..end`.
-fn for_each_leaf(
-    table: Table,
+/// Calls `visit` with each present 4 KiB leaf in `start..end` and the page that it maps.
+fn for_each_leaf<N: Node<Half = UserHalf>>(
+    node: N,
     start: VirtAddr,
     end: VirtAddr,
-    visit: &mut impl FnMut(Table, usize, VirtAddr),
+    visit: &mut impl FnMut(Leaf<UserHalf>, VirtAddr),
 ) {
-    let span = table.level().span();
-    let mut at = start.0;
-    while at < end.0 {
-        let next = (at | (span - 1)).saturating_add(1);
-        let index = table.level().index(VirtAddr(at));
-        if table.level() == Level::Pt {
-            if table.get(index).is_present() {
-                visit(table, index, VirtAddr(at));
-            }
-        } else if let Some(child) = table.child(index) {
-            for_each_leaf(child, VirtAddr(at), VirtAddr(end.0.min(next)), visit);
+    for (at, next) in steps(node.level(), start, end) {
+        let Some(table) = node.child(node.index(at)) else {
+            continue;
+        };
+        if table.level() != Level::Pt {
+            for_each_leaf(table, at, next, visit);
+            continue;
         }
-        at = next;
+        for (page, _) in steps(Level::Pt, at, next) {
+            let index = table.index(page);
+            let entry = table.get(index);
+            if entry.present() {
+                let leaf = Leaf {
+                    table,
+                    index,
+                    entry,
+                };
+                visit(leaf, page);
+            }
+        }
     }
 }
 
+/// Cuts `start..end` where entries of `level` meet: where each part begins and ends.
+fn steps(
+    level: Level,
+    start: VirtAddr,
+    end: VirtAddr,
+) -> impl Iterator<Item = (VirtAddr, VirtAddr)> {
+    let (span, end) = (level.entry_span(), end.get());
+    let mut at = start.get();
+    core::iter::from_fn(move || {
+        let first = at;
+        // The user half ends far below the end of 64 bits.
+        at = end.min((first | (span - 1)) + 1);
+        (first < end).then_some((VirtAddr::new(first), VirtAddr::new(at)))
+    })
+}
+
 /// Empties the entries for `start..end`, frees the pages behind them, and the tables that become
-/// empty. Returns whether `table` itself is empty now.
-fn release(table: Table, start: VirtAddr, end: VirtAddr, frames: &mut FrameAllocator) -> bool {
-    let span = table.level().span();
-    let mut at = start.0;
-    while at < end.0 {
-        let next = (at | (span - 1)).saturating_add(1);
-        let index = table.level().index(VirtAddr(at));
-        let entry = table.get(index);
-        if entry.is_present() {
-            let gone = match table.child(index) {
-                None => {
-                    if !bug::is(Bug::LeakedPage) {
-                        frames.release_user(entry.frame());
-                    }
-                    true
-                }
-                Some(child) => {
-                    let empty = release(child, VirtAddr(at), VirtAddr(end.0.min(next)), frames);
-                    let kept = child.level() == Level::Pt
-                        && (bug::is(Bug::LeakedTable) || bug::is(Bug::ForkSharesTable));
-                    if empty && !kept {
-                        frames.free_table(child.frame());
-                    }
-                    empty
-                }
-            };
-            if gone {
-                table.set_user(index, Entry::ABSENT);
-                frames.table_loses(table.frame());
-            }
+/// empty. Returns whether `node` itself is empty now.
+fn release<N: Node<Half = UserHalf>>(
+    node: N,
+    start: VirtAddr,
+    end: VirtAddr,
+    frames: &mut FrameAllocator,
+) -> bool {
+    for (at, next) in steps(node.level(), start, end) {
+        let index = node.index(at);
+        let entry = node.get(index);
+        if !entry.present() {
+            continue;
         }
-        at = next;
+        let gone = match node.child(index) {
+            None => {
+                if !inject(Bug::LeakedPage) {
+                    // SAFETY: the entry goes just below, and the caller flushes before ring 3 runs.
+                    unsafe { frames.release_user(frame_of(entry)) };
+                }
+                true
+            }
+            Some(child) => {
+                let empty = release(child, at, next, frames);
+                let kept = child.level() == Level::Pt
+                    && (inject(Bug::LeakedTable) || inject(Bug::ForkSharesTable));
+                if empty && !kept {
+                    // SAFETY: all of its entries are absent; the entry that leads there goes just
+                    // below, and the caller flushes before ring 3 runs.
+                    unsafe { frames.free_table(child.frame()) };
+                }
+                empty
+            }
+        };
+        if gone {
+            // SAFETY: what it led to is given back already, see above.
+            unsafe { node.set(index, Entry::ABSENT) };
+            frames.table_loses(node.frame());
+        }
     }
     // Not only what was emptied here: a table that was made when memory ran out has no entry yet.
-    frames.table_is_empty(table.frame())
+    frames.table_is_empty(node.frame())
 }

@@ -4,8 +4,8 @@ use super::VirtAddr;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::USER_END;
 
-/// Most areas of one process.
-pub const MOST: usize = 16;
+/// Areas that one process may have.
+pub const MAX_AREAS: usize = 16;
 /// Where `mmap` looks for room first.
 const MMAP_FIRST: u64 = 0x7f00_0000_0000;
 /// Page 0 stays unmapped, so that a null pointer faults.
@@ -36,15 +36,15 @@ pub struct Vma {
 
 impl Vma {
     const EMPTY: Vma = Vma {
-        start: VirtAddr(0),
-        end: VirtAddr(0),
+        start: VirtAddr::new(0),
+        end: VirtAddr::new(0),
         protection: 0,
         backing: Backing::Zero,
     };
 
     /// The part from `start` to `end`, with the same bytes behind the same addresses.
     fn part(self, start: VirtAddr, end: VirtAddr) -> Vma {
-        let skipped = start.0 - self.start.0;
+        let skipped = start.get() - self.start.get();
         let backing = match self.backing {
             Backing::Module {
                 module,
@@ -69,7 +69,7 @@ impl Vma {
 /// The areas of one process in ascending order; they never overlap.
 #[derive(Clone, Copy)]
 pub struct Vmas {
-    areas: [Vma; MOST],
+    areas: [Vma; MAX_AREAS],
     count: usize,
 }
 
@@ -80,7 +80,7 @@ pub struct NoRoom;
 impl Vmas {
     pub const fn new() -> Vmas {
         Vmas {
-            areas: [Vma::EMPTY; MOST],
+            areas: [Vma::EMPTY; MAX_AREAS],
             count: 0,
         }
     }
@@ -97,13 +97,13 @@ impl Vmas {
 
     /// Adds an area of whole pages where none is yet.
     pub fn insert(&mut self, area: Vma) -> Result<(), NoRoom> {
-        let free = area.start.0 >= LOWEST
+        let free = area.start.get() >= LOWEST
             && area.start < area.end
-            && area.end.0 <= USER_END
+            && area.end.get() <= USER_END
             && self
                 .iter()
                 .all(|other| other.end <= area.start || area.end <= other.start);
-        if !free || self.count == MOST {
+        if !free || self.count == MAX_AREAS {
             return Err(NoRoom);
         }
         let at = self
@@ -138,12 +138,12 @@ impl Vmas {
     /// The lowest free `length` bytes for `mmap`.
     pub fn gap(&self, length: u64) -> Option<VirtAddr> {
         let mut start = MMAP_FIRST;
-        for area in self.iter().filter(|area| area.end.0 > MMAP_FIRST) {
-            if start.checked_add(length)? <= area.start.0 {
+        for area in self.iter().filter(|area| area.end.get() > MMAP_FIRST) {
+            if start.checked_add(length)? <= area.start.get() {
                 break;
             }
-            start = area.end.0;
+            start = area.end.get();
         }
-        (start.checked_add(length)? <= USER_END - PAGE_SIZE).then_some(VirtAddr(start))
+        (start.checked_add(length)? <= USER_END - PAGE_SIZE).then_some(VirtAddr::new(start))
     }
 }

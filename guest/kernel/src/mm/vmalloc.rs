@@ -4,34 +4,65 @@ use super::VirtAddr;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::Region;
 
-/// Most allocations at one time.
-const MOST: usize = 1024;
+/// Allocations that there may be at one time.
+const MAX_AREAS: usize = 1024;
 /// Unmapped pages behind each allocation, so that an overrun faults.
 const GUARD_PAGES: u64 = 1;
+
+/// A page of an allocation: an address of the vmalloc area, where nothing lies that the kernel's Rust
+/// code relies on. So changing its mapping endangers nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Page(VirtAddr);
+
+impl Page {
+    pub const fn address(self) -> VirtAddr {
+        self.0
+    }
+}
 
 /// An allocation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Area {
-    pub start: VirtAddr,
-    pub pages: u64,
+    start: VirtAddr,
+    pages: u64,
 }
 
 impl Area {
     const EMPTY: Area = Area {
-        start: VirtAddr(0),
+        start: VirtAddr::new(0),
         pages: 0,
     };
 
+    pub const fn start(self) -> VirtAddr {
+        self.start
+    }
+
+    /// How many pages it has.
+    pub const fn length(self) -> u64 {
+        self.pages
+    }
+
+    /// Each of its pages.
+    pub fn pages(self) -> impl Iterator<Item = Page> {
+        self.first_pages(self.pages)
+    }
+
+    /// Its first `count` pages, if it has so many.
+    pub fn first_pages(self, count: u64) -> impl Iterator<Item = Page> {
+        let start = self.start.get();
+        (0..count.min(self.pages)).map(move |page| Page(VirtAddr::new(start + page * PAGE_SIZE)))
+    }
+
     /// First address that another allocation may use.
     const fn end(self) -> u64 {
-        self.start.0 + (self.pages + GUARD_PAGES) * PAGE_SIZE
+        self.start.get() + (self.pages + GUARD_PAGES) * PAGE_SIZE
     }
 }
 
 /// All allocations, in ascending order.
 pub struct Vmalloc {
     first: u64,
-    areas: [Area; MOST],
+    areas: [Area; MAX_AREAS],
     count: usize,
 }
 
@@ -40,36 +71,40 @@ impl Vmalloc {
     pub const fn new() -> Vmalloc {
         Vmalloc {
             first: Region::Vmalloc.start(),
-            areas: [Area::EMPTY; MOST],
+            areas: [Area::EMPTY; MAX_AREAS],
             count: 0,
         }
     }
 
-    /// Gives out no addresses below `first`.
+    /// Gives out no addresses below `first`, which is in the vmalloc region.
     pub fn start_at(&mut self, first: VirtAddr) {
-        self.first = first.0;
+        assert!(
+            Region::Vmalloc.contains(first.get()),
+            "not of the vmalloc area"
+        );
+        self.first = first.get();
     }
 
     /// The lowest address that may be given out.
     pub fn first(&self) -> VirtAddr {
-        VirtAddr(self.first)
+        VirtAddr::new(self.first)
     }
 
     /// Takes the lowest gap that holds `pages` and the guard behind them.
     pub fn reserve(&mut self, pages: u64) -> Option<Area> {
         let largest = (Region::Vmalloc.end() - self.first) / PAGE_SIZE - GUARD_PAGES;
-        if pages == 0 || pages > largest || self.count == MOST {
+        if pages == 0 || pages > largest || self.count == MAX_AREAS {
             return None;
         }
         let mut start = self.first;
         let mut at = 0;
         for area in &self.areas[..self.count] {
             if (Area {
-                start: VirtAddr(start),
+                start: VirtAddr::new(start),
                 pages,
             })
             .end()
-                <= area.start.0
+                <= area.start.get()
             {
                 break;
             }
@@ -77,7 +112,7 @@ impl Vmalloc {
             at += 1;
         }
         let area = Area {
-            start: VirtAddr(start),
+            start: VirtAddr::new(start),
             pages,
         };
         if area.end() > Region::Vmalloc.end() {

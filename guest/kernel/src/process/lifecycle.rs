@@ -4,7 +4,7 @@ use super::program::{self, Arguments};
 use super::table::Processes;
 use super::{FloatState, Pid, Process, State, scheduler};
 use crate::arch::entry::TrapFrame;
-use crate::bug;
+use crate::fault_injection::inject;
 use crate::kernel::Kernel;
 use crate::mm::user_space::UserSpace;
 use core::arch::asm;
@@ -16,10 +16,14 @@ use heirloom_abi::syscall::Errno;
 pub const FIRST: Pid = 1;
 
 impl Kernel {
-    /// Frees an address space that no CPU uses.
-    fn drop_space(&mut self, mut space: UserSpace) {
+    /// Frees an address space.
+    ///
+    /// # Safety
+    /// 1. No CPU uses it or remembers translations of it.
+    unsafe fn drop_space(&mut self, mut space: UserSpace) {
         space.clear(&mut self.frames);
-        self.space.drop_root(space.root(), &mut self.frames);
+        // SAFETY: obligation 1; the user half is empty now, and the handle goes with `space`.
+        unsafe { self.space.drop_root(space.root(), &mut self.frames) };
     }
 
     /// Makes a process without memory, as child of `parent`, whose address space the kernel half
@@ -32,7 +36,8 @@ impl Kernel {
             .map_err(|_| Errno::NoMemory)?;
         let space = UserSpace::new(root);
         let Ok(frame) = Processes::allocate_frame(&mut self.frames) else {
-            self.drop_space(space);
+            // SAFETY: it was never loaded.
+            unsafe { self.drop_space(space) };
             return Err(Errno::NoMemory);
         };
         let registers = TrapFrame::for_program(0, 0);
@@ -104,7 +109,8 @@ impl Kernel {
             Err(error) => Err(error),
         };
         let Ok(place) = frame_for_child else {
-            self.drop_space(space);
+            // SAFETY: it was never loaded.
+            unsafe { self.drop_space(space) };
             return Err(Errno::NoMemory);
         };
         let registers = TrapFrame { rax: 0, ..*frame };
@@ -148,18 +154,20 @@ impl Kernel {
     /// Drops the address space of the current process; its old root.
     fn leave_space(&mut self) -> u64 {
         let kernel_root = self.space.root();
-        if bug::is(Bug::ExitKeepsCr3) {
+        if inject(Bug::ExitKeepsCr3) {
             let process = self.current_process();
             let space = core::mem::replace(&mut process.space, UserSpace::new(kernel_root));
             self.current = KERNEL_PID;
-            return space.root().frame().start().0;
+            return space.root().frame().start().get();
         }
         self.use_kernel_space();
         let process = self.current_process();
         // The handle that stays behind points to the kernel's root, never to a freed frame.
         let space = core::mem::replace(&mut process.space, UserSpace::new(kernel_root));
-        let root = space.root().frame().start().0;
-        self.drop_space(space);
+        let root = space.root().frame().start().get();
+        // SAFETY: the one CPU uses the kernel's root. Its next load of CR3 under the same tag drops what it
+        // remembers, and global translations are the kernel's alone.
+        unsafe { self.drop_space(space) };
         self.current = KERNEL_PID;
         root
     }
@@ -206,7 +214,7 @@ impl Kernel {
         let root = self
             .processes
             .get(pid)
-            .map_or(0, |process| process.space.root().frame().start().0);
+            .map_or(0, |process| process.space.root().frame().start().get());
         self.tell(
             &ProcessCreated {
                 pid: pid.into(),

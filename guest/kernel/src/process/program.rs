@@ -12,9 +12,9 @@ use heirloom_abi::syscall::{Errno, PROT_EXEC, PROT_READ, PROT_WRITE};
 /// bytes of the user half cannot return to a non-canonical address.
 const STACK_END: u64 = USER_END - 4096;
 const STACK_SIZE: u64 = 64 << 10;
-/// Most bytes of arguments, their pointers included.
-pub const MOST_ARGUMENT_BYTES: usize = 2048;
-const MOST_ARGUMENTS: usize = 32;
+/// Bytes that a program's arguments may have, their final zeros included.
+pub const MAX_ARGUMENT_BYTES: usize = 2048;
+const MAX_ARGUMENTS: usize = 32;
 
 /// A program's areas and where it starts.
 pub struct Layout {
@@ -77,16 +77,16 @@ pub fn layout(module: usize, bytes: &[u8]) -> Result<Layout, Errno> {
             length,
         };
         let area = Vma {
-            start: VirtAddr(start),
-            end: VirtAddr(end),
+            start: VirtAddr::new(start),
+            end: VirtAddr::new(end),
             protection,
             backing,
         };
         vmas.insert(area).map_err(|_| Errno::NotExecutable)?;
     }
     let stack = Vma {
-        start: VirtAddr(STACK_END - STACK_SIZE),
-        end: VirtAddr(STACK_END),
+        start: VirtAddr::new(STACK_END - STACK_SIZE),
+        end: VirtAddr::new(STACK_END),
         protection: PROT_READ | PROT_WRITE,
         backing: Backing::Zero,
     };
@@ -99,18 +99,18 @@ pub fn layout(module: usize, bytes: &[u8]) -> Result<Layout, Errno> {
 
 /// A program's arguments, gathered in the kernel before its old memory goes.
 pub struct Arguments {
-    text: [u8; MOST_ARGUMENT_BYTES],
+    text: [u8; MAX_ARGUMENT_BYTES],
     length: usize,
-    ends: [usize; MOST_ARGUMENTS],
+    ends: [usize; MAX_ARGUMENTS],
     count: usize,
 }
 
 impl Arguments {
     pub const fn new() -> Arguments {
         Arguments {
-            text: [0; MOST_ARGUMENT_BYTES],
+            text: [0; MAX_ARGUMENT_BYTES],
             length: 0,
-            ends: [0; MOST_ARGUMENTS],
+            ends: [0; MAX_ARGUMENTS],
             count: 0,
         }
     }
@@ -118,7 +118,7 @@ impl Arguments {
     /// Adds an argument, given without its final zero.
     pub fn push(&mut self, argument: &[u8]) -> Result<(), Errno> {
         let end = self.length + argument.len();
-        if self.count == MOST_ARGUMENTS || end >= MOST_ARGUMENT_BYTES {
+        if self.count == MAX_ARGUMENTS || end >= MAX_ARGUMENT_BYTES {
             return Err(Errno::Invalid);
         }
         self.text[self.length..end].copy_from_slice(argument);
@@ -140,7 +140,7 @@ impl Kernel {
         let words = arguments.count + 5;
         let stack = (texts - words as u64 * 8) & !0xf;
         self.write_user(texts, &arguments.text[..arguments.length])?;
-        let mut block = [0_u64; MOST_ARGUMENTS + 5];
+        let mut block = [0_u64; MAX_ARGUMENTS + 5];
         block[0] = arguments.count as u64;
         let mut start = 0;
         for (word, end) in block[1..]

@@ -2,15 +2,15 @@
 
 use super::{Pid, Process, State};
 use crate::mm::frame::{FrameAllocator, Use};
-use crate::mm::{Frame, OutOfFrames, direct_map};
+use crate::mm::{Frame, OutOfFrames, Pfn, direct_map};
 
-/// Most processes at one time.
-pub const MOST: usize = 4096;
+/// Processes that there may be at one time.
+pub const MAX_PROCESSES: usize = 4096;
 
 /// Finds a process by its number; owns the frames that processes live in.
 pub struct Processes {
-    /// Frame number for pid modulo `MOST`, or 0.
-    frames: [u64; MOST],
+    /// Frame number for pid modulo `MAX_PROCESSES`, or 0.
+    frames: [u64; MAX_PROCESSES],
     next: Pid,
     count: usize,
     live: u64,
@@ -22,7 +22,7 @@ impl Processes {
     #[allow(clippy::large_stack_arrays)]
     pub const fn new() -> Processes {
         Processes {
-            frames: [0; MOST],
+            frames: [0; MAX_PROCESSES],
             next: 1,
             count: 0,
             live: 0,
@@ -42,7 +42,7 @@ impl Processes {
 
     /// A number that no process has.
     pub fn free_pid(&mut self) -> Option<Pid> {
-        if self.count == MOST - 1 {
+        if self.count == MAX_PROCESSES - 1 {
             return None;
         }
         while self.next == 0 || self.frames[slot(self.next)] != 0 {
@@ -61,7 +61,7 @@ impl Processes {
     /// Adds `process` as its parent's child; it is to live in `frame`.
     pub fn insert(&mut self, process: Process, frame: Frame) {
         let (pid, parent) = (process.pid, process.parent);
-        self.frames[slot(pid)] = frame.0;
+        self.frames[slot(pid)] = frame.pfn().get();
         let place = self.pointer(pid).expect("the frame was just put there");
         // SAFETY: the frame is this process's alone, page aligned, and large enough.
         unsafe { place.write(process) };
@@ -166,14 +166,22 @@ impl Processes {
     // A frame is page aligned.
     #[allow(clippy::cast_ptr_alignment)]
     fn pointer(&self, pid: Pid) -> Option<*mut Process> {
-        let frame = self.frames[slot(pid)];
-        (frame != 0).then(|| direct_map::words(Frame(frame)).cast())
+        self.frame(pid).map(|frame| direct_map::words(frame).cast())
     }
 
     fn remove(&mut self, pid: Pid, frames: &mut FrameAllocator) {
-        let frame = core::mem::take(&mut self.frames[slot(pid)]);
+        let frame = self.frame(pid).expect("only a process is removed");
+        self.frames[slot(pid)] = 0;
         self.count -= 1;
-        frames.free_kernel(Frame(frame));
+        // SAFETY: the table led to it, and whoever borrowed from the table has given it back.
+        unsafe { frames.free_kernel(frame) };
+    }
+
+    /// The frame that a process lives in.
+    fn frame(&self, pid: Pid) -> Option<Frame> {
+        let number = self.frames[slot(pid)];
+        // SAFETY: `insert` was given a frame of the allocator.
+        (number != 0).then(|| unsafe { Frame::new(Pfn::new(number)) })
     }
 
     fn link_child(&mut self, parent: Pid, child: Pid) {
@@ -215,5 +223,5 @@ impl Processes {
 }
 
 fn slot(pid: Pid) -> usize {
-    pid as usize % MOST
+    pid as usize % MAX_PROCESSES
 }

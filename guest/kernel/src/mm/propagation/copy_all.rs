@@ -4,63 +4,51 @@
 //! The lecture's "update mapping in every process", of which it says that it "does not look good";
 //! xv6's `setupkvm`, which builds a kernel half of its own for every process.
 
-use super::{Propagation, Spaces, change, put};
-use crate::bug;
-use crate::mm::entry::{Entry, Flags, Level};
+use super::{Mapping, Propagation, Spaces, change, put, roots};
+use crate::fault_injection::inject;
 use crate::mm::frame::FrameAllocator;
-use crate::mm::table::Table;
-use crate::mm::{Frame, OutOfFrames, VirtAddr};
+use crate::mm::half::KernelHalf;
+use crate::mm::table::{Node, Root};
+use crate::mm::vmalloc::Page;
+use crate::mm::{Entry, Frame, Level, OutOfFrames, Pfn};
 use heirloom_abi::bugs::Bug;
-use heirloom_abi::layout::KERNEL_HALF_FIRST_ENTRY;
-use heirloom_abi::options::Strategy;
 
 pub struct CopyAll;
 
-/// Tables that one mapping may need in each address space: PDPT, PD, PT.
-const TABLES_FOR_A_MAPPING: u64 = 3;
+/// Tables that one mapping may need in each address space: one of each level below the root.
+const TABLES_FOR_A_MAPPING: u64 = crate::mm::DEPTH.levels() as u64 - 1;
 
 impl Propagation for CopyAll {
-    fn strategy(&self) -> Strategy {
-        Strategy::CopyAll
-    }
-
-    fn inherit(&self, spaces: &mut Spaces<'_>, child: Table) -> Result<(), OutOfFrames> {
+    fn inherit(&self, spaces: &mut Spaces<'_>, child: Root) -> Result<(), OutOfFrames> {
         copy_tables(
-            spaces.current,
-            child,
-            KERNEL_HALF_FIRST_ENTRY,
+            spaces.current.half::<KernelHalf>(),
+            child.half(),
             spaces.frames,
         )
     }
 
-    fn disinherit(&self, root: Table, frames: &mut FrameAllocator) {
-        free_tables(root, KERNEL_HALF_FIRST_ENTRY, frames);
-        root.clear_kernel_half();
+    unsafe fn disinherit(&self, root: Root, frames: &mut FrameAllocator) {
+        // SAFETY: all kernel tables of a process are its own, by `inherit` and `map`; and obligation 1.
+        unsafe {
+            free_tables(root.half::<KernelHalf>(), frames);
+            root.clear_kernel_half();
+        }
     }
 
-    fn map(
-        &self,
-        spaces: &mut Spaces<'_>,
-        address: VirtAddr,
-        leaf: Entry,
-    ) -> Result<(), OutOfFrames> {
+    fn map(&self, spaces: &mut Spaces<'_>, mapping: Mapping) -> Result<(), OutOfFrames> {
         // All or none: there must be frames for everybody before the first one is given the mapping.
         let address_spaces = 1 + spaces.process_roots().count() as u64;
         if spaces.frames.usage().free < address_spaces * TABLES_FOR_A_MAPPING {
             return Err(OutOfFrames);
         }
-        put(spaces.kernel, address, leaf, spaces.frames)?;
-        for (number, frame) in spaces.processes.iter().enumerate() {
-            // SAFETY: the list holds the PGDs of living address spaces.
-            let root = unsafe { Table::new(frame, Level::Pgd) };
-            let wrong = number == 0 && bug::is(Bug::WrongFrameInOne);
-            let frame = Frame(leaf.frame().0 + u64::from(wrong));
-            put(
-                root,
-                address,
-                Entry::new(frame, leaf.flags()),
-                spaces.frames,
-            )?;
+        put(spaces.kernel.root(), mapping, spaces.frames)?;
+        for (number, root) in roots(spaces.processes).enumerate() {
+            let mapping = if number == 0 && inject(Bug::WrongFrameInOne) {
+                neighbour(mapping)
+            } else {
+                mapping
+            };
+            put(root, mapping, spaces.frames)?;
         }
         Ok(())
     }
@@ -68,29 +56,34 @@ impl Propagation for CopyAll {
     fn change(
         &self,
         spaces: &mut Spaces<'_>,
-        address: VirtAddr,
-        flags: Option<Flags>,
+        page: Page,
+        attributes: Option<Entry>,
     ) -> Option<Entry> {
-        let skipped = usize::from(flags.is_none() && bug::is(Bug::StaleInOne));
+        let skipped = usize::from(attributes.is_none() && inject(Bug::StaleInOne));
         for root in spaces.process_roots().skip(skipped) {
-            change(root, address, flags);
+            change(root, page, attributes);
         }
-        change(spaces.kernel, address, flags)
+        change(spaces.kernel.root(), page, attributes)
     }
 }
 
-/// Fills `to`, whose entries from `first` on are empty or the same as `from`'s, with copies of all
-/// tables below `from`'s entries. Leaves are not copied: the memory is the same.
-fn copy_tables(
-    from: Table,
-    to: Table,
-    first: usize,
+/// The mistake of `wrong-frame-in-one`: the same page on the next frame.
+fn neighbour(mapping: Mapping) -> Mapping {
+    let pfn = Pfn::new(mapping.leaf.address().pfn().get() + 1);
+    // SAFETY: the deliberate bug. The allocator gives frames out in ascending order, so the next one is
+    // free or kernel memory too.
+    unsafe { Mapping::new(mapping.page, Frame::new(pfn), mapping.leaf.attributes()) }
+}
+
+/// Fills `to`, which is new and empty or a copy of `from`, with copies of all tables below `from`'s
+/// entries. Leaves are not copied: the memory is the same.
+fn copy_tables<N: Node<Half = KernelHalf>>(
+    from: N,
+    to: N,
     frames: &mut FrameAllocator,
 ) -> Result<(), OutOfFrames> {
-    let mut next = first;
     let mut failed = Ok(());
-    while let Some(index) = from.next_used(next) {
-        next = index + 1;
+    for index in from.used() {
         let Some(child) = from.child(index) else {
             continue;
         };
@@ -98,33 +91,40 @@ fn copy_tables(
             Ok(()) => child.duplicate(frames),
             Err(error) => Err(error),
         };
-        match copy {
+        let entry = match copy {
             Ok(copy) => {
-                to.set_kernel(index, Entry::new(copy.frame(), from.get(index).flags()));
                 if copy.level() != Level::Pt {
-                    failed = copy_tables(child, copy, 0, frames);
+                    failed = copy_tables(child, copy, frames);
                 }
+                Entry::pointing_to(copy.frame().start(), from.get(index).attributes())
             }
             // Nothing of `from`'s may stay in a copy, or it would be freed with it.
             Err(error) => {
-                to.set_kernel(index, Entry::ABSENT);
                 failed = Err(error);
+                Entry::ABSENT
             }
-        }
+        };
+        // SAFETY: 1. The copy maps what the original maps, and lives until `free_tables`. 2. No CPU has
+        // `to` loaded yet.
+        unsafe { to.set(index, entry) };
     }
     failed
 }
 
-/// Frees all tables below the entries of `table` from `first` on.
-fn free_tables(table: Table, first: usize, frames: &mut FrameAllocator) {
-    let mut next = first;
-    while let Some(index) = table.next_used(next) {
-        next = index + 1;
-        if let Some(child) = table.child(index) {
-            if child.level() != Level::Pt {
-                free_tables(child, 0, frames);
+/// Frees all tables below the entries of `node`.
+///
+/// # Safety
+/// 1. No CPU uses them, and only `node` leads to them.
+unsafe fn free_tables<N: Node<Half = KernelHalf>>(node: N, frames: &mut FrameAllocator) {
+    for index in node.used() {
+        if let Some(child) = node.child(index) {
+            // SAFETY: obligation 1.
+            unsafe {
+                if child.level() != Level::Pt {
+                    free_tables(child, frames);
+                }
+                frames.free_full_table(child.frame());
             }
-            frames.free_full_table(child.frame());
         }
     }
 }

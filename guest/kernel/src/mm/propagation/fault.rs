@@ -5,29 +5,26 @@
 
 use super::Propagation;
 use crate::mm::VirtAddr;
-use crate::mm::entry::Level;
-use crate::mm::table::Table;
+use crate::mm::half::KernelHalf;
+use crate::mm::table::{KernelRoot, Node, Root, RootIndex};
 use heirloom_abi::layout::Region;
-use heirloom_abi::options::Strategy;
 
 pub struct Fault;
 
 impl Propagation for Fault {
-    fn strategy(&self) -> Strategy {
-        Strategy::Fault
-    }
-
-    fn bring(&self, kernel: Table, current: Table, address: VirtAddr) -> bool {
+    fn kernel_fault(&self, kernel: KernelRoot, current: Root, address: VirtAddr) -> bool {
         // Only for what may come and go, and only if the kernel really maps it: any other fault is
         // a fault.
-        if !Region::Vmalloc.contains(address.0) || kernel.leaf(address).is_none() {
+        let mapped = || kernel.root().leaf::<KernelHalf>(address).is_some();
+        if !Region::Vmalloc.contains(address.get()) || !mapped() {
             return false;
         }
-        let index = Level::Pgd.index(address);
-        if current.get(index).is_present() {
+        let index = RootIndex::of(address);
+        if current.half().get(index).present() {
             return false;
         }
-        current.set_kernel(index, kernel.get(index));
+        // SAFETY: there was no entry, and this strategy frees no kernel table.
+        unsafe { kernel.share_entry(index, current) };
         true
     }
 }

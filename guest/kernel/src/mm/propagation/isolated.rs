@@ -6,34 +6,34 @@
 //! (Documentation/arch/x86/pti.rst) is its descendant.
 
 use super::{Propagation, Spaces};
-use crate::bug;
-use crate::mm::entry::{Flags, Level};
-use crate::mm::table::Table;
-use crate::mm::{OutOfFrames, VirtAddr};
+use crate::fault_injection::inject;
+use crate::mm::half::KernelHalf;
+use crate::mm::table::{Root, RootRange};
+use crate::mm::{Entry, OutOfFrames};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::Region;
-use heirloom_abi::options::Strategy;
 
 pub struct Isolated;
 
-impl Propagation for Isolated {
-    fn strategy(&self) -> Strategy {
-        Strategy::Isolated
-    }
+const ENTRY_AREA: RootRange<KernelHalf> = const { RootRange::of(Region::CpuEntryArea) };
+const DIRECT_MAP: RootRange<KernelHalf> = const { RootRange::of(Region::DirectMap) };
 
-    fn inherit(&self, spaces: &mut Spaces<'_>, child: Table) -> Result<(), OutOfFrames> {
-        let trampoline = Level::Pgd.index(VirtAddr(Region::CpuEntryArea.start()));
-        child.set_kernel(trampoline, spaces.kernel.get(trampoline));
-        if bug::is(Bug::TrampolineLeaks) {
-            let direct_map = Region::DirectMap.pgd_entries().0;
-            child.set_kernel(direct_map, spaces.kernel.get(direct_map));
+impl Propagation for Isolated {
+    fn inherit(&self, spaces: &mut Spaces<'_>, child: Root) -> Result<(), OutOfFrames> {
+        for index in ENTRY_AREA.iter() {
+            // SAFETY: a new root without entries, and this strategy frees no kernel table.
+            unsafe { spaces.kernel.share_entry(index, child) };
+        }
+        if inject(Bug::TrampolineLeaks) {
+            // SAFETY: as above.
+            unsafe { spaces.kernel.share_entry(DIRECT_MAP.first, child) };
         }
         Ok(())
     }
 
-    fn leaf(&self, flags: Flags) -> Flags {
+    fn leaf_attributes(&self, attributes: Entry) -> Entry {
         // A global translation would outlive the switch to a user root.
-        flags.without(Flags::GLOBAL)
+        attributes.without(Entry::GLOBAL)
     }
 
     fn isolates(&self) -> bool {

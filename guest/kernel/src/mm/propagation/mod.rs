@@ -2,7 +2,8 @@
 //!
 //! "Every process owns its own pgd entries but inherits the kernel pgd entries from the parent" (the
 //! lecture). Below a shared PGD entry one write is seen by all; what is left is the *new* PGD entry,
-//! and there the strategies differ. One file each.
+//! and there the strategies differ. One file each; what else must be known of one is its row in
+//! `heirloom_abi::propagation`.
 
 mod copy_all;
 mod fault;
@@ -11,23 +12,29 @@ mod none;
 mod prealloc;
 mod sync;
 
-use super::entry::{Entry, Flags, Level};
 use super::frame::{FrameAllocator, FrameList};
-use super::table::Table;
-use super::{Frame, OutOfFrames, VirtAddr};
+use super::half::KernelHalf;
+use super::protection;
+use super::table::{KernelRoot, Leaf, Node, Root, RootIndex, RootRange};
+use super::vmalloc::Page;
+use super::{Entry, Frame, Level, OutOfFrames, Pfn, VirtAddr};
 use crate::arch::cpu;
-use crate::bug;
 use crate::counters::{COUNTERS, Counter};
+use crate::fault_injection::inject;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;
-use heirloom_abi::options::Strategy;
+use heirloom_abi::layout::Region;
+use heirloom_abi::propagation::Strategy;
+
+/// The PGD entries of the area where mappings come and go.
+pub const VMALLOC: RootRange<KernelHalf> = const { RootRange::of(Region::Vmalloc) };
 
 /// The address spaces there are, and frames for their tables.
 pub struct Spaces<'a> {
     /// The kernel's own root.
-    pub kernel: Table,
+    pub kernel: KernelRoot,
     /// The root of the process on whose behalf the kernel works; the kernel's own at boot.
-    pub current: Table,
+    pub current: Root,
     /// The roots of all processes.
     pub processes: &'a FrameList,
     pub frames: &'a mut FrameAllocator,
@@ -35,85 +42,107 @@ pub struct Spaces<'a> {
 
 impl Spaces<'_> {
     /// The roots of all processes.
-    fn process_roots(&self) -> impl Iterator<Item = Table> + use<'_> {
-        self.processes.iter().map(|frame| {
-            // SAFETY: the list holds the PGDs of living address spaces.
-            unsafe { Table::new(frame, Level::Pgd) }
-        })
+    fn process_roots(&self) -> impl Iterator<Item = Root> + use<'_> {
+        roots(self.processes)
+    }
+}
+
+/// The roots on the list of processes' roots.
+fn roots(processes: &FrameList) -> impl Iterator<Item = Root> + use<'_> {
+    processes.iter().map(|frame| {
+        // SAFETY: the list holds the roots of living address spaces.
+        unsafe { Root::new(frame) }
+    })
+}
+
+/// A page of kernel memory to be mapped, and the leaf entry that does it.
+#[derive(Clone, Copy)]
+pub struct Mapping {
+    page: Page,
+    leaf: Entry,
+}
+
+impl Mapping {
+    /// # Safety
+    /// 1. Nothing that the kernel's Rust code relies on is in `frame`.
+    pub unsafe fn new(page: Page, frame: Frame, attributes: Entry) -> Mapping {
+        Mapping {
+            page,
+            leaf: Entry::pointing_to(frame.start(), attributes),
+        }
     }
 }
 
 /// A strategy: what happens to kernel PGD entries when address spaces are born, change and die.
-pub trait Propagation: Sync {
-    /// Its name and place in the list of strategies.
-    fn strategy(&self) -> Strategy;
-
+pub trait Propagation: core::marker::Sync {
     /// Prepares the kernel's own root, from which the first process inherits, for mappings from
     /// `first` on: here with the one PGD entry that the first mappings will need.
     fn prepare(
         &self,
-        kernel: Table,
+        kernel: KernelRoot,
         first: VirtAddr,
         frames: &mut FrameAllocator,
     ) -> Result<(), OutOfFrames> {
-        new_child(kernel, Level::Pgd.index(first), frames)?;
+        let root = kernel.root().half::<KernelHalf>();
+        root.child_or_new(first, table_attributes(), frames)?;
         Ok(())
     }
 
-    /// Gives `child` its kernel half; `spaces.current` is the parent's. On an error, `disinherit`
-    /// cleans up.
-    fn inherit(&self, spaces: &mut Spaces<'_>, child: Table) -> Result<(), OutOfFrames> {
-        child.copy_kernel_half(spaces.current);
+    /// Gives `child`, a new root, its kernel half; `spaces.current` is the parent's. On an error,
+    /// `disinherit` cleans up.
+    fn inherit(&self, spaces: &mut Spaces<'_>, child: Root) -> Result<(), OutOfFrames> {
+        // SAFETY: kernel tables are the kernel's own, or stay for ever all the same. (Only `copy-all`
+        // frees some, and it does not come here.)
+        unsafe { child.copy_kernel_half(spaces.current) };
         Ok(())
     }
 
     /// Empties the kernel half of an address space that dies.
-    fn disinherit(&self, root: Table, _frames: &mut FrameAllocator) {
-        root.clear_kernel_half();
+    ///
+    /// # Safety
+    /// 1. No CPU uses `root`, and none will.
+    unsafe fn disinherit(&self, root: Root, _frames: &mut FrameAllocator) {
+        // SAFETY: obligation 1.
+        unsafe { root.clear_kernel_half() };
     }
 
     /// The root at which changes to kernel mappings are made.
-    fn writable_root(&self, spaces: &Spaces<'_>) -> Table {
-        spaces.kernel
+    fn writable_root(&self, spaces: &Spaces<'_>) -> Root {
+        spaces.kernel.root()
     }
 
     /// Makes a PGD entry that [`Propagation::writable_root`] has just got known to others.
-    fn publish(&self, _spaces: &Spaces<'_>, _index: usize, _entry: Entry) {}
+    fn publish(&self, _spaces: &Spaces<'_>, _index: RootIndex<KernelHalf>) {}
 
-    /// Puts a leaf entry for the kernel page at `address`, making tables where they are missing.
-    fn map(
-        &self,
-        spaces: &mut Spaces<'_>,
-        address: VirtAddr,
-        leaf: Entry,
-    ) -> Result<(), OutOfFrames> {
+    /// Maps a page of kernel memory, making tables where they are missing. On an error nothing is mapped.
+    fn map(&self, spaces: &mut Spaces<'_>, mapping: Mapping) -> Result<(), OutOfFrames> {
         let root = self.writable_root(spaces);
-        if let Some(index) = put(root, address, leaf, spaces.frames)? {
-            self.publish(spaces, index, root.get(index));
+        if put(root, mapping, spaces.frames)? {
+            self.publish(spaces, RootIndex::of(mapping.page.address()));
         }
         Ok(())
     }
 
-    /// Gives the kernel page at `address` other flags, or none at all, and returns the entry that
-    /// was there; `None` where there was none.
+    /// Gives a page of kernel memory other attributes, or unmaps it, in every address space that has it,
+    /// and returns the leaf entry that was there; `None` where there was none. The caller flushes it.
     fn change(
         &self,
         spaces: &mut Spaces<'_>,
-        address: VirtAddr,
-        flags: Option<Flags>,
+        page: Page,
+        attributes: Option<Entry>,
     ) -> Option<Entry> {
-        change(self.writable_root(spaces), address, flags)
+        change(self.writable_root(spaces), page, attributes)
     }
 
     /// The kernel faulted at `address` in the address space `current`: whether that was for a
     /// kernel mapping that had not come there yet, and has now.
-    fn bring(&self, _kernel: Table, _current: Table, _address: VirtAddr) -> bool {
+    fn kernel_fault(&self, _kernel: KernelRoot, _current: Root, _address: VirtAddr) -> bool {
         false
     }
 
-    /// The flags of kernel leaves.
-    fn leaf(&self, flags: Flags) -> Flags {
-        flags
+    /// What a strategy makes of the attributes of kernel leaves.
+    fn leaf_attributes(&self, attributes: Entry) -> Entry {
+        attributes
     }
 
     /// Whether ring 3 runs on roots that have the entry trampoline only, and the kernel on its own.
@@ -122,30 +151,27 @@ pub trait Propagation: Sync {
     }
 }
 
-/// The strategy of a command line that names none.
-pub const DEFAULT: &dyn Propagation = &prealloc::Prealloc;
-
-/// The strategy of that name.
-pub fn of(strategy: Strategy) -> &'static dyn Propagation {
-    match strategy {
-        Strategy::CopyAll => &copy_all::CopyAll,
-        Strategy::Prealloc => &prealloc::Prealloc,
-        Strategy::Sync => &sync::Sync,
-        Strategy::Fault => &fault::Fault,
-        Strategy::Isolated => &isolated::Isolated,
-        Strategy::None => &none::None,
-    }
+macro_rules! implementations {
+    ($($strategy:ident { module: $module:ident, $($row:tt)* })*) => {
+        /// The code of a strategy.
+        pub const fn of(strategy: Strategy) -> &'static dyn Propagation {
+            match strategy {
+                $(Strategy::$strategy => &$module::$strategy,)*
+            }
+        }
+    };
 }
+
+heirloom_abi::with_strategies!(implementations);
 
 /// The strategy and the kernel's root, for a fault in the kernel, which must not wait for the kernel's
 /// lock: whoever faulted holds it.
 static ACTIVE: (AtomicUsize, AtomicU64) = (AtomicUsize::new(0), AtomicU64::new(0));
 
 /// From now on faults in the kernel are shown to `strategy`.
-pub fn activate(strategy: Strategy, kernel: Table) {
-    let number = Strategy::ALL.iter().position(|known| *known == strategy);
-    ACTIVE.0.store(number.unwrap_or(0), Relaxed);
-    ACTIVE.1.store(kernel.frame().0, Relaxed);
+pub fn activate(strategy: Strategy, kernel: KernelRoot) {
+    ACTIVE.0.store(strategy as usize, Relaxed);
+    ACTIVE.1.store(kernel.root().frame().pfn().get(), Relaxed);
 }
 
 /// The kernel faulted at `address`: whether the strategy has put a kernel mapping into place there.
@@ -154,70 +180,52 @@ pub fn kernel_fault(address: VirtAddr) -> bool {
     if kernel == 0 {
         return false;
     }
-    // SAFETY: `activate` was given the kernel's PGD, and CR3 always holds one.
+    // SAFETY: `activate` was given the kernel's root, and CR3 always holds one.
     let (kernel, current) = unsafe {
         (
-            Table::new(Frame(kernel), Level::Pgd),
-            Table::new(cpu::loaded_root(), Level::Pgd),
+            KernelRoot::new(Root::new(Frame::new(Pfn::new(kernel)))),
+            Root::new(cpu::loaded_root()),
         )
     };
-    let brought = of(Strategy::ALL[ACTIVE.0.load(Relaxed)]).bring(kernel, current, address);
-    if brought {
+    let strategy = Strategy::ALL[ACTIVE.0.load(Relaxed)];
+    let mapped = of(strategy).kernel_fault(kernel, current, address);
+    if mapped {
         COUNTERS.add(Counter::KernelFaults);
     }
-    brought
+    mapped
 }
 
-/// Puts a leaf entry below `root`; the index of the PGD entry if a new one was needed.
-fn put(
-    root: Table,
-    address: VirtAddr,
-    leaf: Entry,
-    frames: &mut FrameAllocator,
-) -> Result<Option<usize>, OutOfFrames> {
-    let mut table = root;
-    let mut new = None;
+/// Maps a page below `root`; whether that took a new entry of the root. On an error it is not mapped.
+fn put(root: Root, mapping: Mapping, frames: &mut FrameAllocator) -> Result<bool, OutOfFrames> {
+    let address = mapping.page.address();
+    let root = root.half::<KernelHalf>();
+    let (mut table, new) = root.child_or_new(address, table_attributes(), frames)?;
     while table.level() != Level::Pt {
-        let index = table.level().index(address);
-        table = if let Some(child) = table.child(index) {
-            child
-        } else {
-            if table.level() == Level::Pgd {
-                new = Some(index);
-            }
-            new_child(table, index, frames)?
-        };
+        (table, _) = table.child_or_new(address, table_attributes(), frames)?;
     }
-    table.set_kernel(Level::Pt.index(address), leaf);
+    // SAFETY: 1. `Mapping` promises that nobody relies on the page, nor on what it shows. 2. The address
+    // was unmapped.
+    unsafe { table.set(table.index(address), mapping.leaf) };
     Ok(new)
 }
 
-/// Gives the page at `address` below `root` other flags, or none at all; the entry before.
-fn change(root: Table, address: VirtAddr, flags: Option<Flags>) -> Option<Entry> {
-    let (table, index, old) = root.leaf(address)?;
-    table.set_kernel(
-        index,
-        flags.map_or(Entry::ABSENT, |flags| old.with_flags(flags)),
-    );
-    Some(old)
+/// Gives a page below `root` other attributes, or unmaps it; the leaf entry before.
+fn change(root: Root, page: Page, attributes: Option<Entry>) -> Option<Entry> {
+    let leaf: Leaf<KernelHalf> = root.leaf(page.address())?;
+    let entry = attributes.map_or(Entry::ABSENT, |attributes| {
+        leaf.entry.with_attributes(attributes)
+    });
+    // SAFETY: 1. The kernel relies on no page of the vmalloc area. 2. The frame is given back by the
+    // caller, who has flushed the page.
+    unsafe { leaf.replace(entry) };
+    Some(leaf.entry)
 }
 
-/// Hangs a new, empty table below entry `index` of a kernel table.
-fn new_child(
-    table: Table,
-    index: usize,
-    frames: &mut FrameAllocator,
-) -> Result<Table, OutOfFrames> {
-    let level = table
-        .level()
-        .below()
-        .expect("a page table has no tables below it");
-    let child = Table::allocate(level, frames)?;
-    let flags = if bug::is(Bug::UserBit) {
-        Flags::USER_TABLE
+/// The attributes of entries that point to kernel tables made while the kernel runs.
+fn table_attributes() -> Entry {
+    if inject(Bug::UserBit) {
+        protection::USER_TABLE
     } else {
-        Flags::KERNEL_TABLE
-    };
-    table.set_kernel(index, Entry::new(child.frame(), flags));
-    Ok(child)
+        protection::KERNEL_TABLE
+    }
 }

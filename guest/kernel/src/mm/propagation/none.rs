@@ -6,17 +6,12 @@
 //! of it. The checker must fail this strategy.
 
 use super::{Propagation, Spaces};
-use crate::mm::table::Table;
-use heirloom_abi::options::Strategy;
+use crate::mm::table::Root;
 
 pub struct None;
 
 impl Propagation for None {
-    fn strategy(&self) -> Strategy {
-        Strategy::None
-    }
-
-    fn writable_root(&self, spaces: &Spaces<'_>) -> Table {
+    fn writable_root(&self, spaces: &Spaces<'_>) -> Root {
         spaces.current
     }
 }

@@ -5,47 +5,39 @@
 //! come and go; the other regions' entries are complete at boot. So no PGD entry is ever new, and no
 //! change to a kernel mapping ever concerns more than one table.
 
-use super::{Propagation, new_child};
-use crate::bug;
-use crate::mm::entry::Flags;
+use super::{Propagation, VMALLOC, table_attributes};
+use crate::fault_injection::inject;
 use crate::mm::frame::FrameAllocator;
-use crate::mm::table::Table;
-use crate::mm::{OutOfFrames, VirtAddr};
+use crate::mm::half::KernelHalf;
+use crate::mm::table::{KernelRoot, Node};
+use crate::mm::{Entry, OutOfFrames, VirtAddr};
 use heirloom_abi::bugs::Bug;
-use heirloom_abi::layout::{KERNEL_HALF_FIRST_ENTRY, Region};
-use heirloom_abi::options::Strategy;
 
 pub struct Prealloc;
 
 impl Propagation for Prealloc {
-    fn strategy(&self) -> Strategy {
-        Strategy::Prealloc
-    }
-
     fn prepare(
         &self,
-        kernel: Table,
+        kernel: KernelRoot,
         _first: VirtAddr,
         frames: &mut FrameAllocator,
     ) -> Result<(), OutOfFrames> {
-        let (first, last) = Region::Vmalloc.pgd_entries();
-        for index in first..=last {
-            if index == last && bug::is(Bug::AliasByHighTable) {
-                kernel.set_kernel(last, kernel.get(first));
-            } else {
-                new_child(kernel, index, frames)?;
-            }
+        let root = kernel.root().half::<KernelHalf>();
+        if inject(Bug::AliasByHighTable) {
+            root.child_or_new(VMALLOC.first.first_address(), table_attributes(), frames)?;
+            // SAFETY: the deliberate bug: both entries lead to one kernel table, which is never freed.
+            unsafe { root.set(VMALLOC.last, root.get(VMALLOC.first)) };
         }
-        if bug::is(Bug::ReservedBit) {
-            kernel.set_kernel(
-                last,
-                kernel
-                    .get(last)
-                    .with_flags(Flags::KERNEL_TABLE.with(Flags::LARGE)),
-            );
+        for index in VMALLOC.iter() {
+            root.child_or_new(index.first_address(), table_attributes(), frames)?;
         }
-        if bug::is(Bug::UnnamedRegion) {
-            new_child(kernel, KERNEL_HALF_FIRST_ENTRY, frames)?;
+        if inject(Bug::ReservedBit) {
+            let entry = root.get(VMALLOC.last).with(Entry::LARGE);
+            // SAFETY: the deliberate bug; no kernel memory is that far up, so no CPU reads the entry.
+            unsafe { root.set(VMALLOC.last, entry) };
+        }
+        if inject(Bug::UnnamedRegion) {
+            root.child_or_new(root.first().first_address(), table_attributes(), frames)?;
         }
         Ok(())
     }

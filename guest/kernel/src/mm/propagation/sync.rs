@@ -5,22 +5,19 @@
 //! map and vmemmap when memory is plugged in.
 
 use super::{Propagation, Spaces};
-use crate::bug;
-use crate::mm::entry::Entry;
+use crate::fault_injection::inject;
+use crate::mm::half::KernelHalf;
+use crate::mm::table::RootIndex;
 use heirloom_abi::bugs::Bug;
-use heirloom_abi::options::Strategy;
 
 pub struct Sync;
 
 impl Propagation for Sync {
-    fn strategy(&self) -> Strategy {
-        Strategy::Sync
-    }
-
-    fn publish(&self, spaces: &Spaces<'_>, index: usize, entry: Entry) {
-        let skipped = usize::from(bug::is(Bug::SyncSkipsOne));
+    fn publish(&self, spaces: &Spaces<'_>, index: RootIndex<KernelHalf>) {
+        let skipped = usize::from(inject(Bug::SyncSkipsOne));
         for root in spaces.process_roots().skip(skipped) {
-            root.set_kernel(index, entry);
+            // SAFETY: the entry is new, and this strategy frees no kernel table.
+            unsafe { spaces.kernel.share_entry(index, root) };
         }
     }
 }
