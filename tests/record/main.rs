@@ -5,7 +5,6 @@ mod broken_off;
 mod common;
 mod many;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
