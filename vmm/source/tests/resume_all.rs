@@ -44,7 +44,7 @@ fn every_paused_guest_runs_on_at_once_whatever_another_thread_is_doing_to_it() {
     let begin = Instant::now();
     while pauses_seen < PAUSES || rounds < ROUNDS {
         assert!(begin.elapsed() < MINUTES, "{pauses_seen} of {rounds}");
-        pauses_seen += usize::from(!opened.is_running());
+        pauses_seen += u32::from(!opened.is_running());
         rounds += 1;
         resume_all();
         std::thread::sleep(Duration::from_millis(7));
