@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heirloom_explorer::{About, Described, Event, Group, Kind, Story};
+use heirloom_explorer::{About, Event, Group, Sign, SpaceInfo, Timeline};
 use heirloom_inspect::paging::entry::Entry;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
@@ -11,7 +11,7 @@ use heirloom_inspect::{
 };
 use serde_json::{Value, json};
 
-use crate::open_story;
+use crate::open_timeline;
 
 /// Random numbers that are the same every time (xorshift).
 struct Dice(u64);
@@ -98,21 +98,21 @@ fn wild_snapshot(dice: &mut Dice, depth: Depth) -> Snapshot {
     Capturer::new().capture(&memory, Mode::typical(depth), &roots)
 }
 
-fn story(snapshot: &Snapshot) -> Story {
+fn timeline(snapshot: &Snapshot) -> Timeline {
     let group = Group {
         name: "all".into(),
         note: String::new(),
     };
-    let mut story = Story::new(About::default(), vec![group]);
-    story.moment(snapshot, Event::new(0, Kind::Found, "found"), |root| {
-        Described {
+    let mut timeline = Timeline::new(About::default(), vec![group]);
+    timeline.moment(snapshot, Event::new(0, Sign::Found, "found"), |root| {
+        SpaceInfo {
             name: root.label.to_string(),
             set: Some(0),
             reference: root.label == RootLabel::Kernel,
-            ..Described::default()
+            ..SpaceInfo::default()
         }
     });
-    story
+    timeline
 }
 
 /// A walk in the page's words, as far as the two must agree.
@@ -128,7 +128,7 @@ fn in_words(walk: &Walk) -> String {
 
 /// The same of the page's own walk.
 const WALK: &str = "(space, text) => {
-    const { steps, end, leaf } = explorer.world.walk(explorer.world.spaces[space], BigInt(text));
+    const { steps, end, leaf } = explorer.guest.walk(explorer.guest.spaces[space], BigInt(text));
     const entries = steps.map((step) => explorer.hexEntry(step.flags, step.frame)).join(' ');
     const { write, execute, user } = leaf?.rights ?? {};
     const level = (text) => /PML5|PGD|PDPT|PD|PT/.exec(text)[0];
@@ -144,7 +144,7 @@ fn it_walks_as_the_inspector_does() {
     let mut dice = Dice(0x0bad_5eed_1234_5678);
     for depth in [Depth::Four, Depth::Five] {
         let snapshot = wild_snapshot(&mut dice, depth);
-        let mut browser = open_story(story(&snapshot));
+        let mut browser = open_timeline(timeline(&snapshot));
         let mut asked = Vec::new();
         let mut expected = Vec::new();
         for _ in 0..2000 {
@@ -210,13 +210,13 @@ fn it_compares_kernel_halves_as_the_inspector_does() {
             Depth::Five
         };
         let snapshot = wild_snapshot(&mut dice, depth);
-        let mut browser = open_story(story(&snapshot));
+        let mut browser = open_timeline(timeline(&snapshot));
         let mut comparer = Comparer::within(&snapshot);
         let kernel = snapshot.roots()[0].id;
         for (number, root) in snapshot.roots().iter().enumerate().skip(1) {
             let differences = comparer.compare(kernel, root.id, Half::Kernel);
             let states = browser.eval(&format!(
-                "[...explorer.sharing.states(explorer.world.spaces[{number}], [])]"
+                "[...explorer.sharing.states(explorer.guest.spaces[{number}], [])]"
             ));
             for index in Half::Kernel.indices() {
                 let state = states[usize::from(index)].as_u64().unwrap();
@@ -259,14 +259,14 @@ fn it_compares_kernel_halves_as_the_inspector_does() {
 fn every_table_of_the_page_is_that_of_the_snapshot() {
     let mut dice = Dice(0x1234_0bad_5eed_4321);
     let snapshot = wild_snapshot(&mut dice, Depth::Four);
-    let mut browser = open_story(story(&snapshot));
+    let mut browser = open_timeline(timeline(&snapshot));
     for table in snapshot.tables() {
         let words: Vec<String> = (0..512)
             .map(|index| table.entry(index).to_string())
             .collect();
         let shown = browser.eval(&format!(
             "(() => {{
-                const page = explorer.world.page({});
+                const page = explorer.guest.page({});
                 return Array.from({{ length: 512 }}, (_, index) => {{
                     const at = page.find(index);
                     return at < 0 ? '0x0000000000000000' : explorer.hexEntry(page.flags[at], page.frames[at]);
@@ -282,7 +282,7 @@ fn every_table_of_the_page_is_that_of_the_snapshot() {
         .collect();
     assert!(!missing.is_empty());
     let shown = browser.eval(&format!(
-        "{}.map((frame) => explorer.film.content(frame))",
+        "{}.map((frame) => explorer.tables.content(frame))",
         json!(missing)
     ));
     assert!(
@@ -298,7 +298,7 @@ fn every_table_of_the_page_is_that_of_the_snapshot() {
 fn it_finds_every_entry_that_points_to_a_table() {
     let mut dice = Dice(0x7654_0bad_5eed_0123);
     let snapshot = wild_snapshot(&mut dice, Depth::Four);
-    let mut browser = open_story(story(&snapshot));
+    let mut browser = open_timeline(timeline(&snapshot));
     let mut aliases = 0;
     let frames: BTreeSet<Pfn> = snapshot.tables().map(|table| table.pfn()).collect();
     for frame in frames {

@@ -1,11 +1,11 @@
 //! Names and texts come from guests and from files: whatever they say, the page shows it as text.
 
-use heirloom_explorer::{About, Described, Event, Group, Kind, NamedRange, Story};
+use heirloom_explorer::{About, Event, Group, NamedRange, Sign, SpaceInfo, Timeline};
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{Capturer, Depth, Mode, RootLabel, VirtAddr, VirtRange};
 use serde_json::json;
 
-use crate::open_story;
+use crate::open_timeline;
 
 const HOSTILE: [&str; 7] = [
     "</script><script>document.title = 'taken'</script>",
@@ -17,7 +17,7 @@ const HOSTILE: [&str; 7] = [
     "\u{2028}\u{2029}\u{0}\u{202e}\u{ffff}",
 ];
 
-fn story(text: &str) -> Story {
+fn timeline(text: &str) -> Timeline {
     let mut memory = FakeMemory::new();
     let root = memory.root();
     let about = About {
@@ -34,30 +34,30 @@ fn story(text: &str) -> Story {
         name: text.into(),
         note: text.into(),
     };
-    let mut story = Story::new(about, vec![group]);
+    let mut timeline = Timeline::new(about, vec![group]);
     for number in 0..2 {
         let snapshot = Capturer::new().capture(
             &memory,
             Mode::typical(Depth::Four),
             &[(RootLabel::Process(1), root)],
         );
-        story.moment(
+        timeline.moment(
             &snapshot,
-            Event::new(number, Kind::Checkpoint, text),
-            |_| Described {
+            Event::new(number, Sign::Checkpoint, text),
+            |_| SpaceInfo {
                 name: text.into(),
                 kind: text.into(),
-                ..Described::default()
+                ..SpaceInfo::default()
             },
         );
     }
-    story
+    timeline
 }
 
 #[test]
 fn hostile_names_and_texts_are_shown_and_do_nothing() {
     for text in HOSTILE {
-        let mut browser = open_story(story(text));
+        let mut browser = open_timeline(timeline(text));
         for selector in [
             ".space .name",
             ".space .kind",
@@ -82,7 +82,7 @@ fn hostile_names_and_texts_are_shown_and_do_nothing() {
 
 #[test]
 fn the_page_itself_forbids_every_other_script_and_every_request() {
-    let mut browser = open_story(story("quiet"));
+    let mut browser = open_timeline(timeline("quiet"));
     // Not `is_content` afterwards: these attempts are to be complained of.
     let attempts = browser.eval(
         "(async () => {

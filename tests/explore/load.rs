@@ -4,9 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use heirloom_explorer::{
-    About, Described, Event, Group, Kind, Story, regions_of_our_layout, render,
-};
+use heirloom_explorer::{About, Event, Group, NamedRange, Sign, SpaceInfo, Timeline, render};
 use heirloom_inspect::paging::entry::Entry;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
@@ -41,13 +39,24 @@ impl PhysicalMemory for Tracked {
     }
 }
 
+fn regions() -> Vec<NamedRange> {
+    let named = |name: &str, first, bytes| NamedRange {
+        name: name.into(),
+        range: VirtRange::new(VirtAddr::new(first), bytes).unwrap(),
+    };
+    vec![
+        named("direct map", 0xffff_8880_0000_0000, 64 << 40),
+        named("vmalloc", VMALLOC, 32 << 40),
+    ]
+}
+
 /// A family of `processes`, each with user tables of its own, and for each of them four events of
 /// kernel memory: mapped, read, read elsewhere, unmapped.
 struct Family {
     tracked: Tracked,
     capturer: Capturer,
     roots: Vec<(RootLabel, PhysAddr)>,
-    story: Story,
+    timeline: Timeline,
 }
 
 impl Family {
@@ -71,7 +80,7 @@ impl Family {
         }
         let about = About {
             title: "a large family".into(),
-            regions: regions_of_our_layout(),
+            regions: regions(),
             ..About::default()
         };
         let group = Group {
@@ -85,21 +94,21 @@ impl Family {
             },
             capturer: Capturer::new(),
             roots: vec![(RootLabel::Kernel, kernel)],
-            story: Story::new(about, vec![group]),
+            timeline: Timeline::new(about, vec![group]),
         }
     }
 
     /// Tells what happened; the frames in `written` were.
-    fn tell(&mut self, kind: Kind, who: u32, at: Option<u64>, written: Vec<Pfn>) {
+    fn tell(&mut self, kind: Sign, who: u32, at: Option<u64>, written: Vec<Pfn>) {
         *self.tracked.written.borrow_mut() = written.into_iter().collect();
         let snapshot = self.capturer.capture(&self.tracked, MODE, &self.roots);
-        let number = self.story.moments() as u64;
+        let number = self.timeline.moments() as u64;
         let mut event = Event::new(number, kind, format!("process {who} {kind:?}"));
         event.who = Some(RootLabel::Process(who));
         event.range = at.and_then(|at| VirtRange::new(VirtAddr::new(at), 4096));
-        event.value = (kind == Kind::Read).then_some(number);
-        self.story
-            .moment(&snapshot, event, |root: &Root| Described {
+        event.value = (kind == Sign::Read).then_some(number);
+        self.timeline
+            .moment(&snapshot, event, |root: &Root| SpaceInfo {
                 name: root.label.to_string(),
                 set: Some(0),
                 reference: root.label == RootLabel::Kernel,
@@ -108,7 +117,7 @@ impl Family {
                     RootLabel::Process(pid) => Some(RootLabel::Process(pid / 2)),
                     _ => None,
                 },
-                ..Described::default()
+                ..SpaceInfo::default()
             });
     }
 
@@ -133,7 +142,7 @@ impl Family {
             }
         }
         self.roots.push((RootLabel::Process(pid), root));
-        self.tell(Kind::Born, pid, None, Vec::new());
+        self.tell(Sign::Created, pid, None, Vec::new());
     }
 
     fn kernel_memory(&mut self, pid: u32, other: u32) {
@@ -158,13 +167,13 @@ impl Family {
         .into_iter()
         .map(|level| memory.table_for(Depth::Four, kernel, va, level))
         .collect();
-        self.tell(Kind::Mapped, pid, Some(va.get()), tables.clone());
-        self.tell(Kind::Read, pid, Some(va.get()), Vec::new());
-        self.tell(Kind::Read, other, Some(va.get()), Vec::new());
+        self.tell(Sign::Mapped, pid, Some(va.get()), tables.clone());
+        self.tell(Sign::Read, pid, Some(va.get()), Vec::new());
+        self.tell(Sign::Read, other, Some(va.get()), Vec::new());
         self.tracked
             .memory
             .change(Depth::Four, kernel, va, level, |_| Entry::ABSENT);
-        self.tell(Kind::Unmapped, pid, Some(va.get()), tables);
+        self.tell(Sign::Unmapped, pid, Some(va.get()), tables);
     }
 }
 
@@ -173,7 +182,7 @@ fn opened(page: &Path) -> (Browser, Work) {
     let (mut browser, work) = Browser::open_counting(page, LAPTOP);
     let bytes = std::fs::metadata(page).unwrap().len();
     let facts = browser.eval(
-        "`${explorer.world.live.length} address spaces, ${explorer.world.story.events.length} events, ${explorer.film.frames.size} tables, ${explorer.film.starts.length} contents`",
+        "`${explorer.guest.live.length} address spaces, ${explorer.guest.data.events.length} events, ${explorer.tables.frames.size} tables, ${explorer.tables.starts.length} contents`",
     );
     println!("{facts}, {} KiB: {work:?}", bytes / 1024);
     (browser, work)
@@ -187,7 +196,7 @@ fn page_of_family(processes: u32, directory: &Path) -> PathBuf {
         family.kernel_memory(pid, 1 + pid / 3);
     }
     let page = directory.join(format!("family-of-{processes}.html"));
-    std::fs::write(&page, render(family.story).unwrap()).unwrap();
+    std::fs::write(&page, render(family.timeline).unwrap()).unwrap();
     page
 }
 
@@ -225,7 +234,7 @@ fn four_times_the_processes_and_events_are_at_most_five_times_the_work() {
     assert!(large_end.blocks < MAX_BLOCKS_TO_END, "{large_end:?}");
     assert!(large_step < MAX_BLOCKS_OF_A_STEP, "{large_step}");
     browser.press(&["}"]);
-    assert_eq!(browser.eval("explorer.world.live.length"), json!(1001));
+    assert_eq!(browser.eval("explorer.guest.live.length"), json!(1001));
     assert!(browser.text("#spaces-count").contains("1001 now"));
     browser.eval("document.getElementById('find-space').value = 'process 777'; document.getElementById('find-space').dispatchEvent(new Event('input'))");
     assert_eq!(
@@ -258,12 +267,12 @@ fn an_image_of_64_processes_with_20000_tables_is_opened_with_little_work() {
         };
         family.roots.push((RootLabel::Process(pid), root));
     }
-    family.tell(Kind::Found, 1, None, Vec::new());
-    let (tables, _) = family.story.table_counts();
+    family.tell(Sign::Found, 1, None, Vec::new());
+    let (tables, _) = family.timeline.table_counts();
     assert!(tables > 19_000, "{tables}");
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("image.html");
-    std::fs::write(&page, render(family.story).unwrap()).unwrap();
+    std::fs::write(&page, render(family.timeline).unwrap()).unwrap();
     let (mut browser, work) = opened(&page);
     assert!(work.blocks < MAX_BLOCKS_TO_OPEN, "{work:?}");
     browser.eval("explorer.view.show(40); explorer.view.find(0x7f0000007000n)");

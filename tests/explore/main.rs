@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 
 use common::browser::Browser;
 use common::heirloom;
-use heirloom_explorer::{Story, render};
+use heirloom_explorer::{Timeline, render};
 use tempfile::TempDir;
 
 /// The page of a run with this strategy, made once for all tests of this file.
@@ -47,17 +47,17 @@ fn page_of(strategy: &'static str) -> &'static Path {
 /// The number of the first moment whose event satisfies a JavaScript condition on `event`.
 fn moment_where(browser: &mut Browser, condition: &str) -> u64 {
     let found = browser.eval(&format!(
-        "explorer.world.story.events.findIndex((event) => {condition})"
+        "explorer.guest.data.events.findIndex((event) => {condition})"
     ));
     found
         .as_u64()
         .unwrap_or_else(|| panic!("no event with {condition}"))
 }
 
-/// Opens the page of a story that a test made.
-fn open_story(story: Story) -> Browser {
+/// Opens the page of a timeline that a test made.
+fn open_timeline(timeline: Timeline) -> Browser {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("story.html");
-    std::fs::write(&path, render(story).unwrap()).unwrap();
+    let path = directory.path().join("timeline.html");
+    std::fs::write(&path, render(timeline).unwrap()).unwrap();
     Browser::open(&path, "", common::browser::LAPTOP)
 }

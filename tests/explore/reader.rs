@@ -154,7 +154,7 @@ fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_t
         browser.eval("document.querySelector('.cell.cursor').classList.contains('written')"),
         json!(true)
     );
-    let maker = browser.eval("explorer.world.event.who");
+    let maker = browser.eval("explorer.guest.event.who");
 
     // Another process reads there what was written.
     let read = moment_where(
@@ -164,11 +164,11 @@ fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_t
     browser.eval(&format!("explorer.view.seek({})", read - 1));
     browser.press(&["]"]);
     let told = browser.text(".event");
-    let value = browser.eval("explorer.world.event.value");
+    let value = browser.eval("explorer.guest.event.value");
     assert!(told.contains(value.as_str().unwrap()), "{told}");
     assert!(told.contains("By its tables there: page at 0x"), "{told}");
     // Following, the page has turned to the reader.
-    let reader = browser.eval("explorer.world.spaces[explorer.world.event.who].name");
+    let reader = browser.eval("explorer.guest.spaces[explorer.guest.event.who].name");
     assert_eq!(json!(browser.text(".pane h2")), reader);
 
     let freed = moment_where(&mut browser, "event.kind === 'unmapped'");
@@ -189,7 +189,7 @@ fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_t
     browser.press(&["{"]);
     assert!(browser.text(".event").contains("the kernel is up"));
     browser.click("#play");
-    browser.until("explorer.world.moment >= 2");
+    browser.until("explorer.guest.moment >= 2");
     browser.click("#play");
     browser.is_content();
 }
@@ -197,9 +197,9 @@ fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_t
 #[test]
 fn two_processes_side_by_side_show_who_has_the_entry_and_who_has_not() {
     let mut browser = Browser::open(page_of("none"), "", LAPTOP);
-    let maker = browser.eval("explorer.world.event.who");
+    let maker = browser.eval("explorer.guest.event.who");
     let lacks = browser.eval(&format!(
-        "explorer.world.live.find((space) => space.id !== {maker} && !space.reference).id"
+        "explorer.guest.live.find((space) => space.id !== {maker} && !space.reference).id"
     ));
     browser.click(&format!(".space[data-space='{maker}']"));
     browser.click(&format!(".space[data-space='{lacks}'] .beside"));
@@ -215,7 +215,7 @@ fn two_processes_side_by_side_show_who_has_the_entry_and_who_has_not() {
     assert!(has.as_str().unwrap().contains("diverging"), "{has}");
     let has_not = browser.eval(&class(1));
     assert!(has_not.as_str().unwrap().contains("absent"), "{has_not}");
-    let ends = browser.text("#stage .pane:nth-child(2) .walk");
+    let ends = browser.text("#panes .pane:nth-child(2) .walk");
     assert!(ends.contains("not present in the PGD"), "{ends}");
     let entries = browser.text("#entry");
     assert!(
@@ -235,10 +235,10 @@ fn two_processes_side_by_side_show_who_has_the_entry_and_who_has_not() {
 fn a_finding_leads_to_its_entry_at_its_event_with_one_who_has_it_beside() {
     let mut browser = Browser::open(page_of("none"), "", LAPTOP);
     browser.press(&["{"]);
-    let count = browser.eval("explorer.world.story.findings.length");
+    let count = browser.eval("explorer.guest.data.findings.length");
     assert!(count.as_u64().unwrap() >= 3, "{count}");
     let finding = browser.eval(
-        "explorer.world.story.findings.findIndex((finding) => finding.rule === 'propagated' && finding.whose.startsWith('process'))",
+        "explorer.guest.data.findings.findIndex((finding) => finding.rule === 'propagated' && finding.whose.startsWith('process'))",
     );
     let place = finding.as_u64().unwrap() + 1;
     browser.click(&format!("#findings li:nth-child({place}) summary"));
@@ -262,7 +262,7 @@ fn a_finding_leads_to_its_entry_at_its_event_with_one_who_has_it_beside() {
         browser.eval("document.querySelectorAll('.pane:not([hidden])').length"),
         json!(2)
     );
-    let beside = browser.text("#stage .pane:first-child .walk");
+    let beside = browser.text("#panes .pane:first-child .walk");
     assert!(
         beside.contains("PGD[403]") && beside.contains("page"),
         "{beside}"

@@ -62,7 +62,7 @@ fn nothing_is_wider_than_the_screen_on_a_phone_or_a_laptop() {
         let mut browser = Browser::open(page_of("none"), "", screen);
         let wide = browser.eval("document.documentElement.scrollWidth > innerWidth");
         assert_eq!(wide, json!(false), "{screen:?}");
-        browser.eval("explorer.view.compare(explorer.world.event.who)");
+        browser.eval("explorer.view.compare(explorer.guest.event.who)");
         let wide = browser.eval("document.documentElement.scrollWidth > innerWidth");
         assert_eq!(wide, json!(false), "{screen:?} side by side");
         // A table can be used there: every entry is on the screen's width and large enough to hit.

@@ -28,28 +28,28 @@ fn with_kpti_each_process_stands_with_its_user_root_which_has_little_of_the_kern
     assert!(ready.as_f64().unwrap() < 2000.0, "{ready} ms");
     let image = Image::of(Variant::PTI_ON);
     let processes = image.guest.listing.with_memory().count();
-    let pairs = browser.eval("explorer.world.spaces.filter((space) => space.kind.startsWith('user root') && space.parent !== undefined).length");
+    let pairs = browser.eval("explorer.guest.spaces.filter((space) => space.kind.startsWith('user root') && space.parent !== undefined).length");
     assert!(
         pairs.as_u64().unwrap() >= processes as u64,
         "{pairs} pairs of {processes} processes"
     );
     // Side by side: the kernel root maps the direct map's first page, its user root does not.
-    let user = browser.eval("explorer.world.spaces.find((space) => space.kind === 'user root' && space.parent !== undefined).id");
-    let kernel = browser.eval(&format!("explorer.world.spaces[{user}].parent"));
+    let user = browser.eval("explorer.guest.spaces.find((space) => space.kind === 'user root' && space.parent !== undefined).id");
+    let kernel = browser.eval(&format!("explorer.guest.spaces[{user}].parent"));
     browser.eval(&format!(
         "document.querySelector('.space[data-space=\"{kernel}\"]').scrollIntoView()"
     ));
     browser.click(&format!(".space[data-space='{kernel}']"));
     browser.click(&format!(".space[data-space='{user}'] .beside"));
-    browser.eval("explorer.view.find(explorer.world.regions.find((region) => region.name === 'direct map').first)");
+    browser.eval("explorer.view.find(explorer.guest.regions.find((region) => region.name === 'direct map').first)");
     assert!(
         browser
-            .text("#stage .pane:nth-child(1) .walk")
+            .text("#panes .pane:nth-child(1) .walk")
             .contains("page")
     );
     assert!(
         browser
-            .text("#stage .pane:nth-child(2) .walk")
+            .text("#panes .pane:nth-child(2) .walk")
             .contains("not present in the")
     );
     assert_eq!(

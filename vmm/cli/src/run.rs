@@ -13,7 +13,7 @@ use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, KernelImage, MemorySize};
 
 use crate::exit::{Exit, Failure};
-use crate::explore::{self, Teller};
+use crate::explore::{self, RunTimeline};
 use crate::output::{self, Output};
 use crate::progress::Progress;
 
@@ -80,6 +80,7 @@ fn strategies() -> impl TypedValueParser<Value = Strategy> {
 
 /// Boots the guest, follows it to its end, and prints the report.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let page = options.html.as_deref().map(explore::page_at).transpose()?;
     let host = Host::open_at(&options.device)?;
     let mut progress = Progress::spinner();
     let mut session = Session::new(&host, setup(options, &mut progress)?)?;
@@ -91,18 +92,17 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     ctrlc::set_handler(move || interrupter.interrupt()).map_err(|error| {
         Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
     })?;
-    let mut teller = options
-        .html
+    let mut timeline = page
         .is_some()
-        .then(|| Teller::new(session.judge().world().expectation()));
+        .then(|| RunTimeline::new(session.judge().world().expectation()));
     let ended = session.run(|seen| {
         progress.tell(|| {
             let world = seen.judge.world();
             let (events, alive) = (world.events(), world.live_count());
             format!("{events} events judged, {alive} processes alive")
         });
-        if let Some(teller) = &mut teller {
-            teller.tell(seen.told, seen.judge);
+        if let Some(timeline) = &mut timeline {
+            timeline.event(seen.told, seen.judge);
         }
     });
     drop(progress);
@@ -115,8 +115,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
             output.report(&report)?;
         }
     }
-    if let (Some(teller), Some(path), Some(report)) = (teller, &options.html, session.report()) {
-        explore::write(teller.end(&report), path)?;
+    if let (Some(timeline), Some(page), Some(report)) = (timeline, &page, session.report()) {
+        explore::write(timeline.judged(&report), page)?;
     }
     let exit = ended
         .map_err(Failure::from)

@@ -1,71 +1,51 @@
-//! What is wrong, as the page shows it: judged elsewhere, by our own guest's rules or the generic ones.
+//! What is wrong, as the page shows it. Who judges is no matter of the page's.
 
-use heirloom_inspect::check::{self, Spaces};
-use heirloom_inspect::judge::{self, RuleInfo};
-use heirloom_inspect::{RootLabel, VirtAddr, Walk};
+use heirloom_inspect::VirtAddr;
 use serde::Serialize;
 
-/// Something that is wrong, and at which moments.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownFinding {
-    rule: String,
-    statement: String,
-    /// Numbers of the spaces that are wrong, or the first of them.
-    spaces: Vec<usize>,
+use crate::timeline::SpaceId;
+
+/// Something that is wrong at a moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Finding {
+    /// The same at another moment has the same identity, and nothing else has.
+    #[serde(skip)]
+    pub identity: String,
+    /// Name of the rule that is broken.
+    pub rule: String,
+    /// What the rule states.
+    pub statement: String,
+    /// The spaces that are wrong, or the first of them.
+    pub spaces: Vec<SpaceId>,
     /// The same in words.
-    whose: String,
-    place: String,
+    pub whose: String,
+    /// Where: `PGD[403]`.
+    pub place: String,
+    /// The first address that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<VirtAddr>,
-    expected: String,
-    found: String,
+    pub address: Option<VirtAddr>,
+    /// What should be there.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
     /// The walks that show it, as text.
-    walks: Vec<String>,
+    pub walks: Vec<String>,
+}
+
+/// A finding and when it is there.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Sighting {
+    #[serde(flatten)]
+    pub(crate) finding: Finding,
     /// Stretches of moments at which it is there: first, and first at which it is not any more.
     moments: Vec<(usize, usize)>,
 }
 
-impl ShownFinding {
-    /// A finding of the judge, about the space with this number, seen first at moment `now`.
-    pub(crate) fn of_judge(
-        rule: &RuleInfo,
-        finding: &judge::Finding,
-        space: Option<usize>,
-        now: usize,
-    ) -> ShownFinding {
-        ShownFinding {
-            rule: rule.name.to_owned(),
-            statement: rule.statement.to_owned(),
-            spaces: space.into_iter().collect(),
-            whose: finding
-                .whose
-                .map_or_else(String::new, |whose| whose.to_string()),
-            place: finding.place.clone(),
-            address: finding.address,
-            expected: finding.expected.clone(),
-            found: finding.found.clone(),
-            walks: walks_as_text(&finding.walks),
-            moments: vec![(now, now + 1)],
-        }
-    }
-
-    /// A finding of a generic rule, about the spaces with these numbers, at moment `now`.
-    pub(crate) fn of_check(
-        rule: &RuleInfo,
-        finding: &check::Finding,
-        spaces: Vec<usize>,
-        now: usize,
-    ) -> ShownFinding {
-        ShownFinding {
-            rule: rule.name.to_owned(),
-            statement: rule.statement.to_owned(),
-            spaces,
-            whose: whose(&finding.spaces),
-            place: finding.place.clone(),
-            address: finding.range.map(|range| range.first),
-            expected: finding.expected.clone(),
-            found: finding.found.clone(),
-            walks: walks_as_text(&finding.walks),
+impl Sighting {
+    /// It was found first at moment `now`.
+    pub(crate) fn new(finding: Finding, now: usize) -> Sighting {
+        Sighting {
+            finding,
             moments: vec![(now, now + 1)],
         }
     }
@@ -74,23 +54,22 @@ impl ShownFinding {
     pub(crate) fn seen_at(&mut self, now: usize) {
         match self.moments.last_mut() {
             Some((_, end)) if *end == now => *end = now + 1,
+            Some((_, end)) if *end > now => {}
             _ => self.moments.push((now, now + 1)),
         }
     }
 }
 
-/// Which address spaces a finding is about, in words.
-fn whose(spaces: &Spaces) -> String {
-    match (spaces.count, spaces.roots.first()) {
-        (0, _) | (_, None) => String::new(),
-        (1, Some(root)) => format!("root {root}"),
-        (count, Some(root)) => format!("{count} of {} roots, {root} first", spaces.of),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn walks_as_text(walks: &[(RootLabel, Walk)]) -> Vec<String> {
-    walks
-        .iter()
-        .map(|(whose, walk)| format!("{whose}: {walk}"))
-        .collect()
+    #[test]
+    fn moments_that_follow_each_other_are_one_stretch() {
+        let mut sighting = Sighting::new(Finding::default(), 3);
+        for now in [3, 4, 5, 9, 9, 10] {
+            sighting.seen_at(now);
+        }
+        assert_eq!(sighting.moments, [(3, 6), (9, 11)]);
+    }
 }

@@ -6,11 +6,12 @@ use miniz_oxide::deflate::compress_to_vec;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::finding::ShownFinding;
-use crate::story::{About, Event, Group, ModeFrom, Space, Story};
+use crate::event::Event;
+use crate::finding::Sighting;
+use crate::timeline::{About, Group, ModeFrom, Space, Timeline};
 
 /// Version of the data in the page; grows when its form changes.
-pub const DATA_VERSION: u32 = 1;
+pub const DATA_VERSION: u32 = 2;
 
 /// Deflate's effort, of 10: more costs seconds and gains nothing.
 const EFFORT: u8 = 7;
@@ -28,9 +29,9 @@ const STYLES: [&str; 6] = [
 /// Scripts: each is one idea and uses those before it.
 const SCRIPTS: [&str; 17] = [
     include_str!("../assets/js/bytes.js"),
-    include_str!("../assets/js/film.js"),
+    include_str!("../assets/js/tables.js"),
     include_str!("../assets/js/paging.js"),
-    include_str!("../assets/js/world.js"),
+    include_str!("../assets/js/guest.js"),
     include_str!("../assets/js/sharing.js"),
     include_str!("../assets/js/changes.js"),
     include_str!("../assets/js/view.js"),
@@ -50,10 +51,12 @@ const SCRIPTS: [&str; 17] = [
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// There is nothing to show.
-    #[error("the story has no moment: nothing was captured, so there is nothing to explore")]
+    #[error("the timeline has no moment: nothing was captured, so there is nothing to explore")]
     Empty,
+    /// The data of the page.
     #[error("the page's data cannot be written as JSON: {0}; please report it")]
     Json(#[from] serde_json::Error),
+    /// The page around them.
     #[error("the page's template failed: {0}; please report it")]
     Template(#[from] askama::Error),
 }
@@ -69,7 +72,7 @@ struct Data<'a> {
     groups: &'a [Group],
     spaces: &'a [Space],
     events: &'a [Event],
-    findings: &'a [ShownFinding],
+    findings: &'a [Sighting],
 }
 
 #[derive(Template)]
@@ -83,27 +86,27 @@ struct Page<'a> {
     tables: String,
 }
 
-/// Writes the story as one HTML file.
+/// The timeline as one HTML file.
 ///
 /// # Errors
 /// [`RenderError`].
-pub fn render(story: Story) -> Result<String, RenderError> {
-    if story.events.is_empty() {
+pub fn render(timeline: Timeline) -> Result<String, RenderError> {
+    if timeline.events.is_empty() {
         return Err(RenderError::Empty);
     }
     let data = Data {
         version: DATA_VERSION,
-        about: &story.about,
-        start: story.start(),
-        modes: &story.modes,
-        groups: &story.groups,
-        spaces: &story.spaces,
-        events: &story.events,
-        findings: &story.findings,
+        about: &timeline.about,
+        start: timeline.start(),
+        modes: &timeline.modes,
+        groups: &timeline.groups,
+        spaces: &timeline.spaces,
+        events: &timeline.events,
+        findings: &timeline.findings,
     };
     let data = inert(&serde_json::to_string(&data)?);
-    let title = story.about.title;
-    let tables = BASE64_STANDARD.encode(compress_to_vec(&story.film.into_bytes(), EFFORT));
+    let title = timeline.about.title;
+    let tables = BASE64_STANDARD.encode(compress_to_vec(&timeline.tables.into_bytes(), EFFORT));
     let style = STYLES.concat();
     let script = format!("'use strict';\n(() => {{\n{}}})();\n", SCRIPTS.concat());
     // Nothing may be loaded, and no script or style may act that is not this very one: whatever a
@@ -140,9 +143,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_story_without_moments_is_an_error_and_no_page() {
-        let empty = Story::new(About::default(), Vec::new());
+    fn a_timeline_without_moments_is_an_error_and_no_page() {
+        let empty = Timeline::new(About::default(), Vec::new());
         assert!(matches!(render(empty), Err(RenderError::Empty)));
+    }
+
+    #[test]
+    fn a_page_is_known_for_one_by_its_beginning() {
+        let template = include_str!("../templates/page.html");
+        assert!(template[..1000].contains(crate::file::MARK));
     }
 
     #[test]

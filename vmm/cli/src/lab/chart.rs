@@ -1,7 +1,7 @@
 //! The results as a chart: four log-log panels over the number of processes, in one SVG.
 
 use heirloom_abi::options::Strategy;
-use heirloom_explorer::looks::{self, Colour};
+use heirloom_explorer::theme::{self, Colour};
 use heirloom_harness::lab::cell::Cell;
 use heirloom_harness::lab::figure::Figure;
 use heirloom_harness::lab::law::Law;
@@ -23,8 +23,8 @@ const PANEL_TITLE_LEFT: i32 = 78;
 const LABEL_WIDTH: u32 = 140;
 /// Letters in a line of a label.
 const LABEL_LETTERS: usize = 18;
-const INK: RGBColor = on_light(looks::INK);
-const GRID: RGBColor = on_light(looks::LINE);
+const INK: RGBColor = on_light(theme::INK);
+const GRID: RGBColor = on_light(theme::LINE);
 
 /// Why there is no chart.
 #[derive(Debug, thiserror::Error)]
@@ -102,14 +102,14 @@ pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        root.fill(&on_light(looks::SURFACE))?;
+        root.fill(&on_light(theme::SURFACE))?;
         let (head, rest) = root.split_vertically(TITLE_HEIGHT);
         let (body, foot) = rest.split_vertically(SIZE.1 - TITLE_HEIGHT - FOOT_HEIGHT);
         let centre = i32::try_from(SIZE.0 / 2).unwrap_or(0);
         let middle = Pos::new(HPos::Center, VPos::Center);
         head.draw_text(
             "What a kernel mapping costs with N processes, by propagation strategy",
-            &(looks::FONT, 24)
+            &(theme::FONT, 24)
                 .into_text_style(&head)
                 .color(&INK)
                 .pos(middle),
@@ -129,7 +129,7 @@ pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
                 ""
             },
         ];
-        let style = (looks::FONT, 13)
+        let style = (theme::FONT, 13)
             .into_text_style(&foot)
             .color(&INK)
             .pos(middle);
@@ -142,7 +142,7 @@ pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
         root.present()?;
     }
     // The drawing is made in light colours, and knows the dark ones.
-    Ok(text.replacen('>', &format!(">{}", looks::dark_style()), 1))
+    Ok(text.replacen('>', &format!(">{}", theme::dark_style()), 1))
 }
 
 /// The colour as it is drawn.
@@ -187,7 +187,7 @@ impl Panel {
         let bottom = power_of_ten(decade(points().map(|(_, value)| *value).min()));
         let top = power_of_ten(decade(points().map(|(_, value)| *value).max()) + 1);
         let (head, area) = area.split_vertically(PANEL_TITLE_HEIGHT);
-        let style = (looks::FONT, 16).into_text_style(&head).color(&INK);
+        let style = (theme::FONT, 16).into_text_style(&head).color(&INK);
         head.draw_text(self.title, &style, (PANEL_TITLE_LEFT, 4))?;
         let area = &area;
         let mut chart = ChartBuilder::on(area)
@@ -207,8 +207,8 @@ impl Panel {
             .axis_style(INK)
             .x_labels(12)
             .y_labels(8)
-            .label_style((looks::FONT, 13).into_font().color(&INK))
-            .axis_desc_style((looks::FONT, 14).into_font().color(&INK))
+            .label_style((theme::FONT, 13).into_font().color(&INK))
+            .axis_desc_style((theme::FONT, 14).into_font().color(&INK))
             .x_desc("N, processes")
             .y_desc(self.unit)
             .x_label_formatter(&|n| format!("{n:.0}"))
@@ -254,12 +254,12 @@ impl Line {
     /// fewer colours.
     fn colour(&self) -> RGBColor {
         on_light(match self.strategies.first().map(|strategy| strategy.0) {
-            Some(Strategy::CopyAll) => looks::RED,
-            Some(Strategy::Prealloc) => looks::BLUE,
-            Some(Strategy::Sync) => looks::GREEN,
-            Some(Strategy::Fault) => looks::PLUM,
-            Some(Strategy::Isolated) => looks::OCHRE,
-            Some(Strategy::None) | None => looks::FAINT_INK,
+            Some(Strategy::CopyAll) => theme::RED,
+            Some(Strategy::Prealloc) => theme::BLUE,
+            Some(Strategy::Sync) => theme::GREEN,
+            Some(Strategy::Fault) => theme::PLUM,
+            Some(Strategy::Isolated) => theme::OCHRE,
+            Some(Strategy::None) | None => theme::FAINT_INK,
         })
     }
 

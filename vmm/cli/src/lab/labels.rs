@@ -1,6 +1,6 @@
 //! The names of a chart's lines, written at their ends and kept apart.
 
-use heirloom_explorer::looks::FONT;
+use heirloom_explorer::theme::FONT;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};

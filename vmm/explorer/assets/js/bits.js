@@ -2,19 +2,19 @@
 
 class Bits {
   constructor(view) {
-    Object.assign(this, { view, world: view.world });
+    Object.assign(this, { view, guest: view.guest });
     this.place = $('bits');
     view.look(() => this.update());
   }
 
   update() {
-    const { view, world } = this;
+    const { view, guest } = this;
     const va = view.lookedAddress;
     const typed = view.peek === null ? view.typed : null;
-    const known = typed === null ? view.looked.length : world.levels.length;
-    const { steps, end } = world.walk(view.space, va);
-    const canonical = world.isCanonical(va);
-    const top = virtualBits(world.mode);
+    const known = typed === null ? view.looked.length : guest.levels.length;
+    const { steps, end } = guest.walk(view.space, va);
+    const canonical = guest.isCanonical(va);
+    const top = virtualBits(guest.mode);
     const field = (high, low, name, index, state, title) => {
       const width = high - low + 1;
       const bits = ((va >> BigInt(low)) & ((1n << BigInt(width)) - 1n)).toString(2).padStart(width, '0');
@@ -27,7 +27,7 @@ class Bits {
       );
     };
     const fields = [field(63, top, 'sign extension', null, canonical ? 'sign' : 'wrong', `These bits repeat bit ${top - 1}`)];
-    for (const [at, level] of world.levels.entries()) {
+    for (const [at, level] of guest.levels.entries()) {
       const state = at >= known ? 'open' : at < steps.length ? 'walked' : 'beyond';
       const index = state === 'open' ? '' : `[${indexOf(va, level)}]`;
       fields.push(field(level.shift + 8, level.shift, level.name, index, state, `Which of the 512 entries of the ${level.name}`));
@@ -40,7 +40,7 @@ class Bits {
   why(va, top, canonical) {
     const low = 1n << BigInt(top - 1);
     if (!canonical) {
-      const meant = signExtended(va, this.world.mode);
+      const meant = signExtended(va, this.guest.mode);
       return [
         h('b', {}, 'Not canonical: '),
         `bits 63–${top - 1} must all be equal, or the CPU refuses the address before it looks at any table. With bit ${top - 1} repeated it would be `,
@@ -49,7 +49,7 @@ class Bits {
       ];
     }
     if (va & low) {
-      const first = signExtended(low, this.world.mode);
+      const first = signExtended(low, this.guest.mode);
       return [
         `Bit ${top - 1} is 1, so bits 63–${top} are 1 too: the kernel half is entries 256–511 and begins at `,
         h('code', {}, hexVirtual(first)),

@@ -1,22 +1,22 @@
 // What an event changed: entries written, tables made and freed, and where they stand.
 
 /** Entries that are looked for; an event that changes more is told in numbers only. */
-const MOST_CHANGES = 400;
+const MAX_CHANGES = 400;
 
 /** What changed between the moment before this one and this one. */
-function changesOf(world) {
-  return world.once('changes', () => {
-    const { frames, before, after } = world.film.changes[world.moment];
+function changesOf(guest) {
+  return guest.once('changes', () => {
+    const { frames, before, after } = guest.tables.changes[guest.moment];
     const found = { entries: [], made: 0, freed: 0, written: 0 };
-    if (world.moment === 0) return found;
+    if (guest.moment === 0) return found;
     const places = new Map();
     const note = (table, written) => {
-      if (!written.length || found.entries.length >= MOST_CHANGES) return;
+      if (!written.length || found.entries.length >= MAX_CHANGES) return;
       places.set(table, null);
       for (const entry of written) found.entries.push({ table, ...entry });
     };
     for (let change = 0; change < frames.length; change++) {
-      const [old, now] = [world.film.page(before[change]), world.film.page(after[change])];
+      const [old, now] = [guest.tables.page(before[change]), guest.tables.page(after[change])];
       if (old && now) {
         const written = differences(old, now);
         found.written += written.length;
@@ -24,16 +24,16 @@ function changesOf(world) {
       } else if (now) {
         found.made++;
         // What a new table holds is told as far as the event is about it.
-        if (world.event.range) note(frames[change], differences(NO_ENTRIES, now).map((entry) => ({ ...entry, made: true })));
+        if (guest.event.range) note(frames[change], differences(NO_ENTRIES, now).map((entry) => ({ ...entry, made: true })));
       } else if (old) {
         found.freed++;
       }
     }
-    locate(world, places);
+    locate(guest, places);
     found.entries = found.entries
       .filter((entry) => places.get(entry.table))
       .map((entry) => ({ ...entry, ...places.get(entry.table) }))
-      .filter((entry) => !entry.made || isAbout(world, entry));
+      .filter((entry) => !entry.made || isAbout(guest, entry));
     found.written += found.entries.filter((entry) => entry.made).length;
     // Kernel tables first, and those that are nearest to the root.
     found.entries.sort((a, b) => inKernel(b) - inKernel(a) || a.path.length - b.path.length || a.space.id - b.space.id);
@@ -44,9 +44,9 @@ function changesOf(world) {
 const NO_ENTRIES = new Page(new Uint16Array(), new Uint32Array(), new Float64Array());
 
 /** Whether an entry translates an address that the present event is about. */
-function isAbout(world, { path, index }) {
-  const [first, last] = rangeOf([...path, index], world.mode);
-  const { range } = world.event;
+function isAbout(guest, { path, index }) {
+  const [first, last] = rangeOf([...path, index], guest.mode);
+  const { range } = guest.event;
   return first <= BigInt(range.last) && BigInt(range.first) <= last;
 }
 
@@ -66,7 +66,7 @@ function differences(old, now) {
 }
 
 /** Fills in where tables stand: a space that has the table, and the path to it. */
-function locate(world, places) {
+function locate(guest, places) {
   let missing = places.size;
   const seen = new Set();
   const visit = (space, frame, path) => {
@@ -77,13 +77,13 @@ function locate(world, places) {
       places.set(frame, { space, path });
       missing--;
     }
-    const level = world.levels[path.length];
-    const page = level === PT ? null : world.page(frame);
+    const level = guest.levels[path.length];
+    const page = level === PT ? null : guest.page(frame);
     if (!page) return;
     for (let at = 0; at < page.indices.length && missing > 0; at++) {
-      const next = decode(page.flags[at], page.frames[at], level, world.mode);
+      const next = decode(page.flags[at], page.frames[at], level, guest.mode);
       if (next.kind === 'table') visit(space, next.frame, [...path, page.indices[at]]);
     }
   };
-  for (const space of world.live) if (missing > 0) visit(space, space.frame, []);
+  for (const space of guest.live) if (missing > 0) visit(space, space.frame, []);
 }

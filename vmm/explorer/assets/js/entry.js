@@ -2,31 +2,31 @@
 
 class EntryPanel {
   constructor(view, sharing, findings, grid) {
-    Object.assign(this, { view, sharing, findings, grid, world: view.world });
+    Object.assign(this, { view, sharing, findings, grid, guest: view.guest });
     this.panel = $('entry');
     view.look(() => this.update());
   }
 
   update() {
-    const parts = this.view.panes.map((id, pane) => this.part(this.world.spaces[id], pane));
+    const parts = this.view.panes.map((id, pane) => this.part(this.guest.spaces[id], pane));
     this.panel.replaceChildren(...parts);
   }
 
   part(space, pane) {
-    const { view, world } = this;
+    const { view, guest } = this;
     const two = view.panes.length === 2;
     const place = view.looked;
-    const level = world.levels[place.length - 1];
+    const level = guest.levels[place.length - 1];
     const heading = h('h2', {}, two && h('span.badge', {}, 'AB'[pane]), `${level.name}[${place.at(-1)}]`, two && h('small', {}, space.name));
     const box = (...content) => h('section.about-entry', {}, heading, content);
-    if (!world.isLive(space)) return box(h('p.dim', {}, `${space.name} is not there at this event.`));
-    const { steps, table, end } = world.descend(space, place);
+    if (!guest.isLive(space)) return box(h('p.dim', {}, `${space.name} is not there at this event.`));
+    const { steps, table, end } = guest.descend(space, place);
     const step = steps[place.length - 1];
     if (!step) return box(h('p.dim', {}, `No such table: ${end}.`));
     const states = this.sharing.states(space, place.slice(0, -1));
     const state = STATES[states[place.at(-1)]];
-    const [first, last] = rangeOf(place, world.mode);
-    const regions = world.regionsIn(first, last).map((region) => region.name);
+    const [first, last] = rangeOf(place, guest.mode);
+    const regions = guest.regionsIn(first, last).map((region) => region.name);
     const facts = [];
     const fact = (name, ...value) => facts.push(h('dt', {}, name), h('dd', {}, value));
     fact('translates', h('code', {}, hexVirtual(first)), h('br', {}), h('code', {}, `–${hexVirtual(last)}`), ` ${level.span}${regions.length ? `, ${regions.join(', ')}` : ''}`);
@@ -35,7 +35,7 @@ class EntryPanel {
     if (step.kind === 'absent') fact('means', step.flags || step.frame ? 'not present; software’s own bits' : 'nothing: not present');
     if (step.kind === 'reserved') fact('means', `the CPU faults: ${step.reserved}`);
     if (step.kind === 'page') fact('maps', `a ${level.page} page at `, h('code', {}, hexFrame(step.target)));
-    if (step.kind === 'table') fact('points to', `the ${world.levels[place.length].name} at `, h('code', {}, hexFrame(step.target)), table === undefined && ` (${end})`);
+    if (step.kind === 'table') fact('points to', `the ${guest.levels[place.length].name} at `, h('code', {}, hexFrame(step.target)), table === undefined && ` (${end})`);
     if (step.kind === 'table') {
       const others = this.sharing.elsewhere(step.target, `${level.name}[${step.index}]`);
       const more = others.length > 6 ? ` and ${others.length - 6} more` : '';
@@ -56,7 +56,7 @@ class EntryPanel {
       if (others.length) content.push(spaceChips(view, others, 12));
     }
     if (!two && !view.onPage && view.peek === null && (table !== undefined || step.kind === 'page')) {
-      content.push(h('button.primary', { type: 'button', onclick: () => this.grid.enter() }, step.kind === 'page' ? 'Look at the page' : `Open the ${world.levels[place.length].name}`, h('kbd', {}, 'Enter')));
+      content.push(h('button.primary', { type: 'button', onclick: () => this.grid.enter() }, step.kind === 'page' ? 'Look at the page' : `Open the ${guest.levels[place.length].name}`, h('kbd', {}, 'Enter')));
     }
     return box(content);
   }
@@ -66,7 +66,7 @@ class EntryPanel {
     const like = reference && reference !== space ? reference.name : null;
     if (state === DIVERGING) {
       if (step.kind === 'absent') return `Diverging: absent here, present in ${like ?? 'the others'}`;
-      const theirs = like ? this.world.descend(reference, place).steps[place.length - 1] : null;
+      const theirs = like ? this.guest.descend(reference, place).steps[place.length - 1] : null;
       if (!theirs || theirs.kind === 'absent') return `Diverging: absent in ${like ?? 'the others'}`;
       return step.frame === theirs.frame ? `Diverging: other rights than in ${like}` : `Diverging: not what ${like} maps`;
     }

@@ -1,17 +1,17 @@
 // What is wrong, as the rules found it; the page itself judges nothing.
 
 class Findings {
-  constructor(world) {
-    this.world = world;
-    this.all = world.story.findings.map((finding, id) => ({ ...finding, id, va: finding.address ? BigInt(finding.address) : null }));
+  constructor(guest) {
+    this.guest = guest;
+    this.all = guest.data.findings.map((finding, id) => ({ ...finding, id, va: finding.address ? BigInt(finding.address) : null }));
   }
 
   isNow(finding) {
-    return finding.moments.some(([from, until]) => from <= this.world.moment && this.world.moment < until);
+    return finding.moments.some(([from, until]) => from <= this.guest.moment && this.guest.moment < until);
   }
 
   now() {
-    return this.world.once('findings', () => this.all.filter((finding) => this.isNow(finding)));
+    return this.guest.once('findings', () => this.all.filter((finding) => this.isNow(finding)));
   }
 
   /** Numbers of the spaces that are wrong at this moment. */
@@ -25,15 +25,15 @@ class Findings {
       finding.va !== null &&
       finding.spaces.includes(space.id) &&
       place.length - 1 <= this.depth(finding) &&
-      place.every((index, at) => indexOf(finding.va, this.world.levels[at]) === index);
+      place.every((index, at) => indexOf(finding.va, this.guest.levels[at]) === index);
     return this.now().filter(wrong);
   }
 
   /** How many levels above the entry that a finding is about; the last level where it names none. */
   depth(finding) {
-    const named = /^(PML5|PGD|PDPT|PD|PT)\[/.exec(finding.place)?.[1];
-    const depth = this.world.levels.findIndex((level) => level.name === named);
-    return depth < 0 ? this.world.levels.length - 1 : depth;
+    const named = /^(PML5|PML4|PGD|PDPT|PD|PT)\[/.exec(finding.place)?.[1];
+    const depth = this.guest.levels.findIndex((level) => level.name === named);
+    return depth < 0 ? this.guest.levels.length - 1 : depth;
   }
 
   /** Entries of a space's table, at the end of a path, under which something is wrong at this moment. */
@@ -41,7 +41,7 @@ class Findings {
     const cells = new Set();
     for (const { va } of this.now()) {
       if (va === null) continue;
-      const index = indexOf(va, this.world.levels[path.length]);
+      const index = indexOf(va, this.guest.levels[path.length]);
       if (!cells.has(index) && this.at(space, [...path, index]).length) cells.add(index);
     }
     return cells;
@@ -50,7 +50,7 @@ class Findings {
 
 class FindingsPanel {
   constructor(view, findings, grid) {
-    Object.assign(this, { view, findings, grid, world: view.world });
+    Object.assign(this, { view, findings, grid, guest: view.guest });
     this.list = $('findings');
     this.items = findings.all.map((finding) => this.item(finding));
     this.list.replaceChildren(...this.items.map(({ element }) => element));
@@ -61,7 +61,7 @@ class FindingsPanel {
 
   item(finding) {
     const [from] = finding.moments[0];
-    const { number } = this.world.story.events[from];
+    const { number } = this.guest.data.events[from];
     const element = h(
       'li',
       {},
@@ -73,18 +73,18 @@ class FindingsPanel {
         h('dl', {}, h('dt', {}, 'expected'), h('dd', {}, finding.expected), h('dt', {}, 'found'), h('dd', {}, finding.found)),
         finding.walks.map((walk) => h('pre', {}, walk)),
       ),
-      h('button.go', { type: 'button', onclick: () => this.go(finding) }, this.world.story.events.length > 1 ? `Show at event ${number}` : 'Show'),
+      h('button.go', { type: 'button', onclick: () => this.go(finding) }, this.guest.data.events.length > 1 ? `Show at event ${number}` : 'Show'),
     );
     return { element, finding };
   }
 
   /** Goes to the entry, at the first moment at which the finding was there. */
   go(finding) {
-    const { view, world } = this;
-    if (!this.findings.isNow(finding)) world.seek(finding.moments[0][0]);
+    const { view, guest } = this;
+    if (!this.findings.isNow(finding)) guest.seek(finding.moments[0][0]);
     const [space] = finding.spaces;
     if (space !== undefined) {
-      const evidence = this.other(finding, world.spaces[space]);
+      const evidence = this.other(finding, guest.spaces[space]);
       view.panes = evidence === null ? [space] : [evidence, space];
       view.active = view.panes.length - 1;
     }
@@ -99,10 +99,10 @@ class FindingsPanel {
   /** A space to put beside the wrong one: one whose walk goes further, or the one that it is compared with. */
   other(finding, space) {
     if (finding.va === null) return null;
-    const length = (other) => this.world.walk(other, finding.va).steps.length;
+    const length = (other) => this.guest.walk(other, finding.va).steps.length;
     const mine = length(space);
-    const better = this.world.live.find((other) => other.set === space.set && length(other) > mine);
-    const reference = this.world.live.find((other) => other.set === space.set && other.reference && other !== space);
+    const better = this.guest.live.find((other) => other.set === space.set && length(other) > mine);
+    const reference = this.guest.live.find((other) => other.set === space.set && other.reference && other !== space);
     return (better ?? reference)?.id ?? null;
   }
 

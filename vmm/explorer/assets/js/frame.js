@@ -1,8 +1,8 @@
 // The end of a walk: a page, what all entries above it allow, and who else has it there.
 
 function pageView(view, sharing, space, { leaf, steps }) {
-  const { world } = view;
-  const [first, last] = rangeOf(view.path, world.mode);
+  const { guest } = view;
+  const [first, last] = rangeOf(view.path, guest.mode);
   const offset = view.typed === null ? null : view.typed - first;
   const sharers = sharing.sharers(space, view.path);
   const physical = BigInt(leaf.target) * 4096n;
@@ -17,7 +17,7 @@ function pageView(view, sharing, space, { leaf, steps }) {
     h('p.big', {}, h('code', {}, `${hexVirtual(first)} – ${hexVirtual(last)}`)),
     offset !== null && h('p', {}, 'The address typed is byte ', h('code', {}, `+0x${offset.toString(16)}`), ', at physical ', h('code', {}, `0x${(physical + offset).toString(16)}`), '.'),
     h('table', {}, h('caption', {}, 'What each entry allows, and all together'), h('tbody', {}, rows, h('tr.sum', {}, h('th', { scope: 'row' }, 'effective'), h('td', {}, rightsInWords(leaf.rights)), h('td', {}, h('code', {}, rightsText(leaf.rights)))))),
-    h('p', {}, sharers.length > 1 ? `${sharers.length} of ${world.live.length} address spaces have this very frame at this address:` : 'No other address space has this frame at this address.'),
+    h('p', {}, sharers.length > 1 ? `${sharers.length} of ${guest.live.length} address spaces have this very frame at this address:` : 'No other address space has this frame at this address.'),
     sharers.length > 1 && spaceChips(view, sharers),
   );
 }

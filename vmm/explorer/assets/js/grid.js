@@ -2,10 +2,10 @@
 
 class Grid {
   constructor(view, sharing, findings) {
-    Object.assign(this, { view, sharing, findings, world: view.world });
-    this.stage = $('stage');
+    Object.assign(this, { view, sharing, findings, guest: view.guest });
+    this.place = $('panes');
     this.panes = [this.pane(0), this.pane(1)];
-    this.stage.append(...this.panes.map((pane) => pane.element));
+    this.place.append(...this.panes.map((pane) => pane.element));
     view.watch(() => this.update());
   }
 
@@ -90,7 +90,7 @@ class Grid {
 
   /** The next entry that is not absent. */
   nextPresent(pane, step) {
-    const states = this.sharing.states(this.world.spaces[this.view.panes[pane.number]], this.view.path);
+    const states = this.sharing.states(this.guest.spaces[this.view.panes[pane.number]], this.view.path);
     for (let index = this.view.cursor + step; index >= 0 && index < 512; index += step) {
       if (states?.[index] !== ABSENT) return index;
     }
@@ -99,7 +99,7 @@ class Grid {
 
   update() {
     const two = this.view.panes.length === 2;
-    this.stage.classList.toggle('two', two);
+    this.place.classList.toggle('two', two);
     this.panes[1].element.hidden = !two;
     const changed = this.changedHere();
     for (const pane of this.panes.slice(0, this.view.panes.length)) this.updatePane(pane, two, changed);
@@ -108,19 +108,19 @@ class Grid {
   /** Indices that this event wrote, by the frame of their table. */
   changedHere() {
     const changed = new Map();
-    for (const { table, index } of changesOf(this.world).entries) changed.set(table, (changed.get(table) ?? new Set()).add(index));
+    for (const { table, index } of changesOf(this.guest).entries) changed.set(table, (changed.get(table) ?? new Set()).add(index));
     return changed;
   }
 
   updatePane(pane, two, changed) {
-    const { view, world } = this;
-    const space = world.spaces[view.panes[pane.number]];
+    const { view, guest } = this;
+    const space = guest.spaces[view.panes[pane.number]];
     const active = pane.number === view.active;
     pane.element.classList.toggle('active', active && two);
     const [header, way, , instead] = pane.element.children;
     header.replaceChildren(...this.heading(space, pane.number, two));
-    const live = world.isLive(space);
-    const here = live ? world.descend(space, view.path) : null;
+    const live = guest.isLive(space);
+    const here = live ? guest.descend(space, view.path) : null;
     way.replaceChildren(...(live ? [walkCards(view, this.sharing, space, pane.number)] : []));
     const table = here?.table;
     pane.grid.hidden = table === undefined;
@@ -164,11 +164,11 @@ class Grid {
   }
 
   heading(space, number, two) {
-    const half = this.world.isLive(space) ? this.sharing.kernelHalf(space) : null;
+    const half = this.guest.isLive(space) ? this.sharing.kernelHalf(space) : null;
     return [
       h('h2', {}, two && h('span.badge', {}, 'AB'[number]), space.name),
       h('code', { title: 'The root: what CR3 points to' }, `CR3 ${space.root}`),
-      half && h('span.sum', {}, sentenceOf(half, this.world.levels[0].name)),
+      half && h('span.sum', {}, sentenceOf(half, this.guest.levels[0].name)),
       two && h('button.close', { type: 'button', 'aria-label': `Close ${space.name}`, title: 'Close', onclick: () => this.view.compare(space.id) }, '×'),
     ].filter(Boolean);
   }
@@ -176,8 +176,8 @@ class Grid {
   /** What stands in place of a table that is not there. */
   instead(space, live, here) {
     if (!live) {
-      const { events } = this.world.story;
-      const born = this.world.moment < space.from;
+      const { events } = this.guest.data;
+      const born = this.guest.moment < space.from;
       const when = events[born ? space.from : space.until];
       return h('p.gone', { tabindex: 0 }, h('b', {}, `${space.name} ${born ? 'is not born yet' : 'has ended'}.`), ` ${born ? 'It comes with' : 'It ended at'} event ${when.number}.`);
     }
@@ -187,16 +187,16 @@ class Grid {
 
   /** Halves, hole and regions, written beside the cells. */
   names(pane, level, states) {
-    const { view, world } = this;
+    const { view, guest } = this;
     const root = view.path.length === 0;
-    const key = `${view.path} ${world.mode.depth}`;
+    const key = `${view.path} ${guest.mode.depth}`;
     if (pane.key !== key) {
       pane.key = key;
       const [user, hole, kernel] = pane.grid.children;
-      const range = (from, to) => `${hexVirtual(addressOf([...view.path, from], world.mode))} – ${hexVirtual(rangeOf([...view.path, to], world.mode)[1])}`;
+      const range = (from, to) => `${hexVirtual(addressOf([...view.path, from], guest.mode))} – ${hexVirtual(rangeOf([...view.path, to], guest.mode)[1])}`;
       user.firstChild.replaceChildren(h('b', {}, root ? 'user half' : `entries 0–255`), h('code', {}, range(0, 255)));
       kernel.firstChild.replaceChildren(h('b', {}, root ? 'kernel half' : `entries 256–511`), h('code', {}, range(256, 511)));
-      hole.replaceChildren(root ? `no addresses here: bits 63–${virtualBits(world.mode) - 1} would differ` : '');
+      hole.replaceChildren(root ? `no addresses here: bits 63–${virtualBits(guest.mode) - 1} would differ` : '');
       const rows = pane.grid.querySelectorAll('.row');
       for (const [row, element] of rows.entries()) element.lastChild.replaceChildren(...this.namesOfRow(row, pane));
       this.band(pane);
@@ -205,11 +205,11 @@ class Grid {
 
   /** The regions that begin in a row of 32 entries, each once. */
   namesOfRow(row, pane) {
-    const { view, world } = this;
+    const { view, guest } = this;
     const found = [];
     for (let index = row * 32; index < row * 32 + 32; index++) {
-      const [first, last] = rangeOf([...view.path, index], world.mode);
-      for (const region of world.regionsIn(first, last)) {
+      const [first, last] = rangeOf([...view.path, index], guest.mode);
+      for (const region of guest.regionsIn(first, last)) {
         const begins = region.first >= first || (index === 0 && row === 0);
         if (begins && !(view.path.length === 0 && region.first === 0n)) {
           found.push(h('button.region', { type: 'button', tabindex: -1, title: `${hexVirtual(region.first)} – ${hexVirtual(region.last)}`, onclick: () => { view.active = pane.number; view.point(index); this.focus(); } }, region.name));
@@ -221,11 +221,11 @@ class Grid {
 
   /** Marks the cells that lie in named regions, neighbours told apart. */
   band(pane) {
-    const { view, world } = this;
+    const { view, guest } = this;
     for (const [index, cell] of pane.cells.entries()) {
-      const [first, last] = rangeOf([...view.path, index], world.mode);
-      const regions = world.regionsIn(first, last);
-      set(cell, 'data-band', regions.length ? world.regions.indexOf(regions[0]) % 2 : null);
+      const [first, last] = rangeOf([...view.path, index], guest.mode);
+      const regions = guest.regionsIn(first, last);
+      set(cell, 'data-band', regions.length ? guest.regions.indexOf(regions[0]) % 2 : null);
       set(cell, 'title', `[${index}] ${hexVirtual(first)}${regions.length ? ` · ${regions.map((region) => region.name).join(', ')}` : ''}`);
     }
   }

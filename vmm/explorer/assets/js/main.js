@@ -66,13 +66,13 @@ function addressBox(view, grid) {
   });
 }
 
-function verdict(story) {
+function verdict(data) {
   const badge = $('verdict');
-  badge.hidden = story.holds === null;
-  badge.textContent = story.holds ? 'holds' : 'broken';
-  badge.dataset.holds = story.holds;
-  badge.title = story.verdict;
-  $('verdict-text').textContent = story.verdict;
+  badge.hidden = data.holds === null;
+  badge.textContent = data.holds ? 'holds' : 'broken';
+  badge.dataset.holds = data.holds;
+  badge.title = data.verdict;
+  $('verdict-text').textContent = data.verdict;
 }
 
 /** Keeps the view in the page's address, once it has come to rest: browsers count such changes. */
@@ -80,18 +80,18 @@ function keepAddress(view) {
   let timer = null;
   view.watch(() => {
     clearTimeout(timer);
-    timer = setTimeout(() => history.replaceState(null, '', `#${view.toHash()}`), 300);
+    timer = setTimeout(() => hidata.replaceState(null, '', `#${view.toHash()}`), 300);
   });
   addEventListener('hashchange', () => view.fromHash(location.hash));
 }
 
 async function start() {
-  const story = JSON.parse($('story').textContent);
-  const film = new Film(await inflate(fromBase64($('tables').textContent.trim())));
-  const world = new World(story, film);
-  const sharing = new Sharing(world);
-  const findings = new Findings(world);
-  const view = new View(world);
+  const data = JSON.parse($('data').textContent);
+  const tables = new TableHistory(await inflate(fromBase64($('tables').textContent.trim())));
+  const guest = new Guest(data, tables);
+  const sharing = new Sharing(guest);
+  const findings = new Findings(guest);
+  const view = new View(guest);
   const grid = new Grid(view, sharing, findings);
   const spaces = new SpaceList(view, sharing, findings);
   new Bits(view);
@@ -101,16 +101,16 @@ async function start() {
   addressBox(view, grid);
   theme();
   keys(view, timeline, grid);
-  verdict(story);
-  $('notes').replaceChildren(...story.notes.map((note) => h('p', {}, note)));
-  $('notes').hidden = !story.notes.length;
+  verdict(data);
+  $('notes').replaceChildren(...data.notes.map((note) => h('p', {}, note)));
+  $('notes').hidden = !data.notes.length;
   $('show-help').addEventListener('click', () => $('help').showModal());
-  view.cursor = film.page(film.content(view.space.frame))?.indices.find((index) => index >= 256) ?? 0;
+  view.cursor = tables.page(tables.content(view.space.frame))?.indices.find((index) => index >= 256) ?? 0;
   if (location.hash.length > 1) view.fromHash(location.hash);
   else view.changed();
   keepAddress(view);
   // For the console, and for tests of the parts.
-  window.explorer = { world, sharing, view, film, timeline, grid, panel, spaces, parseAddress, addressOf, indexOf, decode, levelsOf, hexEntry, changesOf };
+  window.explorer = { guest, sharing, view, tables, timeline, grid, panel, spaces, parseAddress, addressOf, indexOf, decode, levelsOf, through, rightsText, rangeOf, hexEntry, changesOf };
   // Milliseconds since the page was asked for, until it is laid out.
   if (document.body.offsetHeight > 0) document.documentElement.dataset.ready = Math.round(performance.now());
 }

@@ -13,14 +13,16 @@ const NO_EXECUTE = 1 << 23;
 const BY_CPU = ACCESSED | DIRTY;
 
 const PML5 = { name: 'PML5', shift: 48, span: '256 TiB' };
-const PGD = { name: 'PGD', shift: 39, span: '512 GiB' };
+const PML4 = { name: 'PML4', shift: 39, span: '512 GiB' };
+/** The PML4 where it is the root. */
+const PGD = { ...PML4, name: 'PGD' };
 const PDPT = { name: 'PDPT', shift: 30, span: '1 GiB', page: '1 GiB', frames: 512 * 512 };
 const PD = { name: 'PD', shift: 21, span: '2 MiB', page: '2 MiB', frames: 512 };
 const PT = { name: 'PT', shift: 12, span: '4 KiB', page: '4 KiB', frames: 1 };
 
 /** The levels of a walk, from the root down. */
 function levelsOf(mode) {
-  return mode.depth === 'five' ? [PML5, PGD, PDPT, PD, PT] : [PGD, PDPT, PD, PT];
+  return mode.depth === 'five' ? [PML5, PML4, PDPT, PD, PT] : [PGD, PDPT, PD, PT];
 }
 
 /** Bits of an address that are translated. */
@@ -54,10 +56,10 @@ function reservedBits(flags, frame, level, mode) {
   if (frame >= 2 ** (mode.phys_bits - 12)) found.push(`address bits above ${mode.phys_bits - 1}`);
   if (!mode.nxe && flags & NO_EXECUTE) found.push('bit 63 (NX is switched off)');
   if (flags & LARGE) {
-    if (level === PML5 || level === PGD) found.push('bit 7');
+    if (!level.page) found.push('bit 7');
     if (level === PDPT && !mode.gigabyte_pages) found.push('bit 7 (this CPU has no 1 GiB pages)');
     // Bit 12 of a large page is PAT; those above it, up to the page's size, must be clear.
-    const low = level === PDPT || level === PD ? frame % level.frames : 0;
+    const low = level.page ? frame % level.frames : 0;
     if (Math.floor(low / 2) > 0) found.push('low address bits of a large page');
   }
   return found.join(', ');

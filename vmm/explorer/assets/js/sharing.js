@@ -14,8 +14,8 @@ const STATES = [
 ];
 
 class Sharing {
-  constructor(world) {
-    this.world = world;
+  constructor(guest) {
+    this.guest = guest;
     /** Numbers for contents of PTs, which mean the same at every moment. */
     this.known = new Map();
     this.ofPage = new Map();
@@ -25,9 +25,9 @@ class Sharing {
 
   /** The table at the end of a path in each living space: frame → spaces. */
   tablesAt(path) {
-    return this.world.once(`tables ${path}`, () => {
+    return this.guest.once(`tables ${path}`, () => {
       const tables = new Map();
-      for (const space of this.world.live) {
+      for (const space of this.guest.live) {
         const frame = this.tableOf(space, path);
         if (frame === null) continue;
         const sharers = tables.get(frame);
@@ -42,25 +42,25 @@ class Sharing {
   tableOf(space, path) {
     let frame = space.frame;
     for (let at = 0; at < path.length; at++) {
-      const page = this.world.page(frame);
+      const page = this.guest.page(frame);
       const found = page ? page.find(path[at]) : -1;
       if (found < 0) return null;
-      const next = decode(page.flags[found], page.frames[found], this.world.levels[at], this.world.mode);
+      const next = decode(page.flags[found], page.frames[found], this.guest.levels[at], this.guest.mode);
       if (next.kind !== 'table') return null;
       frame = next.frame;
     }
-    return this.world.page(frame) ? frame : null;
+    return this.guest.page(frame) ? frame : null;
   }
 
   /** The living spaces that are compared with each other. */
   peers(number) {
-    return this.world.once(`peers ${number}`, () => (number === undefined ? [] : this.world.live.filter((space) => space.set === number)));
+    return this.guest.once(`peers ${number}`, () => (number === undefined ? [] : this.guest.live.filter((space) => space.set === number)));
   }
 
   /** With whom a space's kernel half is compared below entry `index` of the root: the set's reference,
       or one of those that have what most have there. Null where there is nobody else. */
   reference(space, index) {
-    return this.world.once(`reference ${space.set} ${index}`, () => {
+    return this.guest.once(`reference ${space.set} ${index}`, () => {
       const peers = this.peers(space.set);
       const named = peers.find((other) => other.reference);
       if (named || peers.length < 2) return named ?? null;
@@ -77,24 +77,24 @@ class Sharing {
 
   /** What software wrote to an entry, as something to compare. */
   entryKey(table, index) {
-    const page = this.world.page(table);
+    const page = this.guest.page(table);
     const at = page ? page.find(index) : -1;
     return at < 0 || !(page.flags[at] & PRESENT) ? '' : `${page.frames[at]} ${page.flags[at] & ~BY_CPU}`;
   }
 
   /** The state of each of the 512 entries of the table at the end of a path; null where there is none. */
   states(space, path) {
-    return this.world.once(`states ${space.id} ${path}`, () => {
+    return this.guest.once(`states ${space.id} ${path}`, () => {
       const mine = this.tableOf(space, path);
       if (mine === null) return null;
       const states = new Uint8Array(512);
-      const page = this.world.page(mine);
+      const page = this.guest.page(mine);
       const tables = this.tablesAt(path);
       const alone = tables.get(mine).length < 2;
       const shared = new Uint8Array(512);
       if (!alone) shared.fill(1);
       else {
-        for (const other of tables.keys()) if (other !== mine) markCommon(page, this.world.page(other), shared);
+        for (const other of tables.keys()) if (other !== mine) markCommon(page, this.guest.page(other), shared);
       }
       for (let at = 0; at < page.indices.length; at++) {
         if (page.flags[at] & PRESENT) states[page.indices[at]] = shared[page.indices[at]] ? SHARED : PRIVATE;
@@ -112,7 +112,7 @@ class Sharing {
     if (peers.length < 2) return;
     const present = new Set();
     for (const frame of new Set(peers.map((other) => other.frame))) {
-      const other = this.world.page(frame);
+      const other = this.guest.page(frame);
       if (other) for (const index of other.indices) if (index >= 256) present.add(index);
     }
     for (const index of present) this.compareEntry(this.reference(space, index), [], page, states, index);
@@ -122,7 +122,7 @@ class Sharing {
   compare(space, reference, path, page, states, from) {
     if (!reference || reference === space) return;
     const theirs = this.tableOf(reference, path);
-    const other = theirs === null ? null : this.world.page(theirs);
+    const other = theirs === null ? null : this.guest.page(theirs);
     if (other === page) return;
     const indices = new Set(page.indices);
     if (other) for (const index of other.indices) indices.add(index);
@@ -131,8 +131,8 @@ class Sharing {
 
   compareEntry(reference, path, page, states, index) {
     const theirs = reference ? this.tableOf(reference, path) : null;
-    const wanted = theirs === null ? NOTHING : entryAt(this.world.page(theirs), index);
-    const verdict = this.verdict(entryAt(page, index), wanted, this.world.levels[path.length]);
+    const wanted = theirs === null ? NOTHING : entryAt(this.guest.page(theirs), index);
+    const verdict = this.verdict(entryAt(page, index), wanted, this.guest.levels[path.length]);
     if (verdict === PRIVATE || verdict === DIVERGING) states[index] = verdict;
   }
 
@@ -151,20 +151,20 @@ class Sharing {
   /** A number for all that is mapped below an entry that is reached with some rights: equal where every
       address is translated to the same byte with the same rights, in pages of whatever size. */
   meaning({ flags, frame }, level, above) {
-    const decoded = decode(flags, frame, level, this.world.mode);
+    const decoded = decode(flags, frame, level, this.guest.mode);
     if (decoded.kind === 'absent') return 0;
     if (decoded.kind === 'reserved') return this.number(`reserved ${flags & ~BY_CPU} ${frame}`);
     const rights = through(above, flags);
     if (decoded.kind === 'page') return this.number(pageName(level, rights, decoded.frame));
-    return this.meaningOfTable(decoded.frame, this.world.levels[this.world.levels.indexOf(level) + 1], rights);
+    return this.meaningOfTable(decoded.frame, this.guest.levels[this.guest.levels.indexOf(level) + 1], rights);
   }
 
   meaningOfTable(frame, level, rights) {
-    const content = this.world.film.content(frame);
-    const page = this.world.film.page(content);
+    const content = this.guest.tables.content(frame);
+    const page = this.guest.tables.page(content);
     if (!page) return this.number(`no table ${frame}`);
     const find = () => this.meaningOfPage(page, level, rights);
-    if (level !== PT) return this.world.once(`meaning ${frame} ${level.name} ${rightsText(rights)}`, find);
+    if (level !== PT) return this.guest.once(`meaning ${frame} ${level.name} ${rightsText(rights)}`, find);
     // A PT means the same at every moment.
     const key = `${content} ${rightsText(rights)}`;
     let number = this.ofPage.get(key);
@@ -180,7 +180,7 @@ class Sharing {
       const number = this.meaning(entry, level, rights);
       if (number === 0) continue;
       parts.push(`${page.indices[at]}:${number}`);
-      const part = level.page && decode(entry.flags, entry.frame, level, this.world.mode);
+      const part = level.page && decode(entry.flags, entry.frame, level, this.guest.mode);
       if (part?.kind !== 'page') continue;
       const allowed = rightsText(through(rights, entry.flags));
       if (whole.count === 0) Object.assign(whole, { first: part.frame, rights: allowed });
@@ -188,7 +188,7 @@ class Sharing {
     }
     // Nothing but absent entries is as good as no table.
     if (!parts.length) return 0;
-    const next = this.world.levels[this.world.levels.indexOf(level) - 1];
+    const next = this.guest.levels[this.guest.levels.indexOf(level) - 1];
     // 512 pages in a row are as good as a large one.
     if (whole.count === 512 && next.page && whole.first % next.frames === 0) return this.number(`page ${next.name} ${whole.rights} ${whole.first}`);
     return this.number(`${level.name} ${parts.join(' ')}`);
@@ -206,11 +206,11 @@ class Sharing {
     const index = path.at(-1);
     const mine = this.tableOf(space, above);
     if (mine === null) return [];
-    const wanted = entryAt(this.world.page(mine), index);
+    const wanted = entryAt(this.guest.page(mine), index);
     if (!(wanted.flags & PRESENT)) return [];
     const found = [];
     for (const [frame, spaces] of this.tablesAt(above)) {
-      const entry = frame === mine ? wanted : entryAt(this.world.page(frame), index);
+      const entry = frame === mine ? wanted : entryAt(this.guest.page(frame), index);
       if (entry.flags & PRESENT && entry.frame === wanted.frame) found.push(...spaces);
     }
     return found.sort((a, b) => a.id - b.id);
@@ -218,20 +218,20 @@ class Sharing {
 
   /** From where entries point to tables, in all living spaces: frame → place (`PDPT[3]`) → how many. */
   pointers() {
-    return this.world.once('pointers', () => {
-      const { world } = this;
+    return this.guest.once('pointers', () => {
+      const { guest } = this;
       const found = new Map();
       const seen = new Set();
-      const pending = world.live.map((space) => [space.frame, 0]);
+      const pending = guest.live.map((space) => [space.frame, 0]);
       while (pending.length) {
         const [frame, depth] = pending.pop();
-        const level = world.levels[depth];
-        const page = level === PT ? null : world.page(frame);
+        const level = guest.levels[depth];
+        const page = level === PT ? null : guest.page(frame);
         const key = frame * 8 + depth;
         if (!page || seen.has(key)) continue;
         seen.add(key);
         for (let at = 0; at < page.indices.length; at++) {
-          const next = decode(page.flags[at], page.frames[at], level, world.mode);
+          const next = decode(page.flags[at], page.frames[at], level, guest.mode);
           if (next.kind !== 'table') continue;
           const place = `${level.name}[${page.indices[at]}]`;
           const places = found.get(next.frame) ?? new Map();
@@ -252,24 +252,24 @@ class Sharing {
   /** How a space's kernel half stands to its reference: how many entries are the same, are copies, are
       missing, or differ. */
   kernelHalf(space) {
-    return this.world.once(`half ${space.id}`, () => {
-      const { film } = this.world;
-      const page = this.world.page(space.frame);
+    return this.guest.once(`half ${space.id}`, () => {
+      const { tables } = this.guest;
+      const page = this.guest.page(space.frame);
       if (!page) return { unreadable: true };
       const peers = this.peers(space.set);
       const named = peers.find((other) => other.reference);
-      const key = named && named !== space ? `${film.content(space.frame)} ${film.content(named.frame)}` : null;
+      const key = named && named !== space ? `${tables.content(space.frame)} ${tables.content(named.frame)}` : null;
       const known = this.halves.get(key);
       if (known) return known;
       const half = { same: 0, copies: 0, lacking: 0, diverging: [], reference: named === space, alone: peers.length < 2 };
       let byTablesBelow = false;
       const indices = new Set(page.indices);
-      for (const other of named ? [named] : peers) for (const index of this.world.page(other.frame)?.indices ?? []) indices.add(index);
+      for (const other of named ? [named] : peers) for (const index of this.guest.page(other.frame)?.indices ?? []) indices.add(index);
       for (const index of indices) {
         if (index < 256) continue;
         const mine = entryAt(page, index);
         const wanted = this.wanted(space, index);
-        const verdict = wanted ? this.verdict(mine, wanted, this.world.levels[0]) : mine.flags & PRESENT ? SHARED : ABSENT;
+        const verdict = wanted ? this.verdict(mine, wanted, this.guest.levels[0]) : mine.flags & PRESENT ? SHARED : ABSENT;
         if (verdict === SHARED) {
           half.same++;
           if (wanted && (mine.flags ^ wanted.flags) & ~BY_CPU) byTablesBelow = true;
@@ -289,7 +289,7 @@ class Sharing {
   /** The root's entry that a space is compared with; null where there is nobody to compare with. */
   wanted(space, index) {
     const reference = this.reference(space, index);
-    const page = reference ? this.world.page(reference.frame) : null;
+    const page = reference ? this.guest.page(reference.frame) : null;
     return page ? entryAt(page, index) : null;
   }
 }

@@ -1,18 +1,18 @@
 // The address spaces: a family tree of processes, or groups of roots.
 
 /** Ended processes are shown as long as there are at most so many. */
-const MOST_ENDED = 64;
+const MAX_ENDED = 64;
 
 class SpaceList {
   constructor(view, sharing, findings) {
-    Object.assign(this, { view, sharing, findings, world: view.world });
+    Object.assign(this, { view, sharing, findings, guest: view.guest });
     this.list = $('spaces');
     this.rows = new Map();
-    this.ended = this.world.spaces.filter((space) => space.until !== Infinity).length <= MOST_ENDED;
+    this.ended = this.guest.spaces.filter((space) => space.until !== Infinity).length <= MAX_ENDED;
     this.build();
     const toggle = $('show-ended');
     toggle.checked = this.ended;
-    toggle.closest('label').hidden = this.world.spaces.every((space) => space.until === Infinity);
+    toggle.closest('label').hidden = this.guest.spaces.every((space) => space.until === Infinity);
     toggle.addEventListener('change', () => {
       this.ended = toggle.checked;
       this.update();
@@ -31,12 +31,12 @@ class SpaceList {
 
   build() {
     const children = new Map();
-    for (const space of this.world.spaces) {
+    for (const space of this.guest.spaces) {
       const parent = space.parent ?? -1;
       if (children.has(parent)) children.get(parent).push(space);
       else children.set(parent, [space]);
     }
-    for (const [number, group] of this.world.story.groups.entries()) {
+    for (const [number, group] of this.guest.data.groups.entries()) {
       const heading = h('div.group', { id: `group-${number}` }, h('h3', {}, group.name), group.note && h('p', {}, group.note));
       const rows = [];
       // A stack, not recursion: a family can be deep.
@@ -69,13 +69,13 @@ class SpaceList {
 
   update() {
     const wanted = $('find-space').value.trim().toLowerCase();
-    const actor = this.world.event.who;
+    const actor = this.guest.event.who;
     const broken = this.findings.spacesNow();
     let [shown, living] = [0, 0];
     let [same, others] = [0, 0];
     for (const { row, mark, space } of this.rows.values()) {
-      const live = this.world.isLive(space);
-      const ended = !live && this.world.moment >= space.until;
+      const live = this.guest.isLive(space);
+      const ended = !live && this.guest.moment >= space.until;
       const hidden = (!live && !(ended && this.ended)) || (wanted !== '' && !`${space.name} ${space.kind ?? ''} ${space.root}`.toLowerCase().includes(wanted));
       if (row.hidden !== hidden) row.hidden = hidden;
       if (live) living++;
@@ -106,7 +106,7 @@ class SpaceList {
     if (half.reference) return ['reference', 'reference', 'the others are compared with this one'];
     if (half.alone) return ['reference', `${half.same}`, `${half.same} kernel entries; there is nothing to compare it with`];
     if (half.diverging.length) {
-      const top = this.world.levels[0].name;
+      const top = this.guest.levels[0].name;
       const where = half.diverging.length === 1 ? `${top}[${half.diverging[0]}]` : `${half.diverging.length} entries`;
       if (half.lacking === half.diverging.length) return ['diverging', `−${half.lacking}`, `lacks ${where}`];
       return ['diverging', `≠${half.diverging.length}`, `differs at ${where}`];

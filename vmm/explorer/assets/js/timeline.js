@@ -2,7 +2,7 @@
 
 /** The track's rows: which kinds of events they show, and by what sign. */
 const LANES = [
-  { name: 'processes', kinds: { boot: '●', born: '▲', program: '△', ended: '▼', killed: '✕', crash: '✕', done: '●', found: '●' } },
+  { name: 'processes', kinds: { boot: '●', created: '▲', executed: '△', exited: '▼', killed: '✕', crash: '✕', done: '●', found: '●' } },
   { name: 'kernel memory', kinds: { mapped: '■', protected: '◧', unmapped: '□' } },
   { name: 'access', kinds: { read: '○', written: '◉', refused: '✕', faulted: '◇', checkpoint: '·' } },
 ];
@@ -11,8 +11,8 @@ const STEP_MILLISECONDS = 900;
 
 class Timeline {
   constructor(view, sharing, findings, grid) {
-    Object.assign(this, { view, sharing, findings, grid, world: view.world });
-    this.events = this.world.story.events;
+    Object.assign(this, { view, sharing, findings, grid, guest: view.guest });
+    this.events = this.guest.data.events;
     this.slider = $('moment');
     this.slider.max = this.events.length - 1;
     this.slider.addEventListener('input', () => this.seek(Number(this.slider.value)));
@@ -34,25 +34,25 @@ class Timeline {
   }
 
   step(by) {
-    this.seek(this.world.moment + by);
+    this.seek(this.guest.moment + by);
   }
 
   /** Goes to a moment; following the event, it shows where it happened. */
   seek(moment) {
     const wanted = Math.min(Math.max(moment, 0), this.events.length - 1);
-    if (wanted === this.world.moment) return;
+    if (wanted === this.guest.moment) return;
     if (!this.view.follow) return this.view.seek(wanted);
-    this.world.seek(wanted);
+    this.guest.seek(wanted);
     this.followEvent();
     this.view.changed();
   }
 
   /** Turns to the one who acts, and to the root's entry that it is about. */
   followEvent() {
-    const { view, world } = this;
-    const { who, range } = world.event;
-    const space = who === undefined ? null : world.spaces[who];
-    if (space && world.isLive(space) && !view.panes.includes(space.id)) {
+    const { view, guest } = this;
+    const { who, range } = guest.event;
+    const space = who === undefined ? null : guest.spaces[who];
+    if (space && guest.isLive(space) && !view.panes.includes(space.id)) {
       // Of two panes the second turns; the first is what it is compared with.
       if (view.panes.length === 2) view.panes[1] = space.id;
       else view.panes[0] = space.id;
@@ -61,18 +61,18 @@ class Timeline {
     if (range) {
       view.typed = BigInt(range.first);
       view.path = [];
-      view.cursor = indexOf(view.typed, world.levels[0]);
+      view.cursor = indexOf(view.typed, guest.levels[0]);
     }
   }
 
   play() {
     if (this.timer !== null) return this.pause();
-    if (this.world.moment === this.events.length - 1) this.seek(0);
+    if (this.guest.moment === this.events.length - 1) this.seek(0);
     $('play').setAttribute('aria-pressed', 'true');
     $('play').textContent = '❚❚';
     this.timer = setInterval(() => {
       this.step(1);
-      if (this.world.moment === this.events.length - 1) this.pause();
+      if (this.guest.moment === this.events.length - 1) this.pause();
     }, STEP_MILLISECONDS);
   }
 
@@ -88,7 +88,7 @@ class Timeline {
     const room = Math.max(Math.floor(this.track.clientWidth / 14), 12);
     const all = this.events.length;
     if (all <= room) return [0, all];
-    const from = Math.min(Math.max(this.world.moment - (room >> 1), 0), all - room);
+    const from = Math.min(Math.max(this.guest.moment - (room >> 1), 0), all - room);
     return [from, from + room];
   }
 
@@ -100,8 +100,8 @@ class Timeline {
 
   update() {
     if (this.events.length < 2) return;
-    this.slider.value = this.world.moment;
-    const { event } = this.world;
+    this.slider.value = this.guest.moment;
+    const { event } = this.guest;
     this.slider.setAttribute('aria-valuetext', `event ${event.number}: ${event.text}`);
     this.draw();
     this.tell();
@@ -126,7 +126,7 @@ class Timeline {
       this.track.setAttribute('viewBox', `0 0 ${width} 56`);
       this.track.replaceChildren(...lines, this.now, ...signs);
     }
-    this.now.setAttribute('x', (this.world.moment - from + 0.5) * step - Math.max(step, 3) / 2);
+    this.now.setAttribute('x', (this.guest.moment - from + 0.5) * step - Math.max(step, 3) / 2);
   }
 
   /** Whether something is wrong for the first time at a moment. */
@@ -137,11 +137,11 @@ class Timeline {
 
   /** The present event in words. */
   tell() {
-    const { event } = this.world;
+    const { event } = this.guest;
     $('event-number').textContent = `event ${event.number}`;
     $('event-count').textContent = `of ${this.events.at(-1).number}`;
     $('event-text').replaceChildren(event.text, ...this.outcome(event));
-    const { entries, made, freed, written } = changesOf(this.world);
+    const { entries, made, freed, written } = changesOf(this.guest);
     const rows = entries.slice(0, 6).map((entry) => this.change(entry));
     const rest = written - rows.length;
     const sums = [rest > 0 && count(rest, 'more entry', 'more entries'), made && `${count(made, 'table')} made`, freed && `${count(freed, 'table')} freed`].filter(Boolean);
@@ -154,21 +154,21 @@ class Timeline {
     const parts = [];
     if (event.value !== undefined) parts.push(': ', h('code.value', {}, event.value));
     if (event.fault !== undefined) parts.push(': page fault, error code ', h('code', {}, event.fault));
-    const space = event.who === undefined ? null : this.world.spaces[event.who];
-    if (event.range && space && this.world.isLive(space)) {
-      const { leaf, end } = this.world.walk(space, BigInt(event.range.first));
+    const space = event.who === undefined ? null : this.guest.spaces[event.who];
+    if (event.range && space && this.guest.isLive(space)) {
+      const { leaf, end } = this.guest.walk(space, BigInt(event.range.first));
       parts.push(h('span.tables', {}, ` By its tables there: ${leaf ? `page at ${hexFrame(leaf.target)}, ${rightsText(leaf.rights)}` : end}.`));
     }
     return parts;
   }
 
   change({ space, path, table, index, was, is }) {
-    const { world, view } = this;
-    const level = world.levels[path.length];
+    const { guest, view } = this;
+    const level = guest.levels[path.length];
     const sharers = this.sharing.tablesAt(path).get(table) ?? [];
     const whose = sharers.length > 1 ? `${sharers.length} spaces` : space.name;
     const say = ({ flags, frame }) => {
-      const { kind, frame: target } = decode(flags, frame, level, world.mode);
+      const { kind, frame: target } = decode(flags, frame, level, guest.mode);
       if (kind === 'absent') return 'absent';
       if (kind === 'reserved') return 'reserved bits';
       return `${kind === 'table' ? 'table' : 'page'} ${hexFrame(target)} ${rightsText(through(ALL_RIGHTS, flags))}`;

@@ -2,14 +2,14 @@
 // page, so that a view can be kept and passed on.
 
 class View {
-  constructor(world) {
-    this.world = world;
+  constructor(guest) {
+    this.guest = guest;
     this.watchers = [];
     this.lookers = [];
     /** The entry under the mouse, while there is one: its facts are shown, nothing else changes. */
     this.peek = null;
     /** Numbers of the spaces that are shown, side by side if there are two. */
-    this.panes = [(world.live.find((space) => space.reference) ?? world.live[0])?.id ?? 0];
+    this.panes = [(guest.live.find((space) => space.reference) ?? guest.live[0])?.id ?? 0];
     /** Which of them has the focus. */
     this.active = 0;
     /** Indices from the root down to the table that is shown … */
@@ -43,7 +43,7 @@ class View {
   }
 
   get space() {
-    return this.world.spaces[this.panes[this.active]];
+    return this.guest.spaces[this.panes[this.active]];
   }
 
   /** Indices down to the entry that is looked at, or to the page when that is shown. */
@@ -58,24 +58,24 @@ class View {
 
   /** Whether the path ends at a page, so that there is no table to show. */
   get onPage() {
-    return this.path.length > 0 && Boolean(this.world.descend(this.space, this.path).leaf);
+    return this.path.length > 0 && Boolean(this.guest.descend(this.space, this.path).leaf);
   }
 
   /** The address that is shown cut into its bits. */
   get lookedAddress() {
-    return this.peek === null ? this.address : addressOf(this.looked, this.world.mode);
+    return this.peek === null ? this.address : addressOf(this.looked, this.guest.mode);
   }
 
   /** The address that is looked at. */
   get address() {
-    return this.typed ?? addressOf(this.place, this.world.mode);
+    return this.typed ?? addressOf(this.place, this.guest.mode);
   }
 
   seek(moment) {
-    const last = this.world.story.events.length - 1;
+    const last = this.guest.data.events.length - 1;
     const wanted = Math.min(Math.max(moment, 0), last);
-    if (wanted === this.world.moment) return;
-    this.world.seek(wanted);
+    if (wanted === this.guest.moment) return;
+    this.guest.seek(wanted);
     this.changed();
   }
 
@@ -116,11 +116,11 @@ class View {
   /** Goes to what the entry points to; whether there is something. */
   enter() {
     if (this.onPage) return false;
-    const below = this.world.descend(this.space, this.place);
+    const below = this.guest.descend(this.space, this.place);
     if (below.table === undefined && !below.leaf) return false;
     const typed = this.typed;
     this.path = this.place;
-    this.cursor = typed === null || this.path.length === this.world.levels.length ? 0 : indexOf(typed, this.world.levels[this.path.length]);
+    this.cursor = typed === null || this.path.length === this.guest.levels.length ? 0 : indexOf(typed, this.guest.levels[this.path.length]);
     if (below.page && typed === null) this.cursor = below.page.indices[0] ?? 0;
     this.changed();
     return true;
@@ -146,9 +146,9 @@ class View {
   /** Shows where the walk of an address ends. */
   find(va) {
     this.typed = va;
-    const { steps } = this.world.walk(this.space, va);
+    const { steps } = this.guest.walk(this.space, va);
     const indices = steps.map((step) => indexOf(va, step.level));
-    if (!indices.length) indices.push(indexOf(va, this.world.levels[0]));
+    if (!indices.length) indices.push(indexOf(va, this.guest.levels[0]));
     this.path = indices.slice(0, -1);
     this.cursor = indices.at(-1);
     this.changed();
@@ -156,7 +156,7 @@ class View {
 
   /** The level of a table on the way that is looked at, keeping the address. */
   climb(depth) {
-    const indices = this.typed === null ? this.place : this.world.levels.map((level) => indexOf(this.typed, level));
+    const indices = this.typed === null ? this.place : this.guest.levels.map((level) => indexOf(this.typed, level));
     this.path = indices.slice(0, depth);
     this.cursor = indices[depth] ?? 0;
     this.changed();
@@ -164,7 +164,7 @@ class View {
 
   /** As the part of the page's address behind `#`. */
   toHash() {
-    const parts = [`event=${this.world.event.number}`, `moment=${this.world.moment}`, `in=${this.panes.join(',')}`];
+    const parts = [`event=${this.guest.event.number}`, `moment=${this.guest.moment}`, `in=${this.panes.join(',')}`];
     if (this.typed !== null) parts.push(`va=${hexVirtual(this.typed)}`);
     parts.push(`at=${[...this.path, this.cursor].join('.')}`);
     return parts.join('&');
@@ -174,12 +174,12 @@ class View {
     const given = new URLSearchParams(hash.replace(/^#/, ''));
     const numbers = (text, separator) => (text ?? '').split(separator).filter(Boolean).map(Number);
     const moment = Number(given.get('moment') ?? NaN);
-    if (Number.isInteger(moment) && this.world.story.events[moment]) this.world.seek(moment);
-    const panes = numbers(given.get('in'), ',').filter((id) => this.world.spaces[id]);
+    if (Number.isInteger(moment) && this.guest.data.events[moment]) this.guest.seek(moment);
+    const panes = numbers(given.get('in'), ',').filter((id) => this.guest.spaces[id]);
     if (panes.length) this.panes = [...new Set(panes)].slice(0, 2);
     this.active = 0;
     const at = numbers(given.get('at'), '.').filter((index) => index >= 0 && index < 512);
-    if (at.length && at.length <= this.world.levels.length + 1) {
+    if (at.length && at.length <= this.guest.levels.length + 1) {
       this.path = at.slice(0, -1);
       this.cursor = at.at(-1);
     }

@@ -22,9 +22,9 @@ function thumbnail(states, lit) {
 
 /** The cards of one pane. */
 function walkCards(view, sharing, space, pane) {
-  const { world } = view;
-  const indices = view.typed === null ? view.place : world.levels.map((level) => indexOf(view.typed, level));
-  const walk = world.isCanonical(view.address) ? world.descend(space, indices) : world.walk(space, view.address);
+  const { guest } = view;
+  const indices = view.typed === null ? view.place : guest.levels.map((level) => indexOf(view.typed, level));
+  const walk = guest.isCanonical(view.address) ? guest.descend(space, indices) : guest.walk(space, view.address);
   const shown = view.path.length;
   const cards = [];
   const card = (depth, level, table, index, entry) => {
@@ -65,5 +65,5 @@ function walkCards(view, sharing, space, pane) {
   } else if (walk.end) {
     cards.push(h('p.card.end', {}, h('span.label', {}, h('b', {}, 'the walk ends'), h('span.reason', {}, walk.end))));
   }
-  return h(`nav.walk.${world.levels.length > 4 ? 'five' : 'four'}`, { 'aria-label': `Walk in ${space.name}` }, cards.flatMap((element, at) => (at ? [h('span.arrow', { 'aria-hidden': true }, '→'), element] : [element])));
+  return h(`nav.walk.${guest.levels.length > 4 ? 'five' : 'four'}`, { 'aria-label': `Walk in ${space.name}` }, cards.flatMap((element, at) => (at ? [h('span.arrow', { 'aria-hidden': true }, '→'), element] : [element])));
 }

@@ -1,20 +1,20 @@
-//! The story of any guest at one moment: its roots in clusters of equal kernel halves, the two roots of
+//! The timeline of any guest at one moment: its roots in clusters of equal kernel halves, the two roots of
 //! each KPTI pair together, and what the generic rules found.
 
 use std::collections::BTreeMap;
 
-use heirloom_inspect::check::Check;
+use heirloom_explorer::{About, Event, Finding, Group, NamedRange, Sign, SpaceInfo, Timeline};
+use heirloom_inspect::check::{self, Check, Spaces};
 use heirloom_inspect::discover::{Discovery, Kind, Space};
+use heirloom_inspect::judge::RuleInfo;
 use heirloom_inspect::{PhysAddr, Root, RootLabel};
-
-use crate::story::{About, Described, Event, Group, NamedRange, Story};
 
 /// Which address spaces are compared with each other.
 const KERNEL_HALVES: usize = 0;
 const USER_ROOTS: usize = 1;
 
-/// The story of the target called `name`.
-pub fn story_of(name: &str, discovery: &Discovery, check: &Check) -> Story {
+/// The timeline of the target called `name`.
+pub(crate) fn timeline_of(name: &str, discovery: &Discovery, check: &Check) -> Timeline {
     let broken: Vec<&str> = check
         .rules
         .iter()
@@ -48,18 +48,49 @@ pub fn story_of(name: &str, discovery: &Discovery, check: &Check) -> Story {
         .map(|space| (space.address, space))
         .collect();
     let (groups, numbers) = groups(discovery, &spaces);
-    let mut story = Story::new(about, groups);
+    let mut timeline = Timeline::new(about, groups);
     let count = discovery.spaces.len();
-    let found = Event::new(
-        0,
-        crate::Kind::Found,
-        format!("{count} address spaces found"),
-    );
-    story.moment(&discovery.snapshot, found, |root| {
+    let found = Event::new(0, Sign::Found, format!("{count} address spaces found"));
+    timeline.moment(&discovery.snapshot, found, |root| {
         describe(discovery, &spaces, &numbers, root)
     });
-    story.check(check);
-    story
+    for verdict in &check.rules {
+        for (place, finding) in verdict.findings.iter().enumerate() {
+            let finding = finding_of(&timeline, &verdict.rule, place, finding);
+            timeline.finding(finding);
+        }
+    }
+    timeline
+}
+
+/// A finding of a rule, which is at `place` in the rule's list.
+fn finding_of(
+    timeline: &Timeline,
+    rule: &RuleInfo,
+    place: usize,
+    finding: &check::Finding,
+) -> Finding {
+    Finding {
+        identity: format!("{} {place}", rule.name),
+        rule: rule.name.to_owned(),
+        statement: rule.statement.to_owned(),
+        spaces: timeline.spaces_at(&finding.spaces.roots),
+        whose: whose(&finding.spaces),
+        place: finding.place.clone(),
+        address: finding.range.map(|range| range.first),
+        expected: finding.expected.clone(),
+        found: finding.found.clone(),
+        walks: super::walks_as_text(&finding.walks),
+    }
+}
+
+/// Which address spaces a finding is about, in words.
+fn whose(spaces: &Spaces) -> String {
+    match (spaces.count, spaces.roots.first()) {
+        (0, _) | (_, None) => String::new(),
+        (1, Some(root)) => format!("root {root}"),
+        (count, Some(root)) => format!("{count} of {} roots, {root} first", spaces.of),
+    }
 }
 
 /// The kernel root of the pair that a user root belongs to.
@@ -101,15 +132,15 @@ fn describe(
     spaces: &BTreeMap<PhysAddr, &Space>,
     numbers: &BTreeMap<usize, usize>,
     root: &Root,
-) -> Described {
+) -> SpaceInfo {
     let name = match root.label {
         RootLabel::Found(address) => address.to_string(),
         label => label.to_string(),
     };
     let Some(space) = spaces.get(&root.address) else {
-        return Described {
+        return SpaceInfo {
             name,
-            ..Described::default()
+            ..SpaceInfo::default()
         };
     };
     let partner = kernel_partner(space, spaces);
@@ -118,7 +149,7 @@ fn describe(
     for cpu in &space.cpus {
         kind = format!("{kind}, CPU {cpu}");
     }
-    Described {
+    SpaceInfo {
         name,
         kind,
         group: numbers.get(&cluster).copied().unwrap_or(0),

@@ -1,28 +1,28 @@
 // The guest at one moment: who is there, and what a walk finds.
 
-class World {
-  constructor(story, film) {
-    this.story = story;
-    this.film = film;
-    this.spaces = story.spaces.map((space, id) => ({
+class Guest {
+  constructor(data, tables) {
+    this.data = data;
+    this.tables = tables;
+    this.spaces = data.spaces.map((space, id) => ({
       ...space,
       id,
       frame: Number(BigInt(space.root) >> 12n),
       until: space.until ?? Infinity,
     }));
-    this.regions = story.regions.map((region) => ({
+    this.regions = data.regions.map((region) => ({
       name: region.name,
       first: BigInt(region.first),
       last: BigInt(region.last),
     }));
-    this.seek(story.start);
+    this.seek(data.start);
   }
 
   /** Moves to a moment; what was remembered of another one is forgotten. */
   seek(moment) {
     this.moment = moment;
-    this.film.seek(moment);
-    this.mode = this.story.modes.findLast((mode) => mode.from <= moment);
+    this.tables.seek(moment);
+    this.mode = this.data.modes.findLast((mode) => mode.from <= moment);
     this.levels = levelsOf(this.mode);
     this.live = this.spaces.filter((space) => this.isLive(space));
     this.memo = new Map();
@@ -33,12 +33,12 @@ class World {
   }
 
   get event() {
-    return this.story.events[this.moment];
+    return this.data.events[this.moment];
   }
 
   /** The table in a frame, or null. */
   page(frame) {
-    return this.film.page(this.film.content(frame));
+    return this.tables.page(this.tables.content(frame));
   }
 
   /** A thing that is costly to find out and stays so for this moment. */
@@ -77,7 +77,7 @@ class World {
   }
 
   whyNoTable(frame, level) {
-    return this.film.content(frame) === MISSING
+    return this.tables.content(frame) === MISSING
       ? `the ${level.name} would be at ${hexFrame(frame)}, which is outside guest memory`
       : `the ${level.name} at ${hexFrame(frame)} was not captured`;
   }

@@ -1,24 +1,23 @@
 //! `heirloom explore`: writes one HTML file to explore page tables with, of a run, a recording or any
 //! guest, and opens it in the browser.
 
-use std::fs;
+mod image;
+mod run;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use heirloom_explorer::{
-    About, Described, Event, Family, Group, Kind, Story, event_of, regions_of_our_layout, render,
-    story_of,
-};
-use heirloom_inspect::Trial;
+use heirloom_explorer::{About, Event, Group, PageFile, Sign, SpaceInfo, Timeline, render};
 use heirloom_inspect::check::{Check, Strictness};
-use heirloom_inspect::judge::{Expectation, Judge, Told};
-use heirloom_inspect::show::Report;
+use heirloom_inspect::{RootLabel, Trial, Walk};
 use heirloom_source::recording::Recording;
 use heirloom_source::{Source, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::{inspect, replay, run, ui};
+use crate::{inspect, replay, ui};
+
+pub(crate) use run::RunTimeline;
 
 /// What `heirloom explore` is told.
 #[derive(clap::Args)]
@@ -36,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long)]
     open: bool,
     #[command(flatten)]
-    run: run::Options,
+    run: crate::run::Options,
 }
 
 /// Writes the page, and opens it.
@@ -46,13 +45,16 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, what));
     };
     let result = match &options.target {
-        None => run::run(&options.run),
-        Some(spec) => match spec.source() {
-            Source::Recording(recording) if recording.event.is_none() => {
-                of_recording(&recording.file, path)
+        None => crate::run::run(&options.run),
+        Some(spec) => {
+            let page = page_at(path)?;
+            match spec.source() {
+                Source::Recording(recording) if recording.event.is_none() => {
+                    of_recording(&recording.file, &page)
+                }
+                _ => of_guest(spec, &page),
             }
-            _ => of_guest(spec, path),
-        },
+        }
     };
     if options.open && path.exists() {
         open(path)?;
@@ -61,10 +63,10 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
 }
 
 /// The page of any guest as it is now.
-fn of_guest(spec: &Spec, path: &Path) -> Result<Exit, Failure> {
+fn of_guest(spec: &Spec, page: &PageFile) -> Result<Exit, Failure> {
     let (name, discovery) = inspect::discover(spec)?;
     let check = Check::of(&discovery, Strictness::default());
-    write(story_of(&name, &discovery, &check), path)?;
+    write(image::timeline_of(&name, &discovery, &check), page)?;
     Ok(if check.holds {
         Exit::Good
     } else {
@@ -73,17 +75,16 @@ fn of_guest(spec: &Spec, path: &Path) -> Result<Exit, Failure> {
 }
 
 /// The page of a whole recording. What cannot be read of it is said when the rest is written.
-fn of_recording(file: &Path, path: &Path) -> Result<Exit, Failure> {
-    let unusable = |error| Failure::new(Exit::Usage, error);
+fn of_recording(file: &Path, page: &PageFile) -> Result<Exit, Failure> {
     let recording = Recording::open(file).map_err(unusable)?;
     let header = recording.header();
     let mut trial = replay::expectation(&recording)?.map(|expectation| {
         (
             Trial::new(header.truth.clone(), expectation),
-            Teller::new(expectation),
+            RunTimeline::new(expectation),
         )
     });
-    let mut plain = Story::new(
+    let mut plain = Timeline::new(
         About {
             title: format!("rec:{}", file.display()),
             ..About::default()
@@ -110,95 +111,66 @@ fn of_recording(file: &Path, path: &Path) -> Result<Exit, Failure> {
             }
         };
         match (&mut trial, &told, &moment.tables) {
-            (Some((trial, teller)), Some(told), _) => {
+            (Some((trial, timeline)), Some(told), _) => {
                 replay::judge(trial, told, &moment);
-                teller.tell(told, trial.judge());
+                timeline.event(told, trial.judge());
             }
             (None, _, Some(tables)) => {
-                let event = Event::new(moment.number, Kind::Found, "captured");
-                plain.moment(&tables.snapshot, event, |root| Described {
+                let event = Event::new(moment.number, Sign::Found, "captured");
+                plain.moment(&tables.snapshot, event, |root| SpaceInfo {
                     name: root.label.to_string(),
                     set: Some(0),
-                    ..Described::default()
+                    ..SpaceInfo::default()
                 });
             }
             _ => {}
         }
     }
-    let (trial, story) = match trial {
+    let (trial, timeline) = match trial {
         None => (None, plain),
-        Some((trial, teller)) => {
-            let story = match trial.report() {
-                Some(report) => teller.end(&report),
-                None => teller.story,
+        Some((trial, timeline)) => {
+            let timeline = match trial.report() {
+                Some(report) => timeline.judged(&report),
+                None => timeline.unjudged(),
             };
-            (Some(trial), story)
+            (Some(trial), timeline)
         }
     };
-    write(story, path)?;
+    write(timeline, page)?;
     match unread {
         Some(failure) => Err(failure),
         None => replay::exit(&recording, trial.as_ref()),
     }
 }
 
-/// Tells the story of a judged run, event by event.
-pub(crate) struct Teller {
-    story: Story,
-    family: Family,
+/// The file for a page, known to be free before there is a page.
+pub(crate) fn page_at(path: &Path) -> Result<PageFile, Failure> {
+    PageFile::at(path).map_err(unusable)
 }
 
-impl Teller {
-    /// Before the first event.
-    pub(crate) fn new(expectation: Expectation) -> Teller {
-        let family = Family::new(expectation);
-        let about = About {
-            title: format!("propagation={}", expectation.strategy.name()),
-            regions: regions_of_our_layout(),
-            ..About::default()
-        };
-        Teller {
-            story: Story::new(about, family.groups()),
-            family,
-        }
-    }
-
-    /// Adds an event that was judged.
-    pub(crate) fn tell(&mut self, told: &Told, judge: &Judge) {
-        // A kernel that never came up has no tables to show.
-        let Some(snapshot) = judge.snapshot() else {
-            return;
-        };
-        self.story.moment(snapshot, event_of(told), |root| {
-            self.family.describe(judge.world(), root)
-        });
-        self.story.verdicts(judge.verdicts());
-    }
-
-    /// The whole story, with its verdict; it opens at the moment that the report shows in full.
-    pub(crate) fn end(mut self, report: &Report) -> Story {
-        let about = self.story.about_mut();
-        about.verdict = report.verdict();
-        about.holds = Some(report.holds);
-        self.story.start_at(report.shown_event);
-        self.story
-    }
+fn unusable(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Usage, error)
 }
 
-/// Renders a story to a file, and says so on standard error.
-pub(crate) fn write(story: Story, path: &Path) -> Result<(), Failure> {
-    let moments = story.moments();
-    let (tables, contents) = story.table_counts();
-    let page = render(story).map_err(|error| Failure::new(Exit::Usage, error))?;
-    fs::write(path, &page).map_err(|error| {
-        let what = format!("could not write the page {}: {error}", path.display());
-        Failure::new(Exit::Usage, what)
-    })?;
+/// The walks that show a finding, as text.
+fn walks_as_text(walks: &[(RootLabel, Walk)]) -> Vec<String> {
+    walks
+        .iter()
+        .map(|(whose, walk)| format!("{whose}: {walk}"))
+        .collect()
+}
+
+/// Renders a timeline to a file, and says so on standard error.
+pub(crate) fn write(timeline: Timeline, file: &PageFile) -> Result<(), Failure> {
+    let moments = timeline.moments();
+    let (tables, contents) = timeline.table_counts();
+    let page = render(timeline).map_err(unusable)?;
+    file.write(&page).map_err(unusable)?;
     let of_events = match moments {
         1 => format!("{tables} tables"),
         events => format!("{events} events, {contents} contents of tables"),
     };
-    let (shown, kib) = (path.display(), page.len().div_ceil(1024));
+    let (shown, kib) = (file.path().display(), page.len().div_ceil(1024));
     if ui::quiet() {
         return Ok(());
     }

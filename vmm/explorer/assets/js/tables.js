@@ -1,4 +1,4 @@
-// The tables of every moment: which frame holds which page, wound to and fro.
+// The tables of every moment: which frame holds which page, forward and back.
 
 /** One content of a table: its entries that are not zero, by ascending index. */
 class Page {
@@ -30,7 +30,7 @@ const NO_TABLE = 0;
 const MISSING = 1;
 const FIRST_PAGE = 2;
 
-class Film {
+class TableHistory {
   constructor(bytes) {
     this.bytes = bytes;
     const reader = new Reader(bytes);
@@ -47,12 +47,13 @@ class Film {
     reader.at = start;
     this.frames = new Map();
     this.changes = [];
-    this.dense = { flags: new Uint32Array(512), frames: new Float64Array(512) };
-    this.wind(reader);
+    /** 512 words, each as its high and its low 32 bits, high first. */
+    this.words = new Uint32Array(1024);
+    this.read(reader);
   }
 
-  /** Reads the moments; afterwards the film stands at the last one. */
-  wind(reader) {
+  /** Reads the moments; afterwards the tables are those of the last one. */
+  read(reader) {
     const moments = reader.number();
     for (let moment = 0; moment < moments; moment++) {
       const count = reader.number();
@@ -77,7 +78,7 @@ class Film {
     else this.frames.set(frame, content);
   }
 
-  /** Winds to a moment. */
+  /** Goes to a moment. */
   seek(moment) {
     while (this.moment < moment) {
       const { frames, after } = this.changes[++this.moment];
@@ -105,37 +106,25 @@ class Film {
     const reader = new Reader(this.bytes, this.starts[number]);
     const distance = reader.number();
     const base = distance ? this.page(number - distance + FIRST_PAGE) : null;
-    const { flags, frames } = this.dense;
-    flags.fill(0);
-    frames.fill(0);
+    const { words } = this;
+    words.fill(0);
     if (base) {
       for (let entry = 0; entry < base.indices.length; entry++) {
-        flags[base.indices[entry]] = base.flags[entry];
-        frames[base.indices[entry]] = base.frames[entry];
+        const at = 2 * base.indices[entry];
+        const [flags, frame] = [base.flags[entry], base.frames[entry]];
+        words[at] = ((flags >>> 12) << 20) | Math.floor(frame / 0x100000);
+        words[at + 1] = (frame % 0x100000) * 0x1000 + (flags & 0xfff);
       }
     }
-    let [index, runFlags, expected] = [0, 0, 0];
-    for (let runs = reader.number(); runs > 0; runs--) {
-      index += reader.number();
-      const shape = reader.number();
-      if (!(shape & 1)) runFlags = reader.number();
-      let frame = reader.after(expected);
-      for (let length = shape >> 2; length > 0; length--) {
-        flags[index] = runFlags;
-        frames[index] = frame;
-        expected = frame + 1;
-        frame += (shape >> 1) & 1;
-        index++;
-      }
-    }
+    readPage(reader, words);
     const indices = [];
     for (let entry = 0; entry < 512; entry++) {
-      if (flags[entry] !== 0 || frames[entry] !== 0) indices.push(entry);
+      if (words[2 * entry] !== 0 || words[2 * entry + 1] !== 0) indices.push(entry);
     }
     return new Page(
       Uint16Array.from(indices),
-      Uint32Array.from(indices, (entry) => flags[entry]),
-      Float64Array.from(indices, (entry) => frames[entry]),
+      Uint32Array.from(indices, (entry) => ((words[2 * entry] >>> 20) << 12) | (words[2 * entry + 1] & 0xfff)),
+      Float64Array.from(indices, (entry) => (words[2 * entry] & 0xfffff) * 0x100000 + (words[2 * entry + 1] >>> 12)),
     );
   }
 }

@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 pub struct Colour {
     /// As the style sheet calls it.
     pub name: &'static str,
+    /// On a light ground.
     pub light: [u8; 3],
+    /// On a dark ground.
     pub dark: [u8; 3],
 }
 
@@ -27,10 +29,15 @@ pub const INK: Colour = colour("ink", [0x1c, 0x23, 0x30], [0xe8, 0xea, 0xee]);
 pub const FAINT_INK: Colour = colour("ink-2", [0x47, 0x50, 0x63], [0xb3, 0xba, 0xc6]);
 /// Lines that guide the eye.
 pub const LINE: Colour = colour("line", [0xdf, 0xdc, 0xd5], [0x31, 0x38, 0x45]);
+/// What is shared.
 pub const BLUE: Colour = colour("shared", [0x00, 0x60, 0xa8], [0x7a, 0xb8, 0xea]);
+/// What is private.
 pub const GREEN: Colour = colour("private", [0x00, 0x79, 0x5a], [0x5f, 0xca, 0xa5]);
+/// What diverges.
 pub const RED: Colour = colour("diverging", [0xc4, 0x3c, 0x00], [0xff, 0x91, 0x66]);
+/// What is looked at.
 pub const OCHRE: Colour = colour("lit", [0x9a, 0x66, 0x00], [0xf2, 0xc1, 0x4e]);
+/// A fifth, for charts.
 pub const PLUM: Colour = colour("plum", [0xa8, 0x34, 0x7e], [0xe8, 0x93, 0xc6]);
 
 /// All of them.

@@ -5,22 +5,23 @@
 //! pages     see the pool of pages
 //! moments   how many; for each
 //! changes     how many; for each
-//! frame         less the frame of the change before
+//! frame         as a difference to the frame of the change before, 0 before the first
 //! content       0: no table any more; 1: a table that guest memory does not have; n: page n − 2
 //! ```
 //!
-//! A frame that serves as a table at several levels has one content. Numbers are those of `varint`.
+//! A frame that serves as a table at several levels has one content. Numbers and differences are those of
+//! [`heirloom_source::codec`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use heirloom_inspect::{Pfn, Snapshot};
+use heirloom_source::codec::Put;
 
 use crate::pages::{PageId, Pool};
-use crate::varint;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
+enum Content {
     /// An entry points there, and guest memory has no such frame.
     Missing,
     Page(PageId),
@@ -28,7 +29,7 @@ pub(crate) enum Content {
 
 /// Takes in one snapshot after the other and keeps no more than the last.
 #[derive(Debug, Default)]
-pub(crate) struct Film {
+pub(crate) struct TableHistory {
     pool: Pool,
     frames: HashMap<Pfn, Content>,
     last: Option<Snapshot>,
@@ -36,67 +37,28 @@ pub(crate) struct Film {
     changes: Vec<u8>,
 }
 
-impl Film {
+impl TableHistory {
     /// Adds the tables of the next moment.
     pub(crate) fn add(&mut self, snapshot: &Snapshot) {
         let mut changed: BTreeMap<Pfn, Option<Content>> = BTreeMap::new();
-        if let Some(last) = &self.last {
-            for table in last.tables_not_in(snapshot) {
-                changed.insert(table.pfn(), None);
-            }
-            for missing in last.missing() {
-                changed.insert(missing.pfn, None);
-            }
-            for change in snapshot.changes_since(last) {
-                // The entries of one table come one after the other.
-                if !changed.contains_key(&change.table)
-                    && let Some(table) = snapshot.table(change.table, change.level)
-                {
-                    let before = match self.frames.get(&change.table) {
-                        Some(Content::Page(id)) => Some(*id),
-                        _ => None,
-                    };
-                    let old = last.table(change.table, change.level);
-                    let page = self
-                        .pool
-                        .intern(table.words(), before.zip(old.map(|table| &**table.words())));
-                    changed.insert(change.table, Some(Content::Page(page)));
-                }
-            }
-        }
-        let born: Vec<_> = match &self.last {
-            Some(last) => snapshot.tables_not_in(last).collect(),
-            None => snapshot.tables().collect(),
-        };
-        for table in born {
-            let page = self.pool.intern(table.words(), None);
-            changed.insert(table.pfn(), Some(Content::Page(page)));
+        for frame in touched(self.last.as_ref(), snapshot) {
+            changed.insert(frame, self.content(frame, snapshot));
         }
         for missing in snapshot.missing() {
             changed.insert(missing.pfn, Some(Content::Missing));
         }
-        // A frame that is a table at one level less may still be one at another.
-        for (&frame, content) in &mut changed {
-            if content.is_none()
-                && let Some(level) = snapshot.levels_of(frame).next()
-                && let Some(table) = snapshot.table(frame, level)
-            {
-                *content = Some(Content::Page(self.pool.intern(table.words(), None)));
-            }
-        }
         changed.retain(|frame, content| self.frames.get(frame) != content.as_ref());
         self.moments += 1;
-        varint::put(&mut self.changes, changed.len() as u64);
+        self.changes.put_varint(changed.len() as u64);
         let mut previous = 0;
         for (frame, content) in changed {
-            varint::put_difference(&mut self.changes, previous, frame.get());
+            self.changes.put_difference(previous, frame.get());
             previous = frame.get();
-            let number = match content {
+            self.changes.put_varint(match content {
                 None => 0,
                 Some(Content::Missing) => 1,
                 Some(Content::Page(PageId(id))) => u64::from(id) + 2,
-            };
-            varint::put(&mut self.changes, number);
+            });
             match content {
                 None => self.frames.remove(&frame),
                 Some(content) => self.frames.insert(frame, content),
@@ -105,13 +67,29 @@ impl Film {
         self.last = Some(snapshot.clone());
     }
 
+    /// What a frame holds in `snapshot`, but for missing ones.
+    fn content(&mut self, frame: Pfn, snapshot: &Snapshot) -> Option<Content> {
+        let words = |snapshot: &Snapshot| {
+            let level = snapshot.levels_of(frame).next()?;
+            let table = snapshot.table(frame, level)?;
+            Some(std::sync::Arc::clone(table.words()))
+        };
+        let before = match self.frames.get(&frame) {
+            Some(Content::Page(id)) => self.last.as_ref().and_then(words).map(|old| (*id, old)),
+            _ => None,
+        };
+        let before = before.as_ref().map(|(id, old)| (*id, &**old));
+        let page = self.pool.intern(&*words(snapshot)?, before);
+        Some(Content::Page(page))
+    }
+
     /// Different contents of tables.
     pub(crate) fn pages(&self) -> usize {
         self.pool.len()
     }
 
     /// Frames that hold tables at the last moment.
-    pub(crate) fn tables(&self) -> usize {
+    pub(crate) fn frames(&self) -> usize {
         self.frames.len()
     }
 
@@ -119,10 +97,20 @@ impl Film {
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.pool.write(&mut bytes);
-        varint::put(&mut bytes, self.moments);
+        bytes.put_varint(self.moments);
         bytes.extend(self.changes);
         bytes
     }
+}
+
+/// The frames whose content may not be what it was.
+fn touched(last: Option<&Snapshot>, snapshot: &Snapshot) -> BTreeSet<Pfn> {
+    let tables = snapshot
+        .replaced_tables(last)
+        .flat_map(|(before, after)| before.into_iter().chain(after))
+        .map(|table| table.pfn());
+    let missing = last.into_iter().flat_map(Snapshot::missing);
+    tables.chain(missing.map(|missing| missing.pfn)).collect()
 }
 
 #[cfg(test)]
@@ -133,20 +121,21 @@ mod tests {
     use heirloom_inspect::paging::entry::Entry;
     use heirloom_inspect::testing::FakeMemory;
     use heirloom_inspect::{Capturer, Depth, Mode, RootLabel};
+    use heirloom_source::codec::Get;
     use proptest::prelude::*;
 
     /// The tables of every moment, read back.
     fn play(bytes: &[u8]) -> Vec<BTreeMap<u64, Option<Words>>> {
-        let mut rest = bytes;
-        let pages = pages::decode(&mut rest).unwrap();
-        let moments = varint::take(&mut rest).unwrap();
+        let mut from = Get::new(bytes);
+        let pages = pages::decode(&mut from).unwrap();
+        let moments = from.varint("moments").unwrap();
         let mut frames: BTreeMap<u64, Option<Words>> = BTreeMap::new();
         let mut played = Vec::new();
         for _ in 0..moments {
             let mut frame = 0;
-            for _ in 0..varint::take(&mut rest).unwrap() {
-                frame = varint::take_difference(&mut rest, frame).unwrap();
-                match varint::take(&mut rest).unwrap() {
+            for _ in 0..from.varint("changes").unwrap() {
+                frame = from.difference(frame, "frame").unwrap();
+                match from.varint("content").unwrap() {
                     0 => frames.remove(&frame),
                     1 => frames.insert(frame, None),
                     n => frames.insert(frame, Some(pages[usize::try_from(n).unwrap() - 2])),
@@ -154,7 +143,7 @@ mod tests {
             }
             played.push(frames.clone());
         }
-        assert!(rest.is_empty());
+        from.end().unwrap();
         played
     }
 
@@ -190,7 +179,7 @@ mod tests {
             let mut memory = FakeMemory::new();
             let mut roots = vec![memory.root()];
             let mut capturer = Capturer::new();
-            let mut film = Film::default();
+            let mut history = TableHistory::default();
             let mut expected = Vec::new();
             for step in steps {
                 match step {
@@ -210,17 +199,17 @@ mod tests {
                 }
                 let named: Vec<_> = (0..).map(RootLabel::Process).zip(roots.iter().copied()).collect();
                 let snapshot = capturer.capture(&memory, Mode::typical(Depth::Four), &named);
-                film.add(&snapshot);
+                history.add(&snapshot);
                 expected.push(tables_of(&snapshot));
             }
-            prop_assert_eq!(play(&film.into_bytes()), expected);
+            prop_assert_eq!(play(&history.into_bytes()), expected);
         }
 
         #[test]
         fn snapshots_of_strangers_come_back_too(steps in proptest::collection::vec(step(), 1..20)) {
             let mut memory = FakeMemory::new();
             let root = memory.root();
-            let mut film = Film::default();
+            let mut history = TableHistory::default();
             let mut expected = Vec::new();
             for step in steps {
                 if let Step::Write(frame, index, word) = step {
@@ -229,10 +218,10 @@ mod tests {
                 // A capturer of its own for each: nothing is the same in memory.
                 let named = [(RootLabel::Kernel, root)];
                 let snapshot = Capturer::new().capture(&memory, Mode::typical(Depth::Four), &named);
-                film.add(&snapshot);
+                history.add(&snapshot);
                 expected.push(tables_of(&snapshot));
             }
-            prop_assert_eq!(play(&film.into_bytes()), expected);
+            prop_assert_eq!(play(&history.into_bytes()), expected);
         }
     }
 }

@@ -1,0 +1,217 @@
+//! The timeline of our own guest: its processes, and the events that it reports.
+
+use std::collections::HashMap;
+
+use heirloom_explorer::{About, Event, Finding, Group, NamedRange, Sign, SpaceInfo, Timeline};
+use heirloom_inspect::judge::{
+    Claim, Expectation, Judge, SeenFinding, Sharing, Told, Verdict, World,
+};
+use heirloom_inspect::region::{Region, range_of_region};
+use heirloom_inspect::show::{Report, describe};
+use heirloom_inspect::{Root, RootLabel, VirtAddr, VirtRange};
+
+/// The timeline of a judged run, event by event.
+pub(crate) struct RunTimeline {
+    timeline: Timeline,
+    processes: Processes,
+    /// At how many events each finding of a rule was seen, by the rule's name and the finding's place in
+    /// its list.
+    seen: HashMap<(&'static str, usize), u64>,
+}
+
+impl RunTimeline {
+    /// Before the first event.
+    pub(crate) fn new(expectation: Expectation) -> RunTimeline {
+        let processes = Processes::new(expectation);
+        let about = About {
+            title: format!("propagation={}", expectation.strategy.name()),
+            regions: regions(),
+            ..About::default()
+        };
+        RunTimeline {
+            timeline: Timeline::new(about, processes.groups()),
+            processes,
+            seen: HashMap::new(),
+        }
+    }
+
+    /// Adds an event that was judged.
+    pub(crate) fn event(&mut self, told: &Told, judge: &Judge) {
+        // A kernel that never came up has no tables to show.
+        let Some(snapshot) = judge.snapshot() else {
+            return;
+        };
+        self.timeline.moment(snapshot, event_of(told), |root| {
+            self.processes.describe(judge.world(), root)
+        });
+        for verdict in judge.verdicts() {
+            for (place, finding) in verdict.findings.iter().enumerate() {
+                let events = self.seen.insert((verdict.rule.name, place), finding.events);
+                if events != Some(finding.events) {
+                    let finding = finding_of(&self.timeline, verdict, place, finding);
+                    self.timeline.finding(finding);
+                }
+            }
+        }
+    }
+
+    /// The whole timeline, without a verdict.
+    pub(crate) fn unjudged(self) -> Timeline {
+        self.timeline
+    }
+
+    /// The whole timeline, with its verdict; the page opens at the event that the report shows in full.
+    pub(crate) fn judged(mut self, report: &Report) -> Timeline {
+        let about = self.timeline.about_mut();
+        about.verdict = report.verdict();
+        about.holds = Some(report.holds);
+        self.timeline.start_at(report.shown_event);
+        self.timeline
+    }
+}
+
+/// A finding of a rule, which is at `place` in the rule's list.
+fn finding_of(timeline: &Timeline, verdict: &Verdict, place: usize, seen: &SeenFinding) -> Finding {
+    let (rule, finding) = (&verdict.rule, &seen.finding);
+    Finding {
+        identity: format!("{} {place}", rule.name),
+        rule: rule.name.to_owned(),
+        statement: rule.statement.to_owned(),
+        spaces: finding
+            .whose
+            .and_then(|whose| timeline.space_of(whose))
+            .into_iter()
+            .collect(),
+        whose: finding
+            .whose
+            .map_or_else(String::new, |whose| whose.to_string()),
+        place: finding.place.clone(),
+        address: finding.address,
+        expected: finding.expected.clone(),
+        found: finding.found.clone(),
+        walks: super::walks_as_text(&finding.walks),
+    }
+}
+
+/// An event that the guest reported.
+fn event_of(told: &Told) -> Event {
+    let (sign, range) = match &told.claim {
+        Claim::Boot { .. } => (Sign::Boot, None),
+        Claim::ProcessCreated { .. } => (Sign::Created, None),
+        Claim::ProcessExecuted { .. } => (Sign::Executed, None),
+        Claim::ProcessExited { .. } => (Sign::Exited, None),
+        Claim::ProcessKilled { address, .. } => (Sign::Killed, VirtRange::new(*address, 1)),
+        Claim::KernelMapped { address, pages, .. } => (Sign::Mapped, pages_at(*address, *pages)),
+        Claim::KernelUnmapped { address, pages } => (Sign::Unmapped, pages_at(*address, *pages)),
+        Claim::KernelProtected { address, pages, .. } => {
+            (Sign::Protected, pages_at(*address, *pages))
+        }
+        Claim::KernelAccess {
+            address,
+            write,
+            fault,
+            ..
+        } => {
+            let sign = match (fault, write) {
+                (Some(_), _) => Sign::Refused,
+                (None, true) => Sign::Written,
+                (None, false) => Sign::Read,
+            };
+            (sign, VirtRange::new(VirtAddr::new(*address), 8))
+        }
+        Claim::PageFaultHandled { address, .. } => (Sign::Faulted, VirtRange::new(*address, 1)),
+        Claim::Checkpoint { .. } => (Sign::Checkpoint, None),
+        Claim::Crash { address, .. } => (Sign::Crash, VirtRange::new(*address, 1)),
+        Claim::Done { .. } => (Sign::Done, None),
+    };
+    let mut event = Event::new(told.sequence, sign, describe(told));
+    event.who = Some(match told.claim {
+        Claim::ProcessCreated { child, .. } => RootLabel::Process(child),
+        Claim::ProcessExited { process, .. } => RootLabel::Process(process),
+        _ => told.label(),
+    });
+    event.range = range;
+    if let Claim::KernelAccess { value, fault, .. } = told.claim {
+        event.value = fault.is_none().then_some(value);
+        event.fault = fault;
+    }
+    event
+}
+
+fn pages_at(address: VirtAddr, pages: u64) -> Option<VirtRange> {
+    VirtRange::new(
+        address,
+        pages.saturating_mul(heirloom_inspect::paging::addr::PAGE_SIZE),
+    )
+}
+
+/// How the address spaces of our own guest are listed, given what was asked of it.
+#[derive(Clone, Copy, Debug)]
+struct Processes {
+    /// The kernel has an address space of its own.
+    isolated: bool,
+}
+
+impl Processes {
+    /// Those of a guest of which this is expected.
+    fn new(expectation: Expectation) -> Processes {
+        Processes {
+            isolated: expectation.sharing() == Sharing::EntryAreaOnly,
+        }
+    }
+
+    /// Its groups.
+    fn groups(self) -> Vec<Group> {
+        let group = |name: &str, note: &str| Group {
+            name: name.to_owned(),
+            note: note.to_owned(),
+        };
+        if self.isolated {
+            vec![
+                group("kernel", "It has an address space of its own."),
+                group(
+                    "processes",
+                    "Of the kernel each has the entry trampoline; they are compared with each other.",
+                ),
+            ]
+        } else {
+            vec![group(
+                "family",
+                "Every kernel half is compared with the kernel's own.",
+            )]
+        }
+    }
+
+    /// What an address space is.
+    fn describe(self, world: &World, root: &Root) -> SpaceInfo {
+        let process = match root.label {
+            RootLabel::Process(pid) => world.process(pid),
+            _ => None,
+        };
+        let is_kernel = root.label == RootLabel::Kernel;
+        let number = usize::from(self.isolated && !is_kernel);
+        SpaceInfo {
+            name: root.label.to_string(),
+            kind: String::new(),
+            group: number,
+            set: Some(number),
+            // The first process inherits from the kernel's own address space, unless that is isolated.
+            parent: process.and_then(|process| match process.parent {
+                0 => (!self.isolated).then_some(RootLabel::Kernel),
+                parent => Some(RootLabel::Process(parent)),
+            }),
+            reference: is_kernel,
+        }
+    }
+}
+
+/// The named regions of our own guest's address space.
+fn regions() -> Vec<NamedRange> {
+    Region::ALL
+        .into_iter()
+        .map(|region| NamedRange {
+            name: region.name().to_owned(),
+            range: range_of_region(region),
+        })
+        .collect()
+}
