@@ -70,7 +70,8 @@ fn called() -> Vec<Place> {
         let mut function = "";
         for line in text.lines() {
             let code = line.split("//").next().unwrap_or_default();
-            if let Some(name) = word_behind(code, "fn ") {
+            let begins = code.trim_start().starts_with("fn ");
+            if let Some(name) = word_behind(code, if begins { "fn " } else { " fn " }) {
                 function = name;
             }
             for call in code.split("inject(").skip(1) {

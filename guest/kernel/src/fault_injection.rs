@@ -34,7 +34,7 @@
 //! | `reserved-bit` | `mm/propagation/prealloc.rs` | `prepare` |
 //! | `unnamed-region` | `mm/propagation/prealloc.rs` | `prepare` |
 //! | `exit-keeps-cr3` | `process/lifecycle.rs` | `leave_space` |
-//! | `lying-pid` | `probe.rs` | `tell` |
+//! | `lying-pid` | `probe.rs` | `emit` |
 //! | `lying-frames` | `syscall.rs` | `kernel_alloc` |
 //! | `lying-counter` | `probe.rs` | `counters` |
 //! | `forgotten-event` | `syscall.rs` | `kernel_alloc` |

@@ -106,7 +106,7 @@ pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Co
 
 impl Kernel {
     /// Tells the host an event of the current process.
-    pub fn tell<P: Payload>(&self, payload: &P, list: &[u64]) {
+    pub fn emit<P: Payload>(&self, payload: &P, list: &[u64]) {
         if enabled() {
             let lies = inject(Bug::LyingPid) && self.current != KERNEL_PID;
             let pid = if lies { FIRST } else { self.current };
