@@ -58,7 +58,7 @@ pub fn choose(bug: Bug) {
 }
 
 /// Whether to make this mistake here.
-#[inline(always)]
+#[inline]
 pub fn inject(bug: Bug) -> bool {
     CHOSEN.load(Relaxed) == bug as u8
 }
