@@ -6,9 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use common::{Run, heirloom};
+use heirloom_abi::propagation::{Costs, Promise, Strategy};
 use serde_json::Value;
-
-const STRATEGIES: [&str; 6] = ["copy-all", "prealloc", "sync", "fault", "isolated", "none"];
 
 /// Runs `heirloom lab --json ARGUMENTS`, which must go well.
 fn lab(arguments: &[&str]) -> Value {
@@ -76,17 +75,31 @@ fn each_strategy_grows_as_the_lecture_says() {
     assert_eq!(copies["strategy"], "copy-all");
     assert_eq!(copies["laws"]["kernel-table-frames"]["class"], "O(N)");
     // Below a shared entry, one write is seen by all.
-    for strategy in &STRATEGIES[1..] {
+    let names = Strategy::ALL.map(Strategy::name);
+    let sharing = |strategy: &Strategy| strategy.promise() != Promise::PrivateCopies;
+    for strategy in Strategy::ALL.into_iter().filter(sharing) {
+        let strategy = strategy.name();
         is("pte-writes", strategy, "1");
         is("new-entry-pte-writes", strategy, "3");
         is("unmap-pte-writes", strategy, "1");
         let growth = results["growth"].as_array().unwrap().iter();
-        let own = growth.filter(|growth| growth["strategy"] == *strategy);
+        let own = growth.filter(|growth| growth["strategy"] == strategy);
         for growth in own {
             assert_eq!(growth["laws"]["kernel-table-frames"]["class"], "O(1)");
         }
     }
-    for strategy in STRATEGIES {
+    // Each costs what its row of the table says.
+    for strategy in Strategy::ALL {
+        let Costs {
+            mapping,
+            new_pgd_entry,
+            kernel_faults,
+        } = strategy.info().costs;
+        is("pte-writes", strategy.name(), mapping);
+        is("new-entry-pgd-writes", strategy.name(), new_pgd_entry);
+        is("new-entry-kernel-faults", strategy.name(), kernel_faults);
+    }
+    for strategy in names {
         is("pgd-writes", strategy, "0");
         is("kernel-faults", strategy, "0");
         is("unmap-page-flushes", strategy, "1");
@@ -101,7 +114,7 @@ fn each_strategy_grows_as_the_lecture_says() {
     is("new-entry-pgd-writes", "none", "1");
     // Who never learns of it.
     is("new-entry-reads-lost", "none", "N − 1");
-    for strategy in STRATEGIES.into_iter().filter(|name| *name != "none") {
+    for strategy in names.into_iter().filter(|name| *name != "none") {
         is("new-entry-reads-lost", strategy, "0");
         let loads = if strategy == "isolated" { "2" } else { "0" };
         is("cr3-loads-per-system-call", strategy, loads);
@@ -177,7 +190,7 @@ fn the_chart_is_well_formed_and_has_every_strategy() {
     let text = fs::read_to_string(path).unwrap();
     let chart = roxmltree::Document::parse(&text).unwrap();
     let words: String = chart.descendants().filter_map(|node| node.text()).collect();
-    for strategy in STRATEGIES {
+    for strategy in Strategy::ALL.map(Strategy::name) {
         assert!(words.contains(strategy), "no {strategy} in the chart");
         assert!(run.stdout.contains(strategy), "no {strategy} in the table");
     }

@@ -15,7 +15,7 @@ const PROGRAMS_PACKAGE: &str = "heirloom-user";
 
 /// What the guest is made from, below the repository's root. `guest/target` is not: another build of
 /// the guest would trigger this one.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "Cargo.toml",
     "rust-toolchain.toml",
     "guest/Cargo.toml",
@@ -24,6 +24,7 @@ const SOURCES: [&str; 8] = [
     "guest/abi",
     "guest/kernel",
     "guest/user",
+    "vmm/paging",
 ];
 
 /// `CARGO_…` variables that configure cargo itself; all others describe the build of *this* package.

@@ -45,15 +45,15 @@ pub const KERNEL_READ: u64 = 1003;
 /// `kernel_protect(address, writable)`: makes a whole allocation read-only (0) or writable (1).
 pub const KERNEL_PROTECT: u64 = 1004;
 
-/// `cell_load(cell)`: the value of one of the kernel's [`CELLS`] counters.
-pub const CELL_LOAD: u64 = 1010;
-/// `cell_store(cell, value)`: sets it and wakes those whose wait is over.
-pub const CELL_STORE: u64 = 1011;
-/// `cell_add(cell, value)`: adds and wakes; the value before.
-pub const CELL_ADD: u64 = 1012;
-/// `cell_wait(cell, at_least)`: blocks until the counter is at least that; its value then. (An
+/// `eventcount_read(number)`: the value of one of the kernel's [`EVENTCOUNTS`] counters.
+pub const EVENTCOUNT_READ: u64 = 1010;
+/// `eventcount_set(number, value)`: sets it and wakes those whose wait is over.
+pub const EVENTCOUNT_SET: u64 = 1011;
+/// `eventcount_add(number, value)`: adds and wakes; the value before.
+pub const EVENTCOUNT_ADD: u64 = 1012;
+/// `eventcount_await(number, at_least)`: blocks until the counter is at least that; its value then. (An
 /// eventcount's `await`: Reed and Kanodia, "Synchronization with Eventcounts and Sequencers", 1979.)
-pub const CELL_WAIT: u64 = 1013;
+pub const EVENTCOUNT_AWAIT: u64 = 1013;
 
 /// `checkpoint(text, length)`: tells the host how far the program is.
 pub const CHECKPOINT: u64 = 1020;
@@ -62,7 +62,7 @@ pub const CHECKPOINT: u64 = 1020;
 pub const REMOTE_COPY_LIMIT: u64 = 1 << 20;
 
 /// Counters that processes may meet at.
-pub const CELLS: u64 = 64;
+pub const EVENTCOUNTS: u64 = 64;
 
 /// Why a system call failed; Linux's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

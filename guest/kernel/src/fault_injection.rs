@@ -7,6 +7,43 @@
 //!
 //! | bug | file | function |
 //! | --- | --- | --- |
+//! | `child-misses-entry` | `mm/kernel_space.rs` | `new_root` |
+//! | `child-copies-table` | `mm/kernel_space.rs` | `new_root` |
+//! | `sync-skips-one` | `mm/propagation/sync.rs` | `publish` |
+//! | `wrong-frame-in-one` | `mm/propagation/copy_all.rs` | `map` |
+//! | `protect-forgets-last` | `mm/kernel_space.rs` | `protect` |
+//! | `lost-write` | `syscall.rs` | `kernel_write` |
+//! | `unmap-forgets-last` | `mm/kernel_space.rs` | `unmap` |
+//! | `stale-in-one` | `mm/propagation/copy_all.rs` | `change` |
+//! | `fork-keeps-writable` | `mm/user_space.rs` | `fork_into` |
+//! | `fork-shares-table` | `mm/user_space.rs` | `fork_into` |
+//! | `fork-shares-table` | `mm/user_space.rs` | `release` |
+//! | `copy-on-write-skips-copy` | `mm/user_space.rs` | `copy_on_write` |
+//! | `identity-map-left` | `mm/boot_map.rs` | `inject_bugs` |
+//! | `direct-map-hole` | `mm/boot_map.rs` | `inject_bugs` |
+//! | `direct-map-short` | `mm/boot_map.rs` | `inject_bugs` |
+//! | `direct-map-overrun` | `mm/boot_map.rs` | `inject_bugs` |
+//! | `direct-map-wrong-frame` | `mm/boot_map.rs` | `inject_bugs` |
+//! | `user-bit` | `mm/kernel_space.rs` | `map_fresh` |
+//! | `user-bit` | `mm/propagation/mod.rs` | `table_attributes` |
+//! | `writable-text` | `mm/boot_map.rs` | `kernel_image` |
+//! | `executable-data` | `mm/kernel_space.rs` | `map_fresh` |
+//! | `executable-direct-map` | `mm/boot_map.rs` | `direct_map_part` |
+//! | `writable-text-alias` | `mm/boot_map.rs` | `direct_map` |
+//! | `table-user-mapped` | `mm/user_space.rs` | `fork_into` |
+//! | `reserved-bit` | `mm/propagation/prealloc.rs` | `prepare` |
+//! | `unnamed-region` | `mm/propagation/prealloc.rs` | `prepare` |
+//! | `exit-keeps-cr3` | `process/lifecycle.rs` | `leave_space` |
+//! | `lying-pid` | `probe.rs` | `emit` |
+//! | `lying-frames` | `syscall.rs` | `kernel_alloc` |
+//! | `lying-counter` | `probe.rs` | `counters` |
+//! | `forgotten-event` | `syscall.rs` | `kernel_alloc` |
+//! | `alias-by-high-table` | `mm/propagation/prealloc.rs` | `prepare` |
+//! | `leaked-table` | `mm/user_space.rs` | `release` |
+//! | `leaked-page` | `mm/user_space.rs` | `release` |
+//! | `leaked-kernel-memory` | `mm/kernel_space.rs` | `unmap` |
+//! | `freed-shared-table` | `mm/kernel_space.rs` | `unmap` |
+//! | `trampoline-leaks` | `mm/propagation/isolated.rs` | `inherit` |
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;
@@ -21,7 +58,7 @@ pub fn choose(bug: Bug) {
 }
 
 /// Whether to make this mistake here.
-#[inline(always)]
+#[inline]
 pub fn inject(bug: Bug) -> bool {
     CHOSEN.load(Relaxed) == bug as u8
 }

@@ -8,7 +8,7 @@ use crate::mm::frame::FrameAllocator;
 use crate::mm::kernel_space::KernelSpace;
 use crate::mm::user_space::Access;
 use crate::mm::{VirtAddr, user_access};
-use crate::process::cells::Cells;
+use crate::process::eventcount::Eventcounts;
 use crate::process::scheduler::ReadyQueue;
 use crate::process::table::Processes;
 use crate::process::{Pid, Process};
@@ -27,7 +27,7 @@ pub struct Kernel {
     pub modules: Modules,
     pub processes: Processes,
     pub ready: ReadyQueue,
-    pub cells: Cells,
+    pub eventcounts: Eventcounts,
     /// Whose address space is loaded.
     pub current: Pid,
     pub command_line: CommandLine<'static>,
@@ -48,7 +48,7 @@ impl Kernel {
         modules: Modules::new(),
         processes: Processes::new(),
         ready: ReadyQueue::new(),
-        cells: Cells::new(),
+        eventcounts: Eventcounts::new(),
         current: KERNEL_PID,
         command_line: CommandLine::EMPTY,
         machine: 0,

@@ -106,7 +106,7 @@ pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Co
 
 impl Kernel {
     /// Tells the host an event of the current process.
-    pub fn tell<P: Payload>(&self, payload: &P, list: &[u64]) {
+    pub fn emit<P: Payload>(&self, payload: &P, list: &[u64]) {
         if enabled() {
             let lies = inject(Bug::LyingPid) && self.current != KERNEL_PID;
             let pid = if lies { FIRST } else { self.current };
@@ -116,7 +116,7 @@ impl Kernel {
 
     /// Tells the host that the run is over, and stops.
     pub fn finish(&self, done: Done) -> ! {
-        self.tell(&done, &[]);
+        self.emit(&done, &[]);
         if let Some(Ok(port)) = self.command_line.number(heirloom_abi::options::EXIT_PORT) {
             let status = u32::try_from(done.status >> 8).unwrap_or(u32::MAX);
             Kernel::leave_through(u16::try_from(port).unwrap_or(0), status);

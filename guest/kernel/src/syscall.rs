@@ -76,11 +76,11 @@ impl Kernel {
             number::KERNEL_WRITE => self.kernel_write(a, b)?,
             number::KERNEL_READ => self.kernel_read(a, b)?,
             number::KERNEL_PROTECT => self.kernel_protect(a, b)?,
-            number::CELL_LOAD => self.cells.load(a)?,
-            number::CELL_STORE => self.cell_update(a, |_| b).map(|_| 0)?,
-            number::CELL_ADD => self.cell_update(a, |value| value.wrapping_add(b))?,
-            number::CELL_WAIT => {
-                let Some(value) = self.cell_wait(a, b)? else {
+            number::EVENTCOUNT_READ => self.eventcounts.load(a)?,
+            number::EVENTCOUNT_SET => self.eventcount_update(a, |_| b).map(|_| 0)?,
+            number::EVENTCOUNT_ADD => self.eventcount_update(a, |value| value.wrapping_add(b))?,
+            number::EVENTCOUNT_AWAIT => {
+                let Some(value) = self.eventcount_await(a, b)? else {
                     self.run_next(frame);
                     return Ok(Outcome::Done);
                 };
@@ -259,7 +259,7 @@ impl Kernel {
             mapped.frames.iter_mut().for_each(|frame| *frame += 1);
         }
         if !inject(Bug::ForgottenEvent) {
-            self.tell(&payload, &mapped.frames[..mapped.listed]);
+            self.emit(&payload, &mapped.frames[..mapped.listed]);
         }
         Ok(mapped.area.start().get())
     }
@@ -269,7 +269,7 @@ impl Kernel {
         let area = self
             .space
             .free(VirtAddr::new(address), current, &mut self.frames)?;
-        self.tell(
+        self.emit(
             &KernelUnmapped {
                 address,
                 pages: area.length(),
@@ -287,7 +287,7 @@ impl Kernel {
             current,
             &mut self.frames,
         )?;
-        self.tell(
+        self.emit(
             &KernelProtected {
                 address,
                 pages: area.length(),
@@ -306,22 +306,22 @@ impl Kernel {
             // SAFETY: in the vmalloc area, which holds nothing of the kernel's own.
             unsafe { user_access::write(address, value) }
         };
-        self.tell_access(address, value, true, result.err())
+        self.emit_access(address, value, true, result.err())
     }
 
     fn kernel_read(&mut self, address: u64, out: u64) -> Result<u64, Errno> {
         check_kernel_address(address)?;
         match user_access::read(address) {
             Ok(value) => {
-                self.tell_access(address, value, false, None)?;
+                self.emit_access(address, value, false, None)?;
                 self.write_user(out, &value.to_le_bytes())?;
                 Ok(0)
             }
-            Err(faulted) => self.tell_access(address, 0, false, Some(faulted)),
+            Err(faulted) => self.emit_access(address, 0, false, Some(faulted)),
         }
     }
 
-    fn tell_access(
+    fn emit_access(
         &mut self,
         address: u64,
         value: u64,
@@ -335,7 +335,7 @@ impl Kernel {
             faulted: faulted.is_some().into(),
             error_code: faulted.map_or(0, |faulted| faulted.error_code),
         };
-        self.tell(&payload, &[]);
+        self.emit(&payload, &[]);
         if faulted.is_some() {
             Err(Errno::Fault)
         } else {
@@ -354,7 +354,7 @@ impl Kernel {
         if core::str::from_utf8(&bytes[..length]).is_err() {
             return Err(Errno::Invalid);
         }
-        self.tell(
+        self.emit(
             &Checkpoint {
                 length: length as u64,
             },

@@ -117,7 +117,7 @@ impl Kernel {
             Ok(()) => {
                 if let Some(before) = before {
                     let before = before.map_or(0, |leaf| leaf.entry.get());
-                    self.tell_fault_handled(address, code, before);
+                    self.emit_fault_handled(address, code, before);
                 }
             }
             Err(Unresolved::NotAllowed) => self.kill(frame, address),
@@ -130,10 +130,10 @@ impl Kernel {
     }
 
     /// Tells the host which leaf entry the fault at `address` was handled by.
-    fn tell_fault_handled(&mut self, address: u64, error_code: u64, before: u64) {
+    fn emit_fault_handled(&mut self, address: u64, error_code: u64, before: u64) {
         let root = self.current_process().space.root();
         if let Some(after) = root.leaf::<UserHalf>(VirtAddr::new(address)) {
-            self.tell(
+            self.emit(
                 &PageFaultHandled {
                     pid: self.current.into(),
                     address,
@@ -175,7 +175,7 @@ impl Kernel {
     fn kill(&mut self, frame: &mut TrapFrame, address: u64) {
         let cause = Cause { frame, address };
         println!("process {} killed: {cause}", self.current);
-        self.tell(
+        self.emit(
             &ProcessKilled {
                 pid: self.current.into(),
                 vector: frame.vector,

@@ -9,7 +9,7 @@
 #![no_std]
 
 pub mod arguments;
-pub mod cell;
+pub mod eventcount;
 pub mod kernel_memory;
 pub mod print;
 pub mod process;

@@ -5,7 +5,7 @@ use heirloom_abi::syscall as number;
 
 /// A `struct iovec`.
 #[repr(C)]
-struct Stretch {
+struct IoVec {
     base: u64,
     length: u64,
 }
@@ -54,11 +54,11 @@ pub unsafe fn write(pid: u32, remote: u64, here: &[u8]) -> Result<u64> {
 /// # Safety
 /// 1. Whatever of this process's memory the call writes to may be written to.
 unsafe fn copy(number: u64, pid: u32, local: u64, remote: u64, length: u64) -> Result<u64> {
-    let local = Stretch {
+    let local = IoVec {
         base: local,
         length,
     };
-    let remote = Stretch {
+    let remote = IoVec {
         base: remote,
         length,
     };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use heirloom_abi::bugs::Bug;
@@ -27,7 +28,7 @@ const MOST_PROCESSES: u64 = 2000;
 #[group(skip)]
 pub(crate) struct Options {
     /// How a kernel mapping reaches every process.
-    #[arg(long, value_name = "STRATEGY", default_value = "prealloc", value_parser = strategies())]
+    #[arg(long, value_name = "STRATEGY", default_value = Strategy::DEFAULT.name(), value_parser = strategies())]
     propagation: Strategy,
     /// A deliberate bug for the kernel to make, by its name; `heirloom bugs` lists them.
     #[arg(long, value_name = "BUG", value_parser = crate::bugs::parse)]
@@ -72,10 +73,13 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
-/// Strategies by their names.
+/// Strategies by their names, each with what it does.
 fn strategies() -> impl TypedValueParser<Value = Strategy> {
-    PossibleValuesParser::new(Strategy::ALL.map(Strategy::name))
-        .map(|name| Strategy::from_name(&name).unwrap_or(Strategy::Prealloc))
+    PossibleValuesParser::new(Strategy::ALL.map(|strategy| {
+        let info = strategy.info();
+        PossibleValue::new(info.name).help(info.does)
+    }))
+    .map(|name| Strategy::from_name(&name).unwrap_or(Strategy::DEFAULT))
 }
 
 /// Boots the guest, follows it to its end, and prints the report.

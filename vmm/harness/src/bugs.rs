@@ -41,7 +41,7 @@ pub fn kernels(only: &[Bug]) -> Vec<(Strategy, Option<BugInfo>)> {
     // `none` is itself a bug.
     let clean = Strategy::ALL
         .into_iter()
-        .filter(|strategy| only.is_empty() && *strategy != Strategy::None)
+        .filter(|strategy| only.is_empty() && strategy.propagates())
         .map(|strategy| (strategy, None));
     let bugs = chosen(only)
         .into_iter()

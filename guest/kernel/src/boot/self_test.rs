@@ -85,7 +85,7 @@ impl Kernel {
                 _ => "by syscall",
             },
         );
-        self.tell(
+        self.emit(
             &Boot {
                 root: self.space.root().frame().start().get(),
                 vmalloc_start: self.space.first_address().get(),

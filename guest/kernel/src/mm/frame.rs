@@ -87,19 +87,20 @@ impl Vmemmap {
     }
 
     #[inline]
-    fn info(&self, frame: Frame) -> &PageInfo {
+    #[expect(clippy::unused_self, reason = "to have it is the right to ask")]
+    fn info(self, frame: Frame) -> &'static PageInfo {
         let address = Region::Vmemmap.start() + frame.pfn().get() * PAGE_INFO_SIZE;
         // SAFETY: `new` promised that it is mapped, zero is a valid PageInfo, and all of its fields are
         // cells, of which there may be any number of references on one CPU.
         unsafe { &*(address as *const PageInfo) }
     }
 
-    fn push(&self, head: &mut u32, frame: Frame) {
+    fn push(self, head: &mut u32, frame: Frame) {
         self.info(frame).next.set(*head);
         *head = number(frame);
     }
 
-    fn pop(&self, head: &mut u32) -> Option<Frame> {
+    fn pop(self, head: &mut u32) -> Option<Frame> {
         let frame = from_number(*head)?;
         *head = self.info(frame).next.get();
         Some(frame)

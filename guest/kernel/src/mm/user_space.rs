@@ -101,6 +101,7 @@ impl UserSpace {
     /// Where the direct map shows the byte at `address`, and how many follow in its page; `None` if the
     /// page is not mapped, or not for that access.
     pub fn bytes(&self, address: VirtAddr, access: Access) -> Option<(*mut u8, usize)> {
+        const PAGE: usize = 1 << Level::Pt.shift();
         let needed = match access {
             Access::Write => Entry::USER.with(Entry::WRITABLE),
             Access::Read | Access::Execute => Entry::USER,
@@ -109,10 +110,9 @@ impl UserSpace {
         if !leaf.entry.has(needed) {
             return None;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "below 4096")]
-        let offset = address.offset_in(Level::Pt) as usize;
+        let offset = usize::try_from(address.get()).unwrap_or(0) % PAGE;
         let page = direct_map::words(frame_of(leaf.entry)).cast::<u8>();
-        Some((page.wrapping_add(offset), PAGE_SIZE as usize - offset))
+        Some((page.wrapping_add(offset), PAGE - offset))
     }
 
     /// Makes `child` a copy-on-write copy. The caller flushes the parent's TLB entries, which may

@@ -53,7 +53,7 @@ impl Kernel {
         arguments: &Arguments,
     ) -> Result<TrapFrame, Errno> {
         self.new_process(FIRST, KERNEL_PID)?;
-        self.tell_created(FIRST, KERNEL_PID);
+        self.emit_created(FIRST, KERNEL_PID);
         self.current = FIRST;
         self.use_current_space();
         // SAFETY: a new state.
@@ -83,7 +83,7 @@ impl Kernel {
         self.use_current_space();
         let stack = self.build_stack(arguments).ok();
         let pid = self.current.into();
-        self.tell(&ProcessExecuted { pid }, &[]);
+        self.emit(&ProcessExecuted { pid }, &[]);
         Ok(stack.map(|stack| TrapFrame::for_program(layout.entry, stack)))
     }
 
@@ -118,7 +118,7 @@ impl Kernel {
         child.float = float;
         self.processes.insert(child, place);
         self.ready.push(pid, &mut self.processes);
-        self.tell_created(pid, parent);
+        self.emit_created(pid, parent);
         Ok(pid)
     }
 
@@ -128,10 +128,10 @@ impl Kernel {
         let pid = self.current;
         let root = self.leave_space();
         if pid != FIRST {
-            self.processes.hand_over_children(pid, FIRST);
+            self.processes.reparent_children(pid, FIRST);
         }
         self.processes.make_zombie(pid, status);
-        self.tell(
+        self.emit(
             &ProcessExited {
                 pid: pid.into(),
                 status,
@@ -210,12 +210,12 @@ impl Kernel {
         }
     }
 
-    fn tell_created(&mut self, pid: Pid, parent: Pid) {
+    fn emit_created(&mut self, pid: Pid, parent: Pid) {
         let root = self
             .processes
             .get(pid)
             .map_or(0, |process| process.space.root().frame().start().get());
-        self.tell(
+        self.emit(
             &ProcessCreated {
                 pid: pid.into(),
                 parent: parent.into(),

@@ -1,6 +1,6 @@
 //! Processes: what each owns, how they are found, scheduled, born and ended.
 
-pub mod cells;
+pub mod eventcount;
 pub mod lifecycle;
 pub mod program;
 pub mod remote_memory;
@@ -38,8 +38,8 @@ impl FloatState {
 pub enum State {
     /// On the CPU, or in the ready queue.
     Runnable,
-    /// Until cell `cell` holds `at_least`.
-    WaitsForCell { cell: usize, at_least: u64 },
+    /// Until eventcount `number` is at least `at_least`.
+    WaitsForEventcount { number: usize, at_least: u64 },
     /// Until a child ends.
     WaitsForChild,
     /// Ended; its parent has not asked yet.

@@ -22,15 +22,15 @@ pub enum Direction {
     Write,
 }
 
-/// A `struct iovec`: a stretch of somebody's memory.
+/// A `struct iovec`: a piece of somebody's memory.
 #[derive(Clone, Copy)]
-struct Stretch {
+struct IoVec {
     base: u64,
     length: u64,
 }
 
-impl Stretch {
-    /// The address `done` bytes into the stretch, and how many bytes follow in its page.
+impl IoVec {
+    /// The address `done` bytes into it, and how many bytes follow in its page.
     fn at(self, done: u64) -> Result<(u64, u64), Errno> {
         let address = self.base.checked_add(done).ok_or(Errno::Fault)?;
         Ok((address, PAGE_SIZE - address % PAGE_SIZE))
@@ -42,7 +42,7 @@ impl Kernel {
     /// copied.
     ///
     /// # Errors
-    /// [`Errno::Invalid`] for flags or more than one stretch a side, [`Errno::NoSuchProcess`] for a
+    /// [`Errno::Invalid`] for flags or more than one vector a side, [`Errno::NoSuchProcess`] for a
     /// process without memory, [`Errno::Fault`] if not even the first byte can be copied.
     pub fn copy_remote(&mut self, frame: &TrapFrame, direction: Direction) -> Result<u64, Errno> {
         let (local_count, remote_count, flags) = (frame.rdx, frame.r8, frame.r9);
@@ -52,8 +52,8 @@ impl Kernel {
         if local_count == 0 || remote_count == 0 {
             return Ok(0);
         }
-        let local = self.read_stretch(frame.rsi)?;
-        let remote = self.read_stretch(frame.r10)?;
+        let local = self.read_iovec(frame.rsi)?;
+        let remote = self.read_iovec(frame.r10)?;
         let pid = Pid::try_from(frame.rdi).map_err(|_| Errno::NoSuchProcess)?;
         self.processes
             .get(pid)
@@ -77,8 +77,8 @@ impl Kernel {
     fn copy_piece(
         &mut self,
         pid: Pid,
-        local: Stretch,
-        remote: Stretch,
+        local: IoVec,
+        remote: IoVec,
         direction: Direction,
         done: u64,
         left: u64,
@@ -103,13 +103,13 @@ impl Kernel {
     }
 
     /// Reads an `iovec` of the current process.
-    fn read_stretch(&mut self, user: u64) -> Result<Stretch, Errno> {
+    fn read_iovec(&mut self, user: u64) -> Result<IoVec, Errno> {
         let mut words = [0_u64; 2];
         self.read_user(user, zerocopy::IntoBytes::as_mut_bytes(&mut words))?;
         let [base, length] = words;
         if length.cast_signed() < 0 {
             return Err(Errno::Invalid);
         }
-        Ok(Stretch { base, length })
+        Ok(IoVec { base, length })
     }
 }

@@ -126,7 +126,7 @@ impl Processes {
     }
 
     /// Gives all children of `pid`, living and dead, to `heir`.
-    pub fn hand_over_children(&mut self, pid: Pid, heir: Pid) {
+    pub fn reparent_children(&mut self, pid: Pid, heir: Pid) {
         while let Some(child) = self.get(pid).and_then(|process| process.first_child) {
             self.unlink_child(child);
             if let Some(child) = self.get_mut(child) {

@@ -6,28 +6,28 @@
 #![no_std]
 #![no_main]
 
-use heirloom_user::cell::Cell;
+use heirloom_user::eventcount::Eventcount;
 use heirloom_user::{Arguments, kernel_memory, print, process};
 
 heirloom_user::program!(main);
 
 /// The order of the day, see [`Command`]; it grows with each step, so that waiting for the next
 /// one also brings it: one system call where each costs the most.
-const ORDER: Cell = Cell::new(0);
+const ORDER: Eventcount = Eventcount::new(0);
 /// Counts reports on it.
-const REPORTS: Cell = Cell::new(1);
+const REPORTS: Eventcount = Eventcount::new(1);
 /// The kernel memory that it concerns.
-const ADDRESS: Cell = Cell::new(2);
+const ADDRESS: Eventcount = Eventcount::new(2);
 /// The number of the next member to be born; members are numbered from 0 and never again.
-const NEXT_MEMBER: Cell = Cell::new(3);
+const NEXT_MEMBER: Eventcount = Eventcount::new(3);
 /// Counts those who came to have a child; the first so many do.
-const TICKETS: Cell = Cell::new(4);
+const TICKETS: Eventcount = Eventcount::new(4);
 /// Counts those who were born in this step.
-const BORN: Cell = Cell::new(5);
+const BORN: Eventcount = Eventcount::new(5);
 /// Counts those who ended in this step.
-const LEFT: Cell = Cell::new(6);
+const LEFT: Eventcount = Eventcount::new(6);
 /// Counts what went wrong that the program itself can see.
-const FAILURES: Cell = Cell::new(7);
+const FAILURES: Eventcount = Eventcount::new(7);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
@@ -160,8 +160,8 @@ struct Director {
 
 impl Director {
     fn order(&mut self, order: Order, member: u64, address: u64, value: u64) {
-        for cell in [REPORTS, TICKETS, BORN, LEFT] {
-            cell.store(0);
+        for counter in [REPORTS, TICKETS, BORN, LEFT] {
+            counter.store(0);
         }
         ADDRESS.store(address);
         self.me.step += 1;

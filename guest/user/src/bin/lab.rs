@@ -7,16 +7,16 @@
 #![no_std]
 #![no_main]
 
-use heirloom_user::cell::Cell;
+use heirloom_user::eventcount::Eventcount;
 use heirloom_user::{Arguments, kernel_memory, process};
 
 heirloom_user::program!(main);
 
 /// What the others wait at: the address to read, which grows from one reading to the next, so that
 /// waiting for it also brings it; [`END`] at last.
-const ORDER: Cell = Cell::new(0);
+const ORDER: Eventcount = Eventcount::new(0);
 /// Counts the others when they have come to wait, and at each order that they carried out.
-const REPORTS: Cell = Cell::new(1);
+const REPORTS: Eventcount = Eventcount::new(1);
 
 /// Above every address that an allocation can have.
 const END: u64 = heirloom_abi::layout::Region::Vmalloc.end();

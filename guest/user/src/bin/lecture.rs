@@ -8,7 +8,7 @@
 use core::arch::asm;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::syscall::{PROT_READ, PROT_WRITE};
-use heirloom_user::cell::Cell;
+use heirloom_user::eventcount::Eventcount;
 use heirloom_user::{Arguments, Failed, Result, kernel_memory, process, remote_memory};
 
 heirloom_user::program!(main);
@@ -50,8 +50,8 @@ fn calls(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-const READY: Cell = Cell::new(10);
-const OVER: Cell = Cell::new(11);
+const READY: Eventcount = Eventcount::new(10);
+const OVER: Eventcount = Eventcount::new(11);
 /// Bytes that are copied across a page boundary, half of them before it.
 const ACROSS: usize = 1024;
 
@@ -137,11 +137,11 @@ fn result(returned: Result<u64>) -> u64 {
 }
 
 /// What everyone is to do, see [`act`]; grows with each order.
-const ORDER: Cell = Cell::new(0);
-const REPORTS: Cell = Cell::new(1);
+const ORDER: Eventcount = Eventcount::new(0);
+const REPORTS: Eventcount = Eventcount::new(1);
 /// Whom the order is for, where it is for one.
-const WHO: Cell = Cell::new(2);
-const ADDRESS: Cell = Cell::new(3);
+const WHO: Eventcount = Eventcount::new(2);
+const ADDRESS: Eventcount = Eventcount::new(3);
 const ACT_END: u64 = 0;
 const ACT_FORK: u64 = 1;
 const ACT_READ: u64 = 2;

@@ -6,7 +6,7 @@
 use core::arch::asm;
 use heirloom_abi::layout::Region;
 use heirloom_abi::syscall::{Errno, PROT_EXEC, PROT_READ, PROT_WRITE};
-use heirloom_user::cell::Cell;
+use heirloom_user::eventcount::Eventcount;
 use heirloom_user::{Arguments, kernel_memory, print, process};
 
 heirloom_user::program!(main);
@@ -305,7 +305,7 @@ fn execute_missing() -> bool {
     process::execute(c"no such program", &[]).is_err_and(|failed| failed.is(Errno::NoEntry))
 }
 
-const TURN: Cell = Cell::new(60);
+const TURN: Eventcount = Eventcount::new(60);
 
 fn preemption() -> bool {
     TURN.store(0);
@@ -332,7 +332,7 @@ fn preemption() -> bool {
 }
 
 fn orphans() -> bool {
-    const REPORT: Cell = Cell::new(61);
+    const REPORT: Eventcount = Eventcount::new(61);
     REPORT.store(0);
     let ended = in_child(|| {
         let _ = process::fork().map(|child| {

@@ -250,17 +250,23 @@ impl Panel {
 }
 
 impl Line {
-    /// That of its first strategy; all dark enough for text on white, and told apart by people who see
-    /// fewer colours.
+    /// That of its first strategy, by its place among those that propagate; the others are faint. All are
+    /// dark enough for text on white, and told apart by people who see fewer colours.
     fn colour(&self) -> RGBColor {
-        on_light(match self.strategies.first().map(|strategy| strategy.0) {
-            Some(Strategy::CopyAll) => theme::RED,
-            Some(Strategy::Prealloc) => theme::BLUE,
-            Some(Strategy::Sync) => theme::GREEN,
-            Some(Strategy::Fault) => theme::PLUM,
-            Some(Strategy::Isolated) => theme::OCHRE,
-            Some(Strategy::None) | None => theme::FAINT_INK,
-        })
+        const COLOURS: [Colour; 6] = [
+            theme::RED,
+            theme::BLUE,
+            theme::GREEN,
+            theme::PLUM,
+            theme::OCHRE,
+            theme::INK,
+        ];
+        let first = self.strategies.first().map(|strategy| strategy.0);
+        let place = Strategy::ALL
+            .into_iter()
+            .filter(|strategy| strategy.propagates())
+            .position(|strategy| Some(strategy) == first);
+        on_light(place.map_or(theme::FAINT_INK, |place| COLOURS[place % COLOURS.len()]))
     }
 
     /// The strategies and, of counts, the law, in lines of a label's width.

@@ -170,12 +170,11 @@ impl Cell {
         found
     }
 
-    /// Whether a process missed a mapping that its strategy owes to it: `none` owes nothing below a new
-    /// PGD entry.
+    /// Whether a process missed a mapping that its strategy owes to it: one that does not propagate new
+    /// PGD entries owes nothing below them.
     pub const fn has_lost_reads(&self) -> bool {
         self.reads_lost > 0
-            || (self.reads_lost_below_new_entry > 0
-                && !matches!(self.name.strategy.0, Strategy::None))
+            || (self.reads_lost_below_new_entry > 0 && self.name.strategy.0.propagates())
     }
 }
 
@@ -247,7 +246,7 @@ mod tests {
             let mut lost = cell(strategy, 4, 3);
             assert!(!lost.has_lost_reads());
             lost.reads_lost_below_new_entry = 3;
-            assert_eq!(lost.has_lost_reads(), strategy != Strategy::None);
+            assert_eq!(lost.has_lost_reads(), strategy.propagates());
             lost.reads_lost = 1;
             assert!(lost.has_lost_reads());
         }

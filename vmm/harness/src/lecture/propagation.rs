@@ -286,7 +286,7 @@ impl Outcome {
                 late_child_reads: false,
                 ..shared
             },
-            Strategy::CopyAll | Strategy::Isolated => return None,
+            _ => return None,
         })
     }
 

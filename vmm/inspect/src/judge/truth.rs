@@ -1,6 +1,6 @@
 //! What the host knows of the guest without asking it: it built the machine, and chose the strategy.
 
-use heirloom_abi::options::Strategy;
+use heirloom_abi::propagation::{Promise, Strategy};
 use serde::Serialize;
 
 use crate::memory::PhysRange;
@@ -86,11 +86,11 @@ pub enum Sharing {
 impl Expectation {
     /// What the strategy promises. `none` is held to what a kernel owes, which it breaks.
     pub fn sharing(self) -> Sharing {
-        match self.strategy {
-            Strategy::Prealloc | Strategy::Sync | Strategy::None => Sharing::Entries,
-            Strategy::Fault => Sharing::EntriesOnFault,
-            Strategy::CopyAll => Sharing::Copies,
-            Strategy::Isolated => Sharing::EntryAreaOnly,
+        match self.strategy.promise() {
+            Promise::SharedTables => Sharing::Entries,
+            Promise::EntriesOnFault => Sharing::EntriesOnFault,
+            Promise::PrivateCopies => Sharing::Copies,
+            Promise::EntryAreaOnly => Sharing::EntryAreaOnly,
         }
     }
 }

@@ -5,44 +5,44 @@ use heirloom_abi::syscall as number;
 
 /// One of the kernel's counters, all 0 at boot.
 #[derive(Clone, Copy)]
-pub struct Cell(u64);
+pub struct Eventcount(u64);
 
-impl Cell {
+impl Eventcount {
     /// Counter `index`.
     ///
     /// # Panics
     /// If there are not so many; in a constant, at compile time.
     #[must_use]
-    pub const fn new(index: u64) -> Cell {
-        assert!(index < number::CELLS);
-        Cell(index)
+    pub const fn new(index: u64) -> Eventcount {
+        assert!(index < number::EVENTCOUNTS);
+        Eventcount(index)
     }
 
     /// Its value.
     #[must_use]
     pub fn load(self) -> u64 {
-        self.call(number::CELL_LOAD, 0)
+        self.call(number::EVENTCOUNT_READ, 0)
     }
 
     /// Sets it, and wakes those whose wait is over.
     pub fn store(self, value: u64) {
-        self.call(number::CELL_STORE, value);
+        self.call(number::EVENTCOUNT_SET, value);
     }
 
     // The kernel adds, not Rust's operator.
     #[allow(clippy::should_implement_trait)]
     /// Adds to it, and wakes those whose wait is over; the value before.
     pub fn add(self, value: u64) -> u64 {
-        self.call(number::CELL_ADD, value)
+        self.call(number::EVENTCOUNT_ADD, value)
     }
 
     /// Waits until it is at least that; its value then.
     pub fn wait(self, at_least: u64) -> u64 {
-        self.call(number::CELL_WAIT, at_least)
+        self.call(number::EVENTCOUNT_AWAIT, at_least)
     }
 
     fn call(self, number: u64, argument: u64) -> u64 {
-        // SAFETY: touches no memory of this process. A cell's value may look like an errno, so
+        // SAFETY: touches no memory of this process. A counter's value may look like an errno, so
         // both are values here; the index is in range, so there is no other error.
         match unsafe { raw::call(number, [self.0, argument, 0, 0]) } {
             Ok(value) => value,

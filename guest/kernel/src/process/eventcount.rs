@@ -2,47 +2,51 @@
 
 use super::{Pid, State};
 use crate::kernel::Kernel;
-use heirloom_abi::syscall::{CELLS, Errno};
+use heirloom_abi::syscall::{EVENTCOUNTS, Errno};
 
 #[allow(clippy::cast_possible_truncation)]
-const COUNT: usize = CELLS as usize;
+const COUNT: usize = EVENTCOUNTS as usize;
 
-/// All cells, and who waits at each.
-pub struct Cells {
+/// All of them, and who waits at each.
+pub struct Eventcounts {
     values: [u64; COUNT],
     waiting: [Option<Pid>; COUNT],
 }
 
-impl Cells {
-    pub const fn new() -> Cells {
-        Cells {
+impl Eventcounts {
+    pub const fn new() -> Eventcounts {
+        Eventcounts {
             values: [0; COUNT],
             waiting: [None; COUNT],
         }
     }
 
-    pub fn load(&self, cell: u64) -> Result<u64, Errno> {
-        Ok(self.values[index(cell)?])
+    pub fn load(&self, number: u64) -> Result<u64, Errno> {
+        Ok(self.values[index(number)?])
     }
 }
 
 impl Kernel {
-    /// Sets a cell and wakes those whose wait is over; the value before.
-    pub fn cell_update(&mut self, cell: u64, new: impl Fn(u64) -> u64) -> Result<u64, Errno> {
-        let cell = index(cell)?;
-        let before = self.cells.values[cell];
+    /// Sets one and wakes those whose wait is over; the value before.
+    pub fn eventcount_update(
+        &mut self,
+        number: u64,
+        new: impl Fn(u64) -> u64,
+    ) -> Result<u64, Errno> {
+        let index = index(number)?;
+        let before = self.eventcounts.values[index];
         let value = new(before);
-        self.cells.values[cell] = value;
+        self.eventcounts.values[index] = value;
 
         // Take the whole list and put back those who go on waiting; order is kept.
-        let mut next = self.cells.waiting[cell].take();
+        let mut next = self.eventcounts.waiting[index].take();
         let mut last_kept: Option<Pid> = None;
         while let Some(pid) = next {
             let Some(process) = self.processes.get_mut(pid) else {
                 break;
             };
             next = process.next_in_queue.take();
-            let State::WaitsForCell { at_least, .. } = process.state else {
+            let State::WaitsForEventcount { at_least, .. } = process.state else {
                 continue;
             };
             if value >= at_least {
@@ -52,7 +56,7 @@ impl Kernel {
             } else {
                 match last_kept.and_then(|last| self.processes.get_mut(last)) {
                     Some(last) => last.next_in_queue = Some(pid),
-                    None => self.cells.waiting[cell] = Some(pid),
+                    None => self.eventcounts.waiting[index] = Some(pid),
                 }
                 last_kept = Some(pid);
             }
@@ -60,25 +64,28 @@ impl Kernel {
         Ok(before)
     }
 
-    /// The cell's value if it is at least that, or else `None`, and the current process waits.
-    pub fn cell_wait(&mut self, cell: u64, at_least: u64) -> Result<Option<u64>, Errno> {
-        let cell = index(cell)?;
-        let value = self.cells.values[cell];
+    /// Its value if it is at least that, or else `None`, and the current process waits.
+    pub fn eventcount_await(&mut self, number: u64, at_least: u64) -> Result<Option<u64>, Errno> {
+        let index = index(number)?;
+        let value = self.eventcounts.values[index];
         if value >= at_least {
             return Ok(Some(value));
         }
         let pid = self.current;
-        let first = self.cells.waiting[cell].replace(pid);
+        let first = self.eventcounts.waiting[index].replace(pid);
         let process = self.current_process();
         process.next_in_queue = first;
-        process.state = State::WaitsForCell { cell, at_least };
+        process.state = State::WaitsForEventcount {
+            number: index,
+            at_least,
+        };
         Ok(None)
     }
 }
 
-fn index(cell: u64) -> Result<usize, Errno> {
-    usize::try_from(cell)
+fn index(number: u64) -> Result<usize, Errno> {
+    usize::try_from(number)
         .ok()
-        .filter(|cell| *cell < COUNT)
+        .filter(|number| *number < COUNT)
         .ok_or(Errno::Invalid)
 }
