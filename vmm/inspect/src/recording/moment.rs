@@ -12,6 +12,7 @@ use super::wire::{Get, Nonsense, Put};
 use crate::memory::Words;
 use crate::snapshot::{RootLabel, Snapshot};
 use heirloom_paging::addr::{PhysAddr, VirtAddr};
+use heirloom_paging::entry::Entry;
 use heirloom_paging::level::Depth;
 use heirloom_paging::mode::{CpuState, Cr3, Mode, PhysBits};
 
@@ -252,6 +253,8 @@ fn get_mode(from: &mut Get<'_>) -> Result<Mode, Nonsense> {
         gigabyte_pages: is(6),
         depth: if is(7) { Depth::Five } else { Depth::Four },
         phys_bits: PhysBits::new(phys_bits).ok_or(Nonsense::Value("the physical address width"))?,
+        // Our own guests encrypt nothing.
+        encryption: Entry::ABSENT,
     })
 }
 
@@ -298,6 +301,7 @@ fn get_cpu(from: &mut Get<'_>, before: &CpuState) -> Result<CpuState, Nonsense> 
         rsp: VirtAddr::new(rsp),
         rbp: VirtAddr::new(rbp),
         rflags,
+        ..CpuState::default()
     })
 }
 
