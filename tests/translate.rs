@@ -133,6 +133,7 @@ fn cpu_state(registers: &Registers) -> CpuState {
         rsp: VirtAddr::new(registers.rsp),
         rbp: VirtAddr::new(registers.rbp),
         rflags: registers.rflags,
+        ..CpuState::default()
     }
 }
 

@@ -19,6 +19,7 @@ pub fn target(machine: &Machine, name: &str) -> Result<Target, KvmError> {
         phys_bits: PhysBits::new(machine.max_phys_addr().into()),
         gigabyte_pages: Some(machine.gigabyte_pages()),
         depth: None,
+        encryption: heirloom_inspect::Entry::ABSENT,
         roots: Vec::new(),
         notes: Vec::new(),
     })
@@ -49,5 +50,6 @@ pub fn cpu_state(registers: &Registers) -> CpuState {
         rsp: VirtAddr::new(registers.rsp),
         rbp: VirtAddr::new(registers.rbp),
         rflags: registers.rflags,
+        ..CpuState::default()
     }
 }

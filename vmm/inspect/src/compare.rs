@@ -120,6 +120,19 @@ impl<'s> Comparer<'s> {
     /// # Panics
     /// If a root comes from another snapshot that has more roots.
     pub fn compare(&mut self, left: RootId, right: RootId, half: Half) -> Vec<EntryDifference> {
+        self.compare_entries(left, right, half.indices())
+    }
+
+    /// As [`Comparer::compare`], of these entries of the root, which ascend.
+    ///
+    /// # Panics
+    /// If a root comes from another snapshot that has more roots.
+    pub fn compare_entries(
+        &mut self,
+        left: RootId,
+        right: RootId,
+        entries: impl Iterator<Item = u16>,
+    ) -> Vec<EntryDifference> {
         if self.same && left == right {
             return Vec::new();
         }
@@ -127,7 +140,7 @@ impl<'s> Comparer<'s> {
         let right = self.right.root_table(right).map(|table| &**table);
         let entry =
             |table: Option<&Table>, index| table.map_or(Entry::ABSENT, |table| table.entry(index));
-        half.indices()
+        entries
             .filter_map(|index| {
                 let (l, r) = (entry(left, index), entry(right, index));
                 let kind = kind_of(l, r);

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::{Slot, Table};
 use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::{Decoded, Entry};
 use heirloom_paging::level::{Half, Level};
 use heirloom_paging::rights::Rights;
@@ -39,6 +40,8 @@ pub struct Placement<'s> {
     /// … and the first address that it translates there.
     pub base: VirtAddr,
     snapshot: &'s Snapshot,
+    /// Which entries of the root belong to `half`.
+    part: EntrySet,
 }
 
 /// One present entry of a [`Placement`].
@@ -54,14 +57,14 @@ pub struct PlacedEntry {
 }
 
 impl Placement<'_> {
-    /// The present entries; of a root, those of the placement's half.
+    /// The present entries; of a root, those that belong to the placement's half.
     pub fn entries(&self) -> impl Iterator<Item = PlacedEntry> {
         let depth = self.snapshot.mode().depth;
         let level = self.table.level();
         let is_root = level == depth.top();
         self.table
             .entries()
-            .filter(move |(index, _)| !is_root || Half::of_index(*index) == self.half)
+            .filter(move |(index, _)| !is_root || self.part.contains(*index))
             .map(move |(index, entry)| {
                 let offset = u64::from(index) << level.shift();
                 PlacedEntry {
@@ -150,10 +153,28 @@ impl Snapshot {
     /// # Panics
     /// If a root comes from another snapshot that has more roots.
     pub fn placements_below(&self, roots: impl IntoIterator<Item = RootId>) -> Vec<Placement<'_>> {
+        let parts = [Half::Kernel, Half::User].map(|half| {
+            let mut part = EntrySet::default();
+            half.indices().for_each(|index| part.insert(index));
+            part
+        });
+        self.placements_split(roots.into_iter().map(|root| (root, parts)))
+    }
+
+    /// As [`Snapshot::placements_below`], where each root comes with those of its entries that are the
+    /// kernel's, and those that are a process's.
+    ///
+    /// # Panics
+    /// If a root comes from another snapshot that has more roots.
+    pub fn placements_split(
+        &self,
+        roots: impl IntoIterator<Item = (RootId, [EntrySet; 2])>,
+    ) -> Vec<Placement<'_>> {
         let mut seen = vec![0u16; self.slots()];
         let mut placements = Vec::new();
         let mut pending = Vec::new();
-        for root in roots.into_iter().map(|root| self.root(root)) {
+        for (root, [kernel, user]) in roots {
+            let root = self.root(root);
             for half in [Half::Kernel, Half::User] {
                 if let Some(slot) = root.slot {
                     pending.push((slot, half, Rights::ALL, root.id, VirtAddr::new(0)));
@@ -173,6 +194,10 @@ impl Snapshot {
                     root,
                     base,
                     snapshot: self,
+                    part: match half {
+                        Half::Kernel => kernel,
+                        Half::User => user,
+                    },
                 };
                 for placed in placement.entries() {
                     if let Some(below) = table.link(placed.index) {

@@ -192,6 +192,16 @@ impl Snapshot {
         })
     }
 
+    /// Whether the walk of `va` in `root` passes the table in `slot`.
+    pub(crate) fn is_at(&self, root: RootId, va: VirtAddr, slot: Slot) -> bool {
+        let walk = self.translate(root, va);
+        self.table_at(slot).is_some_and(|table| {
+            walk.steps()
+                .iter()
+                .any(|step| step.table == table.pfn() && step.level == table.level())
+        })
+    }
+
     pub(crate) fn table_at(&self, slot: Slot) -> Option<&Arc<Table>> {
         match self.0.nodes.get(slot.index())? {
             Node::Table(table) => Some(table),

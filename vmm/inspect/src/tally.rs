@@ -4,6 +4,7 @@
 
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::{Slot, Table};
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Decoded;
 use heirloom_paging::level::{Half, Level};
 use heirloom_paging::rights::Rights;
@@ -59,6 +60,26 @@ impl<'s> Tallier<'s> {
         };
         let indices = half.indices();
         self.sum(table, indices.start, indices.end, Rights::ALL)
+    }
+
+    /// What an address space maps below these entries of its root.
+    ///
+    /// # Panics
+    /// If `root` comes from another snapshot that has more roots.
+    pub fn count_entries(&mut self, root: RootId, entries: &EntrySet) -> Tally {
+        let mut sum = Tally::default();
+        if let Some(table) = self.snapshot.root_table(root) {
+            for index in entries.iter() {
+                sum.add(self.sum(table, index, index + 1, Rights::ALL));
+            }
+        }
+        sum
+    }
+
+    /// Whether pages are mapped below a table, and none of them is for ring 3.
+    pub(crate) fn maps_for_ring_0_alone(&mut self, slot: Slot) -> bool {
+        let pages = self.below(slot, Rights::ALL);
+        pages.user == 0 && pages.supervisor > 0
     }
 
     /// Counts below entries `first` to `end`. Recurses one level down at a time, so at most five deep.

@@ -3,6 +3,7 @@
 use crate::memory::{PhysRange, PhysicalMemory};
 use crate::snapshot::RootLabel;
 use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::entry::Entry;
 use heirloom_paging::level::Depth;
 use heirloom_paging::mode::{CpuState, PhysBits};
 
@@ -27,6 +28,9 @@ pub struct Target {
     /// 4 or 5 levels, where CR4 is not known and something else tells: the user, or the guest kernel's
     /// own account of itself (VMCOREINFO's `pgtable_l5_enabled`).
     pub depth: Option<Depth>,
+    /// Bits of page-table entries, and of CR3, that say that a frame is encrypted and are no part of its
+    /// address; none where memory is not encrypted.
+    pub encryption: Entry,
     /// Roots that are known, with their owners: those of a recording, or one that the user named.
     pub roots: Vec<(RootLabel, PhysAddr)>,
     /// What the source leaves open and what was assumed instead, in sentences for people.

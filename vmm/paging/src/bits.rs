@@ -10,6 +10,11 @@ impl EntrySet {
         self.0[(index as usize / 64) % 8] |= 1 << (index % 64);
     }
 
+    /// Takes entry `index` out.
+    pub const fn remove(&mut self, index: u16) {
+        self.0[(index as usize / 64) % 8] &= !(1 << (index % 64));
+    }
+
     /// Whether entry `index` is in the set.
     pub const fn contains(&self, index: u16) -> bool {
         self.0[(index as usize / 64) % 8] & 1 << (index % 64) != 0

@@ -92,6 +92,11 @@ impl Entry {
         Entry(self.0 & !flags.0)
     }
 
+    /// Whether no bit is set.
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// P.
     pub const fn present(self) -> bool {
         self.has(Entry::PRESENT)
@@ -168,6 +173,11 @@ impl Entry {
         (self.0 >> 59 & 0xf) as u8
     }
 
+    /// Where a table would be, to a CPU in `mode`: without the bits that say that it is encrypted.
+    pub const fn address_in(self, mode: &Mode) -> PhysAddr {
+        self.without(mode.encryption).address()
+    }
+
     /// The entry without A and D, which the CPU sets on its own: what software wrote.
     #[must_use]
     pub const fn as_written(self) -> Self {
@@ -178,7 +188,7 @@ impl Entry {
     /// "reserved"): the CPU faults on them with the RSVD bit of the error code.
     #[must_use]
     pub const fn reserved_bits(self, level: Level, mode: &Mode) -> Entry {
-        let mut reserved = ADDRESS & !mode.phys_bits.address_mask();
+        let mut reserved = ADDRESS & !mode.phys_bits.address_mask() & !mode.encryption.0;
         if !mode.nxe {
             reserved |= Entry::NO_EXECUTE.0;
         }
@@ -188,9 +198,9 @@ impl Entry {
                 if !mode.gigabyte_pages {
                     reserved |= Entry::LARGE.0;
                 }
-                reserved |= bits(13, 29);
+                reserved |= bits(13, 29) & !mode.encryption.0;
             }
-            Level::Pd if self.has(Entry::LARGE) => reserved |= bits(13, 20),
+            Level::Pd if self.has(Entry::LARGE) => reserved |= bits(13, 20) & !mode.encryption.0,
             Level::Pdpt | Level::Pd | Level::Pt => {}
         }
         Entry(self.0 & reserved)
@@ -208,10 +218,10 @@ impl Entry {
         }
         match level.page_size() {
             Some(size) if self.is_leaf(level) => Decoded::Leaf(Leaf {
-                pa: PhysAddr::new(self.0 & ADDRESS & !(size.bytes() - 1)),
+                pa: PhysAddr::new(self.address_in(mode).get() & !(size.bytes() - 1)),
                 size,
             }),
-            _ => Decoded::Table(self.address().pfn()),
+            _ => Decoded::Table(self.address_in(mode).pfn()),
         }
     }
 
@@ -346,6 +356,32 @@ mod tests {
                 Decoded::Absent,
                 "{level}"
             );
+        }
+    }
+
+    #[test]
+    fn the_encryption_bit_is_no_part_of_an_address_and_not_reserved() {
+        for bit in [40, 47, 51] {
+            let encrypted = Entry::new(1 << bit);
+            let mode = mode(40).with_encryption(encrypted);
+            let entry = Entry::pointing_to(PhysAddr::new(0x60_0000), Entry::PRESENT) | encrypted;
+            for level in Level::ALL {
+                assert_eq!(entry.reserved_bits(level, &mode), Entry::ABSENT, "{level}");
+            }
+            assert_eq!(
+                entry.decode(Level::Pd, &mode),
+                Decoded::Table(Pfn::new(0x600))
+            );
+            let leaf = Leaf {
+                pa: PhysAddr::new(0x60_0000),
+                size: PageSize::Size2MiB,
+            };
+            let large = entry | Entry::LARGE;
+            assert_eq!(large.decode(Level::Pd, &mode), Decoded::Leaf(leaf));
+            assert_eq!(entry.address_in(&mode), PhysAddr::new(0x60_0000));
+            // The other bits above the CPU's width are reserved as ever.
+            let wrong = entry | Entry::new(1 << 45);
+            assert_eq!(wrong.reserved_bits(Level::Pt, &mode), Entry::new(1 << 45));
         }
     }
 

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::addr::{PhysAddr, VirtAddr};
+use crate::entry::Entry;
 use crate::level::Depth;
 
 const CR0_WP: u64 = 1 << 16;
@@ -41,6 +42,16 @@ pub struct CpuState {
     pub rbp: VirtAddr,
     /// RFLAGS.
     pub rflags: u64,
+    /// Where the interrupt descriptor table is, if the source tells: whatever root a CPU runs on must
+    /// translate it, or the next interrupt is its last.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub idt: Option<VirtAddr>,
+    /// Where the global descriptor table is, if the source tells.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub gdt: Option<VirtAddr>,
+    /// Where the task state segment is, if the source tells.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub tss: Option<VirtAddr>,
 }
 
 /// CR3: where the root table is, and how to switch to it.
@@ -66,6 +77,12 @@ impl Cr3 {
     /// user root is the frame after the kernel root.
     pub const fn root(self) -> PhysAddr {
         PhysAddr::new(self.get() & 0x000f_ffff_ffff_f000)
+    }
+
+    /// The same CR3 without these bits: those that say that the root is encrypted ([`Mode::encryption`]).
+    #[must_use]
+    pub const fn without(self, encryption: Entry) -> Cr3 {
+        Cr3::new(self.get() & !encryption.get())
     }
 
     /// The process-context identifier, bits 11–0; meaningful while CR4.PCIDE is set.
@@ -167,6 +184,10 @@ pub struct Mode {
     pub gigabyte_pages: bool,
     /// MAXPHYADDR.
     pub phys_bits: PhysBits,
+    /// Bits of an entry that say that its frame is encrypted (AMD's C-bit, APM vol. 2, 7.10): no part of
+    /// any address. None, mostly.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Entry::is_zero"))]
+    pub encryption: Entry,
 }
 
 impl Mode {
@@ -203,6 +224,7 @@ impl Mode {
             pcide: cpu.cr4 & CR4_PCIDE != 0,
             gigabyte_pages,
             phys_bits,
+            encryption: Entry::ABSENT,
         })
     }
 
@@ -219,7 +241,14 @@ impl Mode {
             pcide: false,
             gigabyte_pages: true,
             phys_bits: PhysBits(46),
+            encryption: Entry::ABSENT,
         }
+    }
+
+    /// The same mode where these bits of entries say that a frame is encrypted.
+    #[must_use]
+    pub const fn with_encryption(self, encryption: Entry) -> Mode {
+        Mode { encryption, ..self }
     }
 }
 
@@ -239,6 +268,9 @@ mod tests {
         rsp: VirtAddr::new(0),
         rbp: VirtAddr::new(0),
         rflags: 2,
+        idt: None,
+        gdt: None,
+        tss: None,
     };
 
     fn mode(cpu: CpuState) -> Result<Mode, ModeError> {

@@ -242,7 +242,17 @@ impl fmt::Display for Walk {
                 Ok(translation) if last => write!(f, "page {}", translation.page)?,
                 Err(Fault::NotPresent { .. }) if last => f.write_str("nothing")?,
                 Err(Fault::Reserved { .. }) if last => f.write_str("reserved bits")?,
-                _ => write!(f, "table {}", step.entry.address().pfn())?,
+                _ => match self.steps().get(number + 1) {
+                    // Where it was read, and not what the entry holds besides the address.
+                    Some(next) => write!(f, "table {}", next.table)?,
+                    None => match &self.result {
+                        Err(
+                            Fault::TableOutsideMemory { table, .. }
+                            | Fault::TableNotCaptured { table, .. },
+                        ) => write!(f, "table {table}")?,
+                        _ => write!(f, "table {}", step.entry.address().pfn())?,
+                    },
+                },
             }
             writeln!(f, " ({})", step.entry.flags())?;
         }

@@ -1,4 +1,4 @@
-//! An image of RAM and nothing else: `raw:FILE[,cr3=…][,cr4=…][,map=OFFSET:GPA:LEN…]`.
+//! An image of RAM and nothing else: `raw:FILE[,cr3=…][,cr4=…][,encrypt-bit=…][,map=OFFSET:GPA:LEN…]`.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::file::{self, FileError};
 use crate::memory::{ADDRESS_LIMIT, Layout, Memory, Piece, RAM_LIMIT, Source};
 use crate::spec::{Fields, SpecError, number};
 
-const USAGE: &str = "raw:FILE[,cr3=0x…][,cr4=0x…][,map=OFFSET:GPA:LEN…]";
+const USAGE: &str = "raw:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,map=OFFSET:GPA:LEN…]";
 
 /// Which image, and how it lies in the guest's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,7 @@ impl RawSpec {
             phys_bits: None,
             gigabyte_pages: None,
             depth: None,
+            encryption: heirloom_inspect::Entry::ABSENT,
             roots: Vec::new(),
             notes,
         };

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use heirloom_inspect::Cr3;
+use heirloom_inspect::{Cr3, Entry};
 
 use crate::assumed::Registers;
 use crate::core::CoreSpec;
@@ -183,6 +183,9 @@ impl<'a> Fields<'a> {
     ) -> Result<bool, SpecError> {
         const CR3: &str = "cr3=0x… as the guest's CPU had it";
         const CR4: &str = "cr4=0x… once, as the guest's CPU had it";
+        const ENCRYPT_BIT: &str = "encrypt-bit=N once, as CPUID 0x8000001f EBX bits 5–0 have it: 32 to 51, mostly 47 or 51";
+        /// No physical address is so short that lower ones would do.
+        const ENCRYPT_BITS: std::ops::RangeInclusive<u32> = 32..=51;
         /// Without PAE there are no tables of 64-bit entries (Intel SDM vol. 3A, 4.1.1).
         const PAE: u64 = 1 << 5;
         match option.name {
@@ -200,6 +203,19 @@ impl<'a> Fields<'a> {
                 }
                 if registers.cr4.replace(value).is_some() {
                     return Err(self.bad_value(option.whole, "is a second cr4", CR4));
+                }
+            }
+            "encrypt-bit" => {
+                let bit = number(option.value)
+                    .and_then(|bit| u32::try_from(bit).ok())
+                    .filter(|bit| ENCRYPT_BITS.contains(bit))
+                    .ok_or_else(|| {
+                        let problem = "is no number of an address bit";
+                        self.bad_value(option.whole, problem, ENCRYPT_BIT)
+                    })?;
+                if registers.encryption.replace(Entry::new(1 << bit)).is_some() {
+                    let problem = "is a second encrypt-bit";
+                    return Err(self.bad_value(option.whole, problem, ENCRYPT_BIT));
                 }
             }
             _ => return Ok(false),
@@ -347,6 +363,12 @@ mod tests {
             ("raw:a,cr4=0x20", &["useless alone"]),
             ("raw:a,cr3=1M,cr4=0x1000", &["PAE"]),
             ("raw:a,cr3=1M,cr4=0x20,cr4=0x20", &["second cr4"]),
+            ("raw:a,encrypt-bit=12", &["`encrypt-bit=12`", "32 to 51"]),
+            ("core:a,encrypt-bit=x", &["`encrypt-bit=x`", "32 to 51"]),
+            (
+                "raw:a,encrypt-bit=47,encrypt-bit=47",
+                &["second encrypt-bit"],
+            ),
             ("raw:a,map=0:1M", &["`map=0:1M`", "map=OFFSET:GPA:LEN"]),
             ("raw:a,map=0:0:0", &["`map=0:0:0`", "empty"]),
             ("raw:a,map=0:0:1:2", &["map=OFFSET:GPA:LEN"]),

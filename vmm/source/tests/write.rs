@@ -36,6 +36,9 @@ fn guest() -> Target {
         rsp: VirtAddr::new(0x7000 + number),
         rbp: VirtAddr::new(0x8000 + number),
         rflags: 0x246,
+        idt: Some(VirtAddr::new(0xffff_fe00_0000_0000)),
+        gdt: Some(VirtAddr::new(0xffff_fe00_0000_1000)),
+        tss: (number == 1).then_some(VirtAddr::new(0xffff_fe00_0000_3000)),
     };
     Target {
         name: "guest".into(),
@@ -51,6 +54,7 @@ fn guest() -> Target {
         phys_bits: None,
         gigabyte_pages: None,
         depth: None,
+        encryption: heirloom_inspect::Entry::ABSENT,
         roots: Vec::new(),
         notes: Vec::new(),
     }

@@ -232,6 +232,7 @@ impl Options {
         let discovery = Discovery::of(target).map_err(|error| Failure::new(Exit::Guest, error))?;
         let strictness = Strictness {
             user: self.strict_user,
+            ..Strictness::default()
         };
         let check = Check::of(&discovery, strictness);
         let report = Report {

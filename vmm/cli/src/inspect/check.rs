@@ -16,6 +16,9 @@ pub(crate) struct Options {
     /// Counts pages of processes that are writable and executable as a fault.
     #[arg(long)]
     strict_user: bool,
+    /// Counts what a root lacks that is idle or freed, memory does not tell which, as a fault.
+    #[arg(long)]
+    strict_idle: bool,
 }
 
 /// Targets, rules, and what is let pass by name.
@@ -45,15 +48,19 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let (name, discovery) = options.common.discover()?;
     let strictness = Strictness {
         user: options.strict_user,
+        idle: options.strict_idle,
     };
     let check = Check::of(&discovery, strictness);
     let report = CheckReport::new(&name, &discovery, check);
     options.common.print_verdict(&report)?;
-    if !report.check.has_kernel_half && report.check.holds {
-        let what = format!(
-            "{name}: no root has a kernel half; is CR3 right? --blind looks for roots without it"
-        );
-        return Err(Failure::new(Exit::Usage, what));
+    if report.check.holds {
+        super::conclusive(&name, &discovery)?;
+        if !report.check.has_kernel_half {
+            let what = format!(
+                "{name}: no root has a kernel half; is CR3 right? --blind looks for roots without it"
+            );
+            return Err(Failure::new(Exit::Usage, what));
+        }
     }
     Ok(if report.check.holds {
         Exit::Good

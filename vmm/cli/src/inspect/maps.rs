@@ -6,7 +6,7 @@ use heirloom_inspect::show::{INSPECTION_VERSION, NamedRange, Subject};
 use heirloom_inspect::{Discovery, Half, RootId, VirtRange};
 use serde::Serialize;
 
-use super::root::{self, RootName};
+use super::root::RootName;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
@@ -29,8 +29,7 @@ pub(crate) struct Options {
 
 /// Writes the ranges.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let (name, discovery) = options.common.discover()?;
-    let root = root::find(&discovery, options.root)?;
+    let (name, discovery, root) = options.common.discover_root(options.root)?;
     let within = match (options.kernel, options.user) {
         (true, _) => VirtRange::half(Half::Kernel),
         (_, true) => VirtRange::half(Half::User),

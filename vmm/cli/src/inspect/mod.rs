@@ -14,7 +14,7 @@ mod root;
 
 use std::sync::Once;
 
-use heirloom_inspect::{Discovery, Target};
+use heirloom_inspect::{Discovery, RootId, Target};
 use heirloom_source::Spec;
 use serde::Serialize;
 
@@ -23,9 +23,9 @@ use crate::output::{self, Output};
 
 /// What `--help` of each of them says about targets.
 pub(crate) const TARGETS: &str = "Targets:
-  core:FILE[,cr3=ADDRESS][,cr4=VALUE]
+  core:FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N]
                                   an ELF core: QEMU's dump-guest-memory, virsh dump --memory-only, a vmcore
-  raw:FILE[,cr3=ADDRESS][,cr4=VALUE][,map=OFFSET:ADDRESS:LENGTH…]
+  raw:FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N][,map=OFFSET:ADDRESS:LENGTH…]
                                   an image of RAM; map: which part of the file is at which address
   qemu:SOCKET[,memory=file|process|pmemsave]
                                   a running QEMU with -qmp unix:SOCKET,server=on,wait=off; it is paused
@@ -52,6 +52,10 @@ pub(crate) struct Options {
 impl Options {
     /// Opens the target and finds its address spaces.
     fn discover(&self) -> Result<(String, Discovery), Failure> {
+        discover_in(&self.open()?)
+    }
+
+    fn open(&self) -> Result<Target, Failure> {
         let mut target = open(&self.target)?;
         if self.blind {
             target.cpus.clear();
@@ -59,7 +63,25 @@ impl Options {
             target.depth = None;
             target.notes.clear();
         }
-        discover_in(&target)
+        Ok(target)
+    }
+
+    /// Opens the target, finds its address spaces, and the one that `root` names; a root that is named by
+    /// its address need not be among them.
+    fn discover_root(
+        &self,
+        root: Option<root::RootName>,
+    ) -> Result<(String, Discovery, RootId), Failure> {
+        let target = self.open()?;
+        let (name, mut discovery) = discover_in(&target)?;
+        if let Some(root::RootName::Address(address)) = root
+            && discovery.space_at(address).is_none()
+        {
+            discovery = Discovery::including(&target, &[address])
+                .map_err(|error| Failure::new(Exit::Usage, error))?;
+        }
+        let root = root::find(&discovery, root)?;
+        Ok((name, discovery, root))
     }
 
     /// Prints a report, as tables or as JSON.
@@ -100,6 +122,17 @@ fn open(spec: &Spec) -> Result<Target, Failure> {
 /// Opens a target and finds its address spaces. A live guest runs on afterwards.
 pub(crate) fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
     discover_in(&open(spec)?)
+}
+
+/// That something can be concluded from what was found.
+///
+/// # Errors
+/// No root is live, or a CPU runs on what is no root.
+fn conclusive(name: &str, discovery: &Discovery) -> Result<(), Failure> {
+    match discovery.problem() {
+        None => Ok(()),
+        Some(problem) => Err(Failure::new(Exit::Usage, format!("{name}: {problem}"))),
+    }
 }
 
 fn discover_in(target: &Target) -> Result<(String, Discovery), Failure> {

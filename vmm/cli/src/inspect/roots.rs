@@ -16,5 +16,6 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let (name, discovery) = options.common.discover()?;
     options.common.print(&Roots::new(&name, &discovery))?;
+    super::conclusive(&name, &discovery)?;
     Ok(Exit::Good)
 }

@@ -3,7 +3,7 @@
 use heirloom_inspect::VirtAddr;
 use heirloom_inspect::show::TranslateReport;
 
-use super::root::{self, RootName};
+use super::root::RootName;
 use crate::exit::{Exit, Failure};
 
 /// What `heirloom translate` is told.
@@ -22,8 +22,7 @@ pub(crate) struct Options {
 
 /// Walks and shows.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let (name, discovery) = options.common.discover()?;
-    let root = root::find(&discovery, options.root)?;
+    let (name, discovery, root) = options.common.discover_root(options.root)?;
     let va = VirtAddr::new(options.address);
     let report = TranslateReport::new(&name, &discovery, root, va);
     options.common.print(&report)?;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use heirloom_abi::options::Strategy;
 use heirloom_inspect::judge::Counters;
 use serde::{Deserialize, Serialize};
 

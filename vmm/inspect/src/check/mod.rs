@@ -17,8 +17,11 @@ use serde::Serialize;
 pub use evidence::{EntryPlace, Excepted, Finding, MOST_FINDINGS, Spaces, Verdict};
 pub use exceptions::{EXCEPTIONS, Exception};
 
+use crate::compare::{EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind};
 use crate::judge::RuleInfo;
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::level::PageSize;
 use scene::Scene;
 
 /// What the generic rules found.
@@ -26,7 +29,7 @@ use scene::Scene;
 pub struct Check {
     /// Whether every rule holds.
     pub holds: bool,
-    /// Whether there is a kernel half to judge; a guest that has just begun to page has none.
+    /// Whether there is a live root with a kernel half to judge; a guest that has just begun to page has none.
     pub has_kernel_half: bool,
     /// Every rule's verdict.
     pub rules: Vec<Verdict>,
@@ -39,12 +42,14 @@ pub struct Check {
 pub struct Strictness {
     /// Pages of processes that are writable and executable are a fault, too.
     pub user: bool,
+    /// What a root that is idle or freed lacks against the others is a fault, too.
+    pub idle: bool,
 }
 
 impl Check {
     /// Holds every rule against the live address spaces.
     pub fn of(discovery: &Discovery, strictness: Strictness) -> Check {
-        let scene = Scene::new(discovery);
+        let scene = Scene::new(discovery, strictness.idle);
         let mut notes = notes(discovery, &scene);
         let mut verdicts: Vec<Verdict> = rules::ALL
             .iter()
@@ -72,7 +77,7 @@ impl Check {
         }
         Check {
             holds: verdicts.iter().all(|verdict| verdict.violations == 0),
-            has_kernel_half: discovery.reference.is_some(),
+            has_kernel_half: discovery.reference.is_some() && !scene.live.is_empty(),
             rules: verdicts,
             notes,
         }
@@ -82,6 +87,108 @@ impl Check {
     pub fn rules() -> impl Iterator<Item = RuleInfo> {
         rules::ALL.iter().map(|rule| rule.info)
     }
+}
+
+/// How many roots are idle or freed, and what they lack against the others, entry by entry.
+fn idle_roots(discovery: &Discovery) -> Vec<String> {
+    let idle = || {
+        discovery
+            .spaces
+            .iter()
+            .filter(|space| space.kind == Kind::Idle)
+    };
+    let count = idle().count();
+    if count == 0 {
+        return Vec::new();
+    }
+    let (roots, have) = match count {
+        1 => ("root is", "has"),
+        _ => ("roots are", "have"),
+    };
+    let mut notes = vec![format!(
+        "{count} {roots} idle or freed: memory does not tell a kernel thread's root from a freed one; what \
+         they {have} besides the kernel half is not judged"
+    )];
+    let top = discovery.mode().depth.top();
+    let mut differing: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for space in idle() {
+        for difference in &space.differences {
+            let what = match (difference.kind, difference.mappings) {
+                (EntryDifferenceKind::OnlyLeft, _) => "lacks",
+                (EntryDifferenceKind::OnlyRight, _) => "alone has",
+                (_, Mappings::Same) => "has a private copy of",
+                _ => "has something else at",
+            };
+            let area = discovery
+                .layout
+                .regions_in(difference.range)
+                .next()
+                .map_or_else(String::new, |region| format!(" ({})", region.area));
+            differing
+                .entry(format!("{what} {top}[{}]{area}", difference.index))
+                .or_default()
+                .push(space.address.to_string());
+        }
+    }
+    for (what, roots) in differing {
+        let named = roots[..roots.len().min(Spaces::MOST_NAMED)].join(", ");
+        let more = match roots.len().saturating_sub(Spaces::MOST_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        notes.push(format!(
+            "idle or freed root {named}{more} {what}, against the others (--strict-idle makes that a fault)"
+        ));
+    }
+    notes
+}
+
+/// Where the kernel uses recursive paging.
+fn self_maps(discovery: &Discovery) -> Option<String> {
+    let mut roots: BTreeMap<u16, usize> = BTreeMap::new();
+    for map in discovery.spaces.iter().flat_map(|space| &space.self_maps) {
+        *roots.entry(map.index).or_default() += 1;
+    }
+    let top = discovery.mode().depth.top();
+    let slots: Vec<String> = roots
+        .iter()
+        .map(|(index, roots)| format!("{top}[{index}] of {roots} roots"))
+        .collect();
+    (!slots.is_empty()).then(|| {
+        format!(
+            "recursive paging: {} points to a root (self-map); what it shows are the tables, which are judged \
+             as tables",
+            slots.join(", ")
+        )
+    })
+}
+
+/// Large pages of the direct map that are linear and not all RAM: as many kernels have, past the end of RAM
+/// or over holes.
+fn direct_map_beyond_ram(discovery: &Discovery, scene: &Scene<'_>) -> Option<String> {
+    let map = discovery.layout.direct_map?;
+    let mut pages = 0;
+    let mut all: Option<(PhysAddr, PhysAddr)> = None;
+    for page in &scene.kernel_pages {
+        let is_linear = map.range.contains(page.va) && page.leaf.pa == map.physical(page.va);
+        if is_linear
+            && page.leaf.size != PageSize::Size4KiB
+            && !scene.is_ram(page.leaf.pa, page.leaf.size)
+        {
+            pages += 1;
+            let (first, end) = all.unwrap_or((page.leaf.pa, page.end()));
+            all = Some((first.min(page.leaf.pa), end.max(page.end())));
+        }
+    }
+    let (first, end) = all?;
+    let (are, of) = match pages {
+        1 => ("large page of the direct map is", "It covers"),
+        _ => ("large pages of the direct map are", "They lie within"),
+    };
+    Some(format!(
+        "{pages} {are} not all RAM, past its end or over a hole: {} {first}–{end}",
+        of.to_lowercase()
+    ))
 }
 
 fn notes(discovery: &Discovery, scene: &Scene<'_>) -> Vec<String> {
@@ -100,6 +207,9 @@ fn notes(discovery: &Discovery, scene: &Scene<'_>) -> Vec<String> {
             "{freed} freed {roots} {are} still in memory; nobody runs there, so that is not judged"
         ));
     }
+    notes.extend(idle_roots(discovery));
+    notes.extend(self_maps(discovery));
+    notes.extend(direct_map_beyond_ram(discovery, scene));
     let mut devices: BTreeMap<&str, u64> = BTreeMap::new();
     for page in scene.kernel_pages.iter().chain(&scene.user_pages) {
         if !scene.is_ram(page.leaf.pa, page.leaf.size) {

@@ -54,20 +54,35 @@ pub(super) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(discovery: &'a Discovery) -> Scene<'a> {
+    /// `idle`: roots of which memory does not tell whether they live are judged, too.
+    pub(super) fn new(discovery: &'a Discovery, idle: bool) -> Scene<'a> {
         let snapshot = &discovery.snapshot;
-        let live: Vec<&Space> = discovery.judged().collect();
+        let idle = discovery
+            .spaces
+            .iter()
+            .filter(|space| idle && space.kind == Kind::Idle);
+        let live: Vec<&Space> = discovery.judged().chain(idle).collect();
         let is_reference = |space: &Space| Some(space.root) == discovery.reference;
         let order = |space: &Space| match space.kind {
             _ if is_reference(space) => 0,
             Kind::Kernel => 1,
             Kind::Process | Kind::NoPages => 2,
             Kind::UserRoot => 3,
-            Kind::Foreign | Kind::Trampoline | Kind::Freed => 4,
+            Kind::Foreign
+            | Kind::Trampoline
+            | Kind::Identity
+            | Kind::Separate
+            | Kind::Idle
+            | Kind::Freed
+            | Kind::NotUnderstood => 4,
         };
         let mut roots: Vec<&Space> = live.clone();
         roots.sort_by_key(|space| order(space));
-        let placements = snapshot.placements_below(roots.iter().map(|space| space.root));
+        let placements = snapshot.placements_split(
+            roots
+                .iter()
+                .map(|space| (space.root, discovery.parts(space.root))),
+        );
         let mut scene = Scene {
             discovery,
             snapshot,

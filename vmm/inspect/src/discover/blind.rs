@@ -9,16 +9,18 @@ use std::collections::HashMap;
 
 use crate::capture::Capturer;
 use crate::layout::shows_itself;
-use crate::memory::{MemoryError, PhysRange, PhysicalMemory, Words};
+use crate::memory::Words;
 use crate::snapshot::{RootLabel, Snapshot};
 use crate::target::Target;
-use heirloom_paging::addr::{Pfn, PhysAddr};
+use heirloom_paging::addr::Pfn;
 use heirloom_paging::entry::{Decoded, Entry};
-use heirloom_paging::level::Half;
 use heirloom_paging::mode::Mode;
 
+use super::anchors::PartOnly;
 use super::budget::Budget;
+use super::part::upper_half;
 use super::reference::{Best, Reference};
+use super::scan::is_in_ram;
 use super::{KernelHalf, kernel_half_of, scan};
 
 /// Kernel halves whose tables are looked at, those of most frames first.
@@ -35,9 +37,9 @@ pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
     let (memory, ram) = (&*target.memory, &target.ram[..]);
     // Nearly every kernel is linked to the last 2 GiB, so the last entry tells quickly; if that finds
     // nothing, all of memory is read.
-    let frames = scan::frames_where(memory, ram, 511, |entry| may_lead_to_a_table(entry, ram));
+    let frames = scan::frames_where(memory, ram, 511, |entry| may_lead_to_a_table(entry, target));
     best_among(target, modes, &frames).or_else(|| {
-        let frames = scan::frames_that(memory, ram, |words| is_kernel_half(words, ram));
+        let frames = scan::frames_that(memory, ram, |words| is_kernel_half(words, target));
         best_among(target, modes, &frames)
     })
 }
@@ -46,9 +48,11 @@ fn best_among(target: &Target, modes: &[Mode], frames: &[Pfn]) -> Option<(Mode, 
     let mut groups: HashMap<KernelHalf, (Pfn, usize)> = HashMap::new();
     let mut words: Words = [0; 512];
     for &pfn in frames {
-        if target.memory.read_table(pfn, &mut words).is_ok() && is_kernel_half(&words, &target.ram)
-        {
-            groups.entry(kernel_half_of(&words)).or_insert((pfn, 0)).1 += 1;
+        if target.memory.read_table(pfn, &mut words).is_ok() && is_kernel_half(&words, target) {
+            groups
+                .entry(kernel_half_of(&words, &upper_half()))
+                .or_insert((pfn, 0))
+                .1 += 1;
         }
     }
     let mut groups: Vec<(Pfn, usize)> = groups.into_values().collect();
@@ -79,38 +83,43 @@ fn best_among(target: &Target, modes: &[Mode], frames: &[Pfn]) -> Option<(Mode, 
     best
 }
 
-fn may_lead_to_a_table(entry: Entry, ram: &[PhysRange]) -> bool {
-    entry.present() && !entry.has(Entry::LARGE) && is_in_ram(entry.address(), ram)
-}
-
-fn is_in_ram(at: PhysAddr, ram: &[PhysRange]) -> bool {
-    let first = ram.partition_point(|range| range.end() <= at);
-    ram.get(first).is_some_and(|range| range.start <= at)
+fn may_lead_to_a_table(entry: Entry, target: &Target) -> bool {
+    entry.present()
+        && !entry.has(Entry::LARGE)
+        && is_in_ram(entry.without(target.encryption).address(), &target.ram)
 }
 
 /// Whether every present word of the kernel half may lead to a table in RAM, and there is one.
-fn is_kernel_half(words: &Words, ram: &[PhysRange]) -> bool {
+fn is_kernel_half(words: &Words, target: &Target) -> bool {
     let mut present = words[256..]
         .iter()
         .map(|&word| Entry::new(word))
         .filter(|entry| entry.present())
         .peekable();
-    present.peek().is_some() && present.all(|entry| may_lead_to_a_table(entry, ram))
+    present.peek().is_some() && present.all(|entry| may_lead_to_a_table(entry, target))
 }
 
 /// How good the kernel half of the root in `pfn` is, read in `mode`; `None` if it is none.
 fn judge(target: &Target, mode: Mode, pfn: Pfn, budget: &mut Budget) -> Option<Best> {
     let mut words: Words = [0; 512];
     target.memory.read_table(pfn, &mut words).ok()?;
-    let reference = Reference::new(pfn, &words)?;
+    let reference = Reference::new(pfn, &words, upper_half())?;
     let root = [(RootLabel::Found(pfn.base()), pfn.base())];
+    let memory = PartOnly {
+        memory: &*target.memory,
+        pfn,
+        part: reference.part,
+    };
     let mut capturer = Capturer::with_limit(TABLE_LIMIT);
-    let snapshot = capturer.capture(&KernelHalfOnly { target, pfn }, mode, &root);
+    let snapshot = capturer.capture(&memory, mode, &root);
     let id = snapshot.roots()[0].id;
-    if !is_sound(&snapshot) || !budget.allows(&snapshot, id) || !shows_itself(&snapshot, id) {
+    if !is_sound(&snapshot)
+        || !budget.allows(&snapshot, id, &reference.part)
+        || !shows_itself(&snapshot, id)
+    {
         return None;
     }
-    let ram_bytes = budget.ram_shown_by(&snapshot, id, &target.ram);
+    let ram_bytes = budget.ram_shown_by(&snapshot, id, &reference.part, &target.ram);
     Some(Best {
         reference,
         ram_bytes,
@@ -130,25 +139,4 @@ fn is_sound(snapshot: &Snapshot) -> bool {
         }
     }
     reserved * MOST_RESERVED <= present
-}
-
-/// The target's memory, but for the root's user half, which reads as absent: whose it is does not matter
-/// here, and it may be anything.
-struct KernelHalfOnly<'a> {
-    target: &'a Target,
-    pfn: Pfn,
-}
-
-impl PhysicalMemory for KernelHalfOnly<'_> {
-    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
-        self.target.memory.read_bytes(at, buffer)
-    }
-
-    fn read_table(&self, table: Pfn, words: &mut Words) -> Result<(), MemoryError> {
-        self.target.memory.read_table(table, words)?;
-        if table == self.pfn {
-            words[..usize::from(Half::Kernel.indices().start)].fill(0);
-        }
-        Ok(())
-    }
 }

@@ -5,7 +5,9 @@ use crate::layout::{self, DirectMap};
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
 use crate::tally::Tallier;
-use heirloom_paging::level::Half;
+use heirloom_paging::bits::EntrySet;
+
+use super::part::ranges;
 
 /// Entries of all kernel halves together that one search passes at most.
 const MOST_ENTRIES: u64 = 4 * layout::MOST_ENTRIES;
@@ -24,9 +26,9 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Whether the kernel half of `root` may be walked, which is then done with.
-    pub(super) fn allows(&mut self, snapshot: &Snapshot, root: RootId) -> bool {
-        let entries = Tallier::new(snapshot).count(root, Half::Kernel).entries;
+    /// Whether the kernel's part of `root` may be walked, which is then done with.
+    pub(super) fn allows(&mut self, snapshot: &Snapshot, root: RootId, part: &EntrySet) -> bool {
+        let entries = Tallier::new(snapshot).count_entries(root, part).entries;
         if entries > layout::MOST_ENTRIES {
             return false;
         }
@@ -39,17 +41,19 @@ impl Budget {
         }
     }
 
-    /// How much of `ram` the kernel half of `root` shows in one linear mapping; 0 if finding out is too
+    /// How much of `ram` the kernel's part of `root` shows in one linear mapping; 0 if finding out is too
     /// much.
     pub(super) fn ram_shown_by(
         &mut self,
         snapshot: &Snapshot,
         root: RootId,
+        part: &EntrySet,
         ram: &[PhysRange],
     ) -> u64 {
-        if !self.allows(snapshot, root) {
+        if !self.allows(snapshot, root, part) {
             return 0;
         }
-        DirectMap::find(snapshot, root, ram).map_or(0, |map| map.ram_bytes)
+        let ranges = ranges(part, snapshot.mode().depth);
+        DirectMap::find_in(snapshot, root, &ranges, ram).map_or(0, |map| map.ram_bytes)
     }
 }

@@ -5,29 +5,31 @@ use std::collections::HashMap;
 use super::{Kind, Space};
 use crate::memory::Words;
 use crate::snapshot::{RootId, Snapshot};
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Entry;
 
-/// Kernel-half words as software wrote them: without A and D.
-pub(super) type KernelHalf = Box<[Entry; 256]>;
+/// The kernel's entries of a root as software wrote them, without A and D; the others are absent.
+pub(super) type KernelHalf = Box<[Entry; 512]>;
 
-pub(super) fn kernel_half_of(words: &Words) -> KernelHalf {
-    let mut half = Box::new([Entry::ABSENT; 256]);
-    for (entry, &word) in half.iter_mut().zip(&words[256..]) {
-        let written = Entry::new(word);
+/// Of a root's words, those of the entries in `part`.
+pub(super) fn kernel_half_of(words: &Words, part: &EntrySet) -> KernelHalf {
+    let mut half = Box::new([Entry::ABSENT; 512]);
+    for index in part.iter().map(usize::from) {
+        let written = Entry::new(words[index]);
         if written.present() {
-            *entry = written.as_written();
+            half[index] = written.as_written();
         }
     }
     half
 }
 
 /// The number of each root's cluster: equal kernel halves have equal numbers, the largest cluster 0.
-pub(super) fn clusters(snapshot: &Snapshot) -> Vec<usize> {
+pub(super) fn clusters(snapshot: &Snapshot, part: impl Fn(RootId) -> EntrySet) -> Vec<usize> {
     let mut members: HashMap<Option<KernelHalf>, Vec<usize>> = HashMap::new();
     for (at, root) in snapshot.roots().iter().enumerate() {
         let half = snapshot
             .root_table(root.id)
-            .map(|table| kernel_half_of(table.words()));
+            .map(|table| kernel_half_of(table.words(), &part(root.id)));
         members.entry(half).or_default().push(at);
     }
     let mut clusters: Vec<Vec<usize>> = members.into_values().collect();

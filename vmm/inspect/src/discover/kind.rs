@@ -9,11 +9,12 @@ use crate::layout::Layout;
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::table::Table;
 use crate::tally::Tallier;
-use heirloom_paging::addr::{PhysAddr, VirtRange};
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::{Decoded, Entry};
-use heirloom_paging::level::Half;
 
 use super::Role;
+use super::part::ranges;
 
 /// Entries that are passed at most, in all roots together, to see whether pages have their own
 /// addresses: enough for a hundred trampolines of 4 GiB each. Only roots without a page for ring 3 are
@@ -37,10 +38,20 @@ pub enum Kind {
     /// What a CPU comes up on or firmware is called with: memory mapped to its own address, for ring 0
     /// alone, or nothing but a few of the kernel's entries.
     Trampoline,
-    /// A kernel half, and nobody whose it is: a root that was freed.
+    /// Memory mapped to its own address, for ring 0 alone, and no kernel half: what firmware, a loader or a
+    /// memory test runs on.
+    Identity,
+    /// A CPU runs on it, and finds its own code there; but it is not of the kernel that the others are of.
+    Separate,
+    /// A kernel half and no user half, on no CPU: a kernel thread's, or one whose process has ended. Memory
+    /// does not tell which.
+    Idle,
+    /// A root that was freed: its frame, or its tables, have been used for something else.
     Freed,
-    /// CR3 points there, and its kernel half is not that of the others.
+    /// The user or a dump's notes name it, and its kernel half is not that of the others.
     Foreign,
+    /// A CPU is said to run on it, and what stands there is not what a CPU can run on.
+    NotUnderstood,
 }
 
 impl Kind {
@@ -51,7 +62,13 @@ impl Kind {
 
     /// Whether anybody can run on it.
     pub const fn is_live(self) -> bool {
-        !matches!(self, Kind::Freed)
+        !matches!(self, Kind::Freed | Kind::Idle | Kind::NotUnderstood)
+    }
+
+    /// Whether such a root has the kernel half, so that it can be said what it lacks against the others: all
+    /// that must have it, and those of which memory does not tell whether they live.
+    pub const fn is_compared(self) -> bool {
+        self.has_kernel_half() || matches!(self, Kind::Idle)
     }
 
     /// As it is printed.
@@ -62,8 +79,12 @@ impl Kind {
             Kind::Kernel => "kernel",
             Kind::NoPages => "no user pages",
             Kind::Trampoline => "trampoline",
+            Kind::Identity => "identity map",
+            Kind::Separate => "another kernel's",
+            Kind::Idle => "idle or freed",
             Kind::Freed => "freed",
             Kind::Foreign => "foreign",
+            Kind::NotUnderstood => "not understood",
         }
     }
 }
@@ -87,7 +108,10 @@ pub(super) struct Look {
     identity_pages: u64,
     /// Entries of the user half that no kernel writes.
     odd_user_entries: usize,
-    role: Role,
+    /// Entries of the tables below the user half, and those of them that no kernel writes.
+    lower_entries: usize,
+    odd_lower_entries: usize,
+    pub(super) role: Role,
 }
 
 /// Looks at roots.
@@ -106,7 +130,13 @@ impl<'s> Looker<'s> {
         }
     }
 
-    pub(super) fn look(&mut self, root: RootId, role: Role) -> Look {
+    /// `kernel` and `user`: which of its entries are the kernel's and which are not.
+    pub(super) fn look(
+        &mut self,
+        root: RootId,
+        role: Role,
+        [kernel, user]: [&EntrySet; 2],
+    ) -> Look {
         let snapshot = self.snapshot;
         let Some(table) = snapshot.root_table(root) else {
             return Look {
@@ -116,49 +146,85 @@ impl<'s> Looker<'s> {
                 supervisor_pages: 0,
                 identity_pages: 0,
                 odd_user_entries: 0,
+                lower_entries: 0,
+                odd_lower_entries: 0,
                 role,
             };
         };
-        let entries_of = |half| {
-            table
-                .present()
-                .iter()
-                .filter(|index| Half::of_index(*index) == half)
-                .count()
+        let entries_of = |part: &EntrySet| {
+            let present = table.present();
+            present.iter().filter(|index| part.contains(*index)).count()
         };
         let odd = table
             .entries()
-            .filter(|(index, _)| Half::of_index(*index) == Half::User)
+            .filter(|(index, _)| user.contains(*index))
             .filter(|(index, entry)| is_odd(snapshot, table, *index, *entry))
             .count();
-        let pages = self.tallier.count(root, Half::User);
+        let (lower_entries, odd_lower_entries) = lower_entries(snapshot, table, user);
+        let pages = self.tallier.count_entries(root, user);
         let identity_pages = match (pages.user, pages.supervisor) {
-            (0, 1..) => self.identity_pages(root),
+            (0, 1..) => self.identity_pages(root, user),
             _ => 0,
         };
         Look {
-            kernel_entries: entries_of(Half::Kernel),
-            user_entries: entries_of(Half::User),
+            kernel_entries: entries_of(kernel),
+            user_entries: entries_of(user),
             user_pages: pages.user,
             supervisor_pages: pages.supervisor,
             identity_pages,
             odd_user_entries: odd,
+            lower_entries,
+            odd_lower_entries,
             role,
         }
     }
 
-    /// How many pages of the user half have their own addresses.
-    fn identity_pages(&mut self, root: RootId) -> u64 {
-        let range = VirtRange::half(Half::User);
-        let mut leaves = self.snapshot.leaves(root, range).limited(self.steps_left);
-        let pages = leaves.by_ref();
-        let count = pages.filter(|page| page.va.get() == page.pa.get()).count();
-        self.steps_left = leaves.steps_left();
-        count as u64
+    /// How many pages below these entries have their own addresses.
+    fn identity_pages(&mut self, root: RootId, part: &EntrySet) -> u64 {
+        let mut count = 0;
+        for range in ranges(part, self.snapshot.mode().depth) {
+            let mut leaves = self.snapshot.leaves(root, range).limited(self.steps_left);
+            let pages = leaves.by_ref();
+            count += pages.filter(|page| page.va.get() == page.pa.get()).count() as u64;
+            self.steps_left = leaves.steps_left();
+        }
+        count
     }
 }
 
+/// How many present entries the tables right below these entries of a root have, and how many of them are
+/// none that a kernel writes.
+fn lower_entries(snapshot: &Snapshot, root: &Table, part: &EntrySet) -> (usize, usize) {
+    let (mut all, mut odd) = (0, 0);
+    for table in part.iter().filter_map(|index| snapshot.child(root, index)) {
+        for (index, _) in table.entries() {
+            all += 1;
+            odd += usize::from(match table.decode(index) {
+                Decoded::Reserved { .. } => true,
+                Decoded::Table(_) => snapshot.leads_nowhere(table, index),
+                Decoded::Leaf(_) | Decoded::Absent => false,
+            });
+        }
+    }
+    (all, odd)
+}
+
 impl Look {
+    /// Whether the user half maps memory to its own address, for ring 0 alone.
+    pub(super) fn is_identity(&self) -> bool {
+        self.user_pages == 0
+            && self.supervisor_pages > 0
+            && 2 * self.identity_pages > self.supervisor_pages
+    }
+
+    /// What an identity map is told by.
+    pub(super) fn identity(&self) -> String {
+        format!(
+            "maps {} pages for ring 0 alone, {} of them to their own address, and has no kernel half",
+            self.supervisor_pages, self.identity_pages
+        )
+    }
+
     /// Whether the root has a kernel half and nothing else.
     pub(super) fn is_kernel_half_alone(&self) -> bool {
         self.role == Role::Full && self.user_entries == 0
@@ -173,6 +239,7 @@ impl Look {
         partner: Option<PhysAddr>,
         may_be_alone: bool,
         own: Option<String>,
+        has_cpu: bool,
     ) -> (Kind, String) {
         let is_known = matches!(root.label, RootLabel::Kernel | RootLabel::Process(_));
         match self.role {
@@ -200,16 +267,17 @@ impl Look {
             Role::Named if self.kernel_entries + self.user_entries == 0 => {
                 (Kind::Foreign, "no page table stands there".into())
             }
+            Role::Named if self.is_identity() => (Kind::Identity, self.identity()),
             Role::Named => (
                 Kind::Foreign,
                 "its kernel half has little in common with that of the others".into(),
             ),
-            Role::Full => self.kind_of_full(own, is_known),
+            Role::Full => self.kind_of_full(own, is_known, has_cpu),
         }
     }
 
-    /// `is_known`: somebody says that the root lives.
-    fn kind_of_full(&self, own: Option<String>, is_known: bool) -> (Kind, String) {
+    /// `is_known`: somebody says that the root lives. `has_cpu`: a CPU runs on it.
+    fn kind_of_full(&self, own: Option<String>, is_known: bool, has_cpu: bool) -> (Kind, String) {
         if let Some(why) = own {
             return (Kind::Kernel, why);
         }
@@ -218,14 +286,11 @@ impl Look {
         }
         if self.user_entries == 0 {
             return (
-                Kind::Freed,
+                Kind::Idle,
                 "no user half, on no CPU, and not the kernel's own root".into(),
             );
         }
-        if self.user_pages == 0
-            && self.supervisor_pages > 0
-            && 2 * self.identity_pages > self.supervisor_pages
-        {
+        if self.is_identity() {
             return (
                 Kind::Trampoline,
                 format!(
@@ -234,12 +299,27 @@ impl Look {
                 ),
             );
         }
+        // A CPU's own root is not freed, whatever it looks like.
+        let used_again = match has_cpu {
+            true => Kind::NotUnderstood,
+            false => Kind::Freed,
+        };
         if 2 * self.odd_user_entries > self.user_entries && !is_known {
             return (
-                Kind::Freed,
+                used_again,
                 format!(
                     "{} of {} user entries are none that a kernel writes: the frame has been used again",
                     self.odd_user_entries, self.user_entries
+                ),
+            );
+        }
+        if self.lower_entries > 0 && 2 * self.odd_lower_entries > self.lower_entries && !is_known {
+            return (
+                used_again,
+                format!(
+                    "{} of {} entries of the tables below its user half are none that a kernel writes: their \
+                     frames have been used again",
+                    self.odd_lower_entries, self.lower_entries
                 ),
             );
         }
@@ -286,7 +366,7 @@ pub(super) fn kernels_own(
     let image = layout.kernel_image.map(|image| image.physical());
     let distance = |root: &Root| {
         let table = snapshot.root_table(root.id)?;
-        let beside = table.entry(511).address().pfn().get();
+        let beside = table.entry(511).address_in(snapshot.mode()).pfn().get();
         Some(beside.abs_diff(root.address.pfn().get()))
     };
     let in_image = |root: &&Root| {

@@ -8,11 +8,13 @@
 //! Under KPTI (Linux's Documentation/arch/x86/pti.rst) each process has two roots, in neighbouring frames:
 //! the kernel's, and the one that ring 3 runs on, whose kernel half holds little more than the way in.
 
+mod anchors;
 mod blind;
 mod budget;
 mod clusters;
 mod kind;
 mod pairs;
+pub(crate) mod part;
 mod reference;
 mod scan;
 mod start;
@@ -22,6 +24,7 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 
 pub use kind::Kind;
+pub use part::SelfMap;
 
 use crate::capture::Capturer;
 use crate::compare::{Comparer, EntryDifference};
@@ -29,9 +32,10 @@ use crate::layout::Layout;
 use crate::memory::PhysRange;
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::target::Target;
+use anchors::Anchors;
 use clusters::{KernelHalf, clusters, kernel_half_of, most_common};
 use heirloom_paging::addr::{Pfn, PhysAddr};
-use heirloom_paging::level::Half;
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::mode::{CpuState, Mode, ModeError, PhysBits};
 use reference::Reference;
 use start::Start;
@@ -89,6 +93,9 @@ pub struct Space {
     pub user_pages: u64,
     /// Where its kernel half differs from that of most of its kind.
     pub differences: Vec<EntryDifference>,
+    /// Entries of the root that point to a root, its own mostly, where the kernel uses recursive paging.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub self_maps: Vec<SelfMap>,
 }
 
 /// Every address space of a guest.
@@ -103,6 +110,9 @@ pub struct Discovery {
     pub reference: Option<RootId>,
     /// The same for the user roots of KPTI pairs.
     pub user_reference: Option<RootId>,
+    /// Which entries of a root are the kernel's: 256 to 511, and those of the lower half in which a kernel
+    /// is that has its code there, or that all share for ring 0 alone.
+    pub kernel_part: EntrySet,
     /// What the reference's kernel half has where.
     pub layout: Layout,
     pub ram: Vec<PhysRange>,
@@ -139,17 +149,46 @@ impl Discovery {
     /// # Errors
     /// [`DiscoverError`].
     pub fn of(target: &Target) -> Result<Discovery, DiscoverError> {
+        Discovery::including(target, &[])
+    }
+
+    /// As [`Discovery::of`], with these roots captured and named, too, whatever they are: for a walk of a
+    /// root that was not found. They decide nothing of the others.
+    ///
+    /// # Errors
+    /// [`DiscoverError`].
+    pub fn including(target: &Target, more: &[PhysAddr]) -> Result<Discovery, DiscoverError> {
         let mut notes = target.notes.clone();
         let start = start::find(target, &mut notes)?;
         let mut candidates: Vec<Candidate> = start
             .named
             .iter()
-            .map(|&pfn| named(target, pfn, &start))
+            .copied()
+            .chain(more.iter().map(|root| root.pfn()))
+            .map(|pfn| named(target, pfn, &start))
             .collect();
-        if start.basis != Basis::Given
-            && let Some(reference) = &start.reference
-        {
-            candidates.extend(look_alikes(target, reference));
+        let anchors = match &start.reference {
+            Some(reference) if start.basis != Basis::Given => {
+                candidates.extend(look_alikes(target, reference));
+                Some(Anchors::of(target, start.mode, reference))
+            }
+            _ => None,
+        };
+        let mut suspects = Vec::new();
+        if let Some(anchors) = &anchors {
+            suspects = anchors.suspects(target);
+            let known: HashSet<Pfn> = candidates
+                .iter()
+                .filter(|candidate| candidate.role == Role::Full)
+                .map(|candidate| candidate.pfn)
+                .collect();
+            let found = suspects.iter().filter(|pfn| {
+                !known.contains(pfn) && anchors.lead_the_same(&*target.memory, **pfn)
+            });
+            candidates.extend(found.map(|&pfn| Candidate {
+                pfn,
+                role: Role::Full,
+            }));
         }
         let mut users = match &start.reference {
             Some(reference) => pairs::user_roots(target, reference, &candidates, start.basis),
@@ -160,6 +199,14 @@ impl Discovery {
         } else if let (true, Some(reference)) = (users.is_empty(), &start.reference) {
             let isolated = pairs::isolated_roots(target, reference, start.mode.depth);
             users.extend(isolated.into_iter().map(|user| (user, user)));
+            if let (true, Some(anchors)) = (users.is_empty(), &anchors) {
+                let full = candidates
+                    .iter()
+                    .filter(|candidate| candidate.role == Role::Full);
+                let known = full.map(|candidate| candidate.pfn).collect();
+                let windows = anchors.windows(target, &suspects, &known);
+                users.extend(windows.into_iter().map(|user| (user, user)));
+            }
         }
         candidates.extend(users.keys().map(|&pfn| Candidate {
             pfn,
@@ -199,8 +246,16 @@ impl Discovery {
             reference: None,
             user_reference: None,
             layout: Layout::default(),
+            kernel_part: part::upper_half(),
             ram: target.ram.clone(),
-            cpus: target.cpus.clone(),
+            cpus: target
+                .cpus
+                .iter()
+                .map(|cpu| CpuState {
+                    cr3: cpu.cr3.without(target.encryption),
+                    ..*cpu
+                })
+                .collect(),
             notes,
             places: HashMap::new(),
         };
@@ -245,6 +300,70 @@ impl Discovery {
         self.snapshot.mode()
     }
 
+    /// Of the entries of a root those that are the kernel's, and the others; what points back to a root is
+    /// neither.
+    pub fn parts(&self, root: RootId) -> [EntrySet; 2] {
+        let (mut kernel, mut user) = (self.kernel_part, part::all_but(&self.kernel_part));
+        if let Some(space) = self.spaces.get(root.0 as usize) {
+            for map in &space.self_maps {
+                kernel.remove(map.index);
+                user.remove(map.index);
+            }
+        }
+        [kernel, user]
+    }
+
+    /// The CPUs whose root is not understood, and why.
+    pub fn not_understood(&self) -> impl Iterator<Item = &Space> {
+        let spaces = self.spaces.iter();
+        spaces.filter(|space| space.kind == Kind::NotUnderstood)
+    }
+
+    /// Why nothing can be concluded from what was found, if that is so: a CPU runs on what is no root, or no
+    /// root is live.
+    pub fn problem(&self) -> Option<String> {
+        if let Some(space) = self.not_understood().next() {
+            let cpus: Vec<String> = space.cpus.iter().map(ToString::to_string).collect();
+            return Some(format!(
+                "the root {} of CPU {} is not understood: {}",
+                space.address,
+                cpus.join(", "),
+                space.evidence
+            ));
+        }
+        if self.judged().next().is_some() {
+            return None;
+        }
+        let count = |kind| {
+            self.spaces
+                .iter()
+                .filter(|space| space.kind == kind)
+                .count()
+        };
+        Some(format!(
+            "no live root among the {} found: {} idle or freed, {} freed, {} foreign; if the guest was \
+             running, name its root (cr3=…)",
+            self.spaces.len(),
+            count(Kind::Idle),
+            count(Kind::Freed),
+            count(Kind::Foreign)
+        ))
+    }
+
+    /// Whether a CPU on `root` finds the instruction that it is at; `None` if no CPU tells where it is.
+    fn runs_on(&self, root: &Root) -> Option<bool> {
+        let mut cpus = self
+            .running_cpus()
+            .filter(|(_, cpu)| cpu.cr3.root() == root.address && cpu.rip.get() != 0)
+            .peekable();
+        cpus.peek()?;
+        Some(cpus.all(|(_, cpu)| {
+            let walk = self.snapshot.translate(root.id, cpu.rip);
+            walk.translation()
+                .is_some_and(|found| found.rights.execute && (found.rights.user == (cpu.cpl == 3)))
+        }))
+    }
+
     /// Says of each root what it is.
     fn explain(
         &mut self,
@@ -259,8 +378,38 @@ impl Discovery {
             .map(|root| (root.address.pfn(), root.id))
             .collect();
         self.reference = reference.and_then(|reference| id_of.get(&reference.pfn).copied());
+        let kernels: Vec<RootId> = candidates
+            .iter()
+            .zip(self.snapshot.roots())
+            .filter(|(candidate, _)| candidate.role == Role::Full)
+            .map(|(_, root)| root.id)
+            .collect();
+        let mut maps = part::self_maps(&self.snapshot, &kernels);
+        if let Some(reference) = reference {
+            self.kernel_part = part::of_all(&self.snapshot, &reference.part, &kernels);
+        }
+        let identity = self.identity_alone(&kernels);
+        if identity {
+            self.kernel_part = part::upper_half();
+            self.reference = None;
+        }
+        let parts_of = |root: RootId| -> [EntrySet; 2] {
+            let (mut kernel, mut user) = (self.kernel_part, part::all_but(&self.kernel_part));
+            for map in maps.get(&root).into_iter().flatten() {
+                kernel.remove(map.index);
+                user.remove(map.index);
+            }
+            [kernel, user]
+        };
         if let Some(reference) = self.reference {
-            self.layout = Layout::infer(&self.snapshot, reference, &self.ram);
+            let slots: Vec<u16> = maps
+                .get(&reference)
+                .into_iter()
+                .flatten()
+                .map(|map| map.index)
+                .collect();
+            let [kernel, _] = parts_of(reference);
+            self.layout = Layout::infer_in(&self.snapshot, reference, &self.ram, &kernel, &slots);
         }
         let partners: HashMap<Pfn, Pfn> = users
             .iter()
@@ -269,7 +418,7 @@ impl Discovery {
             .collect();
         // Where no user root has a kernel root beside it, the kernel has one for all of them.
         let isolated = partners.is_empty();
-        let clusters = clusters(&self.snapshot);
+        let clusters = clusters(&self.snapshot, |root| parts_of(root)[0]);
         let cpus_of = |root: &Root| -> Vec<u32> {
             self.running_cpus()
                 .filter(|(_, cpu)| cpu.cr3.root() == root.address)
@@ -280,7 +429,10 @@ impl Discovery {
         let looks: Vec<kind::Look> = candidates
             .iter()
             .zip(self.snapshot.roots())
-            .map(|(candidate, root)| looker.look(root.id, candidate.role))
+            .map(|(candidate, root)| {
+                let [kernel, user] = parts_of(root.id);
+                looker.look(root.id, candidate.role, [&kernel, &user])
+            })
             .collect();
         let own = kind::kernels_own(&self.snapshot, &self.layout, &looks, |root| {
             cpus_of(root).len()
@@ -291,12 +443,19 @@ impl Discovery {
             .map(|(look, root)| {
                 let cpus = cpus_of(root);
                 let partner = partners.get(&root.address.pfn()).map(|pfn| pfn.base());
-                let (kind, evidence) = look.kind(
+                let (mut kind, mut evidence) = look.kind(
                     root,
                     partner,
                     !cpus.is_empty() || isolated,
                     own.get(&root.id).cloned(),
+                    !cpus.is_empty(),
                 );
+                if identity && look.is_identity() {
+                    (kind, evidence) = (Kind::Identity, look.identity());
+                }
+                if kind == Kind::Foreign && !cpus.is_empty() {
+                    (kind, evidence) = self.of_a_cpu(look, root, evidence);
+                }
                 Space {
                     root: root.id,
                     address: root.address,
@@ -310,12 +469,16 @@ impl Discovery {
                     user_entries: look.user_entries,
                     user_pages: look.user_pages,
                     differences: Vec::new(),
+                    self_maps: Vec::new(),
                 }
             })
             .collect();
+        for space in &mut self.spaces {
+            space.self_maps = maps.remove(&space.root).unwrap_or_default();
+        }
         let places = self.spaces.iter().enumerate();
         self.places = places.map(|(at, space)| (space.address, at)).collect();
-        self.free_partners();
+        self.judge_pairs();
         self.user_reference = most_common(&self.spaces, |space| space.kind == Kind::UserRoot);
         if let Some(majority) = most_common(&self.spaces, |space| space.kind.has_kernel_half()) {
             // One that differs from the others must not be what these are compared with.
@@ -324,18 +487,77 @@ impl Discovery {
         self.compare();
     }
 
-    /// The user root of a freed kernel root is freed, too.
-    fn free_partners(&mut self) {
-        let freed: HashSet<PhysAddr> = self
+    /// Whether all that the roots map is memory at its own address, for ring 0 alone: then it is no
+    /// kernel's lower half that processes share.
+    fn identity_alone(&self, kernels: &[RootId]) -> bool {
+        let upper = part::upper_half();
+        let lower = part::all_but(&upper);
+        let mut looker = kind::Looker::new(&self.snapshot);
+        !kernels.is_empty()
+            && self.kernel_part != upper
+            && kernels.iter().all(|root| {
+                let look = looker.look(*root, Role::Named, [&upper, &lower]);
+                look.is_identity() && look.kernel_entries == 0
+            })
+    }
+
+    /// What the root of a CPU is that has nothing in common with the others.
+    fn of_a_cpu(&self, look: &kind::Look, root: &Root, evidence: String) -> (Kind, String) {
+        if look.kernel_entries + look.user_entries == 0 {
+            return (Kind::NotUnderstood, evidence);
+        }
+        match self.runs_on(root) {
+            Some(true) => (
+                Kind::Separate,
+                "a CPU runs on it and finds its code there; nothing else in common with the others"
+                    .into(),
+            ),
+            Some(false) => (
+                Kind::NotUnderstood,
+                format!("the CPU's RIP is no code by it, and {evidence}"),
+            ),
+            None => (Kind::NotUnderstood, evidence),
+        }
+    }
+
+    /// The user root of a freed kernel root is freed, too, and that of an idle one idle; unless a CPU runs on
+    /// it, and finds its code there.
+    fn judge_pairs(&mut self) {
+        let kinds: HashMap<PhysAddr, Kind> = self
             .spaces
             .iter()
-            .filter(|space| space.kind == Kind::Freed)
-            .filter_map(|space| space.partner)
+            .filter(|space| matches!(space.kind, Kind::Freed | Kind::Idle))
+            .filter_map(|space| Some((space.partner?, space.kind)))
             .collect();
+        let mut alive = Vec::new();
+        for at in 0..self.spaces.len() {
+            let space = &self.spaces[at];
+            let Some(kind) = kinds.get(&space.address).copied() else {
+                continue;
+            };
+            if space.kind != Kind::UserRoot {
+                continue;
+            }
+            let (kind, evidence) = if space.cpus.is_empty() {
+                let evidence = match kind {
+                    Kind::Idle => "the user root of a pair that is idle or freed",
+                    _ => "the user root of a freed pair",
+                };
+                (kind, evidence)
+            } else if self.runs_on(self.snapshot.root(space.root)) == Some(false) {
+                let evidence = "the user root of a pair that is idle or freed, and the CPU's RIP is no code by it";
+                (Kind::NotUnderstood, evidence)
+            } else {
+                alive.extend(space.partner);
+                continue;
+            };
+            let space = &mut self.spaces[at];
+            (space.kind, space.evidence) = (kind, evidence.into());
+        }
         for space in &mut self.spaces {
-            if space.kind == Kind::UserRoot && freed.contains(&space.address) {
-                space.kind = Kind::Freed;
-                space.evidence = "the user root of a freed pair".into();
+            if alive.contains(&space.address) {
+                space.kind = Kind::NoPages;
+                space.evidence = "a CPU runs on its user root".into();
             }
         }
     }
@@ -345,12 +567,16 @@ impl Discovery {
         for space in &mut self.spaces {
             let reference = match space.kind {
                 Kind::UserRoot => self.user_reference,
-                kind if kind.has_kernel_half() => self.reference,
+                kind if kind.is_compared() => self.reference,
                 _ => None,
             };
-            if let Some(reference) = reference {
-                space.differences = comparer.compare(reference, space.root, Half::Kernel);
-            }
+            let Some(reference) = reference else { continue };
+            let part = &self.kernel_part;
+            space.differences = comparer.compare_entries(reference, space.root, part.iter());
+            let is_self_map = |index| space.self_maps.iter().any(|map| map.index == index);
+            space
+                .differences
+                .retain(|difference| !is_self_map(difference.index));
         }
     }
 }
@@ -376,13 +602,13 @@ fn named(target: &Target, pfn: Pfn, start: &Start) -> Candidate {
                 Some(role) => role,
                 // Whose a recorded root is, is known: its kernel half may be all private copies.
                 None if start.basis == Basis::Given
-                    && reference.has_places_of(&kernel_half_of(&words)) =>
+                    && reference.has_places_of(&kernel_half_of(&words, &reference.part)) =>
                 {
                     Role::Full
                 }
                 // A recording may have user roots without their kernel roots; elsewhere they come in pairs.
                 None if start.basis == Basis::Given
-                    && pairs::is_smaller(&kernel_half_of(&words), reference) =>
+                    && pairs::is_smaller(&kernel_half_of(&words, &reference.part), reference) =>
                 {
                     Role::User
                 }

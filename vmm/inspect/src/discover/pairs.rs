@@ -13,6 +13,7 @@ use heirloom_paging::addr::Pfn;
 use heirloom_paging::entry::Entry;
 use heirloom_paging::level::Depth;
 
+use super::part::upper_half;
 use super::reference::Reference;
 use super::{Basis, Candidate, KernelHalf, Role, kernel_half_of, scan};
 
@@ -28,8 +29,8 @@ pub(super) fn kernel_root_of<M: PhysicalMemory + ?Sized>(
     let kernel = Pfn::new(user.get() - 1);
     let mut words = [0; 512];
     memory.read_table(kernel, &mut words).ok()?;
-    let reference = Reference::new(kernel, &words)?;
-    let half = kernel_half_of(user_words);
+    let reference = Reference::new(kernel, &words, upper_half())?;
+    let half = kernel_half_of(user_words, &reference.part);
     (is_smaller(&half, &reference) && same_user_half(&words, user_words) == Some(true))
         .then_some(reference)
 }
@@ -59,7 +60,7 @@ pub(super) fn user_roots(
         {
             continue;
         }
-        let half = kernel_half_of(&user_words);
+        let half = kernel_half_of(&user_words, &reference.part);
         if !is_smaller(&half, reference) {
             continue;
         }
@@ -84,7 +85,7 @@ pub(super) fn user_roots(
     if basis != Basis::Given {
         // User roots that lost their kernel root.
         let last = common.iter().rposition(|entry| entry.present());
-        let column = last.and_then(|at| u16::try_from(at + 256).ok());
+        let column = last.and_then(|at| u16::try_from(at).ok());
         if let (Some(at), Some(column)) = (last, column) {
             let wanted = common[at];
             let found = scan::frames_where(memory, &target.ram, column, |entry| {
@@ -94,7 +95,7 @@ pub(super) fn user_roots(
                 if pairs.contains_key(&user) || memory.read_table(user, &mut user_words).is_err() {
                     continue;
                 }
-                let half = kernel_half_of(&user_words);
+                let half = kernel_half_of(&user_words, &reference.part);
                 if is_like(&half, &common) && reference.role_of(&user_words) != Some(Role::Full) {
                     pairs.insert(user, user);
                 }
@@ -122,7 +123,7 @@ pub(super) fn isolated_roots(target: &Target, reference: &Reference, depth: Dept
     .filter(|pfn| {
         memory.read_table(*pfn, &mut words).is_ok()
             && reference.role_of(&words).is_none()
-            && reference.has_all_of(&kernel_half_of(&words))
+            && reference.has_all_of(&kernel_half_of(&words, &reference.part))
             && is_user_half(&words)
     })
     .collect()

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use crate::memory::Words;
 use heirloom_paging::addr::Pfn;
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Entry;
-use heirloom_paging::level::Half;
 
 use super::Role;
 use super::clusters::{KernelHalf, kernel_half_of};
@@ -17,30 +17,36 @@ const FEW: RangeInclusive<usize> = 2..=16;
 #[derive(Clone, Debug)]
 pub(super) struct Reference {
     pub(super) pfn: Pfn,
+    /// Which of its entries are the kernel's …
+    pub(super) part: EntrySet,
+    /// … and what they are.
     pub(super) half: KernelHalf,
     present: usize,
 }
 
 impl Reference {
-    pub(super) fn new(pfn: Pfn, words: &Words) -> Option<Reference> {
-        let half = kernel_half_of(words);
+    pub(super) fn new(pfn: Pfn, words: &Words, part: EntrySet) -> Option<Reference> {
+        let half = kernel_half_of(words, &part);
         let present = half.iter().filter(|entry| entry.present()).count();
-        (present > 0).then_some(Reference { pfn, half, present })
+        (present > 0).then_some(Reference {
+            pfn,
+            part,
+            half,
+            present,
+        })
     }
 
-    /// Entry `index` of the kernel half, 256 to 511, as software wrote it.
+    /// Entry `index` as software wrote it, if it is the kernel's; else absent.
     pub(super) fn entry(&self, index: u16) -> Entry {
-        usize::from(index)
-            .checked_sub(256)
-            .and_then(|at| self.half.get(at))
-            .copied()
-            .unwrap_or(Entry::ABSENT)
+        let entry = self.half.get(usize::from(index));
+        entry.copied().unwrap_or(Entry::ABSENT)
     }
 
     /// Entries by which roots are looked for: three, so that a root that lacks one is found, too.
     pub(super) fn columns(&self) -> Vec<u16> {
-        let present: Vec<u16> = Half::Kernel
-            .indices()
+        let present: Vec<u16> = self
+            .part
+            .iter()
             .filter(|index| self.entry(*index).present())
             .collect();
         let mut columns = vec![0, present.len() / 2, present.len() - 1];
@@ -50,7 +56,7 @@ impl Reference {
 
     /// What a frame with these words is.
     pub(super) fn role_of(&self, words: &Words) -> Option<Role> {
-        let half = kernel_half_of(words);
+        let half = kernel_half_of(words, &self.part);
         let same = half
             .iter()
             .zip(self.half.iter())

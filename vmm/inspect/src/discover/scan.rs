@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::memory::{PhysRange, PhysicalMemory, Words};
-use heirloom_paging::addr::{PAGE_SIZE, Pfn};
+use heirloom_paging::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use heirloom_paging::entry::Entry;
 
 /// Frames that one thread looks through before it takes the next piece: 32 MiB of memory.
@@ -53,6 +53,12 @@ pub(super) fn frames_that<M: PhysicalMemory + Sync + ?Sized>(
             frames.filter(|pfn| memory.read_table(*pfn, &mut words).is_ok() && wanted(&words)),
         );
     })
+}
+
+/// Whether `at` is RAM.
+pub(super) fn is_in_ram(at: PhysAddr, ram: &[PhysRange]) -> bool {
+    let first = ram.partition_point(|range| range.end() <= at);
+    ram.get(first).is_some_and(|range| range.start <= at)
 }
 
 /// Lets several threads look through memory piece by piece: what they find, ascending.
@@ -106,7 +112,6 @@ fn pieces(ram: &[PhysRange]) -> Vec<Piece> {
 mod tests {
     use super::*;
     use crate::testing::FakeMemory;
-    use heirloom_paging::addr::PhysAddr;
 
     #[test]
     fn every_frame_of_every_piece_of_ram_is_looked_at_and_none_outside() {

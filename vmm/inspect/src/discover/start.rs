@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::capture::Capturer;
-use crate::snapshot::RootLabel;
+use crate::snapshot::{RootLabel, Snapshot};
 use crate::target::Target;
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::level::Depth;
@@ -12,7 +12,7 @@ use heirloom_paging::mode::{Mode, ModeError, PhysBits};
 use super::blind::{LEAST_SHOWN, MOST_TRIED};
 use super::budget::Budget;
 use super::reference::{Best, Reference};
-use super::{Basis, DiscoverError, blind, pairs, scan};
+use super::{Basis, DiscoverError, blind, pairs, part, scan};
 
 /// Where the search starts.
 pub(super) struct Start {
@@ -61,7 +61,7 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
         Basis::Given | Basis::Cr3 => modes
             .iter()
             .filter_map(|mode| {
-                let best = best_of(target, *mode, &seeds)?;
+                let best = best_of_cpus_first(target, *mode, &seeds)?;
                 Some((*mode, or_the_kernels(target, *mode, best)))
             })
             // Of equals, four levels.
@@ -103,9 +103,10 @@ fn mode_of_cpus(
     for (number, cpu) in target.cpus.iter().enumerate() {
         match Mode::of_cpu(cpu, phys_bits, gigabyte_pages) {
             Ok(mode) => {
+                let mode = mode.with_encryption(target.encryption);
                 let (first_number, Mode { depth, .. }) = *first.get_or_insert((number, mode));
                 if mode.depth == depth {
-                    seeds.push(cpu.cr3.root().pfn());
+                    seeds.push(cpu.cr3.without(target.encryption).root().pfn());
                 } else {
                     notes.push(format!(
                         "CPU {number} pages with {} levels, CPU {first_number} with {}: its root is left out",
@@ -131,38 +132,56 @@ fn mode_of_cpus(
     }
 }
 
-/// Of `seeds` and the kernel roots of those that are user roots of a pair, the one whose kernel half
+/// The best root of those that CPUs run on, if one shows a good part of RAM; else of all that are known. What
+/// a dump's notes say may be of another kernel than the one that the CPUs run: a crash kernel's.
+fn best_of_cpus_first(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
+    let all: u64 = target.ram.iter().map(|range| range.bytes).sum();
+    let is_cpus = |seed: &&Pfn| {
+        let mut cpus = target.cpus.iter();
+        cpus.any(|cpu| cpu.cr3.without(target.encryption).root().pfn() == **seed)
+    };
+    let of_cpus: Vec<Pfn> = seeds.iter().filter(is_cpus).copied().collect();
+    let best = best_of(target, mode, &of_cpus).filter(|best| best.ram_bytes >= all / LEAST_SHOWN);
+    best.or_else(|| best_of(target, mode, seeds))
+}
+
+/// Of `seeds` and the kernel roots of those that are user roots of a pair, the one whose part of the kernel
 /// shows most of RAM.
 fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
     let memory = &*target.memory;
     let mut words = [0; 512];
     let mut candidates: Vec<Reference> = Vec::new();
-    for &seed in seeds {
+    let roots = capture(target, mode, seeds);
+    for (&seed, root) in seeds.iter().zip(roots.roots()) {
         if memory.read_table(seed, &mut words).is_err() {
             continue;
         }
-        candidates.extend(Reference::new(seed, &words));
+        let part = part::of_root(&roots, root.id);
+        candidates.extend(Reference::new(seed, &words, part));
         candidates.extend(pairs::kernel_root_of(memory, seed, &words));
     }
     let mut halves = HashSet::new();
     candidates.retain(|candidate| halves.insert(candidate.half.clone()));
-    let roots: Vec<(RootLabel, PhysAddr)> = candidates
-        .iter()
-        .map(|candidate| {
-            let address = candidate.pfn.base();
-            (RootLabel::Found(address), address)
-        })
-        .collect();
-    let snapshot = Capturer::new().capture(memory, mode, &roots);
+    let pfns: Vec<Pfn> = candidates.iter().map(|candidate| candidate.pfn).collect();
+    let snapshot = capture(target, mode, &pfns);
     let mut budget = Budget::default();
     candidates
         .into_iter()
         .zip(snapshot.roots())
         .map(|(reference, root)| Best {
+            ram_bytes: budget.ram_shown_by(&snapshot, root.id, &reference.part, &target.ram),
             reference,
-            ram_bytes: budget.ram_shown_by(&snapshot, root.id, &target.ram),
         })
         .max_by_key(|best| (best.ram_bytes, best.reference.present()))
+}
+
+/// All that these roots reach.
+fn capture(target: &Target, mode: Mode, roots: &[Pfn]) -> Snapshot {
+    let roots: Vec<(RootLabel, PhysAddr)> = roots
+        .iter()
+        .map(|pfn| (RootLabel::Found(pfn.base()), pfn.base()))
+        .collect();
+    Capturer::new().capture(&*target.memory, mode, &roots)
 }
 
 /// `best`, or, if that shows little of RAM, a root that has its entries and shows more: a CPU in ring 3 may
@@ -196,6 +215,7 @@ fn assumed_mode(target: &Target, depth: Depth) -> Mode {
     Mode {
         phys_bits: target.phys_bits.unwrap_or(PhysBits::MAX),
         gigabyte_pages: target.gigabyte_pages.unwrap_or(true),
+        encryption: target.encryption,
         ..typical
     }
 }

@@ -25,6 +25,10 @@ pub enum Area {
     Modules,
     Fixmap,
     Vsyscall,
+    /// Entries of roots that point to roots: recursive paging.
+    SelfMap,
+    /// What a kernel has in the lower half, for ring 0 alone.
+    Kernel,
 }
 
 impl Area {
@@ -43,6 +47,8 @@ impl Area {
             Area::Modules => "modules",
             Area::Fixmap => "fixmap",
             Area::Vsyscall => "vsyscall",
+            Area::SelfMap => "self-map",
+            Area::Kernel => "kernel",
         }
     }
 }

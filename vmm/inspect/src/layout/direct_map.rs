@@ -38,25 +38,49 @@ impl DirectMap {
     /// # Panics
     /// If `root` comes from another snapshot that has more roots.
     pub fn find(snapshot: &Snapshot, root: RootId, ram: &[PhysRange]) -> Option<DirectMap> {
+        DirectMap::find_in(snapshot, root, &[VirtRange::half(Half::Kernel)], ram)
+    }
+
+    /// As [`DirectMap::find`], in these ranges, which ascend, of `root`. A mapping of which much leads
+    /// elsewhere than in a line is none.
+    ///
+    /// # Panics
+    /// If `root` comes from another snapshot that has more roots.
+    pub fn find_in(
+        snapshot: &Snapshot,
+        root: RootId,
+        ranges: &[VirtRange],
+        ram: &[PhysRange],
+    ) -> Option<DirectMap> {
+        let leaves = || {
+            ranges
+                .iter()
+                .flat_map(|range| snapshot.leaves(root, *range))
+        };
         let mut shown = Shown::default();
-        for page in snapshot.leaves(root, VirtRange::half(Half::Kernel)) {
+        for page in leaves() {
             shown.add(offset_of(&page), ram_bytes(ram, page.pa, page.size.bytes()));
         }
         let offset = shown.most()?;
         let mut range: Option<VirtRange> = None;
         let mut pages = PageCounts::default();
-        let mut bytes = 0;
+        let (mut bytes, mut elsewhere) = (0, 0);
         let ram_end = ram.last().map_or(0, |last| last.end().get());
-        for page in snapshot.leaves(root, VirtRange::half(Half::Kernel)) {
+        for page in leaves() {
             if offset_of(&page) == offset {
                 pages.add(page.size);
                 bytes += ram_bytes(ram, page.pa, page.size.bytes());
             } else if page.va.get().wrapping_sub(offset) >= ram_end {
                 continue;
+            } else {
+                elsewhere += ram_bytes(ram, page.pa, page.size.bytes());
             }
             let first = range.map_or(page.va, |range| range.first);
             let last = page.range().last;
             range = Some(VirtRange { first, last });
+        }
+        if elsewhere > bytes / MIN_LINEAR {
+            return None;
         }
         Some(DirectMap {
             base: VirtAddr::new(offset),
@@ -66,6 +90,10 @@ impl DirectMap {
         })
     }
 }
+
+/// Of a direct map, at most one part in so many may lead elsewhere than in a line; what has more of that is
+/// no direct map with mistakes in it.
+const MIN_LINEAR: u64 = 4;
 
 /// Offsets that are remembered at once.
 const MOST_OFFSETS: usize = 1 << 16;

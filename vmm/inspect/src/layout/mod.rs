@@ -35,10 +35,12 @@ pub use vmemmap::Vmemmap;
 use area::{FIXMAP, default_direct_map, fixed_areas};
 use image::{KERNEL_IMAGE, find_kernel_image};
 
+use crate::discover::part::{all_but, ranges, upper_half};
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
 use crate::tally::Tallier;
 use heirloom_paging::addr::{VirtAddr, VirtRange};
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::level::{Depth, Half, Level};
 
 /// An area that is in use, where it is, and what tells so.
@@ -73,29 +75,63 @@ impl Layout {
     /// # Panics
     /// If `root` comes from another snapshot that has more roots.
     pub fn infer(snapshot: &Snapshot, root: RootId, ram: &[PhysRange]) -> Layout {
+        Layout::infer_in(snapshot, root, ram, &upper_half(), &[])
+    }
+
+    /// As [`Layout::infer`], where these entries of the root are the kernel's, and of all its entries those
+    /// in `self_maps` point to roots.
+    ///
+    /// # Panics
+    /// If `root` comes from another snapshot that has more roots.
+    pub fn infer_in(
+        snapshot: &Snapshot,
+        root: RootId,
+        ram: &[PhysRange],
+        kernel: &EntrySet,
+        self_maps: &[u16],
+    ) -> Layout {
         let depth = snapshot.mode().depth;
         let mut layout = Layout::default();
-        layout.regions.push(Region {
-            area: Area::User,
-            range: VirtRange {
-                first: VirtAddr::new(0),
-                last: VirtAddr::new((1 << (depth.virtual_bits() - 1)) - 1),
-            },
-            evidence: format!(
-                "{} bits of virtual address, {} levels",
-                depth.virtual_bits(),
-                depth.levels()
-            ),
-        });
-        let entries = Tallier::new(snapshot).count(root, Half::Kernel).entries;
+        let mut users = all_but(kernel);
+        Half::Kernel
+            .indices()
+            .chain(self_maps.iter().copied())
+            .for_each(|index| users.remove(index));
+        for range in ranges(&users, depth) {
+            layout.regions.push(Region {
+                area: Area::User,
+                range,
+                evidence: format!(
+                    "{} bits of virtual address, {} levels",
+                    depth.virtual_bits(),
+                    depth.levels()
+                ),
+            });
+        }
+        for &index in self_maps {
+            layout.regions.push(Region {
+                area: Area::SelfMap,
+                range: VirtRange::of_top_entry(index, depth),
+                evidence: format!(
+                    "{}[{index}] of each root points to a root: recursive paging shows the tables here",
+                    depth.top()
+                ),
+            });
+        }
+        let entries = Tallier::new(snapshot).count_entries(root, kernel).entries;
         if entries > MOST_ENTRIES {
             // Looking through them would end before the end, and what was seen would say nothing.
             return layout;
         }
-        layout.direct_map = DirectMap::find(snapshot, root, ram);
+        layout.direct_map = DirectMap::find_in(snapshot, root, &ranges(kernel, depth), ram);
         layout.kernel_image = find_kernel_image(snapshot, root);
         layout.add_direct_map(depth, ram);
-        layout.add_between(snapshot, root, ram);
+        if layout
+            .direct_map
+            .is_some_and(|map| map.range.first.half() == Half::Kernel)
+        {
+            layout.add_between(snapshot, root, ram, self_maps);
+        }
         for (area, range) in fixed_areas(depth) {
             // What is found by what it maps may lie there, in kernels that are not Linux.
             if layout
@@ -112,6 +148,7 @@ impl Layout {
             }
         }
         layout.add_image_and_modules(snapshot, root);
+        layout.add_lower_half(snapshot, root, kernel);
         layout.regions.sort_by_key(|region| region.range.first);
         layout
     }
@@ -155,13 +192,23 @@ impl Layout {
     }
 
     /// vmalloc and vmemmap, which lie between the direct map and the cpu entry area.
-    fn add_between(&mut self, snapshot: &Snapshot, root: RootId, ram: &[PhysRange]) {
+    fn add_between(
+        &mut self,
+        snapshot: &Snapshot,
+        root: RootId,
+        ram: &[PhysRange],
+        self_maps: &[u16],
+    ) {
         let Some(map) = self.direct_map else { return };
-        let cpu_entry_area = cpu_entry_area(snapshot.mode().depth);
-        let (Some(first), Some(last)) = (
-            map.range.last.checked_add(1),
-            cpu_entry_area.first.get().checked_sub(1),
-        ) else {
+        let depth = snapshot.mode().depth;
+        // What a self-map shows is neither.
+        let end = self_maps
+            .iter()
+            .map(|index| VirtRange::of_top_entry(*index, depth).first)
+            .filter(|first| *first > map.range.last)
+            .fold(cpu_entry_area(depth).first, VirtAddr::min);
+        let (Some(first), Some(last)) = (map.range.last.checked_add(1), end.get().checked_sub(1))
+        else {
             return;
         };
         let between = VirtRange {
@@ -203,6 +250,31 @@ impl Layout {
                     }
                 ),
             });
+        }
+    }
+
+    /// What the kernel has in the lower half besides the direct map.
+    fn add_lower_half(&mut self, snapshot: &Snapshot, root: RootId, kernel: &EntrySet) {
+        let depth = snapshot.mode().depth;
+        for index in kernel.iter().filter(|index| *index < 256) {
+            let range = VirtRange::of_top_entry(index, depth);
+            let is_free = self
+                .regions
+                .iter()
+                .all(|region| !region.range.overlaps(&range));
+            if let Some(what) = mapped_in(snapshot, root, range).filter(|_| is_free) {
+                self.regions.push(Region {
+                    area: Area::Kernel,
+                    range: VirtRange {
+                        first: what.first,
+                        last: what.last,
+                    },
+                    evidence: format!(
+                        "{what} for ring 0 alone, in the lower half, {} KiB of it executable",
+                        executable_bytes(snapshot, root, range) >> 10
+                    ),
+                });
+            }
         }
     }
 

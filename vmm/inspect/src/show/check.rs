@@ -84,7 +84,9 @@ impl fmt::Display for CheckReport {
             .map(|rule| rule.rule.name)
             .collect();
         let (roots, rules) = (self.live_roots, self.check.rules.len());
-        if broken.is_empty() && !self.check.has_kernel_half {
+        if broken.is_empty() && roots == 0 {
+            write!(f, "NOTHING TO JUDGE: no live root.")
+        } else if broken.is_empty() && !self.check.has_kernel_half {
             write!(f, "NOTHING TO JUDGE: no root has a kernel half.")
         } else if broken.is_empty() {
             write!(

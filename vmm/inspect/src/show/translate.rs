@@ -5,10 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::subject::Subject;
-use crate::discover::Discovery;
+use crate::discover::{Discovery, Kind};
 use crate::layout::{Area, area_at};
 use crate::snapshot::{RootId, RootLabel};
-use heirloom_paging::addr::VirtAddr;
+use heirloom_paging::addr::{PhysAddr, VirtAddr};
 use heirloom_paging::level::{Depth, Level};
 use heirloom_paging::walk::Walk;
 
@@ -18,6 +18,10 @@ pub struct TranslateReport {
     pub version: u32,
     pub target: Subject,
     pub whose: RootLabel,
+    pub kind: Kind,
+    /// The other root of a KPTI pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partner: Option<PhysAddr>,
     pub area: Option<Area>,
     /// The index at each level, from the root down.
     pub indices: Vec<Index>,
@@ -42,6 +46,8 @@ impl TranslateReport {
             version: super::INSPECTION_VERSION,
             target: Subject::new(name, discovery),
             whose: snapshot.root(root).label,
+            kind: discovery.space(root).kind,
+            partner: discovery.space(root).partner,
             area: area_at(&discovery.layout, snapshot, va),
             indices: levels
                 .iter()
@@ -73,6 +79,17 @@ impl fmt::Display for TranslateReport {
         write!(f, " byte {:#x}", self.offset)?;
         if let Some(area) = self.area {
             write!(f, ", {area}")?;
+        }
+        match (self.kind, self.partner) {
+            (Kind::UserRoot, Some(kernel)) => write!(
+                f,
+                "\nthis is what ring 3 runs on; the kernel's root of the pair is {kernel}"
+            )?,
+            (Kind::UserRoot, None) => f.write_str("\nthis is what ring 3 runs on")?,
+            (Kind::Idle | Kind::Freed | Kind::Foreign | Kind::NotUnderstood, _) => {
+                write!(f, "\nthis root is {}", self.kind)?;
+            }
+            _ => {}
         }
         write!(f, "\n{}: {}", self.whose, self.walk)
     }

@@ -22,7 +22,13 @@ fn examine(target: &Target) -> Option<Discovery> {
     let began = Instant::now();
     let found = Discovery::of(target);
     if let Ok(discovery) = &found {
-        let check = Check::of(discovery, Strictness { user: true });
+        let check = Check::of(
+            discovery,
+            Strictness {
+                user: true,
+                ..Strictness::default()
+            },
+        );
         let _ = CheckReport::new("raw:guest", discovery, check).to_string();
         let _ = Roots::new("raw:guest", discovery).to_string();
         let _ = LayoutReport::new("raw:guest", discovery).to_string();

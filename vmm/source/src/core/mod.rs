@@ -1,4 +1,4 @@
-//! An ELF core of a whole guest: `core:FILE[,cr3=…][,cr4=…]`.
+//! An ELF core of a whole guest: `core:FILE[,cr3=…][,cr4=…][,encrypt-bit=…]`.
 //!
 //! QEMU's `dump-guest-memory` (and `virsh dump --memory-only`, which is the same) and kdump both write
 //! RAM as PT_LOAD segments whose p_paddr is the guest-physical address. QEMU adds a note with the
@@ -11,7 +11,7 @@ mod write;
 
 use std::path::PathBuf;
 
-use heirloom_inspect::{CpuState, PhysAddr, PhysRange, RootLabel};
+use heirloom_inspect::{CpuState, Entry, PhysAddr, PhysRange, RootLabel};
 
 use self::elf::{CoreFile, Segment};
 use self::vmcoreinfo::VmCoreInfo;
@@ -24,7 +24,7 @@ use crate::spec::{Fields, SpecError};
 
 pub use write::{CoreWriteError, write_core};
 
-const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…]";
+const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N]";
 /// The memory's sources.
 const FILE: usize = 0;
 const ZEROS: usize = 1;
@@ -130,6 +130,7 @@ impl CoreSpec {
             phys_bits: None,
             gigabyte_pages: None,
             depth: None,
+            encryption: heirloom_inspect::Entry::ABSENT,
             roots: Vec::new(),
             notes,
         };
@@ -268,10 +269,16 @@ fn tell(target: &mut Target, info: &VmCoreInfo) {
             ));
         }
     }
-    if info.memory_encryption != 0 {
+    if info.memory_encryption.is_power_of_two() {
+        target.encryption = Entry::new(info.memory_encryption);
         target.notes.push(format!(
-            "the guest encrypts its memory (SME mask {:#x} in page-table entries); addresses in entries \
-             have that bit on top",
+            "by VMCOREINFO the guest encrypts its memory: bit {} of an entry says so and is no part of \
+             an address",
+            info.memory_encryption.trailing_zeros()
+        ));
+    } else if info.memory_encryption != 0 {
+        target.notes.push(format!(
+            "by VMCOREINFO the guest's encryption mask is {:#x}, which is no single bit; it is left out",
             info.memory_encryption
         ));
     }

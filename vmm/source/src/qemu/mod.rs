@@ -142,6 +142,7 @@ impl QemuSpec {
             phys_bits: model.phys_bits,
             gigabyte_pages: model.gigabyte_pages,
             depth: None,
+            encryption: heirloom_inspect::Entry::ABSENT,
             roots: Vec::new(),
             notes,
         })

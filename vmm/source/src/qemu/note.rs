@@ -55,6 +55,11 @@ pub(crate) fn parse(desc: &[u8]) -> Option<CpuState> {
     if state.version.get() != VERSION || size < size_of::<State>() || size != desc.len() {
         return None;
     }
+    // ds, es, fs, gs, ss, ldt, tr, gdt, idt; a table at 0 is none.
+    let [_, _, _, _, _, _, tss, gdt, idt] = state.segments.each_ref().map(|segment| {
+        let base = segment.base.get();
+        (base != 0).then_some(VirtAddr::new(base))
+    });
     let [cr0, _, cr2, cr3, cr4] = state.cr.each_ref().map(|register| register.get());
     Some(CpuState {
         cr0,
@@ -73,6 +78,9 @@ pub(crate) fn parse(desc: &[u8]) -> Option<CpuState> {
         rsp: VirtAddr::new(state.rsp.get()),
         rbp: VirtAddr::new(state.rbp.get()),
         rflags: state.rflags.get(),
+        idt,
+        gdt,
+        tss,
     })
 }
 
@@ -91,6 +99,9 @@ pub(crate) fn write(cpu: &CpuState) -> Vec<u8> {
     state.rip = cpu.rip.get().into();
     state.rflags = cpu.rflags.into();
     state.cs.selector = u32::from(cpu.cpl).into();
+    for (segment, base) in [(6, cpu.tss), (7, cpu.gdt), (8, cpu.idt)] {
+        state.segments[segment].base = base.map_or(0, VirtAddr::get).into();
+    }
     let registers = [cpu.cr0, 0, cpu.cr2.get(), cpu.cr3.get(), cpu.cr4];
     state.cr = registers.map(U64::from);
     let mut note = state.as_bytes().to_vec();
@@ -115,6 +126,9 @@ mod tests {
             rsp: VirtAddr::new(0x7fff_0000),
             rbp: VirtAddr::new(0x7fff_0010),
             rflags: 0x246,
+            idt: Some(VirtAddr::new(0xffff_fe00_0000_0000)),
+            gdt: Some(VirtAddr::new(0xffff_fe00_0000_1000)),
+            tss: None,
         };
         let note = write(&cpu);
         assert_eq!(note.len(), 440);

@@ -43,6 +43,15 @@ pub(super) fn parse(text: &str) -> Result<Vec<CpuState>, String> {
         .collect()
 }
 
+/// Where a table that a register of its own locates is: `GDT=     fffffe0000001000 0000007f`, or with a
+/// selector in front, `TR =0040 fffffe0000003000 …`. A table at 0 is none.
+fn table(lines: &[&str], name: &str, field: usize) -> Option<VirtAddr> {
+    let line = lines.iter().find_map(|line| line.strip_prefix(name))?;
+    let base = line.split_whitespace().nth(field)?;
+    let base = u64::from_str_radix(base, 16).ok()?;
+    (base != 0).then_some(VirtAddr::new(base))
+}
+
 fn cpu(lines: &[&str]) -> Result<CpuState, String> {
     let mut values = [None; NAMES.len()];
     for word in lines.iter().flat_map(|line| line.split_whitespace()) {
@@ -76,5 +85,8 @@ fn cpu(lines: &[&str]) -> Result<CpuState, String> {
         rsp: VirtAddr::new(rsp),
         rbp: VirtAddr::new(rbp),
         rflags,
+        idt: table(lines, "IDT=", 0),
+        gdt: table(lines, "GDT=", 0),
+        tss: table(lines, "TR =", 1),
     })
 }

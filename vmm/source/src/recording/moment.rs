@@ -8,6 +8,7 @@ use crate::codec::page;
 use crate::codec::{Get, Malformed, Put};
 use heirloom_inspect::memory::Words;
 use heirloom_inspect::paging::addr::{PhysAddr, VirtAddr};
+use heirloom_inspect::paging::entry::Entry;
 use heirloom_inspect::paging::level::Depth;
 use heirloom_inspect::paging::mode::{CpuState, Cr3, Mode, PhysBits};
 use heirloom_inspect::snapshot::{RootLabel, Snapshot};
@@ -269,6 +270,8 @@ fn get_mode(from: &mut Get<'_>) -> Result<Mode, Malformed> {
         depth: if is(7) { Depth::Five } else { Depth::Four },
         phys_bits: PhysBits::new(phys_bits)
             .ok_or(Malformed::Value("the physical address width"))?,
+        // Our own guests encrypt nothing.
+        encryption: Entry::ABSENT,
     })
 }
 
@@ -315,6 +318,7 @@ fn get_cpu(from: &mut Get<'_>, before: &CpuState) -> Result<CpuState, Malformed>
         rsp: VirtAddr::new(rsp),
         rbp: VirtAddr::new(rbp),
         rflags,
+        ..CpuState::default()
     })
 }
 

@@ -83,6 +83,7 @@ impl Moment {
             phys_bits: Some(mode.phys_bits),
             gigabyte_pages: Some(mode.gigabyte_pages),
             depth: Some(mode.depth),
+            encryption: mode.encryption,
             roots: tables.roots(),
             cpus: tables.cpus,
             notes,

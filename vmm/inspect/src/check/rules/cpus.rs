@@ -5,6 +5,7 @@ use crate::check::evidence::{Finding, Spaces, Verdict};
 use crate::check::scene::Scene;
 use crate::discover::{Basis, Kind};
 use crate::judge::RuleInfo;
+use crate::snapshot::RootLabel;
 
 pub(super) const CR3_KNOWN: Rule = Rule {
     info: RuleInfo {
@@ -19,7 +20,7 @@ pub(super) const CR3_KNOWN: Rule = Rule {
             let kind = space.map(|space| space.kind);
             verdict.checked(1);
             let is_known = match kind {
-                None | Some(Kind::Freed) => false,
+                None | Some(Kind::Freed | Kind::NotUnderstood) => false,
                 // With no kernel half to compare with, nothing is foreign.
                 Some(Kind::Foreign) => scene.discovery.reference.is_none(),
                 Some(_) => true,
@@ -47,10 +48,10 @@ pub(super) const CR3_KNOWN: Rule = Rule {
 /// A root that is foreign and that no CPU runs on can only have been named by the user.
 fn named_roots_known(scene: &Scene<'_>, verdict: &mut Verdict) {
     let discovery = scene.discovery;
-    let named = discovery
-        .spaces
-        .iter()
-        .filter(|space| space.kind == Kind::Foreign && space.cpus.is_empty());
+    // What a dump's notes name as the kernel's may be another kernel's in the same memory.
+    let named = discovery.spaces.iter().filter(|space| {
+        space.kind == Kind::Foreign && space.cpus.is_empty() && space.label != RootLabel::Kernel
+    });
     // A recording's roots have owners; and with no kernel half to compare with, nothing is foreign.
     let counts = discovery.basis == Basis::Cr3 && discovery.reference.is_some();
     for space in named.filter(|_| counts) {

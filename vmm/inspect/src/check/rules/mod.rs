@@ -4,6 +4,7 @@ mod cpus;
 mod kpti;
 mod memory;
 mod protection;
+mod self_map;
 mod sharing;
 mod tables;
 
@@ -18,7 +19,7 @@ pub(super) struct Rule {
 }
 
 /// All rules, in the order in which they are shown.
-pub(super) const ALL: [Rule; 20] = [
+pub(super) const ALL: [Rule; 21] = [
     sharing::KERNEL_MAPPINGS_EQUAL,
     sharing::KERNEL_TABLES_SHARED,
     sharing::USER_TABLES_PRIVATE,
@@ -33,6 +34,7 @@ pub(super) const ALL: [Rule; 20] = [
     tables::RESERVED_BITS_CLEAR,
     tables::TABLES_IN_RAM,
     tables::NO_LOOP,
+    self_map::SELF_MAP_SUPERVISOR,
     tables::ONE_LEVEL_PER_TABLE,
     tables::KERNEL_TABLES_ONCE,
     memory::DIRECT_MAP_EXACT,

@@ -1,7 +1,7 @@
 //! Who may do what: ring 3 nothing of the kernel's, and nobody both write and execute.
 
 use super::Rule;
-use crate::check::evidence::Verdict;
+use crate::check::evidence::{Finding, Spaces, Verdict};
 use crate::check::exceptions::VSYSCALL;
 use crate::check::scene::{Page, Scene};
 use crate::discover::Kind;
@@ -18,6 +18,28 @@ pub(super) const WRITE_XOR_EXECUTE: Rule = Rule {
     },
     judge: |scene, verdict| {
         verdict.checked(scene.kernel_pages.len() as u64);
+        if !scene.snapshot.mode().nxe {
+            // Every page is executable then, and there is one thing to mend.
+            if let Some(page) = scene.kernel_pages.iter().find(|page| page.rights.write) {
+                verdict.broken(|| Finding {
+                    place: "EFER.NXE".into(),
+                    entry: None,
+                    range: None,
+                    spaces: Spaces::new(
+                        &scene
+                            .live
+                            .iter()
+                            .map(|space| space.address)
+                            .collect::<Vec<_>>(),
+                        scene.live.len(),
+                    ),
+                    found: "clear: every page of the kernel is executable, the writable ones, too"
+                        .into(),
+                    ..scene.finding(page, "set, so that pages can have NX")
+                });
+            }
+            return;
+        }
         for page in &scene.kernel_pages {
             if page.rights.write && page.rights.execute {
                 verdict.broken(|| scene.finding(page, "writable or executable, not both"));
@@ -84,6 +106,10 @@ impl<'a> Text<'a> {
 }
 
 fn no_writable_text_alias(scene: &Scene<'_>, verdict: &mut Verdict) {
+    if !scene.snapshot.mode().nxe {
+        // Without NX nothing tells text from data.
+        return;
+    }
     let text = Text::of(scene);
     // Of user halves those that ring 3 can write, and those that the kernel maps there for itself.
     let pages = scene.kernel_pages.iter().chain(&scene.user_pages);
@@ -172,7 +198,7 @@ pub(super) const USER_WRITE_XOR_EXECUTE: Rule = Rule {
     },
     judge: |scene, verdict| {
         for page in &scene.user_pages {
-            if !page.rights.user {
+            if !page.rights.user || !scene.snapshot.mode().nxe {
                 continue;
             }
             verdict.checked(1);

@@ -13,6 +13,7 @@ use crate::judge::RuleInfo;
 use crate::layout::ldt_area;
 use crate::snapshot::RootId;
 use crate::table::{Slot, Table};
+use crate::tally::Tallier;
 use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
 use heirloom_paging::entry::Decoded;
 use heirloom_paging::level::{Half, Level, PageSize};
@@ -47,7 +48,7 @@ fn each_difference(scene: &Scene<'_>, verdict: &mut Verdict, wrong: impl Fn(Mapp
     for space in &scene.live {
         let reference = match space.kind {
             Kind::UserRoot => scene.discovery.user_reference,
-            kind if kind.has_kernel_half() => scene.discovery.reference,
+            kind if kind.is_compared() => scene.discovery.reference,
             _ => None,
         };
         let Some(reference) = reference.filter(|reference| *reference != space.root) else {
@@ -143,13 +144,21 @@ pub(super) const USER_TABLES_PRIVATE: Rule = Rule {
 fn user_tables_private(scene: &Scene<'_>, verdict: &mut Verdict) {
     let top = scene.snapshot.mode().depth.top();
     let mut owners: HashMap<Slot, RootId> = HashMap::new();
+    let mut tallier = Tallier::new(scene.snapshot);
     for space in &scene.live {
         let has_own_half = match space.kind {
             Kind::Process | Kind::NoPages | Kind::Foreign => true,
             // What it has instead of its kernel root's is another rule's.
             Kind::UserRoot => space.partner.is_none(),
-            Kind::Kernel | Kind::Trampoline | Kind::Freed => false,
+            Kind::Separate => true,
+            Kind::Kernel
+            | Kind::Trampoline
+            | Kind::Identity
+            | Kind::Idle
+            | Kind::Freed
+            | Kind::NotUnderstood => false,
         };
+        let [_, user_part] = scene.discovery.parts(space.root);
         let root = scene.snapshot.root_table(space.root);
         let Some(root) = root.filter(|_| has_own_half) else {
             continue;
@@ -157,7 +166,7 @@ fn user_tables_private(scene: &Scene<'_>, verdict: &mut Verdict) {
         let mut pending = vec![(root, VirtAddr::new(0))];
         while let Some((table, base)) = pending.pop() {
             for (index, slot) in table.indexed_links() {
-                if table.level() == top && Half::of_index(index) == Half::Kernel {
+                if table.level() == top && !user_part.contains(index) {
                     continue;
                 }
                 verdict.checked(1);
@@ -173,6 +182,10 @@ fn user_tables_private(scene: &Scene<'_>, verdict: &mut Verdict) {
                     Entry::Occupied(_) if below.is_some_and(|below| is_shared_huge(below)) => {
                         verdict.excepted(HUGETLB);
                     }
+                    // What ring 3 has no page below, at one address for both, is the kernel's.
+                    Entry::Occupied(owner)
+                        if scene.snapshot.is_at(*owner.get(), va, slot)
+                            && tallier.maps_for_ring_0_alone(slot) => {}
                     Entry::Occupied(owner) => {
                         verdict.broken(|| shared(scene, space, *owner.get(), (table, index), va));
                     }
@@ -205,7 +218,7 @@ fn shared(
         expected: "a table that is this process's alone".into(),
         found: format!(
             "table {} of the address space {}",
-            entry.address().pfn(),
+            entry.address_in(scene.snapshot.mode()).pfn(),
             scene.snapshot.root(owner).address
         ),
         walks: vec![scene.walk(owner, va), scene.walk(space.root, va)],

@@ -233,7 +233,13 @@ fn a_compilers_pages_are_a_note_and_with_strictness_a_fault() {
         );
         assert!(notes.contains("--strict-user"), "{notes}");
         assert_eq!(broken_strictly(&guest), ["user-write-xor-execute"]);
-        let strict = Check::of(&guest.discover(), Strictness { user: true });
+        let strict = Check::of(
+            &guest.discover(),
+            Strictness {
+                user: true,
+                ..Strictness::default()
+            },
+        );
         let verdict = strict.rules.last().unwrap();
         assert_eq!(verdict.violations, 1, "{}", guest.plan);
         let finding = &verdict.findings[0];
@@ -260,7 +266,13 @@ fn a_page_of_a_user_half_is_judged_once_though_two_roots_have_it() {
             .filter(|space| guest.processes.contains(&space.address))
             .map(|space| space.user_pages)
             .sum();
-        let check = Check::of(&guest.discover(), Strictness { user: true });
+        let check = Check::of(
+            &guest.discover(),
+            Strictness {
+                user: true,
+                ..Strictness::default()
+            },
+        );
         for rule in [
             "user-write-xor-execute",
             "user-pages-in-ram",

@@ -140,6 +140,7 @@ impl Guest {
             phys_bits: PhysBits::new(40),
             gigabyte_pages: Some(true),
             depth: self.depth,
+            encryption: Entry::ABSENT,
             roots: self.roots.clone(),
             notes: Vec::new(),
         }

@@ -18,7 +18,13 @@ pub(crate) fn broken(guest: &Guest) -> Vec<&'static str> {
 /// The same where processes must not have pages that are writable and executable.
 #[track_caller]
 pub(crate) fn broken_strictly(guest: &Guest) -> Vec<&'static str> {
-    broken_in(&Check::of(&guest.discover(), Strictness { user: true }))
+    broken_in(&Check::of(
+        &guest.discover(),
+        Strictness {
+            user: true,
+            ..Strictness::default()
+        },
+    ))
 }
 
 fn broken_in(check: &Check) -> Vec<&'static str> {

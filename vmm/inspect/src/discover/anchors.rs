@@ -1,0 +1,307 @@
+//! What a root must translate to be one of the kernel's: the kernel's code, what its CPUs need for the next
+//! interrupt, some of its data, to the same bytes as through a root that is known.
+//!
+//! Tables need not be shared for that. Kernels that give each process copies of all kernel tables, that
+//! set other flags in each, or that show ring 3 a small window only, are found by it.
+
+use std::collections::HashSet;
+
+use crate::capture::Capturer;
+use crate::memory::{MemoryError, PhysicalMemory, Words, translate_in_memory};
+use crate::snapshot::{RootId, RootLabel, Snapshot};
+use crate::target::Target;
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr};
+use heirloom_paging::bits::EntrySet;
+use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::Level;
+use heirloom_paging::mode::Mode;
+
+use super::part::{all_but, ranges};
+use super::reference::Reference;
+use super::scan;
+
+/// Pages of code and of data that are held against each root.
+const SAMPLES: usize = 8;
+/// Entries that are passed at most to find them.
+const MAX_STEPS: u32 = 1 << 20;
+/// Pages among which they are chosen.
+const MAX_PAGES: usize = 1 << 16;
+/// Frames that are looked at at most as windows.
+const MAX_WINDOWS: usize = 4096;
+/// Tables and pages of one window that are looked at.
+const WINDOW_TABLES: usize = 64;
+const WINDOW_PAGES: usize = 64;
+
+/// An address of the kernel's, and where it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Anchor {
+    va: VirtAddr,
+    pa: PhysAddr,
+}
+
+/// What tells a root.
+pub(super) struct Anchors {
+    mode: Mode,
+    /// The tables of the root that is known.
+    snapshot: Snapshot,
+    root: RootId,
+    part: EntrySet,
+    /// Kernel code, and where a CPU of this root is.
+    code: Vec<Anchor>,
+    /// Pages that the kernel writes.
+    data: Vec<Anchor>,
+    /// The interrupt descriptor table of a CPU.
+    idt: Option<Anchor>,
+}
+
+impl Anchors {
+    pub(super) fn of(target: &Target, mode: Mode, reference: &Reference) -> Anchors {
+        let pfn = reference.pfn;
+        let memory = PartOnly {
+            memory: &*target.memory,
+            pfn,
+            part: reference.part,
+        };
+        let roots = [(RootLabel::Found(pfn.base()), pfn.base())];
+        let snapshot = Capturer::new().capture(&memory, mode, &roots);
+        let root = snapshot.roots()[0].id;
+        let mut anchors = Anchors {
+            mode,
+            snapshot,
+            root,
+            part: reference.part,
+            code: Vec::new(),
+            data: Vec::new(),
+            idt: None,
+        };
+        anchors.add_pages(target);
+        anchors.add_registers(target);
+        anchors
+    }
+
+    /// Where an address leads by the root that is known, if that is for ring 0 alone and RAM.
+    fn at(&self, target: &Target, va: VirtAddr) -> Option<Anchor> {
+        let walk = self.snapshot.translate(self.root, va);
+        let found = walk.translation().filter(|found| !found.rights.user)?;
+        scan::is_in_ram(found.pa, &target.ram).then_some(Anchor { va, pa: found.pa })
+    }
+
+    fn add_pages(&mut self, target: &Target) {
+        let (mut code, mut data) = (Vec::new(), Vec::new());
+        let table = self.snapshot.root_table(self.root);
+        let own = |index: u16| {
+            table.is_some_and(|table| table.decode(index) == Decoded::Table(table.pfn()))
+        };
+        let mut part = EntrySet::default();
+        self.part
+            .iter()
+            .filter(|index| !own(*index))
+            .for_each(|index| part.insert(index));
+        let mut steps = MAX_STEPS;
+        // From the top down: there is the image, and the direct map may be large.
+        for range in ranges(&part, self.mode.depth).into_iter().rev() {
+            let mut leaves = self.snapshot.leaves(self.root, range).limited(steps);
+            for page in leaves.by_ref() {
+                if page.rights.user || !scan::is_in_ram(page.pa, &target.ram) {
+                    continue;
+                }
+                let list = if page.rights.execute {
+                    &mut code
+                } else if page.rights.write {
+                    &mut data
+                } else {
+                    continue;
+                };
+                if list.len() < MAX_PAGES {
+                    list.push(Anchor {
+                        va: page.va,
+                        pa: page.pa,
+                    });
+                }
+            }
+            steps = leaves.steps_left();
+        }
+        self.code = spread(&code);
+        self.data = spread(&data);
+    }
+
+    fn add_registers(&mut self, target: &Target) {
+        for cpu in &target.cpus {
+            let root = cpu.cr3.without(target.encryption).root();
+            if root.pfn() != self.snapshot.root(self.root).address.pfn() {
+                continue;
+            }
+            if cpu.cpl == 0 {
+                self.code.extend(self.at(target, cpu.rip));
+                self.data.extend(self.at(target, cpu.rsp));
+            }
+            let tables = [cpu.idt, cpu.gdt, cpu.tss];
+            let found = tables.into_iter().flatten();
+            let found: Vec<Anchor> = found.filter_map(|va| self.at(target, va)).collect();
+            self.code.extend(&found);
+            if let Some(idt) = cpu.idt {
+                self.idt = self.idt.or(self.at(target, idt));
+            }
+        }
+    }
+
+    /// Whether the root in `pfn` translates all that tells one: three in four of the code, half of the data.
+    pub(super) fn lead_the_same<M: PhysicalMemory + ?Sized>(&self, memory: &M, pfn: Pfn) -> bool {
+        let leads = |anchor: &&Anchor| self.leads(memory, pfn, anchor);
+        let (code, data) = (&self.code, &self.data);
+        if code.is_empty() && data.is_empty() {
+            return false;
+        }
+        // One that leads elsewhere mostly tells at once.
+        let may_fail = code.len() / 4;
+        let failed = code.iter().filter(|anchor| !leads(anchor));
+        if failed.take(may_fail + 1).count() > may_fail {
+            return false;
+        }
+        2 * data.iter().filter(leads).count() >= data.len()
+    }
+
+    fn leads<M: PhysicalMemory + ?Sized>(&self, memory: &M, pfn: Pfn, anchor: &Anchor) -> bool {
+        let walk = translate_in_memory(memory, &self.mode, pfn.base(), anchor.va);
+        let found = walk.translation();
+        found.is_some_and(|found| found.pa == anchor.pa)
+    }
+
+    /// The frames that may be roots: that have a table where a root has the way to the kernel's code, or to
+    /// the interrupt descriptor table.
+    pub(super) fn suspects(&self, target: &Target) -> Vec<Pfn> {
+        let top = self.mode.depth.top();
+        let anchors = self.code.first().or(self.data.first()).into_iter();
+        let mut columns: Vec<u16> = anchors
+            .chain(&self.idt)
+            .map(|anchor| anchor.va.index(top))
+            .collect();
+        columns.dedup();
+        let mut frames: Vec<Pfn> = columns
+            .into_iter()
+            .flat_map(|index| {
+                scan::frames_where(&*target.memory, &target.ram, index, |entry| {
+                    may_lead_to_a_table(entry, &self.mode, target)
+                })
+            })
+            .collect();
+        frames.sort_unstable();
+        frames.dedup();
+        frames
+    }
+
+    /// Which of `suspects` show ring 3 a window of the kernel: pages for ring 3, and of the kernel's part
+    /// little, but that leads where the kernel's own root leads, code or the interrupt descriptor table
+    /// with it.
+    pub(super) fn windows(
+        &self,
+        target: &Target,
+        suspects: &[Pfn],
+        known: &HashSet<Pfn>,
+    ) -> Vec<Pfn> {
+        let mut words = [0; 512];
+        let user = all_but(&self.part);
+        suspects
+            .iter()
+            .copied()
+            .filter(|pfn| !known.contains(pfn))
+            .filter(|pfn| {
+                target.memory.read_table(*pfn, &mut words).is_ok()
+                    && self.is_users(target, &words, &user)
+            })
+            .take(MAX_WINDOWS)
+            .filter(|pfn| self.is_window(target, *pfn))
+            .collect()
+    }
+
+    /// Whether there are entries for ring 3, and every entry is one that a kernel writes into a root.
+    fn is_users(&self, target: &Target, words: &Words, user: &EntrySet) -> bool {
+        let mut is_any = false;
+        for (index, &word) in (0u16..).zip(words) {
+            let entry = Entry::new(word);
+            if !entry.present() {
+                continue;
+            }
+            if !may_lead_to_a_table(entry, &self.mode, target) {
+                return false;
+            }
+            if user.contains(index) {
+                is_any = true;
+                if !entry.user() {
+                    return false;
+                }
+            }
+        }
+        is_any
+    }
+
+    fn is_window(&self, target: &Target, pfn: Pfn) -> bool {
+        if let Some(idt) = &self.idt
+            && !self.leads(&*target.memory, pfn, idt)
+        {
+            return false;
+        }
+        let memory = PartOnly {
+            memory: &*target.memory,
+            pfn,
+            part: self.part,
+        };
+        let roots = [(RootLabel::Found(pfn.base()), pfn.base())];
+        let window = Capturer::with_limit(WINDOW_TABLES).capture(&memory, self.mode, &roots);
+        let root = window.roots()[0].id;
+        let (mut same, mut other, mut is_way_in) = (0, 0, self.idt.is_some());
+        for range in ranges(&self.part, self.mode.depth) {
+            for page in window.leaves(root, range).take(WINDOW_PAGES) {
+                let there = self.snapshot.translate(self.root, page.va);
+                match there.translation() {
+                    Some(found) if found.pa == page.pa && !page.rights.user => {
+                        same += 1;
+                        is_way_in |= page.rights.execute && found.rights.execute;
+                    }
+                    _ => other += 1,
+                }
+            }
+        }
+        is_way_in && same > 0 && same >= 3 * other && window.omitted() == 0
+    }
+}
+
+/// Whether an entry of a root may point to a table: present, no page, and RAM there.
+fn may_lead_to_a_table(entry: Entry, mode: &Mode, target: &Target) -> bool {
+    match entry.decode(Level::Pml4, mode) {
+        Decoded::Table(table) => scan::is_in_ram(table.base(), &target.ram),
+        _ => false,
+    }
+}
+
+/// A few of all, from the first to the last.
+fn spread(all: &[Anchor]) -> Vec<Anchor> {
+    let step = all.len().div_ceil(SAMPLES).max(1);
+    all.iter().step_by(step).copied().collect()
+}
+
+/// Memory in which a root has only some of its entries, the others reading as absent: whose they are does
+/// not matter, and they may be anything.
+pub(super) struct PartOnly<'a, M: ?Sized> {
+    pub(super) memory: &'a M,
+    pub(super) pfn: Pfn,
+    pub(super) part: EntrySet,
+}
+
+impl<M: PhysicalMemory + ?Sized> PhysicalMemory for PartOnly<'_, M> {
+    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
+        self.memory.read_bytes(at, buffer)
+    }
+
+    fn read_table(&self, table: Pfn, words: &mut Words) -> Result<(), MemoryError> {
+        self.memory.read_table(table, words)?;
+        if table == self.pfn {
+            for (index, word) in (0u16..).zip(words) {
+                if !self.part.contains(index) {
+                    *word = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+}

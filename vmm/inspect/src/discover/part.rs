@@ -1,0 +1,205 @@
+//! Which entries of a root are the kernel's.
+//!
+//! Most kernels have the upper half, entries 256 to 511. Some have their code, their heap, all of memory in
+//! the lower half, for ring 0 alone, and share that among all address spaces as others share the upper
+//! one. Entries that lead back to a root (recursive paging) are neither part's: what they show are the
+//! tables, which are looked at as tables.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
+
+use crate::snapshot::{RootId, Snapshot};
+use crate::table::Table;
+use crate::tally::Tallier;
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtRange};
+use heirloom_paging::bits::EntrySet;
+use heirloom_paging::entry::Decoded;
+use heirloom_paging::level::{Depth, Half};
+
+/// Entries that are passed at most to see whether a kernel half has code.
+const MAX_STEPS: u32 = 1 << 22;
+
+/// Entries 256 to 511.
+pub(crate) fn upper_half() -> EntrySet {
+    let mut set = EntrySet::default();
+    Half::Kernel.indices().for_each(|index| set.insert(index));
+    set
+}
+
+/// The entries of a root that are not in `set`.
+pub(crate) fn all_but(set: &EntrySet) -> EntrySet {
+    let mut rest = EntrySet::default();
+    (0..512)
+        .filter(|index| !set.contains(*index))
+        .for_each(|index| rest.insert(index));
+    rest
+}
+
+/// What the entries of a root in `set` translate, neighbours as one.
+pub(crate) fn ranges(set: &EntrySet, depth: Depth) -> Vec<VirtRange> {
+    let mut ranges: Vec<VirtRange> = Vec::new();
+    for range in set
+        .iter()
+        .map(|index| VirtRange::of_top_entry(index, depth))
+    {
+        match ranges.last_mut() {
+            Some(last) if last.last.checked_add(1) == Some(range.first) => last.last = range.last,
+            _ => ranges.push(range),
+        }
+    }
+    ranges
+}
+
+/// An entry of a root that points to a root: recursive paging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SelfMap {
+    /// Which entry.
+    pub index: u16,
+    /// The root that it points to: mostly its own.
+    pub to: PhysAddr,
+    /// Whether the entry lets ring 3 through.
+    pub user: bool,
+}
+
+/// The root that an entry of `table`, which is one, points to.
+fn root_at(table: &Table, index: u16, roots: &HashSet<Pfn>) -> Option<Pfn> {
+    match table.decode(index) {
+        Decoded::Table(to) if roots.contains(&to) => Some(to),
+        _ => None,
+    }
+}
+
+/// The self-maps of each root, where the kernel uses recursive paging: most of the roots in `kernels` lead
+/// back to themselves by one and the same entry. Where hardly any does, such an entry is a loop that
+/// somebody made, and none is returned.
+pub(super) fn self_maps(snapshot: &Snapshot, kernels: &[RootId]) -> HashMap<RootId, Vec<SelfMap>> {
+    let mut own: HashMap<u16, usize> = HashMap::new();
+    let mut tables = 0;
+    for table in kernels.iter().filter_map(|root| snapshot.root_table(*root)) {
+        tables += 1;
+        for index in table.pointers().iter() {
+            if table.decode(index) == Decoded::Table(table.pfn()) {
+                *own.entry(index).or_default() += 1;
+            }
+        }
+    }
+    if own.values().all(|roots| 3 * roots < 2 * tables) {
+        return HashMap::new();
+    }
+    let roots: HashSet<Pfn> = snapshot
+        .roots()
+        .iter()
+        .map(|root| root.address.pfn())
+        .collect();
+    let maps_of = |root: RootId| -> Option<Vec<SelfMap>> {
+        let table = snapshot.root_table(root)?;
+        let found = table.pointers().iter().filter_map(|index| {
+            Some(SelfMap {
+                index,
+                to: root_at(table, index, &roots)?.base(),
+                user: table.entry(index).user(),
+            })
+        });
+        Some(found.collect())
+    };
+    snapshot
+        .roots()
+        .iter()
+        .filter_map(|root| Some((root.id, maps_of(root.id)?)))
+        .collect()
+}
+
+/// The kernel's entries of one root, nothing being known of others: the upper half, if there is kernel
+/// code; else the entries of the lower half, too, that ring 3 has no page below.
+pub(super) fn of_root(snapshot: &Snapshot, root: RootId) -> EntrySet {
+    let upper = upper_half();
+    let Some(table) = snapshot.root_table(root) else {
+        return upper;
+    };
+    if has_code(snapshot, root, &upper) {
+        return upper;
+    }
+    let mut tallier = Tallier::new(snapshot);
+    let mut part = upper;
+    for index in table.pointers().iter().filter(|index| *index < 256) {
+        let is_self_map = table.decode(index) == Decoded::Table(table.pfn());
+        if !is_self_map && is_supervisors(&mut tallier, root, index) {
+            part.insert(index);
+        }
+    }
+    part
+}
+
+/// Whether pages are mapped below an entry of a root, and none for ring 3.
+fn is_supervisors(tallier: &mut Tallier<'_>, root: RootId, index: u16) -> bool {
+    let mut only = EntrySet::default();
+    only.insert(index);
+    let pages = tallier.count_entries(root, &only);
+    pages.user == 0 && pages.supervisor > 0
+}
+
+/// Whether there is code of ring 0 below the entries in `part`. From the top down: there most kernels are.
+fn has_code(snapshot: &Snapshot, root: RootId, part: &EntrySet) -> bool {
+    let depth = snapshot.mode().depth;
+    let mut steps = MAX_STEPS;
+    let mut indices: Vec<u16> = part.iter().collect();
+    indices.reverse();
+    indices.into_iter().any(|index| {
+        let range = VirtRange::of_top_entry(index, depth);
+        let mut leaves = snapshot.leaves(root, range).limited(steps);
+        let found = leaves
+            .by_ref()
+            .any(|page| page.rights.execute && !page.rights.user);
+        steps = leaves.steps_left();
+        // What is too much to look through is not called empty.
+        found || leaves.stopped_at().is_some()
+    })
+}
+
+/// The kernel's entries, as all roots that have its code tell: those of the first root, less what others
+/// have pages of ring 3 below, and those of the lower half that are shared by design.
+pub(super) fn of_all(snapshot: &Snapshot, first: &EntrySet, kernels: &[RootId]) -> EntrySet {
+    let mut tallier = Tallier::new(snapshot);
+    let is_lower = first.iter().any(|index| index < 256);
+    let mut part = upper_half();
+    let has_user_pages: Vec<bool> = kernels
+        .iter()
+        .map(|root| tallier.count(*root, Half::User).user > 0)
+        .collect();
+    for index in 0..256 {
+        // How many roots have which table there, and whether one without user pages has it.
+        let mut tables: HashMap<Pfn, (usize, bool)> = HashMap::new();
+        let mut users = 0;
+        for (root, has_user_pages) in kernels.iter().zip(&has_user_pages) {
+            let Some(table) = snapshot.root_table(*root) else {
+                continue;
+            };
+            let Decoded::Table(below) = table.decode(index) else {
+                continue;
+            };
+            if below == table.pfn() {
+                continue;
+            }
+            if is_supervisors(&mut tallier, *root, index) {
+                let (roots, is_kernels) = tables.entry(below).or_default();
+                *roots += 1;
+                *is_kernels |= !has_user_pages;
+            } else {
+                users += 1;
+            }
+        }
+        let shared = tables.values().map(|(roots, _)| *roots).max().unwrap_or(0);
+        let is_kernels = tables.values().any(|(_, is_kernels)| *is_kernels);
+        let is_common = tables.values().map(|(roots, _)| *roots).sum::<usize>() == kernels.len();
+        let belongs = match is_lower {
+            // Private copies that everybody has are the kernel's as well.
+            true => kernels.len() == 1 || shared >= 2 || is_kernels || is_common,
+            false => shared >= 2 && 2 * shared > kernels.len(),
+        };
+        if users == 0 && !tables.is_empty() && belongs {
+            part.insert(index);
+        }
+    }
+    part
+}
