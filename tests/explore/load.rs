@@ -1,15 +1,12 @@
 //! How much a page holds, and what it costs to open it and to go through it: counted, not timed.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use heirloom_explorer::{About, Event, Group, NamedRange, Sign, SpaceInfo, Timeline, render};
 use heirloom_inspect::paging::entry::Entry;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Capturer, Depth, MemoryError, Mode, PageSize, Pfn, PhysAddr, PhysicalMemory, Root, RootLabel,
-    VirtAddr, VirtRange,
+    Capturer, Depth, Mode, PageSize, Pfn, PhysAddr, Root, RootLabel, VirtAddr, VirtRange, Written,
 };
 use serde_json::json;
 
@@ -22,22 +19,6 @@ const VMALLOC: u64 = 0xffff_c900_0000_0000;
 const MAX_BLOCKS_TO_OPEN: u64 = 2_500_000;
 const MAX_BLOCKS_TO_END: u64 = 20_000_000;
 const MAX_BLOCKS_OF_A_STEP: u64 = 3_000_000;
-
-/// A memory that knows which frames were written since it was last asked, as a dirty log does.
-struct Tracked {
-    memory: FakeMemory,
-    written: RefCell<HashSet<Pfn>>,
-}
-
-impl PhysicalMemory for Tracked {
-    fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
-        self.memory.read_bytes(at, buffer)
-    }
-
-    fn is_unchanged(&self, pfn: Pfn) -> bool {
-        !self.written.borrow().contains(&pfn)
-    }
-}
 
 fn regions() -> Vec<NamedRange> {
     let named = |name: &str, first, bytes| NamedRange {
@@ -53,7 +34,7 @@ fn regions() -> Vec<NamedRange> {
 /// A family of `processes`, each with user tables of its own, and for each of them four events of
 /// kernel memory: mapped, read, read elsewhere, unmapped.
 struct Family {
-    tracked: Tracked,
+    memory: FakeMemory,
     capturer: Capturer,
     roots: Vec<(RootLabel, PhysAddr)>,
     timeline: Timeline,
@@ -88,10 +69,7 @@ impl Family {
             note: String::new(),
         };
         Family {
-            tracked: Tracked {
-                memory,
-                written: RefCell::default(),
-            },
+            memory,
             capturer: Capturer::new(),
             roots: vec![(RootLabel::Kernel, kernel)],
             timeline: Timeline::new(about, vec![group]),
@@ -99,9 +77,13 @@ impl Family {
     }
 
     /// Tells what happened; the frames in `written` were.
-    fn tell(&mut self, kind: Sign, who: u32, at: Option<u64>, written: Vec<Pfn>) {
-        *self.tracked.written.borrow_mut() = written.into_iter().collect();
-        let snapshot = self.capturer.capture(&self.tracked, MODE, &self.roots);
+    fn tell(&mut self, kind: Sign, who: u32, at: Option<u64>, written: &[Pfn]) {
+        let snapshot = self.capturer.capture_written(
+            &self.memory,
+            MODE,
+            &self.roots,
+            Written::Frames(written),
+        );
         let number = self.timeline.moments() as u64;
         let mut event = Event::new(number, kind, format!("process {who} {kind:?}"));
         event.who = Some(RootLabel::Process(who));
@@ -123,7 +105,7 @@ impl Family {
 
     fn birth(&mut self, pid: u32) {
         let kernel = self.roots[0].1;
-        let memory = &mut self.tracked.memory;
+        let memory = &mut self.memory;
         let first = memory.frame();
         memory.remove(first);
         let root = memory.child_of(kernel);
@@ -142,13 +124,13 @@ impl Family {
             }
         }
         self.roots.push((RootLabel::Process(pid), root));
-        self.tell(Sign::Created, pid, None, Vec::new());
+        self.tell(Sign::Created, pid, None, &[]);
     }
 
     fn kernel_memory(&mut self, pid: u32, other: u32) {
         let kernel = self.roots[0].1;
         let va = VirtAddr::new(VMALLOC + u64::from(pid % 700) * 0x5000);
-        let memory = &mut self.tracked.memory;
+        let memory = &mut self.memory;
         let pa = PhysAddr::new(u64::from(pid) << 12);
         memory.map(
             Depth::Four,
@@ -167,13 +149,12 @@ impl Family {
         .into_iter()
         .map(|level| memory.table_for(Depth::Four, kernel, va, level))
         .collect();
-        self.tell(Sign::Mapped, pid, Some(va.get()), tables.clone());
-        self.tell(Sign::Read, pid, Some(va.get()), Vec::new());
-        self.tell(Sign::Read, other, Some(va.get()), Vec::new());
-        self.tracked
-            .memory
+        self.tell(Sign::Mapped, pid, Some(va.get()), &tables);
+        self.tell(Sign::Read, pid, Some(va.get()), &[]);
+        self.tell(Sign::Read, other, Some(va.get()), &[]);
+        self.memory
             .change(Depth::Four, kernel, va, level, |_| Entry::ABSENT);
-        self.tell(Sign::Unmapped, pid, Some(va.get()), tables);
+        self.tell(Sign::Unmapped, pid, Some(va.get()), &tables);
     }
 }
 
@@ -250,7 +231,7 @@ fn an_image_of_64_processes_with_20000_tables_is_opened_with_little_work() {
     let mut frame = 0x10_0000_u64;
     for pid in 1..=64_u32 {
         let root = {
-            let memory = &mut family.tracked.memory;
+            let memory = &mut family.memory;
             let kernel = family.roots[0].1;
             let root = memory.child_of(kernel);
             // 300 PTs, each with 60 pages here and there, as a process that runs for a while has them.
@@ -267,7 +248,7 @@ fn an_image_of_64_processes_with_20000_tables_is_opened_with_little_work() {
         };
         family.roots.push((RootLabel::Process(pid), root));
     }
-    family.tell(Sign::Found, 1, None, Vec::new());
+    family.tell(Sign::Found, 1, None, &[]);
     let (tables, _) = family.timeline.table_counts();
     assert!(tables > 19_000, "{tables}");
     let directory = tempfile::tempdir().unwrap();

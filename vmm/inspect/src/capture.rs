@@ -1,14 +1,22 @@
 //! Reading the tables of every address space out of guest memory, each frame once.
 //!
 //! A capture runs at every guest event, thousands of times, over tables that hardly change. So the
-//! capturer keeps what it read: a table whose 4 KiB are the same bytes as last time keeps its
-//! parsed form and its `Arc`, and consecutive snapshots share almost everything.
+//! capturer keeps what it read, and a capture costs what changed since the last one:
+//!
+//! - Where the caller knows which frames were written ([`Written::Frames`]: a hypervisor's dirty log),
+//!   only those are read again. Otherwise all are, and a table that holds the same bytes keeps its
+//!   parsed form and its `Arc`.
+//! - Entries lead strictly down a level, so tables cannot form a circle: a count of the entries (and
+//!   roots) that point to a table tells exactly when nothing reaches it any more.
+//! - The snapshot shares with the one before what did not change.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::memory::{PhysicalMemory, Words};
-use crate::snapshot::{MissingTable, Node, Root, RootId, RootLabel, Snapshot};
+use crate::frames::FrameIndex;
+use crate::memory::{PhysicalMemory, Words, Written};
+use crate::nodes::{Node, Nodes};
+use crate::snapshot::{MissingTable, Root, RootId, RootLabel, Snapshot};
 use crate::table::{Slot, Table};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::level::Level;
@@ -22,30 +30,35 @@ pub struct Capturer {
     limit: usize,
     /// What `nodes` were parsed for.
     mode: Option<Mode>,
-    nodes: Vec<Node>,
+    nodes: Nodes,
+    index: FrameIndex,
+    /// By slot.
     marks: Vec<Mark>,
     free: Vec<Slot>,
-    by_frame: HashMap<Pfn, Uses>,
+    roots: Arc<[Root]>,
+    /// Slots whose frames could not be read.
+    missing: BTreeSet<Slot>,
+    /// Entries whose tables did not fit the last capture.
+    omitted: u64,
     /// Number of the running capture; marks are compared with it.
     epoch: u32,
-    pending: Vec<Slot>,
-    omitted: u64,
+    /// By level, what the running capture has yet to read …
+    unread: [Vec<Slot>; 5],
+    /// … and what it has found that nothing points to.
+    unreached: [Vec<Slot>; 5],
     buffer: Box<Words>,
 }
 
-/// What the running capture has done with a slot.
+/// What the capturer knows of a slot in use.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mark {
-    /// Last capture that reached the slot.
-    reached: u32,
+    /// Entries and roots that point to it.
+    references: u32,
     /// Last capture that read its frame.
     read: u32,
     /// The frame has had another slot, for another level.
     aliased: bool,
 }
-
-/// A frame's slots, by level.
-type Uses = [Option<Slot>; 5];
 
 impl Default for Capturer {
     fn default() -> Self {
@@ -67,15 +80,19 @@ impl Capturer {
     /// [`Snapshot::omitted`].
     pub fn with_limit(limit: usize) -> Self {
         Capturer {
-            limit: limit.min(u32::MAX as usize),
+            // Half of 2^32, so that neither slots nor references ever run out of numbers.
+            limit: limit.min(1 << 22),
             mode: None,
-            nodes: Vec::new(),
+            nodes: Nodes::default(),
+            index: FrameIndex::default(),
             marks: Vec::new(),
             free: Vec::new(),
-            by_frame: HashMap::new(),
-            epoch: 0,
-            pending: Vec::new(),
+            roots: Arc::default(),
+            missing: BTreeSet::new(),
             omitted: 0,
+            epoch: 0,
+            unread: Default::default(),
+            unreached: Default::default(),
             buffer: Box::new([0; 512]),
         }
     }
@@ -90,42 +107,130 @@ impl Capturer {
         mode: Mode,
         roots: &[(RootLabel, PhysAddr)],
     ) -> Snapshot {
-        if self.mode != Some(mode) || self.epoch == u32::MAX {
-            self.forget();
-            self.mode = Some(mode);
-        }
-        let fresh = self.nodes.is_empty();
-        let mut frozen = self.read_all(memory, mode, roots);
-        if self.omitted > 0 && !fresh {
-            // Tables of the last capture may have taken the place of those left out now. What a
-            // snapshot holds must not depend on the ones before it.
-            self.forget();
-            self.mode = Some(mode);
-            frozen = self.read_all(memory, mode, roots);
-        }
-        Snapshot::new(mode, frozen, self.nodes.clone(), self.omitted)
+        self.capture_written(memory, mode, roots, Written::Anything)
     }
 
-    fn forget(&mut self) {
-        *self = Capturer::with_limit(self.limit);
-    }
-
-    fn read_all<M: PhysicalMemory + ?Sized>(
+    /// As [`Capturer::capture`], where it is known what was written since this capturer's last capture.
+    /// That costs no more than the frames that were written, the tables that are new, and a glance at
+    /// each root.
+    pub fn capture_written<M: PhysicalMemory + ?Sized>(
         &mut self,
         memory: &M,
         mode: Mode,
         roots: &[(RootLabel, PhysAddr)],
-    ) -> Vec<Root> {
+        written: Written<'_>,
+    ) -> Snapshot {
+        // What a snapshot holds must not depend on the ones before it. When not all tables fit, it
+        // would: those of the last capture may have taken the place of those left out now.
+        if self.mode != Some(mode) || self.omitted > 0 || self.epoch == u32::MAX {
+            self.forget(mode);
+        }
+        let fresh = self.nodes.len() == 0;
+        self.advance(memory, mode, roots, written);
+        if self.omitted > 0 && !fresh {
+            self.forget(mode);
+            self.advance(memory, mode, roots, Written::Anything);
+        }
+        Snapshot::new(
+            mode,
+            Arc::clone(&self.roots),
+            self.nodes.clone(),
+            self.index.clone(),
+            crate::snapshot::Counts {
+                tables: self.nodes.len() - self.free.len() - self.missing.len(),
+                missing: self.missing.len(),
+                omitted: self.omitted,
+            },
+        )
+    }
+
+    fn forget(&mut self, mode: Mode) {
+        *self = Capturer {
+            mode: Some(mode),
+            ..Capturer::with_limit(self.limit)
+        };
+    }
+
+    /// Goes from what the last capture found to what is there now, level by level: once all tables
+    /// above a level are as they are now, it is certain which tables of that level are reached.
+    fn advance<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        memory: &M,
+        mode: Mode,
+        roots: &[(RootLabel, PhysAddr)],
+        written: Written<'_>,
+    ) {
         self.epoch += 1;
-        self.omitted = 0;
-        let frozen = (0u32..)
+        self.find_written(written);
+        self.take_roots(mode, roots);
+        for level in Level::ALL {
+            for slot in std::mem::take(&mut self.unreached[level.number()]) {
+                self.give_up(slot);
+            }
+            for slot in std::mem::take(&mut self.unread[level.number()]) {
+                self.refresh(memory, mode, level, slot);
+            }
+        }
+    }
+
+    /// Lists the known tables that must be read again.
+    fn find_written(&mut self, written: Written<'_>) {
+        match written {
+            Written::Anything => {
+                for (slot, node) in self.nodes.iter() {
+                    if let Some(table) = node.table() {
+                        self.unread[table.level().number()].push(slot);
+                    }
+                }
+            }
+            Written::Frames(frames) => {
+                for &pfn in frames {
+                    for (level, slot) in self.index.uses(pfn) {
+                        self.unread[level.number()].push(slot);
+                    }
+                }
+            }
+        }
+        // A frame that was not there may be now, and no log tells.
+        for &slot in &self.missing {
+            if let Some(Node::Missing(missing)) = self.nodes.get(slot) {
+                self.unread[missing.level.number()].push(slot);
+            }
+        }
+    }
+
+    /// Replaces the roots. Between one capture and the next few come and go, and the others keep
+    /// their order: what both lists begin and end with needs no look at its tables.
+    fn take_roots(&mut self, mode: Mode, roots: &[(RootLabel, PhysAddr)]) {
+        let before = Arc::clone(&self.roots);
+        let same = |(old, new): &(&Root, &(RootLabel, PhysAddr))| old.address == new.1;
+        let first = before.iter().zip(roots).take_while(same).count();
+        let last = before[first..]
+            .iter()
+            .rev()
+            .zip(roots[first..].iter().rev());
+        let last = last.take_while(same).count();
+        let mut labels = before.iter().zip(roots);
+        if before.len() == roots.len()
+            && first == roots.len()
+            && labels.all(|(old, new)| old.label == new.0)
+        {
+            return;
+        }
+        let (old_end, new_end) = (before.len() - last, roots.len() - last);
+        self.roots = (0u32..)
             .zip(roots)
             .map(|(id, &(label, address))| {
-                let slot = self.intern(address.pfn(), mode.depth.top());
-                match slot {
-                    Some(slot) => self.reach(slot),
-                    None => self.omitted += 1,
-                }
+                let position = id as usize;
+                let slot = if position < first {
+                    before[position].slot
+                } else if position >= new_end {
+                    before[old_end + (position - new_end)].slot
+                } else {
+                    let slot = self.intern(address.pfn(), mode.depth.top());
+                    self.omitted += u64::from(slot.is_none());
+                    slot
+                };
                 Root {
                     id: RootId(id),
                     label,
@@ -134,97 +239,151 @@ impl Capturer {
                 }
             })
             .collect();
-        while let Some(slot) = self.pending.pop() {
-            self.refresh(memory, mode, slot);
-            if let Node::Table(table) = &self.nodes[slot.index()] {
-                let table = Arc::clone(table);
-                for below in table.links() {
-                    self.reach(below);
-                }
+        for root in &before[first..old_end] {
+            if let Some(slot) = root.slot {
+                self.release(mode.depth.top(), slot);
             }
         }
-        self.sweep();
-        frozen
     }
 
-    /// Puts a slot on the list of those to read, once a capture.
-    fn reach(&mut self, slot: Slot) {
-        let mark = &mut self.marks[slot.index()];
-        if mark.reached != self.epoch {
-            mark.reached = self.epoch;
-            self.pending.push(slot);
-        }
-    }
-
-    /// The slot for the table in frame `pfn` at `level`; `None` if the limit is reached.
+    /// One more reference to the table in frame `pfn` at `level`: its slot; `None` if the limit is
+    /// reached.
     fn intern(&mut self, pfn: Pfn, level: Level) -> Option<Slot> {
-        let uses = self.by_frame.get(&pfn).copied().unwrap_or_default();
-        if let Some(slot) = uses[level.number()] {
-            return Some(slot);
-        }
+        let slot = match self.index.slot(pfn, level) {
+            Some(slot) => slot,
+            None => self.add(pfn, level)?,
+        };
+        self.marks[slot.index()].references += 1;
+        Some(slot)
+    }
+
+    /// A slot for a table that has none, to be read.
+    fn add(&mut self, pfn: Pfn, level: Level) -> Option<Slot> {
         let node = Node::Missing(MissingTable { pfn, level });
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.nodes[slot.index()] = node;
+                self.nodes.set(slot, node);
                 self.marks[slot.index()] = Mark::default();
                 slot
             }
             None if self.nodes.len() < self.limit => {
-                let slot = Slot(u32::try_from(self.nodes.len()).ok()?);
-                self.nodes.push(node);
                 self.marks.push(Mark::default());
-                slot
+                self.nodes.push(node)?
             }
             None => return None,
         };
-        for other in uses.into_iter().flatten() {
+        for (_, other) in self.index.uses(pfn) {
             self.marks[other.index()].aliased = true;
             self.marks[slot.index()].aliased = true;
         }
-        self.by_frame.entry(pfn).or_default()[level.number()] = Some(slot);
+        self.index.insert(pfn, level, slot);
+        self.missing.insert(slot);
+        self.unread[level.number()].push(slot);
         Some(slot)
     }
 
-    /// Reads a slot's frame, and parses it unless it is what it was.
-    fn refresh<M: PhysicalMemory + ?Sized>(&mut self, memory: &M, mode: Mode, slot: Slot) {
-        let (pfn, level, before) = match &self.nodes[slot.index()] {
-            Node::Free => return,
-            Node::Missing(missing) => (missing.pfn, missing.level, None),
-            Node::Table(table) => (table.pfn(), table.level(), Some(Arc::clone(table))),
+    /// One reference less to the table of `level` in `slot`.
+    fn release(&mut self, level: Level, slot: Slot) {
+        let references = &mut self.marks[slot.index()].references;
+        *references -= 1;
+        if *references == 0 {
+            self.unreached[level.number()].push(slot);
+        }
+    }
+
+    /// Gives up a slot that nothing points to, unless something does again.
+    fn give_up(&mut self, slot: Slot) {
+        let node = match self.nodes.get(slot) {
+            Some(node) if self.marks[slot.index()].references == 0 => node.clone(),
+            _ => return,
         };
-        self.marks[slot.index()].read = self.epoch;
-        // A table that is still here was read by the capture just before this one: what that did
-        // not reach is gone.
-        if let Some(before) = &before
-            && !before.is_cut()
-            && memory.is_unchanged(pfn)
-        {
+        let (pfn, level) = match &node {
+            Node::Free => return,
+            Node::Missing(missing) => (missing.pfn, missing.level),
+            Node::Table(table) => (table.pfn(), table.level()),
+        };
+        self.nodes.set(slot, Node::Free);
+        self.missing.remove(&slot);
+        self.index.remove(pfn, level);
+        self.free.push(slot);
+        if let Some(table) = node.table() {
+            self.release_links(table);
+        }
+    }
+
+    fn release_links(&mut self, table: &Table) {
+        if let Some(next) = table.level().next() {
+            for below in table.links() {
+                self.release(next, below);
+            }
+        }
+    }
+
+    /// Reads a slot's frame, and parses it unless it is what it was.
+    fn refresh<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        memory: &M,
+        mode: Mode,
+        level: Level,
+        slot: Slot,
+    ) {
+        let (pfn, before) = match self.nodes.get(slot) {
+            Some(Node::Missing(missing)) if missing.level == level => (missing.pfn, None),
+            Some(Node::Table(table)) if table.level() == level => {
+                (table.pfn(), Some(Arc::clone(table)))
+            }
+            // It was given up, and may have become another's.
+            _ => return,
+        };
+        let mark = &mut self.marks[slot.index()];
+        if mark.read == self.epoch {
             return;
         }
+        mark.read = self.epoch;
         let shared = self.words_read_for_another_level(pfn, slot);
         let words: &Words = match &shared {
             Some(words) => words,
             None if memory.read_table(pfn, &mut self.buffer).is_ok() => &self.buffer,
             None => {
-                self.nodes[slot.index()] = Node::Missing(MissingTable { pfn, level });
+                if let Some(before) = before {
+                    self.nodes
+                        .set(slot, Node::Missing(MissingTable { pfn, level }));
+                    self.missing.insert(slot);
+                    self.release_links(&before);
+                }
                 return;
             }
         };
-        if let Some(before) = before
+        if let Some(before) = &before
             && **before.words() == *words
-            && !before.is_cut()
         {
             return;
         }
         let words = shared.unwrap_or_else(|| Arc::new(*self.buffer));
         let mut omitted = 0;
-        let table = Table::parse(pfn, level, mode, words, |pfn, level| {
-            let slot = self.intern(pfn, level);
+        let table = Table::parse(pfn, level, mode, words, |index, pfn, below| {
+            let known = before
+                .as_ref()
+                .filter(|before| before.entry(index).address().pfn() == pfn)
+                .and_then(|before| before.link(index));
+            let slot = match known {
+                Some(slot) => {
+                    self.marks[slot.index()].references += 1;
+                    Some(slot)
+                }
+                None => self.intern(pfn, below),
+            };
             omitted += u64::from(slot.is_none());
             slot
         });
         self.omitted += omitted;
-        self.nodes[slot.index()] = Node::Table(Arc::new(table));
+        self.nodes.set(slot, Node::Table(Arc::new(table)));
+        match before {
+            Some(before) => self.release_links(&before),
+            None => {
+                self.missing.remove(&slot);
+            }
+        }
     }
 
     /// The frame's words, if this capture has already read them for a use at another level.
@@ -232,35 +391,10 @@ impl Capturer {
         if !self.marks[slot.index()].aliased {
             return None;
         }
-        let others = self.by_frame.get(&pfn)?.iter().flatten();
-        others
-            .filter(|other| **other != slot && self.marks[other.index()].read == self.epoch)
-            .find_map(|other| match &self.nodes[other.index()] {
-                Node::Table(table) => Some(Arc::clone(table.words())),
-                Node::Free | Node::Missing(_) => None,
-            })
-    }
-
-    /// Gives up what this capture did not reach. A table that stays points only to slots that were
-    /// reached with it, so a slot that is free has nothing pointing to it.
-    fn sweep(&mut self) {
-        for (number, node) in (0u32..).zip(&mut self.nodes) {
-            if self.marks[number as usize].reached == self.epoch {
-                continue;
-            }
-            let (pfn, level) = match node {
-                Node::Free => continue,
-                Node::Missing(missing) => (missing.pfn, missing.level),
-                Node::Table(table) => (table.pfn(), table.level()),
-            };
-            *node = Node::Free;
-            self.free.push(Slot(number));
-            if let Some(uses) = self.by_frame.get_mut(&pfn) {
-                uses[level.number()] = None;
-                if uses.iter().all(Option::is_none) {
-                    self.by_frame.remove(&pfn);
-                }
-            }
-        }
+        self.index
+            .uses(pfn)
+            .filter(|(_, other)| *other != slot && self.marks[other.index()].read == self.epoch)
+            .find_map(|(_, other)| self.nodes.get(other)?.table())
+            .map(|table| Arc::clone(table.words()))
     }
 }

@@ -1,11 +1,12 @@
 //! What was written to page tables between two snapshots.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::snapshot::Snapshot;
-use crate::table::{Slot, Table};
+use crate::table::Table;
 use heirloom_paging::addr::Pfn;
 use heirloom_paging::entry::Entry;
 use heirloom_paging::level::Level;
@@ -60,23 +61,26 @@ impl Snapshot {
             .filter_map(|(table, before)| before.is_none().then_some(table))
     }
 
-    /// The places where the snapshots do not hold the same table (the same `Arc`): what `earlier` holds
-    /// there, and what this one holds. Without an earlier snapshot, every table is new.
+    /// The places where the two do not hold the same table (the same `Arc`): what `earlier` holds there,
+    /// and what this one holds. One and the same place may have belonged to different frames; without an
+    /// earlier snapshot, every table is new. Snapshots of one capturer share what did not change, and
+    /// nothing of that is looked at.
     pub fn replaced_tables<'s>(
         &'s self,
         earlier: Option<&'s Snapshot>,
     ) -> impl Iterator<Item = (Option<&'s Arc<Table>>, Option<&'s Arc<Table>>)> + use<'s> {
-        let slots = earlier.map_or(0, Snapshot::slots).max(self.slots());
-        (0..).map(Slot).take(slots).filter_map(move |slot| {
-            let before = earlier.and_then(|earlier| earlier.table_at(slot));
-            let after = self.table_at(slot);
-            match (before, after) {
-                (None, None) => None,
-                // Snapshots of one capturer keep a table in the same slot.
-                (Some(before), Some(after)) if Arc::ptr_eq(before, after) => None,
-                both => Some(both),
-            }
-        })
+        let (before, all) = match earlier {
+            Some(earlier) => (Some(earlier.nodes()), None),
+            None => (None, Some(self.tables())),
+        };
+        let replaced = before.into_iter().flat_map(|before| {
+            let changed = self.nodes().changed_since(before);
+            changed.map(|(before, after)| (before.table(), after.table()))
+        });
+        // What is missing in both is no table.
+        let replaced = replaced.filter(|pair| !matches!(pair, (None, None)));
+        let new = all.into_iter().flatten().map(|table| (None, Some(table)));
+        replaced.chain(new)
     }
 
     /// Every table that is not the same `Arc` in `earlier`, with what was there.
@@ -84,13 +88,15 @@ impl Snapshot {
         &'s self,
         earlier: &'s Snapshot,
     ) -> impl Iterator<Item = (&'s Arc<Table>, Option<&'s Arc<Table>>)> + use<'s> {
-        self.slotted_tables()
-            .filter(|&(slot, table)| {
-                // Snapshots of one capturer keep a table in the same slot.
-                !earlier
-                    .table_at(slot)
-                    .is_some_and(|before| Arc::ptr_eq(before, table))
-            })
-            .map(|(_, table)| (table, earlier.table(table.pfn(), table.level())))
+        let replaced: Vec<_> = self.replaced_tables(Some(earlier)).collect();
+        // A table that went and came back may have another place.
+        let known: HashMap<(Pfn, Level), &Arc<Table>> = replaced
+            .iter()
+            .filter_map(|(before, _)| before.map(|table| ((table.pfn(), table.level()), table)))
+            .collect();
+        replaced
+            .into_iter()
+            .filter_map(|(_, after)| after)
+            .map(move |after| (after, known.get(&(after.pfn(), after.level())).copied()))
     }
 }

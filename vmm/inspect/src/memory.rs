@@ -55,6 +55,16 @@ pub struct MemoryError {
     pub length: usize,
 }
 
+/// What may have been written in guest memory since a capturer's last capture. Whatever its caller takes
+/// it from must know of every write, those of the CPU to A and D included.
+#[derive(Clone, Copy, Debug)]
+pub enum Written<'a> {
+    /// Nobody knows: every table is read and compared.
+    Anything,
+    /// These frames, in any order, and no others. They need not be tables.
+    Frames(&'a [Pfn]),
+}
+
 /// Memory by guest-physical address. The guest may change it at any time: each call reads what is
 /// there then.
 pub trait PhysicalMemory {
@@ -75,14 +85,6 @@ pub trait PhysicalMemory {
             *word = u64::from_le(*word);
         }
         Ok(())
-    }
-
-    /// Whether frame `pfn` has certainly not been written since the capturer that asks made its
-    /// last capture, as a hypervisor's dirty log can tell. Such a frame is not read again. Without
-    /// such knowledge the answer is `false`, and the bytes are compared.
-    fn is_unchanged(&self, pfn: Pfn) -> bool {
-        let _ = pfn;
-        false
     }
 
     /// Reads the 8-byte word at `at`.

@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
+use crate::frames::FrameIndex;
+use crate::nodes::{Node, Nodes};
 use crate::sharing::Parent;
 use crate::table::{Slot, Table};
 use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr};
@@ -61,12 +63,12 @@ pub struct MissingTable {
     pub level: Level,
 }
 
-/// What a slot holds.
-#[derive(Clone, Debug)]
-pub(crate) enum Node {
-    Free,
-    Table(Arc<Table>),
-    Missing(MissingTable),
+/// How much a snapshot holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counts {
+    pub(crate) tables: usize,
+    pub(crate) missing: usize,
+    pub(crate) omitted: u64,
 }
 
 /// The page tables of every address space at one moment. Each table frame is held once for each
@@ -77,21 +79,27 @@ pub struct Snapshot(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     mode: Mode,
-    roots: Vec<Root>,
-    nodes: Vec<Node>,
-    omitted: u64,
-    by_frame: OnceLock<HashMap<(Pfn, Level), Slot>>,
+    roots: Arc<[Root]>,
+    nodes: Nodes,
+    index: FrameIndex,
+    counts: Counts,
     parents: OnceLock<HashMap<Slot, Vec<Parent>>>,
 }
 
 impl Snapshot {
-    pub(crate) fn new(mode: Mode, roots: Vec<Root>, nodes: Vec<Node>, omitted: u64) -> Self {
+    pub(crate) fn new(
+        mode: Mode,
+        roots: Arc<[Root]>,
+        nodes: Nodes,
+        index: FrameIndex,
+        counts: Counts,
+    ) -> Self {
         Snapshot(Arc::new(Inner {
             mode,
             roots,
             nodes,
-            omitted,
-            by_frame: OnceLock::new(),
+            index,
+            counts,
             parents: OnceLock::new(),
         }))
     }
@@ -126,24 +134,33 @@ impl Snapshot {
 
     /// Every captured table; a frame that is used at two levels appears as two.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.0.nodes.iter().filter_map(|node| match node {
-            Node::Table(table) => Some(table),
-            Node::Free | Node::Missing(_) => None,
-        })
+        self.0.nodes.iter().filter_map(|(_, node)| node.table())
+    }
+
+    /// How many tables there are, without a look at them.
+    pub fn table_count(&self) -> usize {
+        self.0.counts.tables
     }
 
     /// The tables that entries (or roots) point to and that are outside guest memory.
     pub fn missing(&self) -> impl Iterator<Item = MissingTable> {
-        self.0.nodes.iter().filter_map(|node| match node {
+        // Mostly there are none, and nothing is looked through for them.
+        let missing = self.0.nodes.iter().filter_map(|(_, node)| match node {
             Node::Missing(missing) => Some(*missing),
             Node::Free | Node::Table(_) => None,
-        })
+        });
+        missing.take(self.0.counts.missing)
+    }
+
+    /// How many tables are missing.
+    pub fn missing_count(&self) -> usize {
+        self.0.counts.missing
     }
 
     /// Entries whose tables were left out because the capture had reached its limit; 0 unless the
     /// tables are absurdly many.
     pub fn omitted(&self) -> u64 {
-        self.0.omitted
+        self.0.counts.omitted
     }
 
     /// The table in frame `pfn`, as used at `level`.
@@ -180,7 +197,7 @@ impl Snapshot {
         let root = self.root(root);
         let mut slot = root.slot;
         translate(self.mode(), root.address, va, |_: Pfn, _: Level, index| {
-            let node = slot.and_then(|slot| self.0.nodes.get(slot.index()));
+            let node = slot.and_then(|slot| self.0.nodes.get(slot));
             match node {
                 Some(Node::Table(found)) => {
                     slot = found.link(index);
@@ -203,10 +220,7 @@ impl Snapshot {
     }
 
     pub(crate) fn table_at(&self, slot: Slot) -> Option<&Arc<Table>> {
-        match self.0.nodes.get(slot.index())? {
-            Node::Table(table) => Some(table),
-            Node::Free | Node::Missing(_) => None,
-        }
+        self.0.nodes.get(slot)?.table()
     }
 
     /// One more than the highest slot in use.
@@ -214,28 +228,18 @@ impl Snapshot {
         self.0.nodes.len()
     }
 
+    pub(crate) fn nodes(&self) -> &Nodes {
+        &self.0.nodes
+    }
+
     /// Every captured table with its slot.
     pub(crate) fn slotted_tables(&self) -> impl Iterator<Item = (Slot, &Arc<Table>)> {
-        (0u32..)
-            .zip(&self.0.nodes)
-            .filter_map(|(slot, node)| match node {
-                Node::Table(table) => Some((Slot(slot), table)),
-                Node::Free | Node::Missing(_) => None,
-            })
+        let nodes = self.0.nodes.iter();
+        nodes.filter_map(|(slot, node)| Some((slot, node.table()?)))
     }
 
     pub(crate) fn slot_of(&self, pfn: Pfn, level: Level) -> Option<Slot> {
-        let by_frame = self.0.by_frame.get_or_init(|| {
-            (0u32..)
-                .zip(&self.0.nodes)
-                .filter_map(|(slot, node)| match node {
-                    Node::Table(table) => Some(((table.pfn(), table.level()), Slot(slot))),
-                    Node::Missing(missing) => Some(((missing.pfn, missing.level), Slot(slot))),
-                    Node::Free => None,
-                })
-                .collect()
-        });
-        by_frame.get(&(pfn, level)).copied()
+        self.0.index.slot(pfn, level)
     }
 
     pub(crate) fn parents_index(&self) -> &OnceLock<HashMap<Slot, Vec<Parent>>> {

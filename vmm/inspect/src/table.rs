@@ -37,13 +37,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads the meaning of `words`; `intern` says where a table that an entry points to is kept.
+    /// Reads the meaning of `words`; `intern` says where the table that an entry (by its index) points to
+    /// is kept.
     pub(crate) fn parse(
         pfn: Pfn,
         level: Level,
         mode: Mode,
         words: Arc<Words>,
-        mut intern: impl FnMut(Pfn, Level) -> Option<Slot>,
+        mut intern: impl FnMut(u16, Pfn, Level) -> Option<Slot>,
     ) -> Table {
         let mut present = EntrySet::default();
         let mut pointers = EntrySet::default();
@@ -55,7 +56,7 @@ impl Table {
                 Decoded::Table(target) => {
                     if let Some(next) = level.next() {
                         pointers.insert(index);
-                        links.push(intern(target, next));
+                        links.push(intern(index, target, next));
                     }
                 }
                 Decoded::Leaf(_) => {}
@@ -141,10 +142,5 @@ impl Table {
     /// Whether no present entry has a reserved bit set.
     pub fn is_sound(&self) -> bool {
         self.sound
-    }
-
-    /// Whether a table that an entry points to did not fit the capture.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.links.contains(&None)
     }
 }

@@ -8,25 +8,22 @@ use heirloom_inspect::memory::{MemoryError, Words};
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Capturer, Depth, Entry, Fault, Half, Level, MissingTable, Mode, PageSize, Pfn, PhysAddr,
-    PhysicalMemory, RootLabel, Snapshot, VirtRange,
+    PhysicalMemory, RootLabel, Snapshot, VirtRange, Written,
 };
 
 use crate::{FIVE, FOUR, TEXT, VMALLOC, family, id, labelled, pa, snapshot, va};
 
-/// Counts how often each frame is read, and may know what was written since the last capture.
+/// Counts how often each frame is read.
 struct Counting<'m> {
     memory: &'m FakeMemory,
     reads: RefCell<BTreeMap<Pfn, u32>>,
-    /// The dirty log, where there is one.
-    written: Option<Vec<Pfn>>,
 }
 
 impl<'m> Counting<'m> {
-    fn new(memory: &'m FakeMemory, written: Option<Vec<Pfn>>) -> Self {
+    fn new(memory: &'m FakeMemory) -> Self {
         Counting {
             memory,
             reads: RefCell::default(),
-            written,
         }
     }
 }
@@ -36,16 +33,10 @@ impl PhysicalMemory for Counting<'_> {
         *self.reads.borrow_mut().entry(at.pfn()).or_default() += 1;
         self.memory.read_bytes(at, buffer)
     }
-
-    fn is_unchanged(&self, pfn: Pfn) -> bool {
-        self.written
-            .as_ref()
-            .is_some_and(|written| !written.contains(&pfn))
-    }
 }
 
 fn reads(memory: &FakeMemory, mode: Mode, roots: &[PhysAddr]) -> BTreeMap<Pfn, u32> {
-    let counting = Counting::new(memory, None);
+    let counting = Counting::new(memory);
     Capturer::new().capture(&counting, mode, &labelled(roots));
     counting.reads.into_inner()
 }
@@ -118,8 +109,9 @@ fn a_dirty_log_spares_the_reading_of_what_was_not_written() {
     let (old, new) = (labelled(&roots[..3]), labelled(&roots));
     let mut capturer = Capturer::new();
     let mut capture = |memory: &FakeMemory, roots: &[_], written: &[Pfn]| {
-        let counting = Counting::new(memory, Some(written.to_vec()));
-        let snapshot = capturer.capture(&counting, FOUR, roots);
+        let counting = Counting::new(memory);
+        let written = Written::Frames(written);
+        let snapshot = capturer.capture_written(&counting, FOUR, roots, written);
         (snapshot, counting.reads.into_inner())
     };
     // The log knows nothing of what was never captured.

@@ -4,6 +4,7 @@
 mod capture;
 mod changes;
 mod compare;
+mod incremental;
 mod leaves;
 mod model;
 mod sharing;

@@ -68,10 +68,6 @@ impl<M: PhysicalMemory + ?Sized> PhysicalMemory for ReadLog<'_, M> {
         }
         Ok(())
     }
-
-    fn is_unchanged(&self, pfn: Pfn) -> bool {
-        self.memory.is_unchanged(pfn)
-    }
 }
 
 /// The memory of a recorded moment: its page tables, and what else was recorded. Reading elsewhere is

@@ -72,8 +72,8 @@ pub(super) struct Counts {
 impl Counts {
     pub(super) fn of(snapshot: &Snapshot) -> Counts {
         Counts {
-            tables: snapshot.tables().count(),
-            missing: snapshot.missing().count(),
+            tables: snapshot.table_count(),
+            missing: snapshot.missing_count(),
         }
     }
 }

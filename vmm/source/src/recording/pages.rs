@@ -66,6 +66,12 @@ impl Pages {
         Ok(())
     }
 
+    /// What changed since a capturer last read them; `None` if anything may have.
+    pub(super) fn written(&self) -> Option<Vec<Pfn>> {
+        let changed = self.changed.as_ref()?;
+        Some(changed.iter().copied().collect())
+    }
+
     /// A capturer has read them as they are now.
     pub(super) fn seen(&mut self) {
         self.changed.get_or_insert_default().clear();
@@ -86,12 +92,6 @@ impl PhysicalMemory for Pages {
         })?;
         words.copy_from_slice(&**page);
         Ok(())
-    }
-
-    fn is_unchanged(&self, pfn: Pfn) -> bool {
-        self.changed
-            .as_ref()
-            .is_some_and(|changed| !changed.contains(&pfn))
     }
 }
 
@@ -146,15 +146,19 @@ mod tests {
     fn only_pages_that_were_listed_since_they_were_read_have_changed() {
         let mut pages = Pages::default();
         pages.apply(&mut Get::new(&list(&[(1, Some(7))]))).unwrap();
-        let unchanged = |pages: &Pages| [1, 2].map(|frame| pages.is_unchanged(Pfn::new(frame)));
-        assert_eq!(unchanged(&pages), [false, false], "nobody has read them");
+        let written = |pages: &Pages| {
+            let mut written = pages.written()?;
+            written.sort();
+            Some(written)
+        };
+        assert_eq!(written(&pages), None, "nobody has read them");
         pages.seen();
-        assert_eq!(unchanged(&pages), [true, true]);
+        assert_eq!(written(&pages), Some(vec![]));
         pages.apply(&mut Get::new(&list(&[(2, Some(7))]))).unwrap();
-        assert_eq!(unchanged(&pages), [true, false]);
+        assert_eq!(written(&pages), Some(vec![Pfn::new(2)]));
         pages.seen();
         pages.clear();
-        assert_eq!(unchanged(&pages), [false, false], "they may be others");
+        assert_eq!(written(&pages), None, "they may be others");
     }
 
     #[test]

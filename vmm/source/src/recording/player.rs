@@ -11,6 +11,7 @@ use super::opened::{Ending, Recording};
 use super::pages::Pages;
 use crate::codec::{Get, Malformed};
 use heirloom_inspect::capture::Capturer;
+use heirloom_inspect::memory::Written;
 use heirloom_inspect::paging::addr::PhysAddr;
 use heirloom_inspect::paging::mode::CpuState;
 use heirloom_inspect::snapshot::{RootLabel, Snapshot};
@@ -178,7 +179,13 @@ impl<'r> Player<'r> {
                 counts,
                 pieces,
             }) => {
-                let snapshot = self.capturer.capture(&self.pages, mode, &roots);
+                let written = self.pages.written();
+                let written = written
+                    .as_deref()
+                    .map_or(Written::Anything, Written::Frames);
+                let snapshot = self
+                    .capturer
+                    .capture_written(&self.pages, mode, &roots, written);
                 self.pages.seen();
                 if Counts::of(&snapshot) != counts {
                     let found = Malformed::Value("the number of its tables");
