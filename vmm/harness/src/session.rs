@@ -12,7 +12,7 @@ use heirloom_abi::{PAGE_SIZE, layout};
 use heirloom_inspect::judge::{Claim, Expectation, GroundTruth, Image, Judge, Told};
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::show::Report;
-use heirloom_inspect::{Capturer, CpuState, Mode, PhysAddr, Snapshot, Trial, VirtAddr};
+use heirloom_inspect::{Capturer, CpuState, Mode, PhysAddr, Snapshot, Trial, VirtAddr, Written};
 use heirloom_machine::{
     Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Stop,
 };
@@ -121,7 +121,8 @@ impl Session {
             console,
             doorbell: Some(DOORBELL_PORT),
         };
-        let machine = Machine::on(host, config)?;
+        let mut machine = Machine::on(host, config)?;
+        machine.log_writes();
         let trial = Trial::new(ground_truth(&machine), Expectation { strategy });
         Ok(Session {
             machine,
@@ -234,7 +235,12 @@ impl Session {
         let phys_bits = PhysBits::new(self.machine.max_phys_addr().into()).unwrap_or(PhysBits::MAX);
         let mode = Mode::of_cpu(&cpu, phys_bits, self.machine.gigabyte_pages())?;
         let roots = self.trial.roots();
-        let snapshot = self.capturer.capture(self.machine.memory(), mode, &roots);
+        let written = self.machine.take_written_frames();
+        let written = written
+            .as_deref()
+            .map_or(Written::Anything, Written::Frames);
+        let memory = self.machine.memory();
+        let snapshot = self.capturer.capture_written(memory, mode, &roots, written);
         self.captured = Some((cpu, snapshot.clone()));
         Ok((cpu, snapshot))
     }

@@ -3,7 +3,8 @@
 //! A room per thing, each usable from the ones below it:
 //!
 //! - [`kvm`]: the host's KVM, what it can do and how to mend what is missing; [`cpuid`]: the CPU it offers;
-//! - [`memory`]: how much RAM the guest has and where it lies; [`vm`]: KVM's own object over it;
+//! - [`memory`]: how much RAM the guest has and where it lies; [`vm`]: KVM's own object over it, and the
+//!   log of what the guest writes ([`Machine::take_written_frames`]);
 //! - [`image`]: a kernel file, checked; [`boot`]: kernel, modules and what tells of them put into memory;
 //! - [`vcpu`]: one CPU, its state at entry and its [`registers`]; [`devices`]: the serial port;
 //! - [`watchdog`]: what stops a CPU that will not stop by itself; [`run`]: the loop that drives it;
@@ -26,6 +27,7 @@ pub mod symbols;
 pub mod vcpu;
 pub mod vm;
 pub mod watchdog;
+mod write_log;
 
 pub use address::GuestVirtual;
 pub use boot::{BootError, Module};

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use heirloom_paging::Pfn;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::address::GuestVirtual;
@@ -93,6 +94,19 @@ impl Machine {
     /// Guest memory, all that the host backs.
     pub fn memory(&self) -> &GuestMemoryMmap {
         self.vm.ram().memory()
+    }
+
+    /// From now on keeps a log of the frames that the guest writes, for
+    /// [`Machine::take_written_frames`]. Where KVM cannot, a warning says so.
+    pub fn log_writes(&mut self) {
+        self.vm.log_writes();
+    }
+
+    /// The frames that the guest, or its CPU in page tables, has written since the last call, ascending.
+    /// `None` if that is not known, and anything may have been written: there is no log, or this is the
+    /// first call. What this program itself stores in guest memory is not logged.
+    pub fn take_written_frames(&mut self) -> Option<Vec<Pfn>> {
+        self.vm.take_written_frames()
     }
 
     /// What the guest was told is RAM, in ascending order.

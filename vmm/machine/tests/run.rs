@@ -341,3 +341,43 @@ fn the_interval_timer_counts_down() {
         Stop::Doorbell { value: 7 }
     );
 }
+
+/// `mov [address], eax`
+fn store(address: u32) -> Vec<u8> {
+    let mut code = vec![0xa3];
+    code.extend(address.to_le_bytes());
+    code
+}
+
+#[test]
+fn the_log_tells_the_frames_that_the_guest_wrote_since_it_was_last_asked() {
+    let guest = code(&[
+        &store(0x20_0000),
+        &ring(0),
+        &store(0x20_1ffc),
+        &store(0x3f_f000),
+        &store(0x20_1000),
+        &ring(1),
+        &ring(2),
+        &store(0x20_1000),
+        &ring(3),
+        HALT,
+    ]);
+    let mut machine = machine(config(&guest));
+    assert_eq!(machine.take_written_frames(), None, "there is no log");
+    machine.log_writes();
+    assert_eq!(run(&mut machine), Stop::Doorbell { value: 0 });
+    assert_eq!(
+        machine.take_written_frames(),
+        None,
+        "what was written before the log began is unknown"
+    );
+    let mut written = |value| {
+        assert_eq!(run(&mut machine), Stop::Doorbell { value });
+        let frames = machine.take_written_frames().unwrap();
+        frames.iter().map(|frame| frame.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(written(1), [0x201, 0x3ff]);
+    assert_eq!(written(2), [0; 0]);
+    assert_eq!(written(3), [0x201]);
+}

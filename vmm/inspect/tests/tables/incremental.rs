@@ -50,13 +50,16 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// A table, by its frame and level.
+type Key = (Pfn, Level);
+
 /// All that a snapshot holds, without the order in which it came to hold it.
 #[derive(Debug, PartialEq)]
 struct Contents {
-    tables: BTreeMap<(Pfn, Level), Box<Words>>,
-    missing: BTreeSet<(Pfn, Level)>,
+    tables: BTreeMap<Key, Box<Words>>,
+    missing: BTreeSet<Key>,
     /// Where each entry leads.
-    links: BTreeSet<((Pfn, Level, u16), Option<(Pfn, Level)>)>,
+    links: BTreeMap<(Key, u16), Option<Key>>,
     roots: Vec<(RootLabel, PhysAddr, Option<Pfn>)>,
     counts: (usize, usize, u64),
 }
@@ -68,7 +71,7 @@ fn contents(snapshot: &Snapshot) -> Contents {
             .missing()
             .map(|missing| (missing.pfn, missing.level))
             .collect(),
-        links: BTreeSet::new(),
+        links: BTreeMap::new(),
         roots: Vec::new(),
         counts: (
             snapshot.table_count(),
@@ -88,7 +91,7 @@ fn contents(snapshot: &Snapshot) -> Contents {
         for index in table.pointers().iter() {
             let below = snapshot.child(table, index);
             let below = below.map(|below| (below.pfn(), below.level()));
-            contents.links.insert(((key.0, key.1, index), below));
+            contents.links.insert((key, index), below);
         }
         let found = snapshot.table(key.0, key.1).expect("found by its frame");
         assert!(std::sync::Arc::ptr_eq(found, table));
