@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::time::Instant;
@@ -13,10 +13,11 @@ use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
 use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
 use heirloom_abi::propagation::{Promise, Strategy};
 use heirloom_inspect::judge::{Claim, Told};
+use heirloom_inspect::memory::Words;
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{
-    Capturer, CpuState, Cr3, Depth, Fault, Mapping, Mode, PageSize, PhysAddr, RootLabel, Snapshot,
-    VirtAddr, VirtRange,
+    Capturer, CpuState, Cr3, Depth, Fault, Level, Mapping, Mode, PageSize, Pfn, PhysAddr,
+    RootLabel, Snapshot, VirtAddr, VirtRange, Written,
 };
 use heirloom_machine::{
     Config, GuestAddress, GuestVirtual, KernelImage, Machine, Module, Registers, Stop,
@@ -65,9 +66,11 @@ impl Guest {
             console: Box::new(io::sink()),
             doorbell: Some(DOORBELL_PORT),
         };
+        let mut machine =
+            Machine::new(config).unwrap_or_else(|error| panic!("this test needs KVM: {error}"));
+        machine.log_writes();
         Guest {
-            machine: Machine::new(config)
-                .unwrap_or_else(|error| panic!("this test needs KVM: {error}")),
+            machine,
             capturer: Capturer::new(),
             deadline: Instant::now() + AMPLE,
             compared: Compared::default(),
@@ -92,7 +95,18 @@ impl Guest {
         let phys_bits = PhysBits::new(self.machine.max_phys_addr().into()).unwrap();
         let mode = Mode::of_cpu(&cpu, phys_bits, self.machine.gigabyte_pages()).unwrap();
         let root = [(RootLabel::Cpu(told.cpu), cpu.cr3.root())];
-        let snapshot = self.capturer.capture(self.machine.memory(), mode, &root);
+        let written = self.machine.take_written_frames();
+        let written = written
+            .as_deref()
+            .map_or(Written::Anything, Written::Frames);
+        let memory = self.machine.memory();
+        let snapshot = self.capturer.capture_written(memory, mode, &root, written);
+        let fresh = Capturer::new().capture(memory, mode, &root);
+        assert_eq!(
+            tables(&snapshot),
+            tables(&fresh),
+            "KVM's log of writes (left) does not tell all that was written"
+        );
         (told, snapshot)
     }
 
@@ -135,6 +149,13 @@ fn cpu_state(registers: &Registers) -> CpuState {
         rflags: registers.rflags,
         ..CpuState::default()
     }
+}
+
+/// Every table with its words, A and D included.
+fn tables(snapshot: &Snapshot) -> BTreeMap<(Pfn, Level), &Words> {
+    let tables = snapshot.tables();
+    let keyed = tables.map(|table| ((table.pfn(), table.level()), &**table.words()));
+    keyed.collect()
 }
 
 /// Every page that the address space maps.
