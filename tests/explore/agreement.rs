@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use heirloom_explorer::{About, Event, Group, Sign, SpaceInfo, Timeline};
 use heirloom_inspect::paging::entry::Entry;
+use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
-    Capturer, Comparer, Depth, EntryDifferenceKind, Fault, Half, Mappings, Mode, Pfn, RootLabel,
-    Snapshot, VirtAddr, Walk,
+    Capturer, Comparer, Decoded, Depth, EntryDifferenceKind, Fault, Half, Level, Mappings, Mode,
+    Pfn, Rights, RootLabel, Snapshot, VirtAddr, Walk,
 };
+use heirloom_source::codec::page;
 use serde_json::{Value, json};
 
 use crate::open_timeline;
@@ -116,12 +118,14 @@ fn timeline(snapshot: &Snapshot) -> Timeline {
 }
 
 /// A walk in the page's words, as far as the two must agree.
-fn in_words(walk: &Walk) -> String {
+fn in_words(walk: &Walk, depth: Depth) -> String {
+    let name = |level: &Level| depth.name(*level);
     match &walk.result {
         Ok(page) => format!("{} {}", page.page, page.rights),
-        Err(Fault::Reserved { level, .. }) => format!("reserved in {level}"),
-        Err(Fault::TableOutsideMemory { level, .. }) => format!("outside in {level}"),
+        Err(Fault::Reserved { level, .. }) => format!("reserved in {}", name(level)),
+        Err(Fault::TableOutsideMemory { level, .. }) => format!("outside in {}", name(level)),
         Err(Fault::NonCanonical { .. }) => "not canonical".into(),
+        Err(Fault::NotPresent { level }) => format!("not present in the {}", name(level)),
         Err(fault) => fault.to_string(),
     }
 }
@@ -131,7 +135,7 @@ const WALK: &str = "(space, text) => {
     const { steps, end, leaf } = explorer.guest.walk(explorer.guest.spaces[space], BigInt(text));
     const entries = steps.map((step) => explorer.hexEntry(step.flags, step.frame)).join(' ');
     const { write, execute, user } = leaf?.rights ?? {};
-    const level = (text) => /PML5|PGD|PDPT|PD|PT/.exec(text)[0];
+    const level = (text) => /PML5|PML4|PGD|PDPT|PD|PT/.exec(text)[0];
     const result = leaf ? `0x${(leaf.target * 4096).toString(16)} r${write ? 'w' : '-'}${execute ? 'x' : '-'}${user ? 'u' : '-'}`
         : end.startsWith('reserved') ? `reserved in ${level(end)}`
         : end.includes('outside') ? `outside in ${level(end)}`
@@ -168,7 +172,7 @@ fn it_walks_as_the_inspector_does() {
             expected.push(json!(format!(
                 "{} → {}",
                 entries.join(" "),
-                in_words(&walk)
+                in_words(&walk, depth)
             )));
         }
         let walked = browser.eval(&format!(
@@ -197,6 +201,205 @@ fn it_walks_as_the_inspector_does() {
         }
         browser.is_content();
     }
+}
+
+/// What an entry means, in the page's words: reserved bits by where they are.
+fn meaning(entry: Entry, level: Level, mode: &Mode) -> String {
+    let decoded = match entry.decode(level, mode) {
+        Decoded::Absent => "absent".to_owned(),
+        Decoded::Table(table) => format!("table {table}"),
+        Decoded::Leaf(leaf) => format!("{} page {}", leaf.size, leaf.pa),
+        Decoded::Reserved { bits } => {
+            let beyond = !mode.phys_bits.address_mask() & ((1 << 52) - 1) & !0xfff;
+            let within = bits.get() & mode.phys_bits.address_mask();
+            let found = [
+                (bits.get() & beyond != 0, "address"),
+                (bits.has(Entry::NO_EXECUTE), "NX"),
+                (bits.has(Entry::LARGE), "bit 7"),
+                (within != 0, "low"),
+            ];
+            let found = found.iter().filter(|(is, _)| *is).map(|(_, name)| *name);
+            format!("reserved {}", found.collect::<Vec<_>>().join(" "))
+        }
+    };
+    let rights = Rights::ALL.through(entry);
+    let name = mode.depth.name(level);
+    format!("{name} {} {}: {decoded}", level.entry_span(), rights)
+}
+
+/// The same of the page's own decoder, of a mode, the number of a level from the root down, and an entry.
+const MEANING: &str = "(mode, at, text) => {
+    const word = BigInt(text);
+    const flags = Number((word & 0xfffn) | ((word >> 52n) << 12n));
+    const frame = Number((word >> 12n) & ((1n << 40n) - 1n));
+    const level = explorer.levelsOf(mode)[at];
+    const { kind, frame: target, reserved } = explorer.decode(flags, frame, level, mode);
+    const address = () => `0x${(target * 4096).toString(16)}`;
+    const words = { 'address bits': 'address', 'bit 63': 'NX', 'bit 7': 'bit 7', 'low address': 'low' };
+    const where = () => Object.keys(words).filter((key) => reserved.includes(key)).map((key) => words[key]).join(' ');
+    const decoded = kind === 'absent' ? kind
+        : kind === 'table' ? `table 0x${target.toString(16)}`
+        : kind === 'page' ? `${level.page} page ${address()}`
+        : `reserved ${where()}`;
+    const rights = explorer.rightsText(explorer.through({ write: true, user: true, execute: true }, flags));
+    const [first, last] = explorer.rangeOf(Array(at + 1).fill(0), mode);
+    return `${level.name} ${last - first + 1n} ${rights}: ${decoded}`;
+}";
+
+/// All single bits, all pairs of bits, and their complements; with P and without.
+fn entries() -> Vec<Entry> {
+    let mut entries = vec![Entry::ABSENT, Entry::new(u64::MAX)];
+    for one in 0..64 {
+        for other in 0..=one {
+            let bits = 1 << one | 1 << other;
+            entries.extend([bits, bits | 1, bits | 0x81, !bits].map(Entry::new));
+        }
+    }
+    entries
+}
+
+#[test]
+fn it_decodes_every_bit_at_every_level_as_the_inspector_does() {
+    let mut browser = open_timeline(timeline(&wild_snapshot(&mut Dice(7), Depth::Four)));
+    let entries = entries();
+    let mut kinds = BTreeSet::new();
+    for depth in [Depth::Four, Depth::Five] {
+        let levels = &Level::ALL[Level::ALL.len() - depth.levels() as usize..];
+        assert_eq!(levels[0], depth.top());
+        for (nxe, gigabyte_pages, phys_bits) in [
+            (true, true, 52),
+            (true, true, 39),
+            (false, true, 46),
+            (true, false, 46),
+            (false, false, 32),
+        ] {
+            let mode = Mode {
+                nxe,
+                gigabyte_pages,
+                phys_bits: PhysBits::new(phys_bits).unwrap(),
+                ..Mode::typical(depth)
+            };
+            for (at, level) in levels.iter().enumerate() {
+                let words: Vec<String> = entries.iter().map(Entry::to_string).collect();
+                let shown = browser.eval(&format!(
+                    "{}.map((word) => ({MEANING})({}, {at}, word))",
+                    json!(words),
+                    json!(mode)
+                ));
+                let shown = shown.as_array().unwrap();
+                assert_eq!(shown.len(), entries.len());
+                for (entry, shown) in entries.iter().zip(shown) {
+                    let expected = meaning(*entry, *level, &mode);
+                    assert_eq!(shown.as_str().unwrap(), expected, "{entry} {mode:?}");
+                    let kind = expected.split(' ').skip(3).take(1);
+                    kinds.extend(kind.map(|kind| (depth.name(*level), kind.to_owned())));
+                }
+            }
+        }
+    }
+    // Every level has all the kinds of entries that it can have; a page begins with its size.
+    for (level, expected) in [
+        ("PML5", &["absent", "reserved", "table"][..]),
+        ("PML4", &["absent", "reserved", "table"]),
+        ("PGD", &["absent", "reserved", "table"]),
+        ("PDPT", &["1", "absent", "reserved", "table"]),
+        ("PD", &["2", "absent", "reserved", "table"]),
+        ("PT", &["4", "absent", "reserved"]),
+    ] {
+        let seen: Vec<&str> = kinds
+            .iter()
+            .filter(|(name, _)| *name == level)
+            .map(|(_, kind)| kind.as_str())
+            .collect();
+        assert_eq!(seen, expected, "{level}");
+    }
+    browser.is_content();
+}
+
+#[test]
+fn it_cuts_addresses_as_the_inspector_does() {
+    let mut browser = open_timeline(timeline(&wild_snapshot(&mut Dice(7), Depth::Four)));
+    let mut addresses = vec![0, u64::MAX];
+    for bit in 0..64 {
+        let one = 1_u64 << bit;
+        addresses.extend([one, one - 1, !one, one.wrapping_neg(), one | one >> 1]);
+    }
+    for depth in [Depth::Four, Depth::Five] {
+        let levels = &Level::ALL[Level::ALL.len() - depth.levels() as usize..];
+        let mode = json!(Mode::typical(depth));
+        for raw in &addresses {
+            let va = VirtAddr::new(*raw);
+            let extended = VirtAddr::sign_extended(*raw, depth);
+            let indices: Vec<u16> = levels.iter().map(|level| va.index(*level)).collect();
+            let shown = browser.eval(&format!(
+                "(() => {{
+                    const [mode, va] = [{mode}, {raw}n];
+                    const path = explorer.levelsOf(mode).map((level) => explorer.indexOf(va, level));
+                    return [path, explorer.addressOf(path, mode).toString(), explorer.signExtended(va, mode).toString()];
+                }})()"
+            ));
+            let page = extended.get() & !0xfff;
+            assert_eq!(
+                shown,
+                json!([indices, page.to_string(), extended.get().to_string()]),
+                "{depth:?} {va}"
+            );
+        }
+    }
+}
+
+/// Pages of any words, each the one before with some changed, or all: differences of every kind come back
+/// from the codec that recordings have, too.
+#[test]
+fn it_reads_pages_as_the_recordings_codec_writes_them() {
+    let mut dice = Dice(0x0ddb_a115_eed5_1234);
+    let mut browser = open_timeline(timeline(&wild_snapshot(&mut Dice(7), Depth::Four)));
+    let mut before = page::ZERO;
+    let mut forms = BTreeSet::new();
+    for round in 0..60_u64 {
+        let mut after = before;
+        let changes = if round % 20 == 19 {
+            512
+        } else {
+            dice.below(40)
+        };
+        for change in 0..changes {
+            let index = if changes == 512 {
+                change
+            } else {
+                dice.below(512)
+            };
+            let word = match dice.below(4) {
+                0 => 0,
+                1 => u64::MAX >> dice.below(64),
+                2 => 1 << dice.below(64),
+                _ => dice.roll(),
+            };
+            let word = if changes == 512 { dice.roll() } else { word };
+            after[usize::try_from(index).unwrap()] = word;
+        }
+        let mut bytes = Vec::new();
+        page::put(&mut bytes, &before, &after);
+        forms.insert(bytes[0]);
+        let halves = |words: &[u64; 512]| -> Vec<u64> {
+            let both = words.iter().map(|word| [word >> 32, word & 0xffff_ffff]);
+            both.flatten().collect()
+        };
+        let read = browser.eval(&format!(
+            "(() => {{
+                const reader = new explorer.Reader(Uint8Array.from({}));
+                const words = Uint32Array.from({});
+                explorer.readPage(reader, words);
+                return [reader.at, [...words]];
+            }})()",
+            json!(bytes),
+            json!(halves(&before))
+        ));
+        assert_eq!(read[0], json!(bytes.len()), "round {round}");
+        assert_eq!(read[1], json!(halves(&after)), "round {round}");
+        before = after;
+    }
+    assert_eq!(forms, BTreeSet::from([1, 2]));
 }
 
 #[test]
@@ -306,7 +509,7 @@ fn it_finds_every_entry_that_points_to_a_table() {
         let expected: BTreeSet<String> = snapshot
             .levels_of(frame)
             .flat_map(|level| snapshot.parents(frame, level))
-            .map(|parent| format!("{}[{}]", parent.level, parent.index))
+            .map(|parent| format!("{}[{}]", Depth::Four.name(parent.level), parent.index))
             .collect();
         aliases += usize::from(expected.len() > 1);
         let shown = browser.eval(&format!(

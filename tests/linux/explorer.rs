@@ -71,7 +71,7 @@ fn with_five_levels_an_address_is_cut_into_five_indices() {
         "63–57 1111111 sign extension",
         "56–48",
         "PML5[511]",
-        "PGD[511]",
+        "PML4[511]",
         "PDPT[510]",
         "PD[8]",
     ] {

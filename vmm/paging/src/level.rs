@@ -61,7 +61,7 @@ impl Level {
         }
     }
 
-    /// The name people use for the table.
+    /// What people call the table in a walk of four levels; [`Depth::name`] knows about five, too.
     pub const fn name(self) -> &'static str {
         match self {
             Level::Pml5 => "PML5",
@@ -107,6 +107,16 @@ impl Depth {
     /// Bits of a virtual address that are translated: 48 or 57. The bits above repeat the highest.
     pub const fn virtual_bits(self) -> u32 {
         self.top().shift() + 9
+    }
+
+    /// What people call the table at `level` of a walk this deep: by Intel's names, but that the root of four
+    /// levels is the PGD, as Linux calls the root. With five levels that is the PML5, and the PML4 below it
+    /// is one.
+    pub const fn name(self, level: Level) -> &'static str {
+        match (self, level) {
+            (Depth::Five, Level::Pml4) => "PML4",
+            _ => level.name(),
+        }
     }
 
     /// 4 or 5.
@@ -229,6 +239,14 @@ mod tests {
         );
         assert_eq!(Level::Pml4.page_size(), None);
         assert_eq!(Level::Pml5.page_size(), None);
+    }
+
+    #[test]
+    fn the_root_of_four_levels_is_the_pgd_and_that_of_five_the_pml5() {
+        let names = |depth: Depth| Level::ALL.map(|level| depth.name(level));
+        assert_eq!(names(Depth::Four)[1..], ["PGD", "PDPT", "PD", "PT"]);
+        assert_eq!(names(Depth::Five), ["PML5", "PML4", "PDPT", "PD", "PT"]);
+        assert_eq!(Level::ALL.map(Level::name), names(Depth::Four));
     }
 
     #[test]

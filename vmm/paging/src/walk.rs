@@ -86,24 +86,57 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// In words, with the tables called as a walk of this depth has them: [`Depth::name`].
+    pub const fn display(self, depth: Depth) -> FaultText {
+        FaultText { fault: self, depth }
+    }
+}
+
+/// A fault to be shown; see [`Fault::display`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultText {
+    fault: Fault,
+    depth: Depth,
+}
+
+impl fmt::Display for FaultText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fault.write(f, |level| self.depth.name(level))
+    }
+}
+
+/// With the tables called as a walk of four levels has them; [`Fault::display`] knows about five, too.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        self.write(f, Level::name)
+    }
+}
+
+impl Fault {
+    fn write(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        name: impl Fn(Level) -> &'static str,
+    ) -> fmt::Result {
+        match *self {
             Fault::NonCanonical { depth } => {
                 let highest = depth.virtual_bits() - 1;
                 write!(f, "not canonical: bits 63–{highest} are not all equal")
             }
-            Fault::NotPresent { level } => write!(f, "not present in the {level}"),
+            Fault::NotPresent { level } => write!(f, "not present in the {}", name(level)),
             Fault::Reserved { level, bits } => {
-                write!(f, "reserved bits {bits} set in the {level} entry")
+                write!(f, "reserved bits {bits} set in the {} entry", name(level))
             }
             Fault::TableOutsideMemory { level, table } => write!(
                 f,
-                "the {level} would be in frame {table}, which is outside guest memory"
+                "the {} would be in frame {table}, which is outside guest memory",
+                name(level)
             ),
             Fault::TableNotCaptured { level, table } => write!(
                 f,
-                "the {level} in frame {table} was not captured: the capture reached its table limit"
+                "the {} in frame {table} was not captured: the capture reached its table limit",
+                name(level)
             ),
         }
     }
@@ -118,6 +151,8 @@ pub struct Walk {
     pub va: VirtAddr,
     /// The root table's address.
     pub root: PhysAddr,
+    /// How many levels there are.
+    pub depth: Depth,
     /// The page at its end, or why there is none.
     pub result: Result<Translation, Fault>,
     steps: [Step; 5],
@@ -172,6 +207,7 @@ pub fn translate(mode: &Mode, root: PhysAddr, va: VirtAddr, mut tables: impl Rea
     let mut walk = Walk {
         va,
         root,
+        depth: mode.depth,
         result: Err(Fault::NonCanonical { depth: mode.depth }),
         steps: [NOTHING; 5],
         length: 0,
@@ -236,7 +272,11 @@ impl fmt::Display for Walk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:#018x} from root {:#x}", self.va, self.root)?;
         for (number, step) in self.steps().iter().enumerate() {
-            write!(f, "  {step} → ")?;
+            let place = Place {
+                name: self.depth.name(step.level),
+                index: step.index,
+            };
+            write!(f, "  {place:<9} = {} → ", step.entry)?;
             let last = number + 1 == self.steps().len();
             match &self.result {
                 Ok(translation) if last => write!(f, "page {}", translation.page)?,
@@ -262,28 +302,20 @@ impl fmt::Display for Walk {
                 "  → {}, {} page, {}",
                 translation.pa, translation.size, translation.rights
             ),
-            Err(fault) => write!(f, "  → {fault}"),
+            Err(fault) => write!(f, "  → {}", fault.display(self.depth)),
         }
-    }
-}
-
-/// `PGD[273] = 0x…`
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (level, index) = (self.level, self.index);
-        write!(f, "{:<9} = {}", Place { level, index }, self.entry)
     }
 }
 
 /// `PDPT[12]`
 struct Place {
-    level: Level,
+    name: &'static str,
     index: u16,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        crate::text::pad::<16>(f, format_args!("{}[{}]", self.level, self.index))
+        crate::text::pad::<16>(f, format_args!("{}[{}]", self.name, self.index))
     }
 }
 

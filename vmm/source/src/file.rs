@@ -7,6 +7,7 @@ use std::path::Path;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum FileError {
     #[error("there is no file {name}: check the path")]
     Missing { name: String },

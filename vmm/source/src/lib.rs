@@ -8,7 +8,20 @@
 //!   ├─ qemu      a live QEMU, paused over QMP while it is looked at
 //!   └─ recording a moment of our own recordings
 //! memory    guest-physical memory, laid out over files and processes
+//! codec     page tables as few bytes, for recordings and the explorer
 //! ```
+//!
+//! ```no_run
+//! use heirloom_source::Spec;
+//!
+//! let spec: Spec = "core:guest.core".parse()?;
+//! let target = spec.open()?;
+//! for cpu in &target.cpus {
+//!     println!("{}: CR3 {:#x}", target.name, cpu.cr3.get());
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(missing_docs)]
 
 mod assumed;
 pub mod codec;
@@ -31,6 +44,7 @@ pub use spec::{Source, Spec, SpecError};
 
 /// Why a guest cannot be inspected.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum TargetError {
     #[error(transparent)]
     Spec(#[from] SpecError),

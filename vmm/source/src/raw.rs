@@ -30,6 +30,7 @@ struct MapEntry {
 
 /// Why a raw image cannot be inspected.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum RawError {
     #[error(transparent)]
     File(#[from] FileError),

@@ -24,14 +24,19 @@ pub struct Spec {
 /// What kind of source a guest comes from, and which one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// An ELF core.
     Core(CoreSpec),
+    /// An image of RAM.
     Raw(RawSpec),
+    /// A live QEMU.
     Qemu(QemuSpec),
+    /// A moment of a recording.
     Recording(RecordingSpec),
 }
 
 /// Why a text names no guest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum SpecError {
     #[error(
         "`{spec}` names no target: write core:FILE, raw:FILE, qemu:SOCKET or rec:FILE, for example \

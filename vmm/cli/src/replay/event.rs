@@ -4,7 +4,7 @@ use std::fmt;
 
 use heirloom_inspect::changes::EntryChange;
 use heirloom_inspect::judge::Told;
-use heirloom_inspect::{CpuState, Entry, Level, Pfn, PhysAddr, RootLabel, Snapshot, show};
+use heirloom_inspect::{CpuState, Depth, Entry, Level, Pfn, PhysAddr, RootLabel, Snapshot, show};
 use heirloom_source::recording::{ReadError, Recording};
 use serde::Serialize;
 
@@ -46,6 +46,9 @@ pub(super) struct Event {
     roots: Vec<RootName>,
     /// `None` for an event whose tables were not captured.
     changes: Option<Changes>,
+    /// Of the tables; four levels where there are none.
+    #[serde(skip)]
+    depth: Depth,
     entries: Vec<EntryChange>,
     new_tables: Vec<TableName>,
     gone_tables: Vec<TableName>,
@@ -96,6 +99,7 @@ impl Event {
             what: told
                 .as_ref()
                 .map_or_else(|| "captured".into(), show::describe),
+            depth: after.map_or(Depth::Four, |after| after.mode().depth),
             changes: after.map(|after| Changes::between(before.as_ref(), after)),
             entries,
             new_tables: after.map_or_else(Vec::new, |after| not_in(after, before.as_ref())),
@@ -142,7 +146,8 @@ impl fmt::Display for Event {
             } = change;
             write!(
                 f,
-                "\n  {level}[{index}] of table {table}: {} → {}",
+                "\n  {}[{index}] of table {table}: {} → {}",
+                self.depth.name(*level),
                 shown(*before),
                 shown(*after)
             )?;
@@ -153,7 +158,8 @@ impl fmt::Display for Event {
         }
         for (word, tables) in [("new", &self.new_tables), ("gone", &self.gone_tables)] {
             for TableName { table, level } in tables.iter().take(MOST_ENTRIES) {
-                write!(f, "\n  {word}: {level} in frame {table}")?;
+                let name = self.depth.name(*level);
+                write!(f, "\n  {word}: {name} in frame {table}")?;
             }
             let more = tables.len().saturating_sub(MOST_ENTRIES);
             if more > 0 {

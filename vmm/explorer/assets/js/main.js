@@ -110,7 +110,7 @@ async function start() {
   else view.changed();
   keepAddress(view);
   // For the console, and for tests of the parts.
-  window.explorer = { guest, sharing, view, tables, timeline, grid, panel, spaces, parseAddress, addressOf, indexOf, decode, levelsOf, through, rightsText, rangeOf, hexEntry, changesOf };
+  window.explorer = { guest, sharing, view, tables, timeline, grid, panel, spaces, parseAddress, addressOf, indexOf, decode, levelsOf, through, rightsText, rangeOf, signExtended, Reader, readPage, hexEntry, changesOf };
   // Milliseconds since the page was asked for, until it is laid out.
   if (document.body.offsetHeight > 0) document.documentElement.dataset.ready = Math.round(performance.now());
 }

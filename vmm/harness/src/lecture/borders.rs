@@ -71,8 +71,8 @@ fn judge(trial: &Trial<'_>, lies: Lies, proof: &mut Proof) -> Result<(), Trouble
     let shown = match &walk.result {
         Ok(found) => format!("frame {}", found.pa.pfn()),
         Err(Fault::NonCanonical { .. }) => "not canonical".into(),
-        Err(Fault::NotPresent { level }) => format!("not in {level}"),
-        Err(fault) => fault.to_string(),
+        Err(Fault::NotPresent { level }) => format!("not in {}", walk.depth.name(*level)),
+        Err(fault) => fault.display(walk.depth).to_string(),
     };
     proof.tables(format!("{address:#x} = {}: {shown}", split(address)));
     proof.cpu(match trial.fate {

@@ -64,9 +64,10 @@ impl fmt::Display for DifferenceReport {
         write_roots(f, "born", born)?;
         write_roots(f, "gone", gone)?;
         writeln!(f, "tables: {tables_new} new, {tables_gone} gone")?;
+        let depth = self.after.mode.depth;
         let levels: Vec<String> = entries_by_level(entries)
             .into_iter()
-            .map(|(level, count)| format!("{count} in {level}s"))
+            .map(|(level, count)| format!("{count} in {}s", depth.name(level)))
             .collect();
         writeln!(
             f,
@@ -79,7 +80,7 @@ impl fmt::Display for DifferenceReport {
             writeln!(
                 f,
                 "  {}[{}] in frame {}: {} → {}",
-                change.level,
+                depth.name(change.level),
                 change.index,
                 change.table,
                 shown(change.before),

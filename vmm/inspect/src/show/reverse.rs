@@ -106,7 +106,7 @@ impl fmt::Display for ReverseReport {
         }
         for table in &self.tables {
             let entries = table.entries.len();
-            write!(f, ", a {}", table.level)?;
+            write!(f, ", a {}", self.target.mode.depth.name(table.level))?;
             if entries > 0 {
                 let noun = if entries == 1 { "entry" } else { "entries" };
                 write!(f, " ({entries} {noun} point there)")?;

@@ -74,7 +74,7 @@ impl fmt::Display for TranslateReport {
         writeln!(f, "{}", self.target)?;
         write!(f, "{:#018x} =", self.walk.va)?;
         for Index { level, index } in &self.indices {
-            write!(f, " {level} {index} ·")?;
+            write!(f, " {} {index} ·", self.walk.depth.name(*level))?;
         }
         write!(f, " byte {:#x}", self.offset)?;
         if let Some(area) = self.area {

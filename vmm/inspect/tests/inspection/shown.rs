@@ -215,7 +215,7 @@ fn a_translation_cuts_the_address_up() {
         ),
         (
             Depth::Five,
-            "= PML5 0 · PGD 170 · PDPT 341 · PD 170 · PT 344 · byte 0x123, user",
+            "= PML5 0 · PML4 170 · PDPT 341 · PD 170 · PT 344 · byte 0x123, user",
         ),
     ] {
         let guest = Guest::new(Plan::new(depth, false));

@@ -38,6 +38,7 @@ pub struct CoreSpec {
 
 /// Why a core cannot be inspected.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum CoreError {
     #[error(transparent)]
     File(#[from] FileError),

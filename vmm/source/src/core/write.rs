@@ -33,6 +33,7 @@ const RSP: usize = 19;
 
 /// Why a core was not written.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum CoreWriteError {
     #[error("could not write the core {name}: {source}")]
     File { name: String, source: io::Error },

@@ -31,6 +31,7 @@ const RESUME_ID: &str = "resume";
 
 /// Why QEMU could not be asked. The messages go on behind the socket's name.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum QmpError {
     #[error(
         "does not exist: start QEMU with `-qmp unix:PATH,server=on,wait=off`, and give its PATH"

@@ -45,6 +45,7 @@ impl Way {
 
 /// Why a way does not lead to a range of memory.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum WayError {
     #[error(
         "file: its RAM is no shared mapping of a file that may be opened (start it with `-object \

@@ -49,6 +49,7 @@ pub struct QemuSpec {
 
 /// Why a live QEMU cannot be inspected. In each case the guest runs on, if it ran.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum QemuError {
     #[error("the QMP socket {socket} {source}")]
     Connection { socket: String, source: QmpError },

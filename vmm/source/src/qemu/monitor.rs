@@ -21,6 +21,7 @@ pub(super) struct CpuModel {
 
 /// Why an answer is of no use.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum AnswerError {
     #[error(transparent)]
     Qmp(#[from] QmpError),

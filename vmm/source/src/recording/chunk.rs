@@ -64,6 +64,7 @@ pub(super) struct Head {
 
 /// What is wrong with a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum Damage {
     #[error("the chunk's head is damaged (its checksum is {is:#010x}, not {expected:#010x})")]
     Head { expected: u32, is: u32 },
@@ -220,9 +221,33 @@ mod tests {
         assert_eq!(refused, Err(Damage::Length(MAX_BYTES + 1)));
 
         append(&mut file, Kind::Pages, false, &large[1..]).unwrap();
+        let (_, contents) = read(&file).unwrap();
+        assert_eq!(contents.len(), MAX_BYTES);
         file[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         let checksum = crc32fast::hash(&file[..16]).to_le_bytes();
         file[16..20].copy_from_slice(&checksum);
-        assert!(matches!(read(&file), Err(Damage::Length(_))));
+        assert_eq!(read(&file), Err(Damage::Length(u32::MAX as usize)));
+    }
+
+    #[test]
+    fn contents_are_as_long_as_the_head_says_stored_and_decompressed() {
+        let contents = [7; 4096];
+        for (at, length, expected) in [
+            (8, 4096, Ok(())),
+            (8, 4095, Err(Damage::Compression)),
+            (8, 4097, Err(Damage::Compression)),
+            (8, 0, Err(Damage::Compression)),
+            (8, MAX_BYTES, Err(Damage::Compression)),
+            (8, MAX_BYTES + 1, Err(Damage::Length(MAX_BYTES + 1))),
+            (4, MAX_BYTES + 1, Err(Damage::Length(MAX_BYTES + 1))),
+        ] {
+            let mut file = Vec::new();
+            append(&mut file, Kind::Pages, false, &contents).unwrap();
+            assert!(file.len() < 100, "it is compressed");
+            file[at..at + 4].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
+            let checksum = crc32fast::hash(&file[..16]).to_le_bytes();
+            file[16..20].copy_from_slice(&checksum);
+            assert_eq!(read(&file).map(|_| ()), expected, "{length} at {at}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::pages::MAX_PAGES;
 
 /// Why a recording cannot be written.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum RecordError {
     /// Recordings are never overwritten.
     #[error(
@@ -34,11 +35,13 @@ pub enum RecordError {
 pub struct ReadError {
     /// The file.
     pub name: PathBuf,
+    /// What is wrong with it.
     pub problem: Problem,
 }
 
 /// What is wrong with a recording.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum Problem {
     #[error("{0}")]
     Io(#[from] io::Error),

@@ -11,7 +11,9 @@ use heirloom_inspect::snapshot::Snapshot;
 /// Bytes of guest memory that are no page table, or were not looked at as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
+    /// Where they are.
     pub at: PhysAddr,
+    /// What they are.
     pub bytes: Vec<u8>,
 }
 

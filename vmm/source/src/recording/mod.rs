@@ -7,6 +7,13 @@
 //! plays its moments in any order. What is played is what was captured: the same roots, registers,
 //! tables and missing tables, so that a judge comes to the same verdict.
 //!
+//! # The file while it grows
+//!
+//! A recording is written in place, never to a temporary file: it can be read, and shown, while its run goes
+//! on, and what was recorded before a crash of the machine or of the program that writes is not lost. Each
+//! moment is appended by one write and counts once it is whole, so a reader never sees half of one. A file
+//! that exists is never overwritten; the way to record again is to remove it or to name another.
+//!
 //! # The format, version 1
 //!
 //! Numbers of fixed size are little-endian. A *varint* is an unsigned number of up to 64 bits, 7 bits
@@ -140,9 +147,17 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// By itself; the first program's status, as `wait4` would report it.
-    Done { status: u64 },
+    Done {
+        /// 0 if it was content.
+        status: u64,
+    },
     /// Otherwise: the exit code of the command, and why.
-    Failed { code: u8, message: String },
+    Failed {
+        /// The exit code.
+        code: u8,
+        /// Why.
+        message: String,
+    },
 }
 
 impl End {

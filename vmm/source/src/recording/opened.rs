@@ -24,9 +24,19 @@ pub enum Ending {
     /// It ends with a whole chunk and was not ended: the run still goes on, or its writer was stopped.
     Unfinished,
     /// It ends in the middle of the chunk that starts at byte `chunk`.
-    Cut { chunk: u64, bytes: u64 },
+    Cut {
+        /// Where the chunk starts.
+        chunk: u64,
+        /// Bytes of the file.
+        bytes: u64,
+    },
     /// The chunk that starts at byte `chunk` is damaged, and what comes after it is not read.
-    Damaged { chunk: u64, damage: Damage },
+    Damaged {
+        /// Where the chunk starts.
+        chunk: u64,
+        /// What is wrong with it.
+        damage: Damage,
+    },
 }
 
 impl fmt::Display for Ending {

@@ -31,6 +31,7 @@ const KEY_MOMENTS: u32 = 1 << 10;
 /// The guest's tables and registers while it stands still.
 #[derive(Clone, Copy, Debug)]
 pub struct Capture<'a> {
+    /// The tables of every address space.
     pub snapshot: &'a Snapshot,
     /// Every vCPU's registers, by its number.
     pub cpus: &'a [CpuState],

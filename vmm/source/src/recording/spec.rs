@@ -10,6 +10,7 @@ use crate::spec::{Fields, SpecError};
 /// Which moment of which recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingSpec {
+    /// The recording.
     pub file: PathBuf,
     /// The number that the guest gave the event; `None` for the last moment with tables.
     pub event: Option<u64>,

@@ -6,14 +6,16 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use heirloom_source::recording::{
-    End, Ending, Problem, ReadError, RecordError, Recorder, Recording,
+    End, Ending, Listed, Moment, Problem, ReadError, RecordError, Recorder, Recording,
 };
 use proptest::prelude::*;
 
-use crate::story::{Act, Story, header, open};
+use crate::chunks;
+use crate::guest::{Act, Guest, Live, header, open};
+use crate::play::{is_played, is_same};
 
-/// A short recording.
-static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+/// A short recording, and what was captured live.
+pub(crate) static SHORT: LazyLock<(Vec<u8>, Vec<Live>)> = LazyLock::new(|| {
     let acts = [
         Act::Fork(0),
         Act::Fork(1),
@@ -21,22 +23,36 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
         Act::Exit(0),
         Act::SelfMap(1),
     ];
-    Story::of(&acts).end().0
+    Guest::of(&acts).end()
 });
 
-/// Opens bytes that may be no recording, and plays all of it.
-fn play(bytes: &[u8]) -> Result<(usize, Ending), ReadError> {
+/// Its bytes.
+static BYTES: LazyLock<&Vec<u8>> = LazyLock::new(|| &SHORT.0);
+
+/// Opens bytes that may be no recording, and plays all of it: how many of its moments, from the first on,
+/// are those of the short recording, and how many there are.
+pub(crate) fn play(bytes: &[u8]) -> Result<(usize, usize, Ending), ReadError> {
     let recording = Recording::from_bytes(Path::new("file"), bytes.to_vec())?;
-    let mut played = 0;
-    for moment in recording.moments() {
-        moment?;
-        played += 1;
+    let moments: Vec<Moment> = recording.moments().collect::<Result<_, _>>()?;
+    let listed: Vec<Listed> = recording.events().collect::<Result<_, _>>()?;
+    assert_eq!(moments.len(), recording.len());
+    assert_eq!(listed.len(), recording.len());
+    for (index, (moment, listed)) in moments.iter().zip(&listed).enumerate() {
+        assert_eq!((moment.index, listed.index), (index, index));
+        assert_eq!((moment.number, moment.at), (listed.number, listed.at));
+        assert_eq!(moment.event, listed.event);
+        assert_eq!(moment.tables.is_some(), listed.captured);
+        // From anywhere it is the same moment.
+        assert!(is_same(&recording.moment(index)?, moment), "{index}");
+        assert!(recording.position(moment.number)? <= index);
     }
-    for listed in recording.events() {
-        listed?;
-    }
-    assert_eq!(played, recording.len());
-    Ok((played, recording.ending().clone()))
+    let live = moments.iter().zip(&SHORT.1);
+    let as_recorded = live.take_while(|(moment, live)| is_played(moment, live));
+    Ok((
+        as_recorded.count(),
+        moments.len(),
+        recording.ending().clone(),
+    ))
 }
 
 #[test]
@@ -44,7 +60,8 @@ fn a_recording_cut_anywhere_is_read_up_to_the_cut_or_says_that_its_header_is_mis
     let mut most = 0;
     for length in 0..BYTES.len() {
         match play(&BYTES[..length]) {
-            Ok((played, ending)) => {
+            Ok((played, all, ending)) => {
+                assert_eq!(played, all, "{length}");
                 assert!(played >= most, "{length}");
                 most = played;
                 match ending {
@@ -63,21 +80,26 @@ fn a_recording_cut_anywhere_is_read_up_to_the_cut_or_says_that_its_header_is_mis
         }
     }
     assert_eq!(most, 5);
-    let (_, ending) = play(&BYTES).unwrap();
-    assert_eq!(ending, Ending::Ended(End::Done { status: 0 }));
+    let whole = play(&BYTES).unwrap();
+    assert_eq!(whole, (5, 5, Ending::Ended(End::Done { status: 0 })));
 }
 
 #[test]
 fn every_flipped_bit_is_found_and_the_moments_before_it_are_read() {
+    let chunks = chunks::split(&BYTES);
+    let starts: Vec<usize> = chunks.iter().map(|chunk| chunk.start).collect();
     for bit in 0..8 * BYTES.len() {
-        let mut damaged = BYTES.clone();
+        let mut damaged = BYTES.to_vec();
         damaged[bit / 8] ^= 1 << (bit % 8);
         match play(&damaged) {
-            Ok((played, Ending::Damaged { chunk, .. })) => {
-                assert!(chunk <= bit as u64 / 8, "{bit}");
-                assert!(played <= 5);
+            Ok((played, all, Ending::Damaged { chunk, .. })) => {
+                let damaged = starts.iter().rposition(|start| *start <= bit / 8).unwrap();
+                assert_eq!(chunk, starts[damaged] as u64, "{bit}");
+                let before = chunks[..damaged].iter().filter(|chunk| chunk.kind == b'M');
+                assert_eq!((played, all), (before.count(), all), "{bit}");
+                assert_eq!(played, all, "{bit}");
             }
-            Ok((_, ending)) => panic!("bit {bit}: {ending}"),
+            Ok((.., ending)) => panic!("bit {bit}: {ending}"),
             Err(error) => {
                 let is_clear = matches!(
                     error.problem,
@@ -89,47 +111,28 @@ fn every_flipped_bit_is_found_and_the_moments_before_it_are_read() {
     }
 }
 
-/// Replaces bytes of one chunk's contents, and mends its checksums: what a program that writes nonsense
-/// would leave.
-fn forge(bytes: &mut [u8], chunk: usize, edits: &[(usize, u8)]) {
-    let mut at = 12;
-    let mut starts = Vec::new();
-    while at + 20 <= bytes.len() {
-        starts.push(at);
-        let stored = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap());
-        at += 20 + stored as usize;
-    }
-    let start = starts[chunk % starts.len()];
-    let end = starts
-        .iter()
-        .copied()
-        .find(|other| *other > start)
-        .unwrap_or(bytes.len());
-    let body = start + 20;
-    if body == end {
-        return;
-    }
-    for (offset, byte) in edits {
-        bytes[body + offset % (end - body)] = *byte;
-    }
-    let contents = crc32fast::hash(&bytes[body..end]);
-    bytes[start + 12..start + 16].copy_from_slice(&contents.to_le_bytes());
-    let head = crc32fast::hash(&bytes[start..start + 16]);
-    bytes[start + 16..start + 20].copy_from_slice(&head.to_le_bytes());
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn nonsense_with_the_right_checksums_is_an_error_and_never_a_panic(
-        chunk: usize,
-        edits in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..6),
+    fn nonsense_with_the_right_checksums_is_an_error_or_other_moments_and_never_a_panic(
+        chunk: proptest::sample::Index,
+        edits in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6),
     ) {
-        let mut bytes = BYTES.clone();
-        forge(&mut bytes, chunk, &edits);
-        if let Err(error) = play(&bytes) {
-            prop_assert!(error.to_string().contains("byte "), "{}", error);
+        let mut chunks = chunks::split(&BYTES);
+        let edited = chunk.index(chunks.len());
+        let contents = &mut chunks[edited].contents;
+        for (at, byte) in edits {
+            let at = at.index(contents.len());
+            contents[at] = byte;
+        }
+        match play(&chunks::join(&chunks)) {
+            Err(error) => prop_assert!(error.to_string().contains("byte "), "{}", error),
+            // What comes before the forged chunk is as it was.
+            Ok((played, _, _)) => {
+                let before = chunks[..edited].iter().filter(|chunk| chunk.kind == b'M').count();
+                prop_assert!(played >= before, "{} of {}", played, before);
+            }
         }
     }
 
@@ -143,7 +146,7 @@ proptest! {
 fn what_is_no_recording_is_called_so_and_a_later_version_by_its_number() {
     let message = |bytes: &[u8]| play(bytes).unwrap_err().to_string();
     assert!(message(b"\x7fELF and more").contains("no recording of heirloom"));
-    let mut later = BYTES.clone();
+    let mut later = BYTES.to_vec();
     later[8] = 7;
     assert!(
         message(&later).contains("has version 7"),
@@ -155,10 +158,10 @@ fn what_is_no_recording_is_called_so_and_a_later_version_by_its_number() {
 
 #[test]
 fn bytes_behind_the_end_do_not_matter_to_what_was_recorded() {
-    let mut longer = BYTES.clone();
+    let mut longer = BYTES.to_vec();
     longer.extend(b"more");
-    let (played, ending) = play(&longer).unwrap();
-    assert_eq!(played, 5);
+    let (played, all, ending) = play(&longer).unwrap();
+    assert_eq!((played, all), (5, 5));
     assert!(matches!(ending, Ending::Ended(_)));
 }
 
@@ -194,7 +197,7 @@ fn where_no_file_can_be_made_the_error_names_it() {
 fn a_recording_on_disk_is_read_from_there() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run.rec");
-    fs::write(&path, &*BYTES).unwrap();
+    fs::write(&path, &**BYTES).unwrap();
     let recording = Recording::open(&path).unwrap();
     assert_eq!(recording.moments().flatten().count(), 5);
     assert_eq!(recording.header().command, ["heirloom", "run"]);
@@ -212,5 +215,5 @@ fn a_recording_on_disk_is_read_from_there() {
         assert!(matches!(error.problem, Problem::NotAFile), "{error}");
     }
     assert!(Recording::open(&directory.path().join("none")).is_err());
-    drop(open(BYTES.clone()));
+    drop(open(BYTES.to_vec()));
 }

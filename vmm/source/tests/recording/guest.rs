@@ -66,7 +66,7 @@ pub(crate) struct Live {
 }
 
 /// The guest, and the recording of it.
-pub(crate) struct Story {
+pub(crate) struct Guest {
     pub(crate) memory: FakeMemory,
     roots: Vec<(RootLabel, PhysAddr)>,
     next_pid: u32,
@@ -99,12 +99,12 @@ pub(crate) fn event(number: u64) -> EventPage {
     page
 }
 
-impl Story {
+impl Guest {
     /// The kernel's address space alone, with a page.
-    pub(crate) fn new() -> Story {
+    pub(crate) fn new() -> Guest {
         let file = Shared::default();
         let recorder =
-            Recorder::new(Path::new("story"), Box::new(file.clone()), &header()).unwrap();
+            Recorder::new(Path::new("guest"), Box::new(file.clone()), &header()).unwrap();
         let mut memory = FakeMemory::new();
         memory.add(Pfn::new(0x100));
         let kernel = memory.root();
@@ -116,7 +116,7 @@ impl Story {
             PageSize::Size4KiB,
             FakeMemory::KERNEL_DATA,
         );
-        Story {
+        Guest {
             memory,
             roots: vec![(RootLabel::Kernel, kernel)],
             next_pid: 1,
@@ -127,14 +127,14 @@ impl Story {
         }
     }
 
-    /// The story of these acts, each with a moment after it.
-    pub(crate) fn of(acts: &[Act]) -> Story {
-        let mut story = Story::new();
+    /// A guest that does this, with a moment after each act.
+    pub(crate) fn of(acts: &[Act]) -> Guest {
+        let mut guest = Guest::new();
         for act in acts {
-            story.act(*act);
-            story.moment();
+            guest.act(*act);
+            guest.moment();
         }
-        story
+        guest
     }
 
     fn root(&self, position: usize) -> PhysAddr {
@@ -258,5 +258,5 @@ impl Story {
 
 /// Opens a recording that is in memory.
 pub(crate) fn open(bytes: Vec<u8>) -> Recording {
-    Recording::from_bytes(Path::new("story"), bytes).unwrap()
+    Recording::from_bytes(Path::new("guest"), bytes).unwrap()
 }
