@@ -242,8 +242,8 @@ impl KernelSpace {
         if inject(Bug::FreedSharedTable)
             && let Some(table) = self.root().table::<KernelHalf>(area.start(), Level::Pt)
         {
-            // SAFETY: the deliberate bug: the entry above still leads there. The kernel makes no use of
-            // vmalloc memory, so that only the checker and processes' system calls can meet it.
+            // SAFETY: none, that is the bug: the entry above still leads there, and the next mapping below
+            // it is written to a frame that may have become something else.
             unsafe { frames.free_table(table.frame()) };
         }
     }

@@ -209,6 +209,7 @@ impl fmt::Display for Disagreement {
 mod tests {
     use super::*;
     use crate::lab::testing::cell;
+    use heirloom_abi::propagation::Strategy;
 
     #[test]
     fn a_cell_whose_counts_agree_has_no_disagreement() {

@@ -70,8 +70,8 @@ impl Propagation for CopyAll {
 /// The mistake of `wrong-frame-in-one`: the same page on the next frame.
 fn neighbour(mapping: Mapping) -> Mapping {
     let pfn = Pfn::new(mapping.leaf.address().pfn().get() + 1);
-    // SAFETY: the deliberate bug. The allocator gives frames out in ascending order, so the next one is
-    // free or kernel memory too.
+    // SAFETY: none, that is the bug: the next frame may be anybody's, a page table too, and what is written
+    // to this page goes there.
     unsafe { Mapping::new(mapping.page, Frame::new(pfn), mapping.leaf.attributes()) }
 }
 

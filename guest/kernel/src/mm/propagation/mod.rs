@@ -71,6 +71,11 @@ impl Mapping {
             leaf: Entry::pointing_to(frame.start(), attributes),
         }
     }
+
+    /// The page's address.
+    fn address(self) -> VirtAddr {
+        self.page.address()
+    }
 }
 
 /// A strategy: what happens to kernel PGD entries when address spaces are born, change and die.
@@ -118,7 +123,7 @@ pub trait Propagation: core::marker::Sync {
     fn map(&self, spaces: &mut Spaces<'_>, mapping: Mapping) -> Result<(), OutOfFrames> {
         let root = self.writable_root(spaces);
         if put(root, mapping, spaces.frames)? {
-            self.publish(spaces, RootIndex::of(mapping.page.address()));
+            self.publish(spaces, RootIndex::of(mapping.address()));
         }
         Ok(())
     }
@@ -197,7 +202,7 @@ pub fn kernel_fault(address: VirtAddr) -> bool {
 
 /// Maps a page below `root`; whether that took a new entry of the root. On an error it is not mapped.
 fn put(root: Root, mapping: Mapping, frames: &mut FrameAllocator) -> Result<bool, OutOfFrames> {
-    let address = mapping.page.address();
+    let address = mapping.address();
     let root = root.half::<KernelHalf>();
     let (mut table, new) = root.child_or_new(address, table_attributes(), frames)?;
     while table.level() != Level::Pt {
