@@ -1,11 +1,12 @@
 # All that a newcomer needs: `make run` and `make test`.
 
 CARGO ?= cargo
+CARGO_DENY := ^0.20
 GUEST_TARGET := x86_64-unknown-none
 LINUX_GUEST := $(or $(CARGO_TARGET_DIR),target)/linux-guest
 REPORT := $(or $(CARGO_TARGET_DIR),target)/report.html
 
-.PHONY: run test report screenshots lint clean guest-target lint-tools qemu linux-guest chromium
+.PHONY: run test report screenshots lint deny package clean guest-target lint-tools deny-tools qemu linux-guest chromium
 
 ## Boots the guest and judges it.
 run: guest-target
@@ -34,6 +35,16 @@ lint: guest-target lint-tools
 	cd guest && $(CARGO) clippy --release -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
+## Licences, duplicates and sources of all dependencies, in both workspaces. Advisories need a database from
+## the network: `cargo deny check advisories`, as the workflow in .github does.
+deny: deny-tools
+	$(CARGO) deny --locked --log-level error check licenses bans sources
+	cd guest && $(CARGO) deny --locked --log-level error --config ../deny.toml check licenses bans sources
+
+## Every library as it would be published, built from its package.
+package:
+	$(CARGO) package --workspace --exclude heirloom --locked --allow-dirty
+
 clean:
 	$(CARGO) clean
 	cd guest && $(CARGO) clean
@@ -47,6 +58,12 @@ guest-target:
 lint-tools:
 	@if command -v rustup >/dev/null && ! { $(CARGO) fmt --version && $(CARGO) clippy --version; } >/dev/null 2>&1; then \
 		rustup component add rustfmt clippy; \
+	fi
+
+# Built once, into Cargo's home: two minutes on two cores.
+deny-tools:
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) install --quiet --locked cargo-deny --version $(CARGO_DENY); \
 	fi
 
 # Some tests boot the same kernel under QEMU.
