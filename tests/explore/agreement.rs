@@ -211,7 +211,7 @@ fn meaning(entry: Entry, level: Level, mode: &Mode) -> String {
         Decoded::Leaf(leaf) => format!("{} page {}", leaf.size, leaf.pa),
         Decoded::Reserved { bits } => {
             let beyond = !mode.phys_bits.address_mask() & ((1 << 52) - 1) & !0xfff;
-            let within = bits.get() & mode.phys_bits.address_mask();
+            let within = bits.get() & mode.phys_bits.address_mask() & !0xfff;
             let found = [
                 (bits.get() & beyond != 0, "address"),
                 (bits.has(Entry::NO_EXECUTE), "NX"),
@@ -266,17 +266,21 @@ fn it_decodes_every_bit_at_every_level_as_the_inspector_does() {
     for depth in [Depth::Four, Depth::Five] {
         let levels = &Level::ALL[Level::ALL.len() - depth.levels() as usize..];
         assert_eq!(levels[0], depth.top());
-        for (nxe, gigabyte_pages, phys_bits) in [
-            (true, true, 52),
-            (true, true, 39),
-            (false, true, 46),
-            (true, false, 46),
-            (false, false, 32),
+        for (nxe, gigabyte_pages, phys_bits, encryption) in [
+            (true, true, 52, 0),
+            (true, true, 39, 0),
+            (false, true, 46, 0),
+            (true, false, 46, 0),
+            (false, false, 32, 0),
+            (true, true, 43, 1 << 47),
+            (true, true, 52, 1 << 51),
+            (true, true, 52, 1 << 14),
         ] {
             let mode = Mode {
                 nxe,
                 gigabyte_pages,
                 phys_bits: PhysBits::new(phys_bits).unwrap(),
+                encryption: Entry::new(encryption),
                 ..Mode::typical(depth)
             };
             for (at, level) in levels.iter().enumerate() {

@@ -30,7 +30,7 @@ fn the_readmes_pictures_show_a_finding_side_by_side_and_a_walk_in_the_dark() {
     keep(&mut browser, "explorer-light.png");
     let mut browser = Browser::open(page_of("prealloc"), "", SCREEN);
     browser.prefer("dark");
-    let read = moment_where(&mut browser, "event.kind === 'read' && event.number > 60");
+    let read = moment_where(&mut browser, "event.sign === 'read' && event.number > 60");
     browser.eval(&format!("explorer.timeline.seek({read})"));
     browser.eval("explorer.grid.focus()");
     keep(&mut browser, "explorer-dark.png");

@@ -137,7 +137,7 @@ fn an_address_typed_is_cut_into_its_bits_and_its_walk_is_lit() {
 #[test]
 fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_the_revocation() {
     let mut browser = Browser::open(page_of("prealloc"), "", LAPTOP);
-    let mapped = moment_where(&mut browser, "event.kind === 'mapped'");
+    let mapped = moment_where(&mut browser, "event.sign === 'mapped'");
     browser.eval(&format!("explorer.view.seek({})", mapped - 1));
     browser.press(&["]"]);
     let told = browser.text(".event");
@@ -159,7 +159,7 @@ fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_t
     // Another process reads there what was written.
     let read = moment_where(
         &mut browser,
-        &format!("event.kind === 'read' && event.who !== {maker}"),
+        &format!("event.sign === 'read' && event.who !== {maker}"),
     );
     browser.eval(&format!("explorer.view.seek({})", read - 1));
     browser.press(&["]"]);
@@ -171,7 +171,7 @@ fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_t
     let reader = browser.eval("explorer.guest.spaces[explorer.guest.event.who].name");
     assert_eq!(json!(browser.text(".pane h2")), reader);
 
-    let freed = moment_where(&mut browser, "event.kind === 'unmapped'");
+    let freed = moment_where(&mut browser, "event.sign === 'unmapped'");
     browser.eval(&format!("explorer.view.seek({})", freed - 1));
     browser.press(&["]"]);
     let changes = browser.text("#changes");

@@ -80,7 +80,7 @@ function keepAddress(view) {
   let timer = null;
   view.watch(() => {
     clearTimeout(timer);
-    timer = setTimeout(() => hidata.replaceState(null, '', `#${view.toHash()}`), 300);
+    timer = setTimeout(() => history.replaceState(null, '', `#${view.toHash()}`), 300);
   });
   addEventListener('hashchange', () => view.fromHash(location.hash));
 }

@@ -65,9 +65,17 @@ function reservedBits(flags, frame, level, mode) {
   return found.join(', ');
 }
 
-/** What an entry means to the CPU. */
-function decode(flags, frame, level, mode) {
+/** The frame that an entry names: without the bit that says that it is encrypted (AMD's C-bit). */
+function namedFrame(frame, mode) {
+  mode.encryptedFrame ??= mode.encryption ? Number(BigInt(mode.encryption) >> 12n) : 0;
+  const bit = mode.encryptedFrame;
+  return bit && Math.floor(frame / bit) % 2 ? frame - bit : frame;
+}
+
+/** What an entry means to the CPU; `bits` are its bits 51–12. */
+function decode(flags, bits, level, mode) {
   if (!(flags & PRESENT)) return { kind: 'absent' };
+  const frame = namedFrame(bits, mode);
   const reserved = reservedBits(flags, frame, level, mode);
   if (reserved) return { kind: 'reserved', reserved };
   const leaf = level === PT || (flags & LARGE && level.page);

@@ -1,10 +1,10 @@
 // What happened: a track of all events, the present one in words, and what it changed.
 
-/** The track's rows: which kinds of events they show, and by what sign. */
+/** The track's rows: which events they show, and by what sign. */
 const LANES = [
-  { name: 'processes', kinds: { boot: '●', created: '▲', executed: '△', exited: '▼', killed: '✕', crash: '✕', done: '●', found: '●' } },
-  { name: 'kernel memory', kinds: { mapped: '■', protected: '◧', unmapped: '□' } },
-  { name: 'access', kinds: { read: '○', written: '◉', refused: '✕', faulted: '◇', checkpoint: '·' } },
+  { name: 'processes', signs: { boot: '●', created: '▲', executed: '△', exited: '▼', killed: '✕', crash: '✕', done: '●', found: '●' } },
+  { name: 'kernel memory', signs: { mapped: '■', protected: '◧', unmapped: '□' } },
+  { name: 'access', signs: { read: '○', written: '◉', refused: '✕', faulted: '◇', checkpoint: '·' } },
 ];
 
 const STEP_MILLISECONDS = 900;
@@ -116,9 +116,9 @@ class Timeline {
       this.drawn = key;
       const signs = [];
       for (let moment = from; moment < until; moment++) {
-        const { kind } = this.events[moment];
-        const lane = LANES.findIndex((lane) => lane.kinds[kind]);
-        if (lane >= 0) signs.push(svg(`text.sign.${kind}`, { x: (moment - from + 0.5) * step, y: 13 + lane * 17 }, LANES[lane].kinds[kind]));
+        const { sign } = this.events[moment];
+        const lane = LANES.findIndex((lane) => lane.signs[sign]);
+        if (lane >= 0) signs.push(svg(`text.sign.${sign}`, { x: (moment - from + 0.5) * step, y: 13 + lane * 17 }, LANES[lane].signs[sign]));
         if (this.brokenFrom(moment)) signs.push(svg('path.wrong', { d: `M${(moment - from + 0.5) * step - 4} 54h8l-4 -7z` }));
       }
       const lines = LANES.map((_, lane) => svg('line', { x1: 0, x2: width, y1: 8.5 + lane * 17, y2: 8.5 + lane * 17 }));

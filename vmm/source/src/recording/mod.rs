@@ -91,7 +91,8 @@
 //! 4. with a capture:
 //!    - byte, how the tables are read: bit 0 EFER.NXE, bit 1 CR0.WP, bit 2 CR4.PGE, bit 3 CR4.SMEP,
 //!      bit 4 CR4.SMAP, bit 5 CR4.PCIDE, bit 6 the CPU has 1 GiB leaves, bit 7 CR4.LA57 (5 levels)
-//!    - varint: physical address bits, 32 to 52
+//!    - varint: physical address bits, 32 to 52; and 64 times the number of the bit, 12 to 51, with which
+//!      entries say that a frame is encrypted (AMD's C-bit), 0 if there is none
 //!    - varint: number of CPUs; varint: which of them, from 0, reported the event (0 if there are none)
 //!    - for each CPU: a byte, its privilege level; nine varints, each the exclusive or with what the
 //!      register was: CR0, CR2, CR3, CR4, EFER, RIP, RSP, RBP, RFLAGS

@@ -18,6 +18,9 @@ pub const MAX_CPUS: usize = 1 << 12;
 /// Most roots of a moment: as many as a snapshot has tables.
 pub const MAX_ROOTS: usize = super::pages::MAX_PAGES;
 
+/// Physical address widths are below it; in what is written, the encryption bit comes above.
+const PHYS_BITS_LIMIT: u32 = 64;
+
 const HAS_EVENT: u8 = 1 << 0;
 const HAS_CAPTURE: u8 = 1 << 1;
 
@@ -252,13 +255,30 @@ fn put_mode(out: &mut Vec<u8>, mode: &Mode) {
     ];
     let bits = (0..).zip(flags).map(|(bit, on)| u8::from(on) << bit);
     out.push(bits.fold(0, |all, bit| all | bit));
-    out.put_varint(mode.phys_bits.get().into());
+    let encryption = encryption_bit(mode).unwrap_or(0);
+    out.put_varint((mode.phys_bits.get() + PHYS_BITS_LIMIT * encryption).into());
+}
+
+/// The number of the bit that says that a frame is encrypted, 0 for none; `None` if it is no single bit of an
+/// entry's address, which the format cannot hold.
+pub(super) fn encryption_bit(mode: &Mode) -> Option<u32> {
+    let mask = mode.encryption.get();
+    match mask.trailing_zeros() {
+        _ if mask == 0 => Some(0),
+        bit @ 12..=51 if mask.is_power_of_two() => Some(bit),
+        _ => None,
+    }
 }
 
 fn get_mode(from: &mut Get<'_>) -> Result<Mode, Malformed> {
     let flags = from.byte("the mode")?;
     let is = |bit: u8| flags >> bit & 1 != 0;
-    let phys_bits = from.varint32("the physical address width")?;
+    let widths = from.varint32("the physical address width")?;
+    let encryption = match widths / PHYS_BITS_LIMIT {
+        0 => Entry::ABSENT,
+        bit @ 12..=51 => Entry::new(1 << bit),
+        _ => return Err(Malformed::Value("the encryption bit")),
+    };
     Ok(Mode {
         nxe: is(0),
         wp: is(1),
@@ -268,10 +288,9 @@ fn get_mode(from: &mut Get<'_>) -> Result<Mode, Malformed> {
         pcide: is(5),
         gigabyte_pages: is(6),
         depth: if is(7) { Depth::Five } else { Depth::Four },
-        phys_bits: PhysBits::new(phys_bits)
+        phys_bits: PhysBits::new(widths % PHYS_BITS_LIMIT)
             .ok_or(Malformed::Value("the physical address width"))?,
-        // Our own guests encrypt nothing.
-        encryption: Entry::ABSENT,
+        encryption,
     })
 }
 

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use heirloom_inspect::{PhysAddr, Snapshot};
-use heirloom_source::recording::{Capture, End, Ending, Moment, Problem, Recorder};
+use heirloom_inspect::testing::FakeMemory;
+use heirloom_inspect::{Capturer, CpuState, Entry, PhysAddr, RootLabel, Snapshot};
+use heirloom_source::recording::{
+    Capture, End, Ending, MAX_CPUS, Moment, Problem, RecordError, Recorder,
+};
 use proptest::prelude::*;
 
-use crate::guest::{Act, Guest, Live, Shared, header, open};
+use crate::guest::{Act, Guest, Live, MODE, Shared, header, open};
 
 fn act() -> impl Strategy<Value = Act> {
     let position = || 0..12_usize;
@@ -253,4 +256,59 @@ fn events_that_have_the_same_number_are_found_by_it_the_first_first() {
     assert_eq!(recording.len(), 3);
     assert_eq!(recording.moment(2).unwrap().number, 1);
     assert_eq!(recording.position(1).unwrap(), 1);
+}
+
+#[test]
+fn the_encryption_bit_is_recorded_and_more_than_one_is_refused() {
+    let memory = FakeMemory::new();
+    let capture = |encryption: u64| {
+        let mode = MODE.with_encryption(Entry::new(encryption));
+        let file = Shared::default();
+        let name = std::path::Path::new("encrypted");
+        let mut recorder = Recorder::new(name, Box::new(file.clone()), &header()).unwrap();
+        let roots = [(RootLabel::Kernel, PhysAddr::new(0x1000))];
+        let snapshot = Capturer::new().capture(&memory, mode, &roots);
+        let capture = Capture {
+            snapshot: &snapshot,
+            cpus: &[],
+            reporting_cpu: 0,
+            pieces: &[],
+        };
+        recorder.record(None, Some(capture))?;
+        Ok(open(file.bytes()))
+    };
+    for encryption in [0, 1 << 12, 1 << 47, 1 << 51] {
+        let recording: Result<_, RecordError> = capture(encryption);
+        let tables = recording.unwrap().moment(0).unwrap().tables.unwrap();
+        assert_eq!(tables.snapshot.mode().encryption.get(), encryption);
+    }
+    for encryption in [1 << 11, 1 << 52, 3 << 46] {
+        let error = capture(encryption).unwrap_err();
+        assert!(error.to_string().contains("encryption bits 0x"), "{error}");
+    }
+}
+
+#[test]
+fn more_cpus_than_a_moment_has_are_refused_and_as_many_are_not() {
+    let guest = Guest::of(&[Act::Fork(0)]);
+    let snapshot = guest.lives[0].snapshot.as_ref().unwrap();
+    for (count, fits) in [(MAX_CPUS, true), (MAX_CPUS + 1, false)] {
+        let file = Shared::default();
+        let name = std::path::Path::new("many");
+        let mut recorder = Recorder::new(name, Box::new(file.clone()), &header()).unwrap();
+        let cpus = vec![CpuState::default(); count];
+        let capture = Capture {
+            snapshot,
+            cpus: &cpus,
+            reporting_cpu: count,
+            pieces: &[],
+        };
+        let recorded = recorder.record(None, Some(capture));
+        assert_eq!(recorded.is_ok(), fits, "{count}");
+        if fits {
+            let tables = open(file.bytes()).moment(0).unwrap().tables.unwrap();
+            assert_eq!(tables.cpus.len(), count);
+            assert_eq!(tables.reporting_cpu, count - 1, "there is no such CPU");
+        }
+    }
 }
