@@ -146,6 +146,8 @@ fn json_is_never_in_colour() {
 fn on_a_terminal_a_line_tells_events_and_processes_and_is_gone_at_the_end() {
     let screen = on_terminal(&mut heirloom(&[
         "run",
+        "--timeout",
+        "3600",
         "--processes",
         "200",
         "--memory",

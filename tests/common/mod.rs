@@ -25,6 +25,20 @@ pub(crate) struct Run {
     pub(crate) stderr: String,
 }
 
+impl Run {
+    /// Standard error without the lines that say how far a run is which takes seconds, as on a busy machine any
+    /// may: `heirloom: 5 s, 33 events judged`.
+    pub(crate) fn said(&self) -> String {
+        let is_progress = |line: &str| {
+            line.strip_prefix("heirloom: ")
+                .map(|rest| rest.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+                .is_some_and(|rest| rest.starts_with(" s,") || rest.trim_end() == " s")
+        };
+        let lines = self.stderr.split_inclusive('\n');
+        lines.filter(|line| !is_progress(line)).collect()
+    }
+}
+
 /// Runs `heirloom ARGUMENTS`.
 ///
 /// # Panics

@@ -39,9 +39,8 @@ fn assert_same_verdict(arguments: &[&str]) -> Value {
     let played = json(&replay);
     assert_eq!(json(&live), played["report"], "{arguments:?}");
     let said = |run: &Run| {
-        run.stderr
-            .find("heirloom: ")
-            .map(|at| run.stderr[at..].to_owned())
+        let said = run.said();
+        said.find("heirloom: ").map(|at| said[at..].to_owned())
     };
     assert_eq!(said(&live), said(&replay), "{arguments:?}");
     let events = played["events"].as_array().unwrap().len() as u64;

@@ -142,7 +142,8 @@ impl Tapes {
     /// Has `session` recorded to `NAME.rec`.
     pub fn record(&self, session: &mut Session, name: &str, bug: Option<Bug>) {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-        let name: String = name.chars().map(plain).collect();
+        // A file's name has 255 bytes at most; what makes these differ stands in front.
+        let name: String = name.chars().map(plain).take(100).collect();
         let file = self.directory.join(format!("{name}.rec"));
         let begun = session.record(&file, bug);
         self.note(begun);

@@ -1,0 +1,127 @@
+//! What is remembered from event to event changes no verdict: on every scenario, strategy and deliberate bug,
+//! each event is judged the same where nothing that was read of tables before it can be used again.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::heirloom;
+use heirloom_abi::bugs;
+use heirloom_abi::options::Strategy;
+use heirloom_inspect::Capturer;
+use heirloom_inspect::judge::{Judge, Verdict};
+use heirloom_inspect::recording::Recording;
+
+/// Of each rule: how often it was held against something, how often that broke it, and the findings.
+type Judged = BTreeMap<&'static str, (u64, u64, BTreeSet<Found>)>;
+
+/// Whose it is, where, since which event, and at how many events it was there.
+type Found = (String, String, u64, u64);
+
+fn judged(judge: &Judge) -> Judged {
+    let of_rule = |verdict: &Verdict| {
+        let places = verdict.findings.iter().map(|seen| {
+            let finding = &seen.finding;
+            let place = finding.place.clone();
+            let whose = format!("{:?}", finding.whose);
+            (whose, place, seen.first_event, seen.events)
+        });
+        let of_rule = (verdict.checks, verdict.violations, places.collect());
+        (verdict.rule.name, of_rule)
+    };
+    judge.verdicts().iter().map(of_rule).collect()
+}
+
+/// Judges a recording twice, event by event: with snapshots that share what has not changed, as a run has
+/// them, and with snapshots that have nothing in common, so that nothing that is remembered of tables fits. How
+/// many events there were.
+fn verify(file: &Path) -> usize {
+    let recording = Recording::open(file).unwrap();
+    let header = recording.header();
+    let new = || Judge::new(header.truth.clone(), header.expectation.unwrap());
+    let (mut kept, mut anew) = (new(), new());
+    let mut events = 0;
+    for moment in recording.moments() {
+        let moment = moment.unwrap();
+        let Some(told) = moment.told else { continue };
+        kept.hear(&told);
+        anew.hear(&told);
+        let Some(tables) = moment.tables else {
+            continue;
+        };
+        let (cpu, shared) = (tables.cpu(), &tables.snapshot);
+        kept.observe(&told, &cpu, shared, &moment.memory);
+        let apart = Capturer::new().capture(&moment.memory, *shared.mode(), &tables.roots());
+        anew.observe(&told, &cpu, &apart, &moment.memory);
+        let (of_kept, of_anew) = (judged(&kept), judged(&anew));
+        for (rule, of_rule) in &of_anew {
+            let event = told.sequence;
+            assert_eq!(
+                &of_kept[rule],
+                of_rule,
+                "{}, event {event}: {rule}",
+                file.display()
+            );
+        }
+        events += 1;
+    }
+    events
+}
+
+/// The recordings in a folder, verified: how many events each has.
+fn verify_all(folder: &Path) -> Vec<usize> {
+    let files = fs::read_dir(folder).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| verify(file)).collect()
+}
+
+fn record(command: &[&str], codes: &[i32]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let run = heirloom(&[command, &["--record", folder.path().to_str().unwrap()]].concat());
+    let code = run.code.unwrap();
+    assert!(codes.contains(&code), "{command:?}: {}", run.stderr);
+    folder
+}
+
+#[test]
+fn every_bug_and_every_strategy_without_one_is_judged_the_same_anew() {
+    let folder = record(&["bugs", "--run"], &[0]);
+    let events = verify_all(folder.path());
+    assert_eq!(events.len(), bugs::ALL.len() + Strategy::ALL.len() - 1);
+    assert!(events.iter().all(|events| *events > 10), "{events:?}");
+}
+
+#[test]
+fn every_strategy_on_the_default_scenario_and_on_forbidden_accesses_is_judged_the_same_anew() {
+    for strategy in Strategy::ALL {
+        for more in [&[][..], &["--cmdline", "init=trials"]] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("run.rec");
+            let command = ["run", "--propagation", strategy.name()];
+            let record = ["--record", file.to_str().unwrap()];
+            let run = heirloom(&[&command, more, &record].concat());
+            // The forbidden accesses need no new PGD entry, which is what that strategy loses.
+            let broken = i32::from(strategy == Strategy::None && more.is_empty());
+            assert_eq!(run.code, Some(broken), "{}", run.stderr);
+            assert!(verify(&file) > 20);
+        }
+    }
+}
+
+#[test]
+fn every_experiment_of_the_lecture_is_judged_the_same_anew() {
+    let folder = record(&["lecture"], &[0]);
+    let events = verify_all(folder.path());
+    assert!(events.len() > 10, "{events:?}");
+}
+
+#[test]
+fn every_cell_of_the_lab_is_judged_the_same_anew() {
+    let size = ["--processes", "1,4,16", "--allocations", "4"];
+    let folder = record(&[&["lab", "--memory", "64M"][..], &size].concat(), &[0]);
+    let events = verify_all(folder.path());
+    assert!(events.len() >= 15, "{events:?}");
+}
