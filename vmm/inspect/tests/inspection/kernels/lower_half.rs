@@ -194,3 +194,14 @@ fn an_identity_map_alone_is_an_address_space_of_its_own_kind() {
         }
     }
 }
+
+#[test]
+fn a_kernel_in_the_lower_half_is_found_without_a_cr3_too() {
+    for places in PLACES {
+        let (ram, kernel, roots) = guest(places, 3);
+        let discovery = ram.discover();
+        assert_eq!(kinds(&discovery), expected(kernel, &roots));
+        assert_eq!(discovery.mode().depth, places.depth);
+        assert_eq!(ram.broken(), []);
+    }
+}
