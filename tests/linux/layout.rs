@@ -71,7 +71,7 @@ fn without_any_cr3_the_same_roots_are_found_and_taken_for_the_same() {
         for cpu in &image.moment.cpus {
             let root = cpu.cr3.root();
             if root != own && seeing[&root] == "kernel" {
-                seeing.insert(root, "freed".to_owned());
+                seeing.insert(root, "idle".to_owned());
             }
         }
         assert_eq!(seeing, blind, "{}", variant.name);

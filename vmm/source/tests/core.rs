@@ -3,7 +3,7 @@
 mod support;
 
 use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::{Cr3, Depth, Mode, PhysAddr, RootLabel, VirtAddr};
+use heirloom_inspect::{Cr3, Depth, Entry, Mode, PhysAddr, RootLabel, VirtAddr};
 use heirloom_source::{CoreError, FileError, Target, TargetError};
 use proptest::prelude::*;
 use support::elf::{CoreBuilder, qemu_note};
@@ -190,6 +190,29 @@ fn a_kdump_core_has_no_cpus_but_the_kernels_own_account() {
 
     let target = open(&core.build(), ",cr3=0x2000").unwrap();
     assert_eq!(target.roots.len(), 2);
+}
+
+#[test]
+fn a_kernel_that_encrypts_its_memory_says_by_which_bit() {
+    for (mask, encryption, words) in [
+        (1_u64 << 47, 1 << 47, "bit 47"),
+        (1 << 51, 1 << 51, "bit 51"),
+        (0, 0, "6.12.1"),
+        (3 << 46, 0, "no single bit"),
+    ] {
+        let text = format!("OSRELEASE=6.12.1\nNUMBER(sme_mask)={mask}\n");
+        let core = CoreBuilder::default()
+            .note("VMCOREINFO", text.as_bytes())
+            .load(0, &pages(1, 4));
+        let target = open(&core.build(), "").unwrap();
+        assert_eq!(target.encryption, Entry::new(encryption));
+        assert_note(&target, words);
+    }
+    // The user knows better.
+    let core = CoreBuilder::default().load(0, &pages(1, 4));
+    let target = open(&core.build(), ",cr3=0x800000002000,encrypt-bit=47").unwrap();
+    assert_eq!(target.encryption, Entry::new(1 << 47));
+    assert_eq!(target.roots[0].1, PhysAddr::new(0x2000));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod support;
 
 use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::{Depth, Mode, PhysAddr, RootLabel};
+use heirloom_inspect::{Depth, Entry, Mode, PhysAddr, RootLabel};
 use support::{complaint, open, ram, read};
 use tempfile::TempDir;
 
@@ -152,6 +152,55 @@ fn a_file_that_cannot_be_used_is_named_with_the_remedy() {
         let message = complaint(&spec);
         for word in words {
             assert!(message.contains(word), "{spec}: {message}");
+        }
+    }
+}
+
+/// A root in frame 1 with two entries, each with these bits besides.
+fn root_with(bits: u64) -> (TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ram");
+    let mut bytes = vec![0; 0x4000];
+    for (index, word) in [(256, 0x2063), (511, 0x3063)] {
+        let at = 0x1000 + 8 * index;
+        bytes[at..at + 8].copy_from_slice(&(word | bits).to_le_bytes());
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
+}
+
+#[test]
+fn the_encryption_bit_that_the_user_names_is_no_part_of_cr3() {
+    for bit in [47_u32, 51, 43] {
+        let (_directory, path) = root_with(0);
+        let cr3 = 1_u64 << bit | 0x1000;
+        let target = open(&format!("raw:{path},cr3={cr3:#x},encrypt-bit={bit}")).unwrap();
+        assert_eq!(target.encryption, Entry::new(1 << bit));
+        let root = PhysAddr::new(0x1000);
+        assert_eq!(target.roots, [(RootLabel::Cpu(0), root)]);
+        // As the CPU has it, the register stays what it is.
+        let spec = format!("raw:{path},cr3={cr3:#x},cr4=0x20,encrypt-bit={bit}");
+        assert_eq!(open(&spec).unwrap().cpus[0].cr3.get(), cr3);
+    }
+}
+
+#[test]
+fn an_encryption_bit_that_cr3_and_all_entries_of_its_root_have_is_told_and_others_are_refused() {
+    for bit in [47_u32, 51, 35] {
+        let cr3 = 1_u64 << bit | 0x1000;
+        let (_directory, path) = root_with(1 << bit);
+        let target = open(&format!("raw:{path},cr3={cr3:#x},cr4=0x20")).unwrap();
+        assert_eq!(target.encryption, Entry::new(1 << bit));
+        let notes = target.notes.join("\n");
+        assert!(
+            notes.contains(&format!("bit {bit} is taken for the encryption bit")),
+            "{notes}"
+        );
+        for (bits, cr3) in [(0, cr3), (1 << 46, cr3), (1 << bit, cr3 | 0x1_0000)] {
+            let (_directory, path) = root_with(bits);
+            let message = complaint(&format!("raw:{path},cr3={cr3:#x},cr4=0x20"));
+            assert!(message.contains("has no RAM"), "{message}");
         }
     }
 }

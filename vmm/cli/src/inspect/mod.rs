@@ -74,6 +74,8 @@ impl Options {
     ) -> Result<(String, Discovery, RootId), Failure> {
         let target = self.open()?;
         let (name, mut discovery) = discover_in(&target)?;
+        // As CR3 has it: with the bit that says that the root is encrypted, too.
+        let root = root.map(|root| root.without(target.encryption));
         if let Some(root::RootName::Address(address)) = root
             && discovery.space_at(address).is_none()
         {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use heirloom_inspect::discover::Kind;
-use heirloom_inspect::{Cr3, Discovery, PhysAddr, RootId, RootLabel};
+use heirloom_inspect::{Cr3, Discovery, Entry, PhysAddr, RootId, RootLabel};
 
 use super::number;
 use crate::exit::{Exit, Failure};
@@ -20,6 +20,18 @@ pub(super) enum RootName {
     Process(u32),
     /// The kernel's own.
     Kernel,
+}
+
+impl RootName {
+    /// The same, without these bits of an address.
+    pub(super) fn without(self, encryption: Entry) -> RootName {
+        match self {
+            RootName::Address(address) => {
+                RootName::Address(PhysAddr::new(address.get() & !encryption.get()))
+            }
+            name => name,
+        }
+    }
 }
 
 impl FromStr for RootName {

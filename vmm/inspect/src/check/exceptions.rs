@@ -70,8 +70,22 @@ pub(super) const ISA_HOLE: Exception = Exception {
     source: "Linux arch/x86/mm/init.c: init_memory_mapping maps 0 to ISA_END_ADDRESS as one",
 };
 
+/// A kernel that gives each process tables of its own for the kernel half.
+pub(super) const PRIVATE_COPIES: Exception = Exception {
+    name: "private-kernel-tables",
+    what: "kernel entries that map the same by tables of their own, where no two address spaces share a kernel table",
+    source: "lecture: update the mapping in every process; xv6's setupkvm",
+};
+
+/// Kernels that do not protect their text in the direct map at all.
+pub(super) const WRITABLE_DIRECT_MAP: Exception = Exception {
+    name: "writable-direct-map",
+    what: "a writable page of the direct map that shows kernel text, where the kernel is none like Linux and the direct map shows all of its text so",
+    source: "most kernels but Linux map all memory writable; the alias is there, and the kernel means it",
+};
+
 /// All of them.
-pub const EXCEPTIONS: [Exception; 8] = [
+pub const EXCEPTIONS: [Exception; 10] = [
     LDT_REMAP,
     VSYSCALL,
     GLOBAL_IMAGE,
@@ -80,4 +94,6 @@ pub const EXCEPTIONS: [Exception; 8] = [
     HUGETLB,
     TRAMPOLINE,
     ISA_HOLE,
+    PRIVATE_COPIES,
+    WRITABLE_DIRECT_MAP,
 ];

@@ -208,6 +208,13 @@ fn notes(discovery: &Discovery, scene: &Scene<'_>) -> Vec<String> {
         ));
     }
     notes.extend(idle_roots(discovery));
+    if discovery.copies_kernel_tables() {
+        notes.push(
+            "each address space has private copies of all kernel tables: each change of a kernel mapping must \
+             be made in every one"
+                .into(),
+        );
+    }
     notes.extend(self_maps(discovery));
     notes.extend(direct_map_beyond_ram(discovery, scene));
     let mut devices: BTreeMap<&str, u64> = BTreeMap::new();

@@ -145,8 +145,39 @@ impl Anchors {
         }
     }
 
-    /// Whether the root in `pfn` translates all that tells one: three in four of the code, half of the data.
-    pub(super) fn lead_the_same<M: PhysicalMemory + ?Sized>(&self, memory: &M, pfn: Pfn) -> bool {
+    /// Which of `suspects` translate all that tells a root, and are not known yet. A table of memory at its own
+    /// address may do so, too, taken for a root: what is a table below the root of another is none.
+    pub(super) fn roots_among(
+        &self,
+        target: &Target,
+        suspects: &[Pfn],
+        known: &HashSet<Pfn>,
+    ) -> Vec<Pfn> {
+        let memory = &*target.memory;
+        let mut found: Vec<Pfn> = suspects
+            .iter()
+            .copied()
+            .filter(|pfn| !known.contains(pfn) && self.lead_the_same(memory, *pfn))
+            .collect();
+        if found.is_empty() {
+            return found;
+        }
+        let top = self.mode.depth.top();
+        let mut below = HashSet::new();
+        for &pfn in found.iter().chain(known) {
+            for anchor in self.code.iter().chain(&self.data) {
+                let walk = translate_in_memory(memory, &self.mode, pfn.base(), anchor.va);
+                let tables = walk.steps().iter().filter(|step| step.level != top);
+                below.extend(tables.map(|step| step.table));
+            }
+        }
+        found.retain(|pfn| !below.contains(pfn));
+        found
+    }
+
+    /// Whether the root in `pfn` translates all that tells one: three in four of the code, and
+    /// half of the data.
+    fn lead_the_same<M: PhysicalMemory + ?Sized>(&self, memory: &M, pfn: Pfn) -> bool {
         let leads = |anchor: &&Anchor| self.leads(memory, pfn, anchor);
         let (code, data) = (&self.code, &self.data);
         if code.is_empty() && data.is_empty() {

@@ -18,7 +18,7 @@ use heirloom_paging::mode::Mode;
 
 use super::anchors::PartOnly;
 use super::budget::Budget;
-use super::part::upper_half;
+use super::part::{self, upper_half};
 use super::reference::{Best, Reference};
 use super::scan::is_in_ram;
 use super::{KernelHalf, kernel_half_of, scan};
@@ -27,6 +27,8 @@ use super::{KernelHalf, kernel_half_of, scan};
 pub(super) const MOST_TRIED: usize = 96;
 /// Tables that are captured of one: more than the kernel half of 64 GiB in 4 KiB pages has.
 const TABLE_LIMIT: usize = 1 << 16;
+/// The same of one root in the lower half, of which there may be more suspects.
+const LOWER_TABLE_LIMIT: usize = 1 << 12;
 /// Of RAM, a kernel half must show at least one part in so many …
 pub(super) const LEAST_SHOWN: u64 = 8;
 /// … and of its tables' entries, at most one in so many may be reserved.
@@ -38,10 +40,73 @@ pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
     // Nearly every kernel is linked to the last 2 GiB, so the last entry tells quickly; if that finds
     // nothing, all of memory is read.
     let frames = scan::frames_where(memory, ram, 511, |entry| may_lead_to_a_table(entry, target));
-    best_among(target, modes, &frames).or_else(|| {
-        let frames = scan::frames_that(memory, ram, |words| is_kernel_half(words, target));
-        best_among(target, modes, &frames)
-    })
+    best_among(target, modes, &frames)
+        .or_else(|| {
+            let frames = scan::frames_that(memory, ram, |words| is_kernel_half(words, target));
+            best_among(target, modes, &frames)
+        })
+        .or_else(|| best_in_the_lower_half(target, modes))
+}
+
+/// The best root of a kernel that is in the lower half. Any table of pages that are RAM may look like one, so
+/// it must lead down to a page by a table of each level.
+fn best_in_the_lower_half(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
+    let (memory, ram) = (&*target.memory, &target.ram[..]);
+    let all: u64 = ram.iter().map(|range| range.bytes).sum();
+    let mut frames = scan::frames_that(memory, ram, |words| {
+        is_half(&words[..256], target) && words[256..].iter().all(|word| word & 1 == 0)
+    });
+    frames.retain(|pfn| modes.iter().any(|mode| leads_down(target, *mode, *pfn)));
+    let mut budget = Budget::default();
+    let mut best: Option<(Mode, Best)> = None;
+    for pfn in frames.into_iter().take(MOST_TRIED) {
+        for &mode in modes {
+            let roots = [(RootLabel::Found(pfn.base()), pfn.base())];
+            let snapshot = Capturer::with_limit(LOWER_TABLE_LIMIT).capture(memory, mode, &roots);
+            let id = snapshot.roots()[0].id;
+            let part = part::of_root(&snapshot, id);
+            let (Some(table), true) = (snapshot.root_table(id), is_sound(&snapshot)) else {
+                continue;
+            };
+            let Some(reference) = Reference::new(pfn, table.words(), part) else {
+                continue;
+            };
+            let ram_bytes = budget.ram_shown_by(&snapshot, id, &part, ram);
+            let most = best
+                .as_ref()
+                .map_or(all / LEAST_SHOWN, |(_, best)| best.ram_bytes + 1);
+            if ram_bytes >= most.max(1) {
+                best = Some((
+                    mode,
+                    Best {
+                        reference,
+                        ram_bytes,
+                    },
+                ));
+            }
+        }
+    }
+    best
+}
+
+/// Whether the first present entries lead from a root to a page by a table of each level.
+fn leads_down(target: &Target, mode: Mode, root: Pfn) -> bool {
+    let mut words: Words = [0; 512];
+    let (mut table, mut level) = (root, mode.depth.top());
+    loop {
+        if target.memory.read_table(table, &mut words).is_err() {
+            return false;
+        }
+        let mut entries = words.iter().map(|word| Entry::new(*word));
+        let Some(first) = entries.find(|entry| entry.present()) else {
+            return false;
+        };
+        match (first.decode(level, &mode), level.next()) {
+            (Decoded::Table(below), Some(next)) => (table, level) = (below, next),
+            (Decoded::Leaf(_), _) => return true,
+            _ => return false,
+        }
+    }
 }
 
 fn best_among(target: &Target, modes: &[Mode], frames: &[Pfn]) -> Option<(Mode, Best)> {
@@ -91,7 +156,12 @@ fn may_lead_to_a_table(entry: Entry, target: &Target) -> bool {
 
 /// Whether every present word of the kernel half may lead to a table in RAM, and there is one.
 fn is_kernel_half(words: &Words, target: &Target) -> bool {
-    let mut present = words[256..]
+    is_half(&words[256..], target)
+}
+
+/// Whether every present word may lead to a table in RAM, and there is one.
+fn is_half(words: &[u64], target: &Target) -> bool {
+    let mut present = words
         .iter()
         .map(|&word| Entry::new(word))
         .filter(|entry| entry.present())

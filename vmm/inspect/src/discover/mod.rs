@@ -36,6 +36,7 @@ use anchors::Anchors;
 use clusters::{KernelHalf, clusters, kernel_half_of, most_common};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
+use heirloom_paging::entry::Decoded;
 use heirloom_paging::mode::{CpuState, Mode, ModeError, PhysBits};
 use reference::Reference;
 use start::Start;
@@ -182,10 +183,8 @@ impl Discovery {
                 .filter(|candidate| candidate.role == Role::Full)
                 .map(|candidate| candidate.pfn)
                 .collect();
-            let found = suspects.iter().filter(|pfn| {
-                !known.contains(pfn) && anchors.lead_the_same(&*target.memory, **pfn)
-            });
-            candidates.extend(found.map(|&pfn| Candidate {
+            let found = anchors.roots_among(target, &suspects, &known);
+            candidates.extend(found.into_iter().map(|pfn| Candidate {
                 pfn,
                 role: Role::Full,
             }));
@@ -311,6 +310,33 @@ impl Discovery {
             }
         }
         [kernel, user]
+    }
+
+    /// Whether every address space has kernel tables of its own, no two sharing one: a kernel that is made so,
+    /// as teaching kernels are. Of a recording it is known whether that is meant.
+    pub fn copies_kernel_tables(&self) -> bool {
+        let mut tables = HashSet::new();
+        let mut roots = 0;
+        for space in &self.spaces {
+            let table = self.snapshot.root_table(space.root);
+            let Some(table) = table.filter(|_| space.kind.is_compared()) else {
+                continue;
+            };
+            roots += 1;
+            let [kernel, _] = self.parts(space.root);
+            for index in table
+                .pointers()
+                .iter()
+                .filter(|index| kernel.contains(*index))
+            {
+                if let Decoded::Table(below) = table.decode(index)
+                    && !tables.insert(below)
+                {
+                    return false;
+                }
+            }
+        }
+        roots > 1 && self.basis != Basis::Given
     }
 
     /// The CPUs whose root is not understood, and why.
@@ -564,6 +590,15 @@ impl Discovery {
 
     fn compare(&mut self) {
         let mut comparer = Comparer::within(&self.snapshot);
+        // What the reference has for a moment of another root's tables, the others need not have.
+        let passing: Vec<u16> = self
+            .reference
+            .map(|root| &self.spaces[root.0 as usize])
+            .into_iter()
+            .flat_map(|space| space.self_maps.iter().map(move |map| (map, space.address)))
+            .filter(|(map, own)| map.to != *own)
+            .map(|(map, _)| map.index)
+            .collect();
         for space in &mut self.spaces {
             let reference = match space.kind {
                 Kind::UserRoot => self.user_reference,
@@ -574,9 +609,9 @@ impl Discovery {
             let part = &self.kernel_part;
             space.differences = comparer.compare_entries(reference, space.root, part.iter());
             let is_self_map = |index| space.self_maps.iter().any(|map| map.index == index);
-            space
-                .differences
-                .retain(|difference| !is_self_map(difference.index));
+            space.differences.retain(|difference| {
+                !is_self_map(difference.index) && !passing.contains(&difference.index)
+            });
         }
     }
 }

@@ -283,6 +283,13 @@ impl Layout {
             return;
         };
         let moved = image.range.first.get() - KERNEL_IMAGE.get();
+        // Where one linear mapping is both, it is the direct map that the image lies in.
+        if self
+            .direct_map
+            .is_some_and(|map| map.range.overlaps(&image.range))
+        {
+            return;
+        }
         self.regions.push(Region {
             area: Area::KernelImage,
             range: image.range,

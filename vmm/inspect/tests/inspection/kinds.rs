@@ -39,8 +39,8 @@ fn each_kind_is_recognized_for_the_reason_that_is_given() {
                 Kind::Trampoline,
                 "for ring 0 alone, 1022 of them to their own address",
             ),
-            (freed, Kind::Freed, "no user half, on no CPU"),
-            (torn, Kind::Freed, "no user half, on no CPU"),
+            (freed, Kind::Idle, "no user half, on no CPU"),
+            (torn, Kind::Idle, "no user half, on no CPU"),
             (
                 reused,
                 Kind::Freed,
@@ -58,7 +58,11 @@ fn each_kind_is_recognized_for_the_reason_that_is_given() {
                     Kind::UserRoot,
                     "a way into the kernel, and the kernel root",
                 ),
-                (freed, Kind::Freed, "the user root of a freed pair"),
+                (
+                    freed,
+                    Kind::Idle,
+                    "the user root of a pair that is idle or freed",
+                ),
                 (reused, Kind::Freed, "the user root of a freed pair"),
             ] {
                 let space = discovery.space_at(guest.user_root(root)).unwrap();
@@ -203,7 +207,7 @@ fn a_process_that_a_cpu_still_borrows_after_its_end_is_no_freed_root() {
         guest.cpus[1].cr3 = Cr3::new(lazy.get());
         let discovery = guest.discover();
         assert_eq!(discovery.space_at(lazy).unwrap().kind, Kind::Kernel);
-        assert_eq!(discovery.space_at(freed).unwrap().kind, Kind::Freed);
+        assert_eq!(discovery.space_at(freed).unwrap().kind, Kind::Idle);
         // It is init_top_pgt that the others are compared with.
         let reference = discovery.reference.unwrap();
         assert!([guest.init, lazy].contains(&discovery.space(reference).address));
@@ -259,13 +263,13 @@ fn user_pages_are_counted_though_tables_are_shared_within_the_user_half() {
 }
 
 #[test]
-fn a_cr3_that_leads_nowhere_is_a_foreign_root() {
+fn a_cr3_that_leads_nowhere_is_a_root_that_is_not_understood() {
     for mut guest in guests() {
         for nowhere in [UNUSED, PhysAddr::new(0x7_0000_0000)] {
             guest.cpus[1].cr3 = Cr3::new(nowhere.get());
             let discovery = guest.discover();
             let space = discovery.space_at(nowhere).unwrap();
-            assert_eq!(space.kind, Kind::Foreign, "{space:?}");
+            assert_eq!(space.kind, Kind::NotUnderstood, "{space:?}");
             assert!(space.evidence.contains("no page table"), "{space:?}");
         }
         // A frame of zeroes is not a root of few entries.
@@ -273,7 +277,7 @@ fn a_cr3_that_leads_nowhere_is_a_foreign_root() {
         guest.cpus[1].cr3 = Cr3::new(UNUSED.get());
         assert_eq!(
             guest.discover().space_at(UNUSED).unwrap().kind,
-            Kind::Foreign
+            Kind::NotUnderstood
         );
     }
 }

@@ -4,6 +4,7 @@
 mod difference;
 mod discovery;
 mod hostile;
+mod kernels;
 mod kinds;
 mod layout;
 mod reverse;

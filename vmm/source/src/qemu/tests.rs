@@ -26,6 +26,11 @@ fn registers_of_every_cpu_are_read_in_64_bit_and_in_32_bit_code() {
     assert_eq!(first.rip, VirtAddr::new(0xffff_8880_0010_004b));
     let mode = Mode::of_cpu(&first, PhysBits::MAX, true).unwrap();
     assert_eq!(mode.depth, Depth::Five);
+    // A table at 0 is none.
+    let tables = |cpu: &heirloom_inspect::CpuState| [cpu.idt, cpu.gdt, cpu.tss];
+    assert_eq!(tables(&first), [None, Some(VirtAddr::new(0x10_0400)), None]);
+    let of_firmware = [0xf_61be, 0xf_6180].map(|base| Some(VirtAddr::new(base)));
+    assert_eq!(tables(&second), [of_firmware[0], of_firmware[1], None]);
     assert_eq!((second.cr0, second.efer), (0x11, 0));
     assert_eq!(second.rip, VirtAddr::new(0xf_d09a));
     assert_eq!(second.rflags, 2);

@@ -2,11 +2,11 @@
 
 use super::Rule;
 use crate::check::evidence::{Finding, Spaces, Verdict};
-use crate::check::exceptions::VSYSCALL;
+use crate::check::exceptions::{VSYSCALL, WRITABLE_DIRECT_MAP};
 use crate::check::scene::{Page, Scene};
-use crate::discover::Kind;
+use crate::discover::{Basis, Kind};
 use crate::judge::RuleInfo;
-use crate::layout::VSYSCALL as VSYSCALL_PAGE;
+use crate::layout::{Area, VSYSCALL as VSYSCALL_PAGE};
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::level::{Half, PageSize};
 
@@ -89,6 +89,29 @@ impl<'a> Text<'a> {
         Text { pages, furthest }
     }
 
+    /// Whether the direct map shows all of it writable, in a kernel that is none like Linux: then the kernel
+    /// does not protect text there, and no page is a mistake.
+    fn is_all_writable_in_the_direct_map(&self, scene: &Scene<'_>) -> bool {
+        let discovery = scene.discovery;
+        let regions = &discovery.layout.regions;
+        let is_like_linux = regions
+            .iter()
+            .any(|region| matches!(region.area, Area::Vmemmap | Area::CpuEntryArea));
+        let (Some(map), Some(reference)) = (discovery.layout.direct_map, discovery.reference)
+        else {
+            return false;
+        };
+        // Of a recording it is known what its kernel promises.
+        discovery.basis != Basis::Given
+            && !is_like_linux
+            && self.pages.iter().all(|page| {
+                let va = map.base.wrapping_add(page.leaf.pa.get());
+                let walk = scene.snapshot.translate(reference, va);
+                map.range.contains(page.va)
+                    || walk.translation().is_some_and(|found| found.rights.write)
+            })
+    }
+
     /// An executable page that has a byte of `other`. Where `other` is executable itself, that it is
     /// writable, too, is another rule's.
     fn aliased_by(&self, other: &Page) -> Option<&'a Page> {
@@ -111,6 +134,8 @@ fn no_writable_text_alias(scene: &Scene<'_>, verdict: &mut Verdict) {
         return;
     }
     let text = Text::of(scene);
+    let map = scene.discovery.layout.direct_map;
+    let is_meant = text.is_all_writable_in_the_direct_map(scene);
     // Of user halves those that ring 3 can write, and those that the kernel maps there for itself.
     let pages = scene.kernel_pages.iter().chain(&scene.user_pages);
     for page in pages {
@@ -122,6 +147,10 @@ fn no_writable_text_alias(scene: &Scene<'_>, verdict: &mut Verdict) {
             continue;
         }
         if let Some(executable) = text.aliased_by(page) {
+            if is_meant && map.is_some_and(|map| map.range.contains(page.va)) {
+                verdict.excepted(WRITABLE_DIRECT_MAP);
+                continue;
+            }
             verdict.broken(|| {
                 let mut finding = scene.finding(
                     page,

@@ -1,0 +1,131 @@
+//! Direct maps as kernels have them, and kernels without NX.
+
+use heirloom_inspect::discover::Kind;
+use heirloom_inspect::{Depth, Entry, PageSize};
+
+use super::ram::{CODE, DATA, LARGE, PAGE, Ram};
+
+#[test]
+fn large_pages_past_the_end_of_ram_are_a_note_with_the_range() {
+    for (depth, at, size, pages, mib) in [
+        (Depth::Four, 0xffff_8000_0000_0000, PageSize::Size1GiB, 4, 8),
+        (
+            Depth::Four,
+            0xffff_8880_0000_0000,
+            PageSize::Size2MiB,
+            512,
+            16,
+        ),
+        (
+            Depth::Four,
+            0xffff_c000_0000_0000,
+            PageSize::Size1GiB,
+            1,
+            64,
+        ),
+        (
+            Depth::Five,
+            0xff11_0000_0000_0000,
+            PageSize::Size1GiB,
+            64,
+            32,
+        ),
+    ] {
+        let mut ram = Ram::new(mib, depth);
+        let kernel = ram.root();
+        for page in 0..pages {
+            let pa = page * size.bytes();
+            ram.map(kernel, at + pa, pa, size, DATA);
+        }
+        let image = 0xffff_ffff_8000_0000;
+        ram.map(kernel, image, 0, PageSize::Size2MiB, CODE);
+        ram.run(kernel);
+        assert_eq!(ram.discover().space_at(kernel).unwrap().kind, Kind::Kernel);
+        // That text has a writable alias is true.
+        assert_eq!(ram.broken(), []);
+        assert_eq!(ram.let_pass(), [("writable-direct-map", 1)]);
+        let notes = ram.notes();
+        let end = format!("–{:#x}", pages * size.bytes());
+        assert!(
+            notes.contains("past its end or over a hole") && notes.contains(&end),
+            "{notes}"
+        );
+        // A page of it that leads elsewhere is a fault as ever.
+        if size == PageSize::Size2MiB {
+            ram.map(kernel, at + 2 * LARGE, 3 * LARGE, size, DATA);
+            let rules: Vec<_> = ram.broken().into_iter().map(|(rule, _)| rule).collect();
+            assert_eq!(rules, ["direct-map-exact"]);
+        }
+    }
+}
+
+#[test]
+fn text_that_a_kernel_protects_elsewhere_in_the_direct_map_has_no_writable_alias_by_design() {
+    for protected in [0, 1, 3] {
+        let mut ram = Ram::new(16, Depth::Four);
+        let kernel = ram.root();
+        for page in 0..8 {
+            let (pa, flags) = (page * LARGE, if page == protected { CODE } else { DATA });
+            let flags = Entry::new(1 << 63) | flags;
+            ram.map(
+                kernel,
+                0xffff_8000_0000_0000 + pa,
+                pa,
+                PageSize::Size2MiB,
+                flags,
+            );
+        }
+        for page in 0..4 {
+            let pa = page * LARGE;
+            ram.map(
+                kernel,
+                0xffff_ffff_8000_0000 + pa,
+                pa,
+                PageSize::Size2MiB,
+                CODE,
+            );
+        }
+        ram.run(kernel);
+        assert_eq!(ram.broken(), [("no-writable-text-alias", 3)]);
+        assert_eq!(ram.let_pass(), []);
+    }
+}
+
+#[test]
+fn a_mapping_that_is_not_linear_is_not_judged_as_one() {
+    for stride in [3, 5, 7, 11] {
+        let mut ram = Ram::new(16, Depth::Four);
+        let kernel = ram.root();
+        // Pages as they came: hardly two in a row.
+        for page in 0..512 {
+            let pa = (page * stride % 512 + 1024) * PAGE;
+            let va = 0xffff_8000_0000_0000 + page * PAGE;
+            ram.map(kernel, va, pa, PageSize::Size4KiB, DATA);
+        }
+        ram.map(kernel, 0xffff_ffff_8000_0000, 0, PageSize::Size4KiB, CODE);
+        ram.run(kernel);
+        assert_eq!(ram.broken(), [], "{stride}");
+    }
+}
+
+#[test]
+fn nx_that_is_off_is_one_finding() {
+    for (mib, kernels) in [(8, 1), (64, 2), (512, 3)] {
+        let mut ram = Ram::new(mib, Depth::Four);
+        let kernel = ram.root();
+        for page in 0..mib / 2 {
+            let flags = Entry::new(0x63);
+            let at = 0xffff_8000_0000_0000 + page * LARGE;
+            ram.map(kernel, at, page * LARGE, PageSize::Size2MiB, flags);
+        }
+        for _ in 1..kernels {
+            let root = ram.root();
+            ram.share(kernel, root, 256..512);
+        }
+        let cpu = ram.run(kernel);
+        cpu.efer &= !(1 << 11);
+        assert_eq!(ram.broken(), [("write-xor-execute", 1)]);
+        let found = ram.findings("write-xor-execute");
+        assert_eq!(found[0].place, "EFER.NXE");
+    }
+}

@@ -1,0 +1,207 @@
+//! Kernels in the lower half.
+
+use heirloom_inspect::discover::Kind;
+use heirloom_inspect::layout::Area;
+use heirloom_inspect::{Depth, Entry, PageSize, PhysAddr};
+
+use super::ram::{CODE, DATA, LARGE, PAGE, Ram, differing, expected, kinds};
+
+/// Where a kernel has what, and its processes their pages.
+#[derive(Clone, Copy)]
+struct Places {
+    depth: Depth,
+    image: u64,
+    memory: u64,
+    heap: u64,
+    process: u64,
+}
+
+const PLACES: [Places; 4] = [
+    Places {
+        depth: Depth::Four,
+        image: 0x20_0000,
+        memory: 0x180_0000_0000,
+        heap: 0x4000_0000_0000,
+        process: 0x5000_0000_0000,
+    },
+    Places {
+        depth: Depth::Four,
+        image: 0x7f00_0020_0000,
+        memory: 0x7000_0000_0000,
+        heap: 0x80_0000_0000,
+        process: 0x40_0000,
+    },
+    // All memory and the image by one entry of the root.
+    Places {
+        depth: Depth::Four,
+        image: 0x1_0000_0000,
+        memory: 0,
+        heap: 0x1000_0000_0000,
+        process: 0x2000_0000_0000,
+    },
+    Places {
+        depth: Depth::Five,
+        image: 0x20_0000,
+        memory: 5 << 48,
+        heap: 9 << 48,
+        process: 0x80 << 48,
+    },
+];
+
+/// A kernel's root and so many processes that have all its entries.
+fn guest(places: Places, processes: usize) -> (Ram, PhysAddr, Vec<PhysAddr>) {
+    let mut ram = Ram::new(64, places.depth);
+    let kernel = ram.root();
+    for (page, flags) in [(0, CODE), (1, DATA)] {
+        let offset = page * LARGE;
+        ram.map(
+            kernel,
+            places.image + offset,
+            0x100_0000 + offset,
+            PageSize::Size2MiB,
+            flags,
+        );
+    }
+    for pa in (0..64 << 20).step_by(2 << 20) {
+        ram.map(kernel, places.memory + pa, pa, PageSize::Size2MiB, DATA);
+    }
+    for page in 0..8 {
+        let pa = 0x300_0000 + page * PAGE;
+        ram.map(
+            kernel,
+            places.heap + page * PAGE,
+            pa,
+            PageSize::Size4KiB,
+            DATA,
+        );
+    }
+    let mut roots = Vec::new();
+    for number in 0..processes as u64 {
+        let root = ram.root();
+        ram.share(kernel, root, 0..256);
+        ram.user(root, places.process, 0x200_0000 + number * 0x1_0000);
+        roots.push(root);
+    }
+    (ram, kernel, roots)
+}
+
+#[test]
+fn what_all_share_for_ring_0_is_the_kernels_and_no_process_has_anothers_table() {
+    for places in PLACES {
+        for processes in 1..4 {
+            let (mut ram, kernel, roots) = guest(places, processes);
+            for from in [roots[0], kernel] {
+                ram.cpus.clear();
+                ram.run(from);
+                let discovery = ram.discover();
+                assert_eq!(kinds(&discovery), expected(kernel, &roots));
+                for va in [places.image, places.memory, places.heap] {
+                    assert!(discovery.kernel_part.contains(ram.index(va)), "{va:#x}");
+                }
+                assert!(!discovery.kernel_part.contains(ram.index(places.process)));
+                let check = ram.check();
+                assert!(check.has_kernel_half);
+                assert_eq!(ram.broken(), []);
+                for pair in discovery.layout.regions.windows(2) {
+                    assert!(pair[0].range.last < pair[1].range.first, "{pair:?}");
+                }
+                let areas: Vec<_> = discovery
+                    .layout
+                    .regions
+                    .iter()
+                    .map(|region| region.area)
+                    .collect();
+                assert!(areas.contains(&Area::Kernel) && areas.contains(&Area::DirectMap));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_process_that_lacks_a_kernel_entry_is_the_one_fault() {
+    for places in PLACES {
+        for (processes, lacking) in [(1, 0), (2, 1), (3, 0)] {
+            let (mut ram, kernel, roots) = guest(places, processes);
+            let index = ram.index(places.heap);
+            ram.memory.poke(roots[lacking].pfn(), index, Entry::ABSENT);
+            for from in roots.iter().copied().chain([kernel]) {
+                ram.cpus.clear();
+                ram.run(from);
+                let found = ram.findings("kernel-mappings-equal");
+                assert_eq!(ram.broken(), [("kernel-mappings-equal", 1)], "{from}");
+                assert_eq!(found[0].entry.unwrap().index, index);
+                assert_eq!(found[0].spaces.roots, [roots[lacking]]);
+                let discovery = ram.discover();
+                assert_eq!(kinds(&discovery), expected(kernel, &roots));
+                let space = discovery.space_at(roots[lacking]).unwrap();
+                assert_eq!(differing(space), [index]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_table_of_a_process_that_another_has_too_is_still_found() {
+    for places in PLACES {
+        let (mut ram, kernel, roots) = guest(places, 3);
+        ram.run(kernel);
+        ram.share(roots[0], roots[2], [ram.index(places.process)]);
+        let rules: Vec<_> = ram.broken().into_iter().map(|(rule, _)| rule).collect();
+        assert_eq!(rules, ["user-tables-private"]);
+    }
+}
+
+#[test]
+fn a_page_of_the_kernel_for_ring_3_is_found_in_the_lower_half_too() {
+    for places in PLACES {
+        let (mut ram, kernel, roots) = guest(places, 3);
+        ram.run(roots[0]);
+        // A table of the heap with a page for ring 3, by entries that let it through in one process.
+        let heap = places.heap + 9 * PAGE;
+        let user = DATA | Entry::USER;
+        ram.map(kernel, heap, 0x310_0000, PageSize::Size4KiB, user);
+        for root in &roots {
+            ram.share(kernel, *root, [ram.index(heap)]);
+        }
+        assert!(!ram.broken().is_empty());
+    }
+}
+
+#[test]
+fn an_identity_map_alone_is_an_address_space_of_its_own_kind() {
+    for (depth, size, pages) in [
+        (Depth::Four, PageSize::Size2MiB, 32),
+        (Depth::Four, PageSize::Size1GiB, 4),
+        (Depth::Five, PageSize::Size2MiB, 512),
+    ] {
+        let mut ram = Ram::new(64, depth);
+        let root = ram.root();
+        for page in 0..pages {
+            let at = page * size.bytes();
+            ram.map(root, at, at, size, Entry::new(0x63));
+        }
+        for rip in [0, 0x10_0000] {
+            ram.cpus.clear();
+            ram.run(root).rip = heirloom_inspect::VirtAddr::new(rip);
+            let discovery = ram.discover();
+            let space = discovery.space_at(root).unwrap();
+            assert_eq!(space.kind, Kind::Identity, "{space:?}");
+            assert!(space.evidence.contains("to their own address"), "{space:?}");
+            assert_eq!(discovery.problem(), None);
+            // There is no kernel half to judge, and nobody says that it holds.
+            assert!(!ram.check().has_kernel_half);
+            assert_eq!(ram.broken(), []);
+        }
+    }
+}
+
+#[test]
+fn a_kernel_in_the_lower_half_is_found_without_a_cr3_too() {
+    for places in PLACES {
+        let (ram, kernel, roots) = guest(places, 3);
+        let discovery = ram.discover();
+        assert_eq!(kinds(&discovery), expected(kernel, &roots));
+        assert_eq!(discovery.mode().depth, places.depth);
+        assert_eq!(ram.broken(), []);
+    }
+}

@@ -1,0 +1,12 @@
+//! Kernels that are not Linux: each kind made by hand in several forms, because what was seen of one must not
+//! be what is recognized of all.
+
+mod cpu_roots;
+mod direct_map;
+mod encryption;
+mod idle;
+mod lower_half;
+mod private_copies;
+mod ram;
+mod self_map;
+mod windows;

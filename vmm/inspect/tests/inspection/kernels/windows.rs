@@ -1,0 +1,88 @@
+//! Roots that show ring 3 a window of the kernel only, of whatever size.
+
+use heirloom_inspect::discover::Kind;
+use heirloom_inspect::{Depth, PageSize, PhysAddr, VirtAddr};
+
+use super::ram::{CODE, DATA, LARGE, PAGE, Ram, kinds};
+
+const IMAGE: u64 = 0xffff_ffff_8000_0000;
+
+/// A kernel, and three processes whose roots map `window` pages of its code and nothing else of it.
+fn guest(depth: Depth, window: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) {
+    let mut ram = Ram::new(64, depth);
+    let kernel = ram.root();
+    for page in 0..512 {
+        ram.map(
+            kernel,
+            IMAGE + page * PAGE,
+            0x100_0000 + page * PAGE,
+            PageSize::Size4KiB,
+            CODE,
+        );
+    }
+    for page in 0..32 {
+        let pa = page * LARGE;
+        ram.map(
+            kernel,
+            0xffff_8000_0000_0000 + pa,
+            pa,
+            PageSize::Size2MiB,
+            DATA,
+        );
+    }
+    let mut users = Vec::new();
+    for number in 0..3 {
+        let root = ram.root();
+        for page in 100..100 + window {
+            ram.map(
+                root,
+                IMAGE + page * PAGE,
+                0x100_0000 + page * PAGE,
+                PageSize::Size4KiB,
+                CODE,
+            );
+        }
+        ram.user(root, 0x40_0000, 0x200_0000 + number * 0x1_0000);
+        users.push(root);
+    }
+    (ram, kernel, users)
+}
+
+#[test]
+fn the_roots_of_ring_3_are_found_by_the_window_alone() {
+    for (depth, window) in [
+        (Depth::Four, 1),
+        (Depth::Four, 4),
+        (Depth::Five, 2),
+        (Depth::Four, 60),
+    ] {
+        let (mut ram, kernel, users) = guest(depth, window);
+        for idt in [None, Some(VirtAddr::new(IMAGE + 100 * PAGE))] {
+            ram.cpus.clear();
+            ram.run(kernel).idt = idt;
+            let discovery = ram.discover();
+            let found = kinds(&discovery);
+            assert_eq!(found[&kernel], Kind::Kernel);
+            for root in &users {
+                assert_eq!(found.get(root), Some(&Kind::UserRoot), "{window}");
+            }
+            assert_eq!(found.len(), 4);
+        }
+    }
+}
+
+#[test]
+fn a_window_on_something_else_is_none() {
+    let (mut ram, kernel, _) = guest(Depth::Four, 1);
+    let stranger = ram.root();
+    ram.map(
+        stranger,
+        IMAGE + 100 * PAGE,
+        0x300_0000,
+        PageSize::Size4KiB,
+        CODE,
+    );
+    ram.user(stranger, 0x40_0000, 0x310_0000);
+    ram.run(kernel);
+    assert!(ram.discover().space_at(stranger).is_none());
+}
