@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use common::heirloom;
 use heirloom_abi::bugs;
+use heirloom_abi::event::ProbePage;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::Capturer;
-use heirloom_inspect::judge::{Judge, Verdict};
-use heirloom_inspect::recording::Recording;
+use heirloom_inspect::judge::{Expectation, Judge, Told, Verdict};
+use heirloom_source::recording::Recording;
+use zerocopy::FromBytes;
 
 /// Of each rule: how often it was held against something, how often that broke it, and the findings.
 type Judged = BTreeMap<&'static str, (u64, u64, BTreeSet<Found>)>;
@@ -40,12 +42,14 @@ fn judged(judge: &Judge) -> Judged {
 fn verify(file: &Path) -> usize {
     let recording = Recording::open(file).unwrap();
     let header = recording.header();
-    let new = || Judge::new(header.truth.clone(), header.expectation.unwrap());
+    let strategy = Strategy::from_name(header.strategy.as_deref().unwrap()).unwrap();
+    let new = || Judge::new(header.truth.clone(), Expectation { strategy });
     let (mut kept, mut anew) = (new(), new());
     let mut events = 0;
     for moment in recording.moments() {
         let moment = moment.unwrap();
-        let Some(told) = moment.told else { continue };
+        let Some(page) = moment.event else { continue };
+        let told = Told::decode(&ProbePage::read_from_bytes(&page[..]).unwrap()).unwrap();
         kept.hear(&told);
         anew.hear(&told);
         let Some(tables) = moment.tables else {
