@@ -24,7 +24,7 @@ pub enum RecordError {
     Write { name: PathBuf, source: io::Error },
     #[error(
         "the moment does not fit a recording: {what}, and there may be {MAX_PAGES} tables, \
-         {MAX_ROOTS} roots, {MAX_CPUS} CPUs and {MAX_BYTES} bytes of everything but tables"
+         {MAX_ROOTS} roots, {MAX_CPUS} CPUs, one encryption bit (12 to 51) and {MAX_BYTES} bytes of everything but tables"
     )]
     TooLarge { what: String },
 }

@@ -11,7 +11,9 @@ use super::chunk::{self, Kind};
 use super::error::RecordError;
 use super::header::Header;
 use super::memory::Piece;
-use super::moment::{Captured, Context, Counts, EventPage, Fields, MAX_CPUS, MAX_ROOTS, words_of};
+use super::moment::{
+    Captured, Context, Counts, EventPage, Fields, MAX_CPUS, MAX_ROOTS, encryption_bit, words_of,
+};
 use super::pages::MAX_PAGES;
 use super::{End, MAGIC, VERSION};
 use crate::codec::Put;
@@ -188,6 +190,11 @@ impl Recorder {
 
 fn captured(capture: &Capture<'_>) -> Result<Captured, RecordError> {
     let roots = capture.snapshot.roots();
+    let mode = capture.snapshot.mode();
+    if encryption_bit(mode).is_none() {
+        let bits = mode.encryption;
+        return Err(too_large(format!("it has the encryption bits {bits}")));
+    }
     for (count, max, what) in [
         (capture.cpus.len(), MAX_CPUS, "CPUs"),
         (roots.len(), MAX_ROOTS, "roots"),

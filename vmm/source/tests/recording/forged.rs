@@ -111,6 +111,18 @@ fn what_cannot_be_is_refused_by_name_and_what_is_just_possible_is_not() {
             53,
             Some("the physical address width"),
         ),
+        ("physical address bits", 46 + 64 * 12, None),
+        ("physical address bits", 46 + 64 * 51, None),
+        (
+            "physical address bits",
+            46 + 64 * 11,
+            Some("the encryption bit"),
+        ),
+        (
+            "physical address bits",
+            46 + 64 * 52,
+            Some("the encryption bit"),
+        ),
         (
             "physical address bits",
             1 << 32 | 46,
