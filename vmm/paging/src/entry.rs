@@ -168,7 +168,6 @@ impl Entry {
     }
 
     /// The protection key, bits 62–59; meaningful as [`Entry::PROTECTION_KEY`] says.
-    #[expect(clippy::cast_possible_truncation, reason = "four bits")]
     pub const fn protection_key(self) -> u8 {
         (self.0 >> 59 & 0xf) as u8
     }

@@ -7,7 +7,8 @@
 use super::frame::{FrameAllocator, PAGE_INFO_SIZE, Use};
 use super::half::{AddressHalf, KernelHalf, UserHalf};
 use super::propagation::Propagation;
-use super::table::{KernelRoot, Node, Root, Table};
+use super::root::{KernelRoot, Root};
+use super::table::{Node, Table};
 use super::{
     Entry, Level, OutOfFrames, Pfn, PhysAddr, VirtAddr, direct_map, page_down, page_up, protection,
 };

@@ -10,6 +10,7 @@ pub mod half;
 pub mod kernel_space;
 pub mod propagation;
 pub mod protection;
+pub mod root;
 pub mod table;
 pub mod user_access;
 pub mod user_space;
@@ -20,7 +21,7 @@ pub use frame::Frame;
 pub use half::UserHalf;
 pub use heirloom_abi::layout::DEPTH;
 pub use heirloom_paging::{Entry, Level, Pfn, PhysAddr, VirtAddr};
-pub use table::Root;
+pub use root::Root;
 
 use heirloom_abi::PAGE_SIZE;
 

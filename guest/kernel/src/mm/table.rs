@@ -1,17 +1,14 @@
 //! Page tables, reached through the direct map. All writes to page tables go through this module.
 //!
-//! A [`Root`] is what CR3 points to. [`Root::half`] shows one half of its entries as a [`RootHalf`], and
-//! below that hang [`Table`]s, which belong to the same half: both are [`Node`]s. An [`Index`] belongs to
-//! one kind of node and cannot leave its range, so that no user address, however wrong, reaches a kernel
-//! entry of a root, nor the other way round. How many levels there are is [`DEPTH`]'s business alone.
+//! Half of a root's entries ([`super::root`]) and a whole [`Table`] below it are the two kinds of [`Node`]:
+//! entries of one half of the address space. An [`Index`] belongs to one kind of node and cannot leave its
+//! range, so that no user address, however wrong, reaches a kernel entry of a root, nor the other way round.
 
 use super::frame::{FrameAllocator, Use};
-use super::half::{self, AddressHalf, KernelHalf};
-use super::{DEPTH, Entry, Frame, Level, OutOfFrames, VirtAddr, direct_map};
+use super::half::{AddressHalf, KernelHalf};
+use super::{Entry, Frame, Level, OutOfFrames, VirtAddr, direct_map};
 use crate::counters::{COUNTERS, Counter};
 use core::marker::PhantomData;
-use heirloom_abi::layout::Region;
-use heirloom_paging::{Half, VirtRange};
 
 /// Entries in a table.
 pub const ENTRIES: u16 = 512;
@@ -120,235 +117,19 @@ impl<N> Clone for Index<N> {
 impl<N> Copy for Index<N> {}
 
 impl<N: Node> Index<N> {
+    /// The entry of that number, or, if it is not in the range, the one with the same low bits.
     #[inline]
-    const fn folded(number: u16) -> Self {
+    pub(super) const fn folded(number: u16) -> Self {
         const {
             assert!(N::COUNT.is_power_of_two() && N::FIRST.is_multiple_of(N::COUNT));
             assert!(N::FIRST + N::COUNT <= ENTRIES);
         }
         Index(N::FIRST | number & (N::COUNT - 1), PhantomData)
     }
-}
 
-/// The number of a root's entry of half `H`.
-pub type RootIndex<H> = Index<RootHalf<H>>;
-
-impl<H: AddressHalf> RootIndex<H> {
-    /// The entry that translates `address`.
-    pub const fn of(address: VirtAddr) -> RootIndex<H> {
-        Index::folded(address.index(DEPTH.top()))
-    }
-
-    /// The lowest address that the entry translates.
-    pub const fn first_address(self) -> VirtAddr {
-        VirtRange::of_top_entry(self.0, DEPTH).first
-    }
-}
-
-/// A root's entries from `first` to `last`, both included, all of half `H`.
-#[derive(Clone, Copy)]
-pub struct RootRange<H> {
-    pub first: RootIndex<H>,
-    pub last: RootIndex<H>,
-}
-
-impl<H: AddressHalf> RootRange<H> {
-    /// Those of a region of half `H`; for constants, where a region of the other half is an error of
-    /// compilation.
-    ///
-    /// # Panics
-    /// If the region is not of that half.
-    pub const fn of(region: Region) -> RootRange<H> {
-        let (first, last) = (
-            VirtAddr::new(region.start()),
-            VirtAddr::new(region.end() - 1),
-        );
-        let is_kernels = matches!(H::HALF, Half::Kernel);
-        assert!(
-            matches!(first.half(), Half::Kernel) == is_kernels
-                && matches!(last.half(), Half::Kernel) == is_kernels,
-            "the region is not of this half"
-        );
-        RootRange {
-            first: RootIndex::of(first),
-            last: RootIndex::of(last),
-        }
-    }
-
-    /// Each of them, ascending.
-    pub fn iter(self) -> impl Iterator<Item = RootIndex<H>> {
-        (self.first.0..=self.last.0).map(Index::folded)
-    }
-}
-
-/// The root of an address space: the table that CR3 points to. A handle, as [`Table`] is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Root {
-    frame: Frame,
-}
-
-impl Root {
-    /// The level of a root.
-    pub const LEVEL: Level = DEPTH.top();
-
-    /// The root in `frame`.
-    ///
-    /// # Safety
-    /// 1. `frame` holds a root for as long as the handle is used, and each of its present entries leads
-    ///    to tables of that half.
-    pub const unsafe fn new(frame: Frame) -> Root {
-        Root { frame }
-    }
-
-    /// A new, empty root.
-    pub fn allocate(frames: &mut FrameAllocator) -> Result<Root, OutOfFrames> {
-        let frame = frames.allocate_zeroed(Use::Table)?;
-        Ok(Root { frame })
-    }
-
-    pub const fn frame(self) -> Frame {
-        self.frame
-    }
-
-    /// Its entries of half `H`.
-    #[inline]
-    pub const fn half<H: AddressHalf>(self) -> RootHalf<H> {
-        RootHalf {
-            frame: self.frame,
-            half: PhantomData,
-        }
-    }
-
-    /// The table of `level`, below the root's, that `address` uses.
-    pub fn table<H: AddressHalf>(self, address: VirtAddr, level: Level) -> Option<Table<H>> {
-        let root = self.half();
-        let mut table = root.child(root.index(address))?;
-        while table.level != level {
-            table = table.child(table.index(address))?;
-        }
-        Some(table)
-    }
-
-    /// The leaf entry that maps `address`.
-    #[inline]
-    pub fn leaf<H: AddressHalf>(self, address: VirtAddr) -> Option<Leaf<H>> {
-        let root = self.half();
-        let mut table = root.child(root.index(address))?;
-        loop {
-            let index = table.index(address);
-            let entry = table.get(index);
-            if !entry.present() {
-                return None;
-            }
-            match table.level.next().and_then(|next| table_of(entry, next)) {
-                Some(child) => table = child,
-                None => {
-                    return Some(Leaf {
-                        table,
-                        index,
-                        entry,
-                    });
-                }
-            }
-        }
-    }
-
-    /// Shows `visit` the level, the number and the value of each entry that the CPU reads for `address`.
-    pub fn walk(self, address: VirtAddr, mut visit: impl FnMut(Level, u16, Entry)) {
-        let (mut frame, mut level) = (self.frame, Root::LEVEL);
-        loop {
-            let index = address.index(level);
-            // SAFETY: `new` promised a table here, and nine bits number its entries.
-            let entry = unsafe { entry_at(frame, index).read_volatile() };
-            visit(level, index, entry);
-            let Some(child) = level
-                .next()
-                .and_then(|next| table_of::<KernelHalf>(entry, next))
-            else {
-                return;
-            };
-            (frame, level) = (child.frame, child.level);
-        }
-    }
-
-    /// Copies another root's kernel half into this one ("inherits the kernel pgd entries from the
-    /// parent", the lecture).
-    ///
-    /// # Safety
-    /// 1. The tables below the parent's kernel entries are freed no sooner than this root's entries are
-    ///    gone.
-    pub unsafe fn copy_kernel_half(self, parent: Root) {
-        // SAFETY: obligation 1, and nothing was in this root's kernel half that could be lost.
-        unsafe { copy_entries(parent.frame, self.frame, KernelHalf::FIRST) };
-        COUNTERS.add_many(Counter::KernelPgdWrites, half::ENTRIES.into());
-    }
-
-    /// Empties the kernel half of a root that is about to be freed.
-    ///
-    /// # Safety
-    /// 1. No CPU uses the root, and none will.
-    pub unsafe fn clear_kernel_half(self) {
-        // SAFETY: a table of 512 words of RAM; by obligation 1 nobody misses the entries. `rep stosq` is
-        // the shortest way where kernel code is emulated.
-        unsafe {
-            core::arch::asm!(
-                "rep stosq",
-                inout("rcx") u64::from(half::ENTRIES) => _,
-                inout("rdi") entry_at(self.frame, KernelHalf::FIRST) => _,
-                in("rax") 0,
-                options(nostack, preserves_flags)
-            );
-        }
-    }
-}
-
-/// The kernel's own root: unlike a process's, its kernel half and the tables below are never freed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct KernelRoot(Root);
-
-impl KernelRoot {
-    /// # Safety
-    /// 1. `root` and the tables below its kernel half are never freed.
-    pub const unsafe fn new(root: Root) -> KernelRoot {
-        KernelRoot(root)
-    }
-
-    pub const fn root(self) -> Root {
+    /// Its number in the whole table.
+    pub(super) const fn number(self) -> u16 {
         self.0
-    }
-
-    /// Copies the kernel's entry `index` into `to`, which then has the same table below it.
-    ///
-    /// # Safety
-    /// 1. No table below the entry that `to` had is needed any more, and nobody frees the tables below
-    ///    the new one on behalf of `to`.
-    pub unsafe fn share_entry(self, index: RootIndex<KernelHalf>, to: Root) {
-        // SAFETY: obligation 1, and what hangs below the kernel's own entries stays for ever.
-        unsafe { to.half().set(index, self.0.half().get(index)) };
-    }
-}
-
-/// The entries of a root that belong to half `H`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RootHalf<H> {
-    frame: Frame,
-    half: PhantomData<H>,
-}
-
-impl<H: AddressHalf> Node for RootHalf<H> {
-    type Half = H;
-    const FIRST: u16 = H::FIRST;
-    const COUNT: u16 = half::ENTRIES;
-    const WRITES: Counter = H::ROOT_WRITES;
-
-    #[inline]
-    fn frame(self) -> Frame {
-        self.frame
-    }
-
-    #[inline]
-    fn level(self) -> Level {
-        Root::LEVEL
     }
 }
 
@@ -458,7 +239,7 @@ impl<H: AddressHalf> Leaf<H> {
 
 /// Entry `index` of the table in `frame`, seen in the direct map.
 #[inline]
-fn entry_at(frame: Frame, index: u16) -> *mut Entry {
+pub(super) fn entry_at(frame: Frame, index: u16) -> *mut Entry {
     direct_map::words(frame)
         .cast::<Entry>()
         .wrapping_add(index.into())
@@ -467,7 +248,7 @@ fn entry_at(frame: Frame, index: u16) -> *mut Entry {
 /// The table of `level` that `entry` points to, if it points to one. PS needs no look at the level: where
 /// it makes no leaf it is reserved, so that no such entry leads anywhere.
 #[inline]
-fn table_of<H: AddressHalf>(entry: Entry, level: Level) -> Option<Table<H>> {
+pub(super) fn table_of<H: AddressHalf>(entry: Entry, level: Level) -> Option<Table<H>> {
     (entry.present() && !entry.has(Entry::LARGE)).then(|| Table {
         // SAFETY: whoever wrote the entry promised a table there, so it is RAM.
         frame: unsafe { Frame::new(entry.address().pfn()) },
@@ -480,7 +261,7 @@ fn table_of<H: AddressHalf>(entry: Entry, level: Level) -> Option<Table<H>> {
 ///
 /// # Safety
 /// As for [`Node::set`], for each of the entries of `to`.
-unsafe fn copy_entries(from: Frame, to: Frame, first: u16) {
+pub(super) unsafe fn copy_entries(from: Frame, to: Frame, first: u16) {
     // SAFETY: both are tables of 512 words of RAM; the caller's obligations. `rep movsq` is the shortest
     // way where kernel code is emulated.
     unsafe {

@@ -6,7 +6,8 @@
 use super::frame::{FrameAllocator, Use};
 use super::half::{AddressHalf, UserHalf};
 use super::protection::{COPY_ON_WRITE, user_page};
-use super::table::{Leaf, Node, Root, Table};
+use super::root::Root;
+use super::table::{Leaf, Node, Table};
 use super::vma::{Backing, NoRoom, Vma, Vmas};
 use super::{Entry, Frame, Level, OutOfFrames, VirtAddr, direct_map, page_down};
 use crate::boot::modules::Modules;

@@ -6,7 +6,8 @@
 use super::Propagation;
 use crate::mm::VirtAddr;
 use crate::mm::half::KernelHalf;
-use crate::mm::table::{KernelRoot, Node, Root, RootIndex};
+use crate::mm::root::{KernelRoot, Root, RootIndex};
+use crate::mm::table::Node;
 use heirloom_abi::layout::Region;
 
 pub struct Fault;

@@ -8,7 +8,7 @@
 use super::{Propagation, Spaces};
 use crate::fault_injection::inject;
 use crate::mm::half::KernelHalf;
-use crate::mm::table::{Root, RootRange};
+use crate::mm::root::{Root, RootRange};
 use crate::mm::{Entry, OutOfFrames};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::Region;

@@ -6,7 +6,7 @@
 //! of it. The checker must fail this strategy.
 
 use super::{Propagation, Spaces};
-use crate::mm::table::Root;
+use crate::mm::root::Root;
 
 pub struct None;
 

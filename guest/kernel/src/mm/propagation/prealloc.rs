@@ -9,7 +9,8 @@ use super::{Propagation, VMALLOC, table_attributes};
 use crate::fault_injection::inject;
 use crate::mm::frame::FrameAllocator;
 use crate::mm::half::KernelHalf;
-use crate::mm::table::{KernelRoot, Node};
+use crate::mm::root::KernelRoot;
+use crate::mm::table::Node;
 use crate::mm::{Entry, OutOfFrames, VirtAddr};
 use heirloom_abi::bugs::Bug;
 

@@ -7,7 +7,7 @@
 use super::{Propagation, Spaces};
 use crate::fault_injection::inject;
 use crate::mm::half::KernelHalf;
-use crate::mm::table::RootIndex;
+use crate::mm::root::RootIndex;
 use heirloom_abi::bugs::Bug;
 
 pub struct Sync;
