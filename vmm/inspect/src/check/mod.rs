@@ -101,16 +101,17 @@ fn idle_roots(discovery: &Discovery) -> Vec<String> {
     if count == 0 {
         return Vec::new();
     }
-    let (roots, have) = match count {
-        1 => ("root is", "has"),
-        _ => ("roots are", "have"),
+    let (roots, they_have) = match count {
+        1 => ("root is", "it has"),
+        _ => ("roots are", "they have"),
     };
     let mut notes = vec![format!(
         "{count} {roots} idle or freed: memory does not tell a kernel thread's root from a freed one; what \
-         they {have} besides the kernel half is not judged"
+         {they_have} besides the kernel half is not judged"
     )];
     let top = discovery.mode().depth.top();
-    let mut differing: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    // Which roots differ in an entry, and how; then which entries have the same said of them.
+    let mut by_entry: BTreeMap<(&str, u16), (Vec<PhysAddr>, &str)> = BTreeMap::new();
     for space in idle() {
         for difference in &space.differences {
             let what = match (difference.kind, difference.mappings) {
@@ -119,28 +120,40 @@ fn idle_roots(discovery: &Discovery) -> Vec<String> {
                 (_, Mappings::Same) => "has a private copy of",
                 _ => "has something else at",
             };
-            let area = discovery
-                .layout
-                .regions_in(difference.range)
-                .next()
-                .map_or_else(String::new, |region| format!(" ({})", region.area));
-            differing
-                .entry(format!("{what} {top}[{}]{area}", difference.index))
-                .or_default()
-                .push(space.address.to_string());
+            let mut areas = discovery.layout.regions_in(difference.range);
+            let area = areas.next().map_or("", |region| region.area.name());
+            let (roots, _) = by_entry
+                .entry((what, difference.index))
+                .or_insert((Vec::new(), area));
+            roots.push(space.address);
         }
     }
-    for (what, roots) in differing {
-        let named = roots[..roots.len().min(Spaces::MOST_NAMED)].join(", ");
-        let more = match roots.len().saturating_sub(Spaces::MOST_NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
+    let mut groups: BTreeMap<(&str, Vec<PhysAddr>), Vec<String>> = BTreeMap::new();
+    for ((what, index), (roots, area)) in by_entry {
+        let place = match area {
+            "" => format!("{top}[{index}]"),
+            area => format!("{top}[{index}] ({area})"),
         };
+        groups.entry((what, roots)).or_default().push(place);
+    }
+    for ((what, roots), places) in groups {
+        let roots: Vec<String> = roots.iter().map(ToString::to_string).collect();
         notes.push(format!(
-            "idle or freed root {named}{more} {what}, against the others (--strict-idle makes that a fault)"
+            "idle or freed root {} {what} {}, against the others (--strict-idle makes that a fault)",
+            first_few(&roots),
+            first_few(&places)
         ));
     }
     notes
+}
+
+/// The first few of a list, and how many more there are.
+fn first_few(all: &[String]) -> String {
+    let few = all[..all.len().min(Spaces::MOST_NAMED)].join(", ");
+    match all.len().saturating_sub(Spaces::MOST_NAMED) {
+        0 => few,
+        more => format!("{few} and {more} more"),
+    }
 }
 
 /// Where the kernel uses recursive paging.

@@ -1,0 +1,253 @@
+//! Saying of each root what it is, when the tables of all are there.
+
+use std::collections::HashMap;
+
+use super::clusters::{clusters, most_common};
+use super::reference::Reference;
+use super::{Candidate, Discovery, Kind, Role, Space, kind, part};
+use crate::compare::Comparer;
+use crate::layout::Layout;
+use crate::snapshot::{Root, RootId};
+use heirloom_paging::addr::{Pfn, PhysAddr};
+use heirloom_paging::bits::EntrySet;
+
+impl Discovery {
+    /// Whether a CPU on `root` finds the instruction that it is at; `None` if no CPU tells where it is.
+    fn runs_on(&self, root: &Root) -> Option<bool> {
+        let mut cpus = self
+            .running_cpus()
+            .filter(|(_, cpu)| cpu.cr3.root() == root.address && cpu.rip.get() != 0)
+            .peekable();
+        cpus.peek()?;
+        Some(cpus.all(|(_, cpu)| {
+            let walk = self.snapshot.translate(root.id, cpu.rip);
+            walk.translation()
+                .is_some_and(|found| found.rights.execute && (found.rights.user == (cpu.cpl == 3)))
+        }))
+    }
+
+    /// Says of each root what it is.
+    pub(super) fn explain(
+        &mut self,
+        candidates: &[Candidate],
+        reference: Option<&Reference>,
+        users: &HashMap<Pfn, Pfn>,
+    ) {
+        let id_of: HashMap<Pfn, RootId> = self
+            .snapshot
+            .roots()
+            .iter()
+            .map(|root| (root.address.pfn(), root.id))
+            .collect();
+        self.reference = reference.and_then(|reference| id_of.get(&reference.pfn).copied());
+        let kernels: Vec<RootId> = candidates
+            .iter()
+            .zip(self.snapshot.roots())
+            .filter(|(candidate, _)| candidate.role == Role::Full)
+            .map(|(_, root)| root.id)
+            .collect();
+        let mut maps = part::self_maps(&self.snapshot, &kernels);
+        if let Some(reference) = reference {
+            self.kernel_part = part::of_all(&self.snapshot, &reference.part, &kernels);
+        }
+        let identity = self.identity_alone(&kernels);
+        if identity {
+            self.kernel_part = part::upper_half();
+            self.reference = None;
+        }
+        let parts_of = |root: RootId| -> [EntrySet; 2] {
+            let (mut kernel, mut user) = (self.kernel_part, part::all_but(&self.kernel_part));
+            for map in maps.get(&root).into_iter().flatten() {
+                kernel.remove(map.index);
+                user.remove(map.index);
+            }
+            [kernel, user]
+        };
+        if let Some(reference) = self.reference {
+            let slots: Vec<u16> = maps
+                .get(&reference)
+                .into_iter()
+                .flatten()
+                .map(|map| map.index)
+                .collect();
+            let [kernel, _] = parts_of(reference);
+            self.layout = Layout::infer_in(&self.snapshot, reference, &self.ram, &kernel, &slots);
+        }
+        let partners: HashMap<Pfn, Pfn> = users
+            .iter()
+            .flat_map(|(&user, &kernel)| [(user, kernel), (kernel, user)])
+            .filter(|(one, other)| one != other)
+            .collect();
+        // Where no user root has a kernel root beside it, the kernel has one for all of them.
+        let isolated = partners.is_empty();
+        let clusters = clusters(&self.snapshot, |root| parts_of(root)[0]);
+        let cpus_of = |root: &Root| -> Vec<u32> {
+            self.running_cpus()
+                .filter(|(_, cpu)| cpu.cr3.root() == root.address)
+                .map(|(number, _)| number)
+                .collect()
+        };
+        let mut looker = kind::Looker::new(&self.snapshot);
+        let looks: Vec<kind::Look> = candidates
+            .iter()
+            .zip(self.snapshot.roots())
+            .map(|(candidate, root)| {
+                let [kernel, user] = parts_of(root.id);
+                looker.look(root.id, candidate.role, [&kernel, &user])
+            })
+            .collect();
+        let own = kind::kernels_own(&self.snapshot, &self.layout, &looks, |root| {
+            cpus_of(root).len()
+        });
+        self.spaces = looks
+            .iter()
+            .zip(self.snapshot.roots())
+            .map(|(look, root)| {
+                let cpus = cpus_of(root);
+                let partner = partners.get(&root.address.pfn()).map(|pfn| pfn.base());
+                let (mut kind, mut evidence) = look.kind(
+                    root,
+                    partner,
+                    !cpus.is_empty() || isolated,
+                    own.get(&root.id).cloned(),
+                    !cpus.is_empty(),
+                );
+                if identity && look.is_identity() {
+                    (kind, evidence) = (Kind::Identity, look.identity());
+                }
+                if kind == Kind::Foreign && !cpus.is_empty() {
+                    (kind, evidence) = self.of_a_cpu(look, root, evidence);
+                }
+                Space {
+                    root: root.id,
+                    address: root.address,
+                    label: root.label,
+                    kind,
+                    evidence,
+                    partner,
+                    cpus,
+                    cluster: clusters[root.id.0 as usize],
+                    kernel_entries: look.kernel_entries,
+                    user_entries: look.user_entries,
+                    user_pages: look.user_pages,
+                    differences: Vec::new(),
+                    self_maps: Vec::new(),
+                }
+            })
+            .collect();
+        for space in &mut self.spaces {
+            space.self_maps = maps.remove(&space.root).unwrap_or_default();
+        }
+        let places = self.spaces.iter().enumerate();
+        self.places = places.map(|(at, space)| (space.address, at)).collect();
+        self.judge_pairs();
+        self.user_reference = most_common(&self.spaces, |space| space.kind == Kind::UserRoot);
+        if let Some(majority) = most_common(&self.spaces, |space| space.kind.has_kernel_half()) {
+            // One that differs from the others must not be what these are compared with.
+            self.reference = Some(majority);
+        }
+        self.compare();
+    }
+
+    /// Whether all that the roots map is memory at its own address, for ring 0 alone: then it is no
+    /// kernel's lower half that processes share.
+    fn identity_alone(&self, kernels: &[RootId]) -> bool {
+        let upper = part::upper_half();
+        let lower = part::all_but(&upper);
+        let mut looker = kind::Looker::new(&self.snapshot);
+        !kernels.is_empty()
+            && self.kernel_part != upper
+            && kernels.iter().all(|root| {
+                let look = looker.look(*root, Role::Named, [&upper, &lower]);
+                look.is_identity() && look.kernel_entries == 0
+            })
+    }
+
+    /// What the root of a CPU is that has nothing in common with the others.
+    fn of_a_cpu(&self, look: &kind::Look, root: &Root, evidence: String) -> (Kind, String) {
+        if look.kernel_entries + look.user_entries == 0 {
+            return (Kind::NotUnderstood, evidence);
+        }
+        match self.runs_on(root) {
+            Some(true) => (
+                Kind::Separate,
+                "a CPU runs on it and finds its code there; nothing else in common with the others"
+                    .into(),
+            ),
+            Some(false) => (
+                Kind::NotUnderstood,
+                format!("the CPU's RIP is no code by it, and {evidence}"),
+            ),
+            None => (Kind::NotUnderstood, evidence),
+        }
+    }
+
+    /// The user root of a freed kernel root is freed, too, and that of an idle one idle; unless a CPU runs on
+    /// it, and finds its code there.
+    fn judge_pairs(&mut self) {
+        let kinds: HashMap<PhysAddr, Kind> = self
+            .spaces
+            .iter()
+            .filter(|space| matches!(space.kind, Kind::Freed | Kind::Idle))
+            .filter_map(|space| Some((space.partner?, space.kind)))
+            .collect();
+        let mut alive = Vec::new();
+        for at in 0..self.spaces.len() {
+            let space = &self.spaces[at];
+            let Some(kind) = kinds.get(&space.address).copied() else {
+                continue;
+            };
+            if space.kind != Kind::UserRoot {
+                continue;
+            }
+            let (kind, evidence) = if space.cpus.is_empty() {
+                let evidence = match kind {
+                    Kind::Idle => "the user root of a pair that is idle or freed",
+                    _ => "the user root of a freed pair",
+                };
+                (kind, evidence)
+            } else if self.runs_on(self.snapshot.root(space.root)) == Some(false) {
+                let evidence = "the user root of a pair that is idle or freed, and the CPU's RIP is no code by it";
+                (Kind::NotUnderstood, evidence)
+            } else {
+                alive.extend(space.partner);
+                continue;
+            };
+            let space = &mut self.spaces[at];
+            (space.kind, space.evidence) = (kind, evidence.into());
+        }
+        for space in &mut self.spaces {
+            if alive.contains(&space.address) {
+                space.kind = Kind::NoPages;
+                space.evidence = "a CPU runs on its user root".into();
+            }
+        }
+    }
+
+    fn compare(&mut self) {
+        let mut comparer = Comparer::within(&self.snapshot);
+        // What the reference has for a moment of another root's tables, the others need not have.
+        let passing: Vec<u16> = self
+            .reference
+            .map(|root| &self.spaces[root.0 as usize])
+            .into_iter()
+            .flat_map(|space| space.self_maps.iter().map(move |map| (map, space.address)))
+            .filter(|(map, own)| map.to != *own)
+            .map(|(map, _)| map.index)
+            .collect();
+        for space in &mut self.spaces {
+            let reference = match space.kind {
+                Kind::UserRoot => self.user_reference,
+                kind if kind.is_compared() => self.reference,
+                _ => None,
+            };
+            let Some(reference) = reference else { continue };
+            let part = &self.kernel_part;
+            space.differences = comparer.compare_entries(reference, space.root, part.iter());
+            let is_self_map = |index| space.self_maps.iter().any(|map| map.index == index);
+            space.differences.retain(|difference| {
+                !is_self_map(difference.index) && !passing.contains(&difference.index)
+            });
+        }
+    }
+}
