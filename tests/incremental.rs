@@ -24,11 +24,10 @@ type Found = (String, String, u64, u64);
 
 fn judged(judge: &Judge) -> Judged {
     let of_rule = |verdict: &Verdict| {
-        let places = verdict.findings.iter().map(|seen| {
-            let finding = &seen.finding;
-            let place = finding.place.clone();
+        let places = verdict.findings.iter().map(|finding| {
+            let seen = finding.seen.unwrap();
             let whose = format!("{:?}", finding.whose);
-            (whose, place, seen.first_event, seen.events)
+            (whose, finding.place.clone(), seen.first_event, seen.events)
         });
         let of_rule = (verdict.checks, verdict.violations, places.collect());
         (verdict.rule.name, of_rule)

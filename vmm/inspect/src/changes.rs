@@ -75,7 +75,7 @@ impl Snapshot {
         };
         let replaced = before.into_iter().flat_map(|before| {
             let changed = self.nodes().changed_since(before);
-            changed.map(|(before, after)| (before.table(), after.table()))
+            changed.map(|(_, before, after)| (before.table(), after.table()))
         });
         // What is missing in both is no table.
         let replaced = replaced.filter(|pair| !matches!(pair, (None, None)));

@@ -82,11 +82,11 @@ impl Nodes {
         (0u32..).map(Slot).zip(nodes)
     }
 
-    /// The slots that hold something else in `earlier`: what was there, and what is.
+    /// The slots that hold something else in `earlier`, with what was there, and what is.
     pub(crate) fn changed_since<'n>(
         &'n self,
         earlier: &'n Nodes,
-    ) -> impl Iterator<Item = (&'n Node, &'n Node)> + use<'n> {
+    ) -> impl Iterator<Item = (Slot, &'n Node, &'n Node)> + use<'n> {
         static FREE: Chunk = [const { Node::Free }; CHUNK];
         let count = self.chunks.len().max(earlier.chunks.len());
         let chunk = |nodes: &'n Nodes, number: usize| nodes.chunks.get(number);
@@ -97,16 +97,21 @@ impl Nodes {
             count
         };
         (0..count)
-            .map(move |number| (chunk(earlier, number), chunk(self, number)))
-            .filter(
-                |pair| !matches!(pair, (Some(before), Some(after)) if Arc::ptr_eq(before, after)),
-            )
-            .flat_map(|(before, after)| {
+            .map(move |number| (number, chunk(earlier, number), chunk(self, number)))
+            .filter(|(_, before, after)| match (before, after) {
+                (Some(before), Some(after)) => !Arc::ptr_eq(before, after),
+                _ => true,
+            })
+            .flat_map(|(number, before, after)| {
                 let before = before.map_or(&FREE, |chunk| &**chunk);
                 let after = after.map_or(&FREE, |chunk| &**chunk);
-                before.iter().zip(after)
+                // There are no more than 2^32 slots.
+                let first = u32::try_from(number * CHUNK).unwrap_or(u32::MAX);
+                let slots = (first..).map(Slot);
+                let pairs = slots.zip(before.iter().zip(after));
+                pairs.map(|(slot, (before, after))| (slot, before, after))
             })
-            .filter(|(before, after)| !before.is(after))
+            .filter(|(_, before, after)| !before.is(after))
     }
 }
 
@@ -136,7 +141,7 @@ mod tests {
 
     fn changed(now: &Nodes, before: &Nodes) -> Vec<(Option<u64>, Option<u64>)> {
         now.changed_since(before)
-            .map(|(before, after)| (frame(before), frame(after)))
+            .map(|(_, before, after)| (frame(before), frame(after)))
             .collect()
     }
 

@@ -56,6 +56,40 @@ pub struct PlacedEntry {
     pub rights: Rights,
 }
 
+impl<'s> Placement<'s> {
+    /// A root table, of which one half counts.
+    pub(crate) fn of_root(
+        snapshot: &'s Snapshot,
+        table: &'s Arc<Table>,
+        (half, part): (Half, EntrySet),
+        root: RootId,
+    ) -> Self {
+        let place = (root, VirtAddr::new(0));
+        Placement {
+            part,
+            ..Placement::new(snapshot, table, (half, Rights::ALL), place)
+        }
+    }
+
+    /// A table that is reached in an address space, with these rights.
+    pub(crate) fn new(
+        snapshot: &'s Snapshot,
+        table: &'s Arc<Table>,
+        (half, rights): (Half, Rights),
+        (root, base): (RootId, VirtAddr),
+    ) -> Self {
+        Placement {
+            table,
+            half,
+            rights,
+            root,
+            base,
+            snapshot,
+            part: EntrySet::default(),
+        }
+    }
+}
+
 impl Placement<'_> {
     /// The present entries; of a root, those that belong to the placement's half.
     pub fn entries(&self) -> impl Iterator<Item = PlacedEntry> {

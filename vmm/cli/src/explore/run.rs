@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use heirloom_explorer::{About, Event, Finding, Group, NamedRange, Sign, SpaceInfo, Timeline};
-use heirloom_inspect::judge::{
-    Claim, Expectation, Judge, SeenFinding, Sharing, Told, Verdict, World,
-};
+use heirloom_inspect::judge::{self, Claim, Expectation, Judge, Sharing, Told, Verdict, World};
 use heirloom_inspect::region::{Region, range_of_region};
 use heirloom_inspect::show::{Report, describe};
 use heirloom_inspect::{Root, RootLabel, VirtAddr, VirtRange};
@@ -46,8 +44,9 @@ impl RunTimeline {
         });
         for verdict in judge.verdicts() {
             for (place, finding) in verdict.findings.iter().enumerate() {
-                let events = self.seen.insert((verdict.rule.name, place), finding.events);
-                if events != Some(finding.events) {
+                let now = finding.seen.map_or(0, |seen| seen.events);
+                let events = self.seen.insert((verdict.rule.name, place), now);
+                if events != Some(now) {
                     let finding = finding_of(&self.timeline, verdict, place, finding);
                     self.timeline.finding(finding);
                 }
@@ -71,8 +70,13 @@ impl RunTimeline {
 }
 
 /// A finding of a rule, which is at `place` in the rule's list.
-fn finding_of(timeline: &Timeline, verdict: &Verdict, place: usize, seen: &SeenFinding) -> Finding {
-    let (rule, finding) = (&verdict.rule, &seen.finding);
+fn finding_of(
+    timeline: &Timeline,
+    verdict: &Verdict,
+    place: usize,
+    finding: &judge::Finding,
+) -> Finding {
+    let rule = &verdict.rule;
     Finding {
         identity: format!("{} {place}", rule.name),
         rule: rule.name.to_owned(),

@@ -5,29 +5,27 @@
 //! private copy of a table and maps the same, or a *mapping* divergence, where it maps something else. What
 //! kernels do on purpose is let pass by name ([`EXCEPTIONS`]) and counted.
 
-mod evidence;
-mod exceptions;
-mod rules;
-mod scene;
-
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use evidence::{EntryPlace, Excepted, Finding, MOST_FINDINGS, Spaces, Verdict};
-pub use exceptions::{EXCEPTIONS, Exception};
+pub use crate::rules::{
+    EXCEPTIONS, EntryPlace, Excepted, Exception, Finding, MAX_FINDINGS, Outcome, RuleInfo, Spaces,
+    Verdict,
+};
 
 use crate::compare::{EntryDifferenceKind, Mappings};
-use crate::discover::{Discovery, Kind};
-use crate::judge::RuleInfo;
+use crate::discover::{Discovery, Kind, Space};
+use crate::history::is_ram;
+use crate::index::{Scope, TableIndex};
+use crate::rules::{Context, Examination, FOR_ANY, Profile, RuleSet};
 use heirloom_paging::addr::PhysAddr;
-use heirloom_paging::level::PageSize;
-use scene::Scene;
+use heirloom_paging::level::{Half, PageSize};
 
 /// What the generic rules found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// Whether every rule holds.
+    /// Whether no rule is broken.
     pub holds: bool,
     /// Whether there is a live root with a kernel half to judge; a guest that has just begun to page has none.
     pub has_kernel_half: bool,
@@ -49,16 +47,20 @@ pub struct Strictness {
 impl Check {
     /// Holds every rule against the live address spaces.
     pub fn of(discovery: &Discovery, strictness: Strictness) -> Check {
-        let scene = Scene::new(discovery, strictness.idle);
-        let mut notes = notes(discovery, &scene);
-        let mut verdicts: Vec<Verdict> = rules::ALL
-            .iter()
-            .map(|rule| {
-                let mut verdict = Verdict::new(rule.info);
-                (rule.judge)(&scene, &mut verdict);
-                verdict
-            })
-            .collect();
+        let spaces = judged(discovery, strictness.idle);
+        let index = index(discovery, &spaces);
+        let mut notes = notes(discovery, &index);
+        let mut examination = Examination::new(&RuleSet::new(FOR_ANY));
+        examination.once(&Context {
+            cpus: &discovery.cpus,
+            areas: &discovery.layout.regions,
+            ram: &discovery.ram,
+            profile: Profile::LINUX,
+            found: Some(discovery),
+            judged: &spaces,
+            ..Context::new(&index)
+        });
+        let mut verdicts = examination.into_verdicts();
         if !strictness.user {
             verdicts.retain(|verdict| {
                 let is_lenient = verdict.rule.name == "user-write-xor-execute";
@@ -76,8 +78,8 @@ impl Check {
             });
         }
         Check {
-            holds: verdicts.iter().all(|verdict| verdict.violations == 0),
-            has_kernel_half: discovery.reference.is_some() && !scene.live.is_empty(),
+            holds: !verdicts.iter().any(Verdict::is_broken),
+            has_kernel_half: discovery.reference.is_some() && !spaces.is_empty(),
             rules: verdicts,
             notes,
         }
@@ -85,8 +87,41 @@ impl Check {
 
     /// Every rule's name and meaning.
     pub fn rules() -> impl Iterator<Item = RuleInfo> {
-        rules::ALL.iter().map(|rule| rule.info)
+        FOR_ANY.iter().map(|rule| rule.info)
     }
+}
+
+/// The address spaces that are judged. `idle`: also those of which memory does not tell whether they live.
+fn judged(discovery: &Discovery, idle: bool) -> Vec<&Space> {
+    let spaces = discovery.spaces.iter();
+    let idle = spaces.filter(|space| idle && space.kind == Kind::Idle);
+    discovery.judged().chain(idle).collect()
+}
+
+/// Those, looked through; the reference comes first, so that what all share is named by it.
+fn index(discovery: &Discovery, judged: &[&Space]) -> TableIndex {
+    let order = |space: &&Space| match space.kind {
+        _ if Some(space.root) == discovery.reference => 0,
+        Kind::Kernel => 1,
+        Kind::Process | Kind::NoPages => 2,
+        Kind::UserRoot => 3,
+        Kind::Foreign
+        | Kind::Trampoline
+        | Kind::Identity
+        | Kind::Separate
+        | Kind::Idle
+        | Kind::Freed
+        | Kind::NotUnderstood => 4,
+    };
+    let mut spaces = judged.to_vec();
+    spaces.sort_by_key(order);
+    let roots = spaces.iter();
+    let roots = roots.map(|space| (space.root, discovery.parts(space.root)));
+    let scope = Scope {
+        ram: discovery.ram.clone(),
+        ..Scope::default()
+    };
+    TableIndex::of_roots(&discovery.snapshot, roots.collect(), scope)
 }
 
 /// How many roots are idle or freed, and what they lack against the others, entry by entry.
@@ -149,8 +184,8 @@ fn idle_roots(discovery: &Discovery) -> Vec<String> {
 
 /// The first few of a list, and how many more there are.
 fn first_few(all: &[String]) -> String {
-    let few = all[..all.len().min(Spaces::MOST_NAMED)].join(", ");
-    match all.len().saturating_sub(Spaces::MOST_NAMED) {
+    let few = all[..all.len().min(Spaces::MAX_NAMED)].join(", ");
+    match all.len().saturating_sub(Spaces::MAX_NAMED) {
         0 => few,
         more => format!("{few} and {more} more"),
     }
@@ -178,19 +213,19 @@ fn self_maps(discovery: &Discovery) -> Option<String> {
 
 /// Large pages of the direct map that are linear and not all RAM: as many kernels have, past the end of RAM
 /// or over holes.
-fn direct_map_beyond_ram(discovery: &Discovery, scene: &Scene<'_>) -> Option<String> {
+fn direct_map_beyond_ram(discovery: &Discovery, index: &TableIndex) -> Option<String> {
     let map = discovery.layout.direct_map?;
     let mut pages = 0;
     let mut all: Option<(PhysAddr, PhysAddr)> = None;
-    for page in &scene.kernel_pages {
-        let is_linear = map.range.contains(page.va) && page.leaf.pa == map.physical(page.va);
+    for (_, page) in index.pages(Half::Kernel) {
+        let is_linear = map.range.contains(page.va) && page.pa == map.physical(page.va);
         if is_linear
-            && page.leaf.size != PageSize::Size4KiB
-            && !scene.is_ram(page.leaf.pa, page.leaf.size)
+            && page.size != PageSize::Size4KiB
+            && !is_ram(&discovery.ram, page.pa, page.size.bytes())
         {
             pages += 1;
-            let (first, end) = all.unwrap_or((page.leaf.pa, page.end()));
-            all = Some((first.min(page.leaf.pa), end.max(page.end())));
+            let (first, end) = all.unwrap_or((page.pa, page.end()));
+            all = Some((first.min(page.pa), end.max(page.end())));
         }
     }
     let (first, end) = all?;
@@ -204,7 +239,7 @@ fn direct_map_beyond_ram(discovery: &Discovery, scene: &Scene<'_>) -> Option<Str
     ))
 }
 
-fn notes(discovery: &Discovery, scene: &Scene<'_>) -> Vec<String> {
+fn notes(discovery: &Discovery, index: &TableIndex) -> Vec<String> {
     let mut notes = discovery.notes.clone();
     let freed = discovery
         .spaces
@@ -229,10 +264,11 @@ fn notes(discovery: &Discovery, scene: &Scene<'_>) -> Vec<String> {
         );
     }
     notes.extend(self_maps(discovery));
-    notes.extend(direct_map_beyond_ram(discovery, scene));
+    notes.extend(direct_map_beyond_ram(discovery, index));
     let mut devices: BTreeMap<&str, u64> = BTreeMap::new();
-    for page in scene.kernel_pages.iter().chain(&scene.user_pages) {
-        if !scene.is_ram(page.leaf.pa, page.leaf.size) {
+    let pages = index.pages(Half::Kernel).chain(index.pages(Half::User));
+    for (_, page) in pages {
+        if !is_ram(&discovery.ram, page.pa, page.size.bytes()) {
             let area = crate::layout::area_at(&discovery.layout, &discovery.snapshot, page.va);
             *devices
                 .entry(area.map_or("elsewhere", |area| area.name()))

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::roots::trimmed;
 use super::subject::{RootList, Subject};
-use crate::check::{Check, Finding, Verdict};
+use crate::check::{Check, Finding, Outcome, Verdict};
 use crate::discover::Discovery;
+use crate::rules::MAX_FINDINGS;
 
 /// Findings of one rule that are shown in full.
 const MOST_SHOWN: usize = 3;
@@ -49,10 +50,10 @@ impl fmt::Display for CheckReport {
         for verdict in &self.check.rules {
             table.add_row([
                 verdict.rule.name.to_owned(),
-                if verdict.violations == 0 {
-                    "holds"
-                } else {
-                    "BROKEN"
+                match verdict.outcome {
+                    Outcome::Holds => "holds",
+                    Outcome::Broken => "BROKEN",
+                    Outcome::NotTried { .. } => "not tried",
                 }
                 .to_owned(),
                 verdict.checks.to_string(),
@@ -89,9 +90,12 @@ impl fmt::Display for CheckReport {
         } else if broken.is_empty() && !self.check.has_kernel_half {
             write!(f, "NOTHING TO JUDGE: no root has a kernel half.")
         } else if broken.is_empty() {
+            let hold = self.check.rules.iter().filter(|rule| rule.holds()).count();
             write!(
                 f,
-                "HOLDS: all {rules} rules hold in all {roots} live roots ({checks} checks)."
+                "HOLDS: {} rules hold in all {roots} live roots ({checks} checks){}.",
+                of_all(hold, rules),
+                not_tried(&self.check.rules)
             )
         } else {
             write!(
@@ -101,6 +105,33 @@ impl fmt::Display for CheckReport {
                 broken.join(", ")
             )
         }
+    }
+}
+
+/// `all 19`, or `14 of 19`.
+pub(super) fn of_all(some: usize, all: usize) -> String {
+    if some == all {
+        format!("all {all}")
+    } else {
+        format!("{some} of {all}")
+    }
+}
+
+/// `; 2 not tried: no user root, no CPU`; nothing where all were tried.
+pub(super) fn not_tried(verdicts: &[Verdict]) -> String {
+    let mut reasons: Vec<&str> = Vec::new();
+    let mut count = 0;
+    for verdict in verdicts {
+        if let Outcome::NotTried { why } = verdict.outcome {
+            count += 1;
+            if !reasons.contains(&why) {
+                reasons.push(why);
+            }
+        }
+    }
+    match count {
+        0 => String::new(),
+        count => format!("; {count} not tried: {}", reasons.join(", ")),
     }
 }
 
@@ -118,15 +149,13 @@ fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result 
     for finding in verdict.findings.iter().take(MOST_SHOWN) {
         write_finding(f, finding)?;
     }
-    let more = verdict
-        .violations
-        .saturating_sub(verdict.findings.len().min(MOST_SHOWN) as u64);
-    if more > 0 {
-        writeln!(
-            f,
-            "  … and {more} more (--json has the first {})",
-            crate::check::MOST_FINDINGS
-        )?;
+    let more = verdict.findings.len().saturating_sub(MOST_SHOWN);
+    if more > 0 || verdict.left_out > 0 {
+        write!(f, "  … and {more} more; --json has them all")?;
+        match verdict.left_out {
+            0 => writeln!(f)?,
+            left_out => writeln!(f, " but {left_out} beyond the first {MAX_FINDINGS}")?,
+        }
     }
     Ok(())
 }

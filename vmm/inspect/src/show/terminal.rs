@@ -77,10 +77,12 @@ impl Report {
                  events ({checks} checks) until the run broke off."
             );
         }
+        let hold = rules.iter().filter(|verdict| verdict.holds()).count();
         format!(
-            "HOLDS: with propagation={propagation} all {} rules hold at all {events} events \
-             ({checks} checks).",
-            rules.len()
+            "HOLDS: with propagation={propagation} {} rules hold at all {events} events \
+             ({checks} checks){}.",
+            super::check::of_all(hold, rules.len()),
+            super::check::not_tried(rules)
         )
     }
 }
@@ -231,7 +233,9 @@ fn rule_table(verdicts: &[Verdict]) -> Table {
             Some(first) => (
                 "BROKEN",
                 verdict.violations.to_string(),
-                first.first_event.to_string(),
+                first
+                    .seen
+                    .map_or_else(String::new, |seen| seen.first_event.to_string()),
             ),
         };
         rows.add_row([
@@ -248,7 +252,7 @@ fn rule_table(verdicts: &[Verdict]) -> Table {
 
 fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
     writeln!(f, "\n{}: {}", verdict.rule.name, verdict.rule.statement)?;
-    for seen in verdict.findings.iter().take(MOST_FINDINGS) {
+    for finding in verdict.findings.iter().take(MOST_FINDINGS) {
         let Finding {
             whose,
             place,
@@ -256,8 +260,12 @@ fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result 
             expected,
             found,
             walks,
-        } = &seen.finding;
-        write!(f, "  event {}: ", seen.first_event)?;
+            seen,
+            ..
+        } = finding;
+        if let Some(seen) = seen {
+            write!(f, "  event {}: ", seen.first_event)?;
+        }
         if let Some(whose) = whose {
             write!(f, "{whose}, ")?;
         }

@@ -5,6 +5,7 @@ use heirloom_inspect::{Depth, Entry, Level, PageSize};
 
 use crate::scene::{
     KERNEL_CONSTANTS, KERNEL_TEXT, RAM, Scene, assert_evidence, assert_walks, direct_map, pa,
+    place_of,
 };
 
 const COMPLETE: &str = "direct-map-complete";
@@ -106,7 +107,7 @@ fn a_page_behind_the_end_of_ram_is_an_overrun() {
         );
         scene.checkpoint(1);
         scene.assert_broken(&[EXACT]);
-        let place = format!("direct map at {}", direct_map(at));
+        let place = place_of(scene.finding(EXACT), direct_map(at));
         assert_evidence(scene.finding(EXACT), 0, &place, direct_map(at));
         assert_walks(scene.finding(EXACT), &[0]);
         assert_eq!(scene.finding(EXACT).expected, "nothing: there is no RAM");
@@ -121,7 +122,7 @@ fn a_wrong_frame_is_missing_in_its_place_and_shown_in_anothers() {
     scene.checkpoint(1);
     scene.assert_broken(&[COMPLETE, EXACT]);
     assert_evidence(scene.finding(COMPLETE), 0, "frame 0x11", at);
-    assert_eq!(scene.finding(EXACT).expected, "its own frame");
+    assert_eq!(scene.finding(EXACT).expected, "its own frame, at 0x11000");
 }
 
 #[test]

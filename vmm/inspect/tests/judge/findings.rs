@@ -1,8 +1,8 @@
 //! What is found again is one finding, and memory for findings has a bound.
 
-use heirloom_inspect::judge::MOST_KEPT;
+use heirloom_inspect::rules::MAX_WALKED;
 use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Entry, Level};
+use heirloom_inspect::{Entry, Level, VirtRange};
 
 use crate::scene::{PAGE, Scene, VMALLOC, direct_map, label, pa};
 
@@ -19,8 +19,8 @@ fn a_hole_that_stays_is_one_finding_at_many_events() {
     scene.checkpoint(1);
     let verdict = scene.verdict("direct-map-complete");
     assert_eq!(verdict.findings.len(), 1);
-    assert_eq!(verdict.findings[0].first_event, first);
-    assert_eq!(verdict.findings[0].events, 3);
+    assert_eq!(verdict.findings[0].seen.unwrap().first_event, first);
+    assert_eq!(verdict.findings[0].seen.unwrap().events, 3);
     assert_eq!(verdict.violations, 3 * 5);
     // What was broken once is not forgotten.
     assert!(!scene.judge.all_hold());
@@ -33,16 +33,16 @@ fn many_facts_at_one_place_are_one_event_of_one_finding() {
     scene.checkpoint(1);
     let verdict = scene.verdict("revoked");
     assert_eq!(verdict.findings.len(), 5);
-    for seen in &verdict.findings {
-        assert_eq!(seen.events, 2);
+    for finding in &verdict.findings {
+        assert_eq!(finding.seen.unwrap().events, 2);
     }
     assert_eq!(verdict.violations, 2 * 4 * 5);
 }
 
 #[test]
-fn many_places_are_counted_and_not_all_kept() {
+fn neighbours_that_are_wrong_in_the_same_way_are_one_finding_and_others_are_their_own() {
     let mut scene = Scene::family();
-    for frame in 0..2 * MOST_KEPT as u64 {
+    for frame in (0..128).chain([130]) {
         let at = direct_map(frame * PAGE);
         scene.change(scene.kernel, at, Level::Pt, |entry| entry | Entry::USER);
     }
@@ -50,15 +50,47 @@ fn many_places_are_counted_and_not_all_kept() {
         scene.checkpoint(1);
     }
     let verdict = scene.verdict("kernel-not-user");
-    assert_eq!(verdict.findings.len(), MOST_KEPT);
-    assert_eq!(verdict.violations, 4 * MOST_KEPT as u64);
+    assert_eq!(verdict.violations, 2 * 129);
+    assert_eq!(verdict.findings.len(), 2);
+    for (finding, (first, pages)) in verdict.findings.iter().zip([(0, 128), (130, 1)]) {
+        assert_eq!(finding.seen.unwrap().events, 2);
+        assert_eq!(
+            finding.range,
+            VirtRange::new(direct_map(first * PAGE), pages * PAGE)
+        );
+        let identity = format!("kernel-not-user/direct map+{:#x}/kernel/user", first * PAGE);
+        assert_eq!(finding.identity, identity);
+    }
+    assert_eq!(
+        verdict.findings[0].found,
+        "128 pages of 4 KiB, the first at 0x0, rw-u"
+    );
+    assert_eq!(verdict.findings[1].found, "4 KiB page at 0x82000, rw-u");
+}
+
+#[test]
+fn all_places_are_kept_and_the_first_with_their_walks() {
+    let mut scene = Scene::family();
+    // Every second page, so that no two are neighbours.
+    let frames = (0..159).step_by(2);
+    for frame in frames.clone() {
+        let at = direct_map(frame * PAGE);
+        scene.change(scene.kernel, at, Level::Pt, |entry| entry | Entry::USER);
+    }
+    scene.checkpoint(1);
+    let verdict = scene.verdict("kernel-not-user");
+    assert_eq!(verdict.findings.len(), frames.count());
+    assert_eq!(verdict.left_out, 0);
+    for (number, finding) in verdict.findings.iter().enumerate() {
+        assert_eq!(finding.walks.len(), usize::from(number < MAX_WALKED));
+    }
 }
 
 #[test]
 fn a_large_allocation_that_one_lacks_does_not_hide_who_else_lacks_it() {
     let mut scene = Scene::family();
     // Both lack every page, for different reasons.
-    let pages = 3 * MOST_KEPT as u64;
+    let pages = 192;
     scene.privatize(scene.root(4), VMALLOC, Level::Pt);
     scene.memory.poke(scene.root(5).pfn(), 402, Entry::ABSENT);
     scene.map(2, pages);
@@ -82,5 +114,5 @@ fn an_event_number_that_comes_again_is_still_another_event() {
     scene.sequence -= 1;
     scene.checkpoint(1);
     let verdict = scene.verdict("direct-map-complete");
-    assert_eq!(verdict.findings[0].events, 2);
+    assert_eq!(verdict.findings[0].seen.unwrap().events, 2);
 }

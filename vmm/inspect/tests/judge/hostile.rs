@@ -248,7 +248,7 @@ fn thousands_of_allocations_are_no_more_than_ram_has_frames() {
     }
     let world = scene.judge.world();
     assert_eq!(world.allocations().count() as u64, ram / pages);
-    assert_eq!(world.allocated_pages(), ram / pages * pages);
+    assert_eq!(world.history().allocated_pages(), ram / pages * pages);
     assert!(world.contradictions()[0].contains("RAM has not that many frames"));
 }
 
@@ -270,6 +270,7 @@ fn memory_that_is_claimed_and_freed_again_and_again_is_not_walked_page_by_page()
     let freed: u64 = scene
         .judge
         .world()
+        .history()
         .revoked()
         .map(|range| range.bytes() / PAGE)
         .sum();

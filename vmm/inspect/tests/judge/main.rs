@@ -7,6 +7,7 @@ mod contradictions;
 mod direct_map;
 mod findings;
 mod hostile;
+mod incremental;
 mod kernel_half;
 mod propagation;
 mod protection;

@@ -5,7 +5,7 @@ use heirloom_inspect::{Entry, Level, VirtAddr};
 
 use crate::scene::{
     DATA, IMAGE, KERNEL_CONSTANTS, KERNEL_DATA, KERNEL_TEXT, Scene, TEXT, assert_evidence,
-    assert_walks, direct_map,
+    assert_walks, direct_map, place_of,
 };
 
 const NOT_USER: &str = "kernel-not-user";
@@ -27,7 +27,9 @@ fn with_leaf(at: VirtAddr, change: impl FnOnce(Entry) -> Entry) -> Scene {
 
 #[track_caller]
 fn assert_page(scene: &Scene, rule: &str, at: VirtAddr) {
-    assert_evidence(scene.finding(rule), 0, &format!("page at {at}"), at);
+    let finding = scene.finding(rule);
+    assert_evidence(finding, 0, &place_of(finding, at), at);
+    assert_eq!(finding.range.unwrap().first, at);
     assert_walks(scene.finding(rule), &[0]);
 }
 
@@ -69,7 +71,7 @@ fn one_process_whose_entry_opens_the_kernel_to_ring_3_is_named() {
     scene.checkpoint(1);
     scene.assert_broken(&["kernel-half-shared", NOT_USER]);
     let finding = scene.finding(NOT_USER);
-    assert_evidence(finding, 4, &format!("page at {at}"), at);
+    assert_evidence(finding, 4, &place_of(finding, at), at);
     assert_walks(finding, &[4]);
 }
 
@@ -143,7 +145,7 @@ fn a_page_table_that_ring_3_can_write_is_found() {
     // A table that is a page as well is more than a table.
     scene.assert_broken(&[TABLES, "no-dangling-table"]);
     let finding = scene.finding(TABLES);
-    assert_evidence(finding, 5, &format!("page at {DATA}"), DATA);
+    assert_evidence(finding, 5, &place_of(finding, DATA), DATA);
     assert_walks(finding, &[5]);
 }
 

@@ -5,7 +5,7 @@ use heirloom_inspect::{Depth, Entry, Level, PageSize, PhysAddr, VirtAddr};
 
 use crate::scene::{
     DATA, KERNEL_DATA, KERNEL_TEXT, STACK, Scene, TEXT, USER_READ_ONLY, assert_evidence,
-    assert_walks, pa,
+    assert_walks, pa, place_of,
 };
 
 const PRIVATE: &str = "user-half-private";
@@ -154,7 +154,7 @@ fn kernel_memory_in_a_user_half_is_found_whatever_kind_it_is() {
         scene.checkpoint(1);
         scene.assert_broken(&[PRIVATE]);
         let finding = scene.finding(PRIVATE);
-        assert_evidence(finding, 5, &format!("user page at {STACK}"), STACK);
+        assert_evidence(finding, 5, &place_of(finding, STACK), STACK);
         assert_walks(finding, &[5]);
         assert!(finding.found.contains(what), "{finding:?}");
     }

@@ -308,6 +308,7 @@ fn a_table_of_the_kernel_half_in_a_user_half_is_found() {
         assert_eq!(
             finding.spaces,
             Spaces {
+                at_least: false,
                 count: roots.len(),
                 of: finding.spaces.of,
                 roots

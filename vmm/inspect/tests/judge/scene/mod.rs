@@ -6,7 +6,7 @@ mod books;
 mod kernel;
 mod verdict;
 
-pub(crate) use verdict::{assert_evidence, assert_walks, label};
+pub(crate) use verdict::{assert_evidence, assert_walks, label, place_of};
 
 use std::collections::BTreeMap;
 
@@ -109,18 +109,18 @@ pub(crate) fn truth() -> GroundTruth {
 impl Scene {
     /// The kernel has built its tables and told nothing.
     pub(crate) fn unbooted() -> Scene {
+        Scene::unbooted_under(Strategy::Prealloc)
+    }
+
+    /// The same, held to what `strategy` promises.
+    pub(crate) fn unbooted_under(strategy: Strategy) -> Scene {
         let mut memory = FakeMemory::new();
         memory.add(Pfn::new(POOL));
         let kernel = memory.root();
         let mut scene = Scene {
             memory,
             kernel,
-            judge: Judge::new(
-                truth(),
-                Expectation {
-                    strategy: Strategy::Prealloc,
-                },
-            ),
+            judge: Judge::new(truth(), Expectation { strategy }),
             cpu: CpuState {
                 rip: IMAGE.wrapping_add(0x1234),
                 ..CpuState::default()
@@ -144,6 +144,35 @@ impl Scene {
         let mut scene = Scene::unbooted();
         scene.tell(0, scene.boot_claim());
         scene
+    }
+
+    /// A few processes under `strategy`, which the tables need not keep.
+    pub(crate) fn crowd_under(strategy: Strategy) -> Scene {
+        let mut scene = Scene::unbooted_under(strategy);
+        scene.tell(0, scene.boot_claim());
+        scene.first();
+        let two = scene.fork(1);
+        scene.map(two, 3);
+        scene.fork(two);
+        scene
+    }
+
+    /// The processes that live.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.processes.keys().copied().collect()
+    }
+
+    /// Kernel memory that is mapped.
+    pub(crate) fn mapped(&self) -> Vec<VirtAddr> {
+        self.allocations.keys().copied().collect()
+    }
+
+    /// Makes a process that has the kernel half of the kernel's root and nothing else.
+    pub(crate) fn adopt_bare(&mut self, parent: u32) {
+        let root = self.memory.child_of(self.kernel);
+        let child = self.next_pid;
+        self.next_pid += 1;
+        self.adopt_as(child, parent, root);
     }
 
     pub(crate) fn boot_claim(&self) -> Claim {
@@ -331,5 +360,7 @@ impl Scene {
         let roots = self.judge.roots();
         let snapshot = self.capturer.capture(&self.memory, MODE, &roots);
         self.judge.observe(told, &cpu, &snapshot, &self.memory);
+        // Whatever a test does: nothing is remembered that is not so.
+        assert_eq!(self.judge.verify(), Ok(()));
     }
 }

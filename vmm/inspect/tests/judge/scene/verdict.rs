@@ -25,7 +25,6 @@ impl Scene {
             .verdicts()
             .iter()
             .flat_map(|verdict| &verdict.findings)
-            .map(|seen| &seen.finding)
             .collect();
         assert_eq!(broken, rules, "{findings:#?}");
         assert_eq!(self.judge.all_hold(), rules.is_empty());
@@ -40,8 +39,7 @@ impl Scene {
 
     /// All that a rule found.
     pub(crate) fn findings(&self, rule: &str) -> Vec<&Finding> {
-        let seen = self.verdict(rule).findings.iter();
-        seen.map(|seen| &seen.finding).collect()
+        self.verdict(rule).findings.iter().collect()
     }
 
     /// The only thing that a rule found.
@@ -69,6 +67,13 @@ pub(crate) fn assert_walks(finding: &Finding, pids: &[u32]) {
     assert_eq!(walked, expected, "{finding:#?}");
     let last = finding.walks.last().map(|(_, walk)| walk.va);
     assert_eq!(last, finding.address, "{finding:#?}");
+}
+
+/// `PT[5]`: where the leaf for `at` stands that a finding is about.
+#[track_caller]
+pub(crate) fn place_of(finding: &Finding, at: VirtAddr) -> String {
+    let level = finding.entry.expect("a finding about an entry").level;
+    format!("{level}[{}]", at.index(level))
 }
 
 pub(crate) fn label(pid: u32) -> RootLabel {

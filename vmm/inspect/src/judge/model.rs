@@ -1,0 +1,238 @@
+//! What must be so in our own guest if it tells the truth: its claims, decoded into a [`History`].
+
+use std::collections::BTreeMap;
+
+use heirloom_abi::layout::Region as GuestRegion;
+use heirloom_abi::propagation::{Promise, Strategy};
+
+use super::event::{Claim, Counters, Told};
+use crate::history::{Access, Allocation, GroundTruth, History, Present, ProcessRecord, Sharing};
+use crate::layout::{Area, Region};
+use crate::snapshot::{RootLabel, Snapshot};
+use crate::{PhysAddr, PhysicalMemory, region};
+
+/// How the kernel half is to be shared: what the user asked for, which is what the guest is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// The strategy that was asked for.
+    pub strategy: Strategy,
+}
+
+impl Expectation {
+    /// What the strategy promises. `none` is held to what a kernel owes, which it breaks.
+    pub fn sharing(self) -> Sharing {
+        match self.strategy.promise() {
+            Promise::SharedTables => Sharing::Entries,
+            Promise::EntriesOnFault => Sharing::EntriesOnFault,
+            Promise::PrivateCopies => Sharing::Copies,
+            Promise::EntryAreaOnly => Sharing::EntryAreaOnly,
+        }
+    }
+}
+
+/// The areas of our own guest's address space.
+pub fn areas() -> Vec<Region> {
+    let area = |of| match of {
+        GuestRegion::User => Area::User,
+        GuestRegion::Ldt => Area::Ldt,
+        GuestRegion::DirectMap => Area::DirectMap,
+        GuestRegion::Vmalloc => Area::Vmalloc,
+        GuestRegion::Vmemmap => Area::Vmemmap,
+        GuestRegion::CpuEntryArea => Area::CpuEntryArea,
+        GuestRegion::KernelImage => Area::KernelImage,
+    };
+    let regions = GuestRegion::ALL.into_iter();
+    regions
+        .map(|of| Region {
+            area: area(of),
+            range: region::range_of_region(of),
+            evidence: "the guest's layout".into(),
+        })
+        .collect()
+}
+
+/// The state of the guest, as far as it is told or known.
+pub struct World {
+    history: History,
+    expectation: Expectation,
+    /// The counters of the boot event.
+    at_boot: Option<Counters>,
+    machine: Vec<&'static str>,
+    next_sequence: BTreeMap<u32, u64>,
+    events: u64,
+    done: bool,
+}
+
+impl World {
+    /// Before the guest has told anything.
+    pub fn new(truth: GroundTruth, expectation: Expectation) -> World {
+        World {
+            history: History::new(truth, expectation.sharing(), areas()),
+            expectation,
+            at_boot: None,
+            machine: Vec::new(),
+            next_sequence: BTreeMap::new(),
+            events: 0,
+            done: false,
+        }
+    }
+
+    /// What must be so.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Whether the guest said that its first process has ended.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// What the host knows without asking the guest.
+    pub fn truth(&self) -> &GroundTruth {
+        self.history.truth()
+    }
+
+    /// What was asked for.
+    pub fn expectation(&self) -> Expectation {
+        self.expectation
+    }
+
+    /// What the kernel says it found and uses.
+    pub fn machine(&self) -> &[&'static str] {
+        &self.machine
+    }
+
+    /// The counters of the boot event; `None` before it.
+    pub fn counters_at_boot(&self) -> Option<&Counters> {
+        self.at_boot.as_ref()
+    }
+
+    /// Events heard.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// As [`History::processes`].
+    pub fn processes(&self) -> impl Iterator<Item = &ProcessRecord> {
+        self.history.processes()
+    }
+
+    /// As [`History::process`].
+    pub fn process(&self, pid: u32) -> Option<&ProcessRecord> {
+        self.history.process(pid)
+    }
+
+    /// As [`History::live_count`].
+    pub fn live_count(&self) -> usize {
+        self.history.live_count()
+    }
+
+    /// As [`History::allocations`].
+    pub fn allocations(&self) -> impl Iterator<Item = &Allocation> {
+        self.history.allocations()
+    }
+
+    /// As [`History::contradictions`].
+    pub fn contradictions(&self) -> &[String] {
+        self.history.contradictions()
+    }
+
+    /// Every address space: the kernel's own first, then the living processes' by number.
+    pub fn roots(&self) -> &[(RootLabel, PhysAddr)] {
+        self.history.roots()
+    }
+
+    /// Takes an event in.
+    pub(super) fn hear(&mut self, told: &Told) {
+        self.events += 1;
+        self.history.begin(present(told));
+        self.count_on(told);
+        let history = &mut self.history;
+        match &told.claim {
+            Claim::Boot { root, machine, .. } => {
+                history.boot(*root);
+                machine.clone_into(&mut self.machine);
+                self.at_boot = Some(told.counters);
+            }
+            Claim::Crash { .. } => {}
+            _ if history.kernel_root().is_none() => {
+                history.contradict("the kernel has not booted yet");
+            }
+            _ => {}
+        }
+        match told.claim {
+            Claim::Done { .. } => self.done = true,
+            Claim::ProcessCreated {
+                child,
+                parent,
+                root,
+            } => history.create(child, parent, root),
+            Claim::ProcessExited {
+                process,
+                status,
+                root,
+            } => history.end(process, status, root),
+            Claim::ProcessExecuted { process } | Claim::ProcessKilled { process, .. } => {
+                history.must_live(process);
+            }
+            Claim::KernelMapped {
+                address,
+                pages,
+                writable,
+                ..
+            } => history.map(address, pages, writable),
+            Claim::KernelUnmapped { address, pages } => history.unmap(address, pages),
+            Claim::KernelProtected {
+                address,
+                pages,
+                writable,
+            } => history.protect(address, pages, writable),
+            _ => {}
+        }
+    }
+
+    /// Takes in what tables and memory show of the event that was heard last.
+    pub(super) fn witness<M: PhysicalMemory + ?Sized>(&mut self, snapshot: &Snapshot, memory: &M) {
+        self.history.witness(snapshot, memory);
+    }
+
+    fn count_on(&mut self, told: &Told) {
+        let (sequence, cpu) = (told.sequence, told.cpu);
+        let next = sequence.wrapping_add(1);
+        let expected = self.next_sequence.insert(cpu, next).unwrap_or(0);
+        if sequence != expected {
+            self.history.contradict(format!(
+                "CPU {cpu} tells event {sequence} where event {expected} was to come"
+            ));
+        }
+    }
+}
+
+/// What of an event the rules look at.
+fn present(told: &Told) -> Present {
+    let mut present = Present {
+        sequence: told.sequence,
+        pid: told.pid,
+        ..Present::default()
+    };
+    match told.claim {
+        Claim::KernelMapped { address, pages, .. } => present.mapped = Some((address, pages)),
+        Claim::ProcessKilled { rip, .. } => present.ring_3_rip = Some(rip),
+        Claim::KernelAccess {
+            address,
+            value,
+            write,
+            fault,
+        } => {
+            present.access = Some(Access {
+                address,
+                value,
+                write,
+                fault,
+                in_memory: None,
+            });
+        }
+        _ => {}
+    }
+    present
+}

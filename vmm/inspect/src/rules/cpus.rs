@@ -1,0 +1,113 @@
+//! The CPUs: on which tables they run.
+
+use super::context::Context;
+use super::evidence::Evidence;
+use super::finding::Finding;
+use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
+use crate::discover::{Basis, Discovery, Kind};
+use crate::history::History;
+use crate::snapshot::RootLabel;
+
+pub(super) const CR3_KNOWN: Rule = Rule {
+    info: RuleInfo {
+        name: "cr3-known",
+        statement: "every CPU runs on a root that is one of the kernel's: that of the process that is running, or else one that is not freed, not of another making; a root that the user names is one, too",
+        source: "SDM vol. 3A, 4.5: CR3 locates the root table",
+    },
+    untried: "no CPU that pages in long mode",
+    clauses: &[
+        Clause {
+            reads: Reads::EVENT,
+            judge: Judge::History(of_the_process),
+        },
+        Clause {
+            reads: Reads::EVENT,
+            judge: Judge::Found(of_the_kernel),
+        },
+        Clause {
+            reads: Reads::EVENT,
+            judge: Judge::Found(named_roots_known),
+        },
+    ],
+};
+
+/// Where it is known who runs.
+fn of_the_process(context: &Context<'_>, history: &History, evidence: &mut Evidence) {
+    let who = history.reporting();
+    let expected = match history.kernel_view() {
+        RootLabel::Kernel => history.kernel_root(),
+        _ => history.root_of(history.present().pid),
+    };
+    for cpu in context.cpus {
+        let root = cpu.cr3.root();
+        evidence.check(Some(root) == expected, || {
+            let mut known = context.snapshot().roots().iter();
+            let owner = match known.find(|known| known.address == root) {
+                Some(owner) => owner.label.to_string(),
+                None => "nobody that is known".into(),
+            };
+            Finding {
+                whose: Some(who),
+                place: "CR3".into(),
+                expected: match expected {
+                    Some(expected) => format!("{expected}, the root of {who}"),
+                    None => format!("a root: {who} has none"),
+                },
+                found: format!("{root}, the root of {owner}"),
+                ..Finding::default()
+            }
+        });
+        evidence.check(cpu.cpl == 0, || Finding {
+            whose: Some(who),
+            place: "privilege level".into(),
+            expected: "ring 0 at the doorbell".into(),
+            found: format!("ring {}", cpu.cpl),
+            ..Finding::default()
+        });
+    }
+}
+
+/// Where that is not known, but whose the roots are.
+fn of_the_kernel(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
+    for (number, cpu) in found.running_cpus() {
+        let root = cpu.cr3.root();
+        let space = found.space_at(root);
+        let is_known = match space.map(|space| space.kind) {
+            None | Some(Kind::Freed | Kind::NotUnderstood) => false,
+            // With no kernel half to compare with, nothing is foreign.
+            Some(Kind::Foreign) => found.reference.is_none(),
+            Some(_) => true,
+        };
+        evidence.check(is_known, || Finding {
+            place: format!("CR3 of CPU {number}"),
+            spaces: context.spaces(&[root]),
+            expected: "a live root with the kernel half of the others".into(),
+            found: match space {
+                Some(space) => format!("{root}: {}, {}", space.kind, space.evidence),
+                None => format!("{root}, which is none of the known roots"),
+            },
+            ..Finding::default()
+        });
+    }
+}
+
+/// A root that is foreign and that no CPU runs on can only have been named by the user.
+fn named_roots_known(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
+    // A recording's roots have owners; and with no kernel half to compare with, nothing is foreign.
+    if found.basis != Basis::Cr3 || found.reference.is_none() {
+        return;
+    }
+    // What a dump's notes name as the kernel's may be another kernel's in the same memory.
+    let foreign = found.spaces.iter().filter(|space| {
+        space.kind == Kind::Foreign && space.cpus.is_empty() && space.label != RootLabel::Kernel
+    });
+    for space in foreign {
+        evidence.check(false, || Finding {
+            place: format!("the root {} that was named", space.address),
+            spaces: context.spaces(&[space.address]),
+            expected: "a root with the kernel half of the others".into(),
+            found: format!("{}, {}", space.kind, space.evidence),
+            ..Finding::default()
+        });
+    }
+}

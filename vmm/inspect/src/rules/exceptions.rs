@@ -1,0 +1,99 @@
+//! What kernels do on purpose that would otherwise break a rule: a named table, so that nothing is
+//! passed over in silence. Every use is counted in the report.
+
+use serde::Serialize;
+
+/// A deviation that is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Exception {
+    /// In kebab case.
+    pub name: &'static str,
+    /// What is let pass, exactly.
+    pub what: &'static str,
+    /// Where it comes from.
+    pub source: &'static str,
+}
+
+/// The LDT of a process that called `modify_ldt`.
+pub(super) const LDT_REMAP: Exception = Exception {
+    name: "ldt-remap",
+    what: "an entry of the LDT area that one process alone has, with 4 KiB read-only pages for ring 0",
+    source: "Linux arch/x86/kernel/ldt.c: with KPTI each process maps its own LDT at one address",
+};
+
+/// The page of the legacy system calls.
+pub(super) const VSYSCALL: Exception = Exception {
+    name: "vsyscall-page",
+    what: "the page at 0xffffffffff600000, readable by ring 3, never writable",
+    source: "Linux arch/x86/entry/vsyscall: vsyscall=emulate",
+};
+
+/// Constants of the kernel image in user roots.
+pub(super) const GLOBAL_IMAGE: Exception = Exception {
+    name: "kpti-global-image",
+    what: "read-only pages of the kernel image in a user root",
+    source: "Linux arch/x86/mm/pti.c: pti_clone_kernel_text where the CPU has no PCID, and whole 2 MiB pages of entry text",
+};
+
+/// The word of scratch space that system calls need before they can switch stacks.
+pub(super) const CPU_TSS: Exception = Exception {
+    name: "kpti-cpu-tss",
+    what: "in a user root, a 4 KiB data page of the direct map whose frame the cpu entry area shows, too",
+    source: "Linux arch/x86/mm/pti.c: pti_clone_user_shared maps each CPU's TSS at its own address",
+};
+
+/// The stacks for returning to 16-bit code.
+pub(super) const ESPFIX: Exception = Exception {
+    name: "espfix-clones",
+    what: "tables of the espfix area that are used at many addresses of it",
+    source: "Linux arch/x86/kernel/espfix_64.c: one page is seen at 65536 places",
+};
+
+/// Page tables that processes share for huge pages.
+pub(super) const HUGETLB: Exception = Exception {
+    name: "hugetlb-shared-pd",
+    what: "a PD of nothing but 2 MiB pages in the user halves of several processes",
+    source: "Linux mm/hugetlb.c: huge_pmd_share",
+};
+
+/// The user half of a trampoline's root.
+pub(super) const TRAMPOLINE: Exception = Exception {
+    name: "trampoline-identity-map",
+    what: "the user half of a trampoline root: memory at its own address, for ring 0 alone",
+    source: "Linux arch/x86/realmode/init.c: CPUs come up on it",
+};
+
+/// The first mebibyte in the direct map.
+pub(super) const ISA_HOLE: Exception = Exception {
+    name: "isa-hole",
+    what: "the direct map of 640 KiB to 1 MiB, where a PC has video memory and ROMs",
+    source: "Linux arch/x86/mm/init.c: init_memory_mapping maps 0 to ISA_END_ADDRESS as one",
+};
+
+/// A kernel that gives each process tables of its own for the kernel half.
+pub(super) const PRIVATE_COPIES: Exception = Exception {
+    name: "private-kernel-tables",
+    what: "kernel entries that map the same by tables of their own, where no two address spaces share a kernel table",
+    source: "lecture: update the mapping in every process; xv6's setupkvm",
+};
+
+/// Kernels that do not protect their text in the direct map at all.
+pub(super) const WRITABLE_DIRECT_MAP: Exception = Exception {
+    name: "writable-direct-map",
+    what: "a writable page of the direct map that shows kernel text, where the kernel is none like Linux and the direct map shows all of its text so",
+    source: "most kernels but Linux map all memory writable; the alias is there, and the kernel means it",
+};
+
+/// All of them.
+pub const ALL: [Exception; 10] = [
+    LDT_REMAP,
+    VSYSCALL,
+    GLOBAL_IMAGE,
+    CPU_TSS,
+    ESPFIX,
+    HUGETLB,
+    TRAMPOLINE,
+    ISA_HOLE,
+    PRIVATE_COPIES,
+    WRITABLE_DIRECT_MAP,
+];

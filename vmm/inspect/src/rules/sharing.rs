@@ -1,0 +1,327 @@
+//! What address spaces share: the kernel half, and nothing else.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
+use super::context::{Context, shown, top_place};
+use super::evidence::Evidence;
+use super::exceptions::{Exception, HUGETLB, LDT_REMAP, PRIVATE_COPIES, TRAMPOLINE};
+use super::finding::{EntryPlace, Finding};
+use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
+use crate::compare::{EntryDifference, EntryDifferenceKind, Mappings};
+use crate::discover::{Discovery, Kind, Space};
+use crate::layout::ldt_area;
+use crate::snapshot::RootId;
+use crate::table::{Slot, Table};
+use crate::tally::Tallier;
+use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
+use heirloom_paging::entry::Decoded;
+use heirloom_paging::level::{Half, Level, PageSize};
+
+/// Pages of an LDT remap at most: two slots of 64 KiB (Linux's `LDT_SLOT_STRIDE`).
+const LDT_PAGES: usize = 32;
+
+const NO_OTHER: &str = "no second kernel half to compare with";
+
+pub(super) const KERNEL_MAPPINGS_EQUAL: Rule = Rule {
+    info: RuleInfo {
+        name: "kernel-mappings-equal",
+        statement: "every address space translates every kernel address to the same place with the same rights",
+        source: "lecture: kernel virtual address mapping should be present in both process page tables; Linux sync_global_pgds",
+    },
+    untried: NO_OTHER,
+    clauses: &[Clause {
+        reads: Reads::EVENT,
+        judge: Judge::Found(|context, found, evidence| {
+            each_difference(context, found, evidence, None, |mappings| {
+                mappings != Mappings::Same
+            });
+        }),
+    }],
+};
+
+pub(super) const KERNEL_TABLES_SHARED: Rule = Rule {
+    info: RuleInfo {
+        name: "kernel-tables-shared",
+        statement: "address spaces whose kernel halves map the same do so by the very same tables, not by private copies",
+        source: "lecture: every process inherits the kernel pgd entries from the parent",
+    },
+    untried: NO_OTHER,
+    clauses: &[Clause {
+        reads: Reads::EVENT,
+        judge: Judge::Found(|context, found, evidence| {
+            let is_meant = context.excepts(PRIVATE_COPIES) && found.copies_kernel_tables();
+            let meant = is_meant.then_some(PRIVATE_COPIES);
+            each_difference(context, found, evidence, meant, |mappings| {
+                mappings == Mappings::Same
+            });
+        }),
+    }],
+};
+
+/// Counts the entries of all kernel halves and reports the differences that are `wrong`, unless they are
+/// meant.
+fn each_difference(
+    context: &Context<'_>,
+    found: &Discovery,
+    evidence: &mut Evidence,
+    meant: Option<Exception>,
+    wrong: impl Fn(Mappings) -> bool,
+) {
+    for space in context.judged {
+        let reference = match space.kind {
+            Kind::UserRoot => found.user_reference,
+            kind if kind.is_compared() => found.reference,
+            _ => None,
+        };
+        let Some(reference) = reference.filter(|reference| *reference != space.root) else {
+            continue;
+        };
+        evidence.checked(Half::Kernel.indices().len() as u64);
+        for difference in &space.differences {
+            if !wrong(difference.mappings) {
+                continue;
+            }
+            if context.excepts(LDT_REMAP) && is_ldt(context, space, difference) {
+                evidence.excepted(LDT_REMAP, difference.range.first);
+            } else if let Some(exception) = meant {
+                evidence.excepted(exception, difference.range.first);
+            } else {
+                evidence.broken(|| finding(context, reference, space, difference));
+            }
+        }
+    }
+}
+
+/// Whether this is the LDT of a process that has one.
+fn is_ldt(context: &Context<'_>, space: &Space, difference: &EntryDifference) -> bool {
+    let depth = context.snapshot().mode().depth;
+    let is_its_own = difference.kind == EntryDifferenceKind::OnlyRight
+        && ldt_area(depth).contains(difference.range.first);
+    is_its_own
+        && context
+            .snapshot()
+            .leaves(space.root, difference.range)
+            .take(LDT_PAGES + 1)
+            .enumerate()
+            .all(|(number, page)| {
+                number < LDT_PAGES
+                    && page.size == PageSize::Size4KiB
+                    && !page.rights.write
+                    && !page.rights.execute
+                    && !page.rights.user
+            })
+}
+
+fn finding(
+    context: &Context<'_>,
+    reference: RootId,
+    space: &Space,
+    difference: &EntryDifference,
+) -> Finding {
+    let top = context.snapshot().mode().depth.top();
+    let va = match difference.mappings {
+        Mappings::Differ { first } => first,
+        // The first address that anything is mapped at shows the tables best.
+        _ => context
+            .snapshot()
+            .leaves(space.root, difference.range)
+            .next()
+            .map_or(difference.range.first, |page| page.va),
+    };
+    let what = match (difference.mappings, difference.kind) {
+        (Mappings::Same, EntryDifferenceKind::Flags) => "; other flags, maps the same",
+        (Mappings::Same, _) => "; a private copy: maps the same by tables of its own",
+        (Mappings::Undecided, _) => "; too much to compare",
+        (_, EntryDifferenceKind::OnlyLeft) => "",
+        (_, EntryDifferenceKind::OnlyRight) => "; no other address space has it",
+        _ => "; maps something else",
+    };
+    let table = space.address.pfn();
+    Finding {
+        whose: Some(space.label),
+        place: top_place(top, difference.index),
+        address: Some(va),
+        entry: Some(EntryPlace {
+            level: top,
+            table,
+            index: difference.index,
+            entry: difference.right,
+        }),
+        range: Some(difference.range),
+        spaces: context.only(space.root),
+        expected: format!("{}, as the others have it", shown(difference.left)),
+        found: format!("{}{what}", shown(difference.right)),
+        walks: vec![context.walk(reference, va), context.walk(space.root, va)],
+        ..Finding::default()
+    }
+}
+
+pub(super) const USER_TABLES_PRIVATE: Rule = Rule {
+    info: RuleInfo {
+        name: "user-tables-private",
+        statement: "no table of a user half belongs to two processes",
+        source: "lecture: every process owns its own pgd entries",
+    },
+    untried: "no table of a process's user half",
+    clauses: &[Clause {
+        reads: Reads::EVENT,
+        judge: Judge::Found(user_tables_private),
+    }],
+};
+
+/// Walks every process's user half; the two roots of a pair have the same tables. Below a table that is
+/// shared nothing more is looked at.
+fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
+    let top = context.snapshot().mode().depth.top();
+    let mut owners: HashMap<Slot, RootId> = HashMap::new();
+    let mut tallier = Tallier::new(context.snapshot());
+    for space in context.judged {
+        let has_own_half = match space.kind {
+            Kind::Process | Kind::NoPages | Kind::Foreign => true,
+            // What it has instead of its kernel root's is another rule's.
+            Kind::UserRoot => space.partner.is_none(),
+            Kind::Separate => true,
+            Kind::Kernel
+            | Kind::Trampoline
+            | Kind::Identity
+            | Kind::Idle
+            | Kind::Freed
+            | Kind::NotUnderstood => false,
+        };
+        let [_, user_part] = found.parts(space.root);
+        let root = context.snapshot().root_table(space.root);
+        let Some(root) = root.filter(|_| has_own_half) else {
+            continue;
+        };
+        let mut pending = vec![(root, VirtAddr::new(0))];
+        while let Some((table, base)) = pending.pop() {
+            for (index, slot) in table.indexed_links() {
+                if table.level() == top && !user_part.contains(index) {
+                    continue;
+                }
+                evidence.checked(1);
+                let offset = u64::from(index) << table.level().shift();
+                let va = base.wrapping_add(offset);
+                let below = context.snapshot().table_at(slot);
+                match owners.entry(slot) {
+                    Entry::Vacant(free) => {
+                        free.insert(space.root);
+                        pending.extend(below.map(|below| (below, va)));
+                    }
+                    Entry::Occupied(owner) if *owner.get() == space.root => {}
+                    Entry::Occupied(_)
+                        if context.excepts(HUGETLB)
+                            && below.is_some_and(|below| is_shared_huge(below)) =>
+                    {
+                        evidence.excepted(HUGETLB, va);
+                    }
+                    // What ring 3 has no page below, at one address for both, is the kernel's.
+                    Entry::Occupied(owner)
+                        if context.snapshot().is_at(*owner.get(), va, slot)
+                            && tallier.maps_for_ring_0_alone(slot) => {}
+                    Entry::Occupied(owner) => {
+                        evidence
+                            .broken(|| shared(context, space, *owner.get(), (table, index), va));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A table that two processes have.
+fn shared(
+    context: &Context<'_>,
+    space: &Space,
+    owner: RootId,
+    (table, index): (&Table, u16),
+    va: VirtAddr,
+) -> Finding {
+    let (level, entry) = (table.level(), table.entry(index));
+    Finding {
+        whose: Some(space.label),
+        place: top_place(level, index),
+        address: Some(va),
+        entry: Some(EntryPlace {
+            level,
+            table: table.pfn(),
+            index,
+            entry,
+        }),
+        range: VirtRange::new(va, level.entry_span()),
+        spaces: context.only(space.root),
+        expected: "a table that is this process's alone".into(),
+        found: format!(
+            "table {} of the address space {}",
+            entry.address_in(context.snapshot().mode()).pfn(),
+            context.snapshot().root(owner).address
+        ),
+        walks: vec![context.walk(owner, va), context.walk(space.root, va)],
+        ..Finding::default()
+    }
+}
+
+/// A PD with 2 MiB pages and nothing else.
+fn is_shared_huge(table: &Table) -> bool {
+    table.level() == Level::Pd
+        && !table.present().is_empty()
+        && table
+            .entries()
+            .all(|(index, _)| matches!(table.decode(index), Decoded::Leaf(_)))
+}
+
+pub(super) const HALVES_SEPARATE: Rule = Rule {
+    info: RuleInfo {
+        name: "halves-separate",
+        statement: "no table of the kernel half is reached from a user half",
+        source: "lecture: efficient memory isolation between user and kernel",
+    },
+    untried: "no table of a user half",
+    clauses: &[Clause {
+        reads: Reads::EVENT,
+        judge: Judge::Found(halves_separate),
+    }],
+};
+
+fn halves_separate(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
+    let placements = context.index.placements();
+    let top = context.snapshot().mode().depth.top();
+    let kernel: HashSet<(Pfn, Level)> = placements
+        .iter()
+        .filter(|placement| placement.half == Half::Kernel && placement.table.level() != top)
+        .map(|placement| (placement.table.pfn(), placement.table.level()))
+        .collect();
+    let mut seen = HashSet::new();
+    for placement in &placements {
+        let level = placement.table.level();
+        // Below a table that is the kernel's all are: the entry that leads there is what is told.
+        if placement.half != Half::User || kernel.contains(&(placement.table.pfn(), level)) {
+            continue;
+        }
+        for placed in placement.entries() {
+            let (Decoded::Table(target), Some(next)) = (placed.decoded, level.next()) else {
+                continue;
+            };
+            if !seen.insert((placement.table.pfn(), level, placed.index)) {
+                continue;
+            }
+            evidence.checked(1);
+            if !kernel.contains(&(target, next)) {
+                continue;
+            }
+            if found.space(placement.root).kind == Kind::Trampoline && context.excepts(TRAMPOLINE) {
+                evidence.excepted(TRAMPOLINE, placed.va);
+                continue;
+            }
+            evidence.broken(|| {
+                context.entry_finding(
+                    placement,
+                    placed.index,
+                    "a table of the user half",
+                    format!("table {target}, which the kernel half uses as a {next}"),
+                )
+            });
+        }
+    }
+}

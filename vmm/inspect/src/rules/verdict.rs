@@ -1,0 +1,78 @@
+//! A rule's verdict.
+
+use serde::Serialize;
+
+use super::evidence::Excepted;
+use super::finding::Finding;
+use super::rule::RuleInfo;
+
+/// How a rule came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+pub enum Outcome {
+    Holds,
+    Broken,
+    /// There was nothing to hold it against.
+    NotTried {
+        why: &'static str,
+    },
+}
+
+/// A rule's verdict so far.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    pub rule: RuleInfo,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// How many single facts were held against the rule.
+    pub checks: u64,
+    /// How many of them broke it.
+    pub violations: u64,
+    /// Different places that broke it; in a run, those seen first come first.
+    pub findings: Vec<Finding>,
+    /// Findings that are not among these, because there are more than
+    /// [`MAX_FINDINGS`](super::MAX_FINDINGS).
+    #[serde(skip_serializing_if = "is_none")]
+    pub left_out: u64,
+    /// Deviations that are meant, with how often each was met.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exceptions: Vec<Excepted>,
+}
+
+// serde passes fields by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+impl Verdict {
+    pub(super) fn new(rule: RuleInfo, untried: &'static str) -> Verdict {
+        Verdict {
+            rule,
+            outcome: Outcome::NotTried { why: untried },
+            checks: 0,
+            violations: 0,
+            findings: Vec::new(),
+            left_out: 0,
+            exceptions: Vec::new(),
+        }
+    }
+
+    /// Whether it was tried and is not broken.
+    pub fn holds(&self) -> bool {
+        self.outcome == Outcome::Holds
+    }
+
+    /// Whether something breaks it.
+    pub fn is_broken(&self) -> bool {
+        self.outcome == Outcome::Broken
+    }
+
+    pub(super) fn conclude(&mut self) {
+        if self.violations > 0 {
+            self.outcome = Outcome::Broken;
+        } else if self.checks > 0 {
+            self.outcome = Outcome::Holds;
+        }
+    }
+}
