@@ -223,7 +223,7 @@ fn root_entry<'f>(finding: &'f Value, whose: &Value) -> Option<&'f Value> {
     let walks = finding["walks"].as_array()?;
     let walk = walks.iter().find(|walk| walk[0] == *whose)?;
     let entry = &walk[1]["steps"][0];
-    assert_eq!(entry["level"], "PGD", "{finding:#}");
+    assert_eq!(entry["level"], "PML4", "{finding:#}");
     Some(entry)
 }
 

@@ -235,7 +235,7 @@ const MEANING: &str = "(mode, at, text) => {
     const level = explorer.levelsOf(mode)[at];
     const { kind, frame: target, reserved } = explorer.decode(flags, frame, level, mode);
     const address = () => `0x${(target * 4096).toString(16)}`;
-    const words = { 'address bits': 'address', 'bit 63': 'NX', 'bit 7': 'bit 7', 'low address': 'low' };
+    const words = { 'address bits above': 'address', 'bit 63': 'NX', 'bit 7': 'bit 7', 'low address': 'low' };
     const where = () => Object.keys(words).filter((key) => reserved.includes(key)).map((key) => words[key]).join(' ');
     const decoded = kind === 'absent' ? kind
         : kind === 'table' ? `table 0x${target.toString(16)}`

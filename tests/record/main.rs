@@ -32,9 +32,9 @@ fn json(run: &Run) -> Value {
 /// last words.
 fn assert_same_verdict(arguments: &[&str]) -> Value {
     let (_directory, file) = file();
-    let record = ["run", "--json", "--record", text(&file)];
+    let record = ["-q", "run", "--json", "--record", text(&file)];
     let live = heirloom(&[&record, arguments].concat());
-    let replay = heirloom(&["replay", "--json", text(&file)]);
+    let replay = heirloom(&["-q", "replay", "--json", text(&file)]);
     assert_eq!(live.code, replay.code, "{arguments:?}: {}", replay.stderr);
     let played = json(&replay);
     assert_eq!(json(&live), played["report"], "{arguments:?}");

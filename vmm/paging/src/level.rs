@@ -3,6 +3,9 @@
 use core::fmt;
 
 /// Which table of a walk an entry stands in; from the root down (Intel SDM vol. 3A, 4.5).
+///
+/// Serialized by Intel's name, whatever the depth of the walk: `"PML5"`, `"PML4"`, `"PDPT"`, `"PD"`, `"PT"`.
+/// [`Depth::name`] is the name for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "UPPERCASE"))]
@@ -10,7 +13,6 @@ pub enum Level {
     /// The root with 5-level paging; 256 TiB an entry.
     Pml5,
     /// The PML4, the root with 4-level paging; 512 GiB an entry.
-    #[cfg_attr(feature = "serde", serde(rename = "PGD"))]
     Pml4,
     /// The PUD; 1 GiB an entry.
     Pdpt,
@@ -247,6 +249,13 @@ mod tests {
         assert_eq!(names(Depth::Four)[1..], ["PGD", "PDPT", "PD", "PT"]);
         assert_eq!(names(Depth::Five), ["PML5", "PML4", "PDPT", "PD", "PT"]);
         assert_eq!(Level::ALL.map(Level::name), names(Depth::Four));
+    }
+
+    #[test]
+    fn programs_read_intels_names_at_every_depth() {
+        let json = serde_json::to_value(Level::ALL).unwrap();
+        let names = Level::ALL.map(|level| Depth::Five.name(level));
+        assert_eq!(json, serde_json::json!(names));
     }
 
     #[test]

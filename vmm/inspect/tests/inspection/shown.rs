@@ -317,7 +317,7 @@ fn a_frame_is_told_with_what_it_is_and_who_reaches_it() {
         "{text}"
     );
     assert_eq!(json["is_root"], true);
-    assert_eq!(json["tables"][0]["level"], "PGD");
+    assert_eq!(json["tables"][0]["level"], "PML4");
     let (text, json) = told(IMAGE_TEXT.wrapping_add(0x42));
     assert!(
         text.contains("r-x-  2 MiB page  kernel image    all 7 roots"),

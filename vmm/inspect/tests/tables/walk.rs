@@ -434,8 +434,8 @@ fn a_walk_serializes_with_its_steps() {
         serde_json::json!({
             "va": "0x1000",
             "root": "0x1000",
-            "steps": [{"level": "PGD", "table": "0x1", "index": 0, "entry": "0x8000000000000087"}],
-            "fault": {"reserved": {"level": "PGD", "bits": "0x0000000000000080"}},
+            "steps": [{"level": "PML4", "table": "0x1", "index": 0, "entry": "0x8000000000000087"}],
+            "fault": {"reserved": {"level": "PML4", "bits": "0x0000000000000080"}},
         })
     );
 }
