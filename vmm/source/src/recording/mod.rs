@@ -87,7 +87,7 @@
 //! 2. varint: microseconds since the recording was begun
 //! 3. with an event: a page, of which this format says no more than that its bytes 8 to 15 are the event's
 //!    number, little-endian. (In recordings of heirloom's own guest it is the probe page that
-//!    `guest/abi/src/event.rs` defines.)
+//!    `guest/abi/src/event/` defines.)
 //! 4. with a capture:
 //!    - byte, how the tables are read: bit 0 EFER.NXE, bit 1 CR0.WP, bit 2 CR4.PGE, bit 3 CR4.SMEP,
 //!      bit 4 CR4.SMAP, bit 5 CR4.PCIDE, bit 6 the CPU has 1 GiB leaves, bit 7 CR4.LA57 (5 levels)
