@@ -34,7 +34,7 @@ use crate::capture::Capturer;
 use crate::compare::EntryDifference;
 use crate::layout::Layout;
 use crate::memory::PhysRange;
-use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
+use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use anchors::Anchors;
 use clusters::{KernelHalf, kernel_half_of};
