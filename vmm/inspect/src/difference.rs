@@ -28,8 +28,8 @@ pub struct DifferentDepth {
 
 /// Ranges that are listed, with the address spaces that have them counted, and entries that are passed to
 /// find them: tables can claim 2^36 pages with one frame.
-const MOST_LISTED: usize = 1 << 20;
-const MOST_STEPS: u32 = 1 << 26;
+const MAX_LISTED: usize = 1 << 20;
+const MAX_STEPS: u32 = 1 << 26;
 
 /// What changed from one moment to the next.
 #[derive(Clone, Debug, Serialize)]
@@ -146,7 +146,7 @@ fn ranges(
     let mut changes: Vec<RangeChange> = Vec::new();
     // The changes found below a pair of top-level entries.
     let mut known: HashMap<(u16, Entry, Entry), std::ops::Range<usize>> = HashMap::new();
-    let (mut room, mut steps_left) = (MOST_LISTED, MOST_STEPS);
+    let (mut room, mut steps_left) = (MAX_LISTED, MAX_STEPS);
     for &(l, r) in pairs {
         let label = right.root(r).label;
         for half in [Half::Kernel, Half::User] {

@@ -4,6 +4,7 @@
 //! [`PhysicalMemory`] and freezes them in a [`Snapshot`]; everything else works on snapshots:
 //!
 //! - [`Snapshot::translate`]: one address, entry by entry;
+//! - [`Snapshot::traverse`]: an address space, entry by entry, for whoever wants to know something else;
 //! - [`Snapshot::leaves`] and [`Snapshot::ranges`]: what an address space maps;
 //! - [`Comparer`]: where two address spaces differ, in their tables and in what they map;
 //! - [`Snapshot::subtrees`] and [`Snapshot::placements`]: every table once, however many share it;
@@ -39,6 +40,7 @@ pub mod tally;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod traverse;
 pub mod trial;
 
 pub use capture::Capturer;
@@ -58,4 +60,5 @@ pub use sharing::{Parent, Placement, Subtree, TableFrames};
 pub use snapshot::{MissingTable, Root, RootId, RootLabel, Snapshot};
 pub use table::Table;
 pub use target::Target;
+pub use traverse::{Traversal, Visited};
 pub use trial::Trial;

@@ -6,14 +6,13 @@ use serde::Serialize;
 
 use crate::leaves::Mapping;
 use crate::snapshot::{RootId, Snapshot};
-use crate::table::{Slot, Table};
+use crate::traverse::{Fold, Folder, STEP_LIMIT};
 use heirloom_paging::addr::{PhysAddr, VirtAddr};
 use heirloom_paging::entry::{Decoded, Leaf};
 use heirloom_paging::level::Half;
-use heirloom_paging::rights::Rights;
 
 /// Pages that are listed, with all that have them counted: tables can claim 2^36 pages with one frame.
-const MOST_LISTED: usize = 1 << 20;
+const MAX_LISTED: usize = 1 << 20;
 
 /// All virtual addresses that reach a physical one.
 #[derive(Clone, Debug)]
@@ -40,117 +39,71 @@ pub struct Reached {
 impl Snapshot {
     /// Every virtual address, in every address space, that reaches the byte at `pa`.
     pub fn reverse(&self, pa: PhysAddr) -> Reverse {
-        let mut search = Search {
-            snapshot: self,
-            pa,
-            leads: vec![None; self.slots()],
-            room: MOST_LISTED,
-            found: Reverse {
-                reached: Vec::new(),
-                is_cut: false,
-            },
+        let mut leading = Folder::new(self, Leads { pa });
+        let (mut room, mut steps) = (MAX_LISTED, STEP_LIMIT);
+        let mut found = Reverse {
+            reached: Vec::new(),
+            is_cut: false,
         };
-        for half in [Half::Kernel, Half::User] {
-            for subtree in self.subtrees(half) {
-                if let Some(table) = self.root_table(subtree.roots[0]) {
-                    let roots: Arc<[RootId]> = subtree.roots.into();
-                    let start = VirtAddr::new(0);
-                    search.follow(table, subtree.index, start, Rights::ALL, &roots);
-                }
-            }
-        }
-        search.found
-    }
-}
-
-/// The way down, into those tables only that lead to the address.
-struct Search<'s> {
-    snapshot: &'s Snapshot,
-    pa: PhysAddr,
-    /// By slot: whether the table leads there.
-    leads: Vec<Option<bool>>,
-    room: usize,
-    found: Reverse,
-}
-
-impl Search<'_> {
-    /// Follows one entry of a table whose first address is `base`, at most five deep.
-    fn follow(
-        &mut self,
-        table: &Table,
-        index: u16,
-        base: VirtAddr,
-        rights: Rights,
-        roots: &Arc<[RootId]>,
-    ) {
-        let depth = self.snapshot.mode().depth;
-        let offset = u64::from(index) << table.level().shift();
-        let va = VirtAddr::sign_extended(base.get().wrapping_add(offset), depth);
-        let entry = table.entry(index);
-        let rights = rights.through(entry);
-        match table.decode(index) {
-            Decoded::Leaf(leaf) => {
-                let Some(offset) = offset_in(leaf, self.pa) else {
-                    return;
-                };
-                let Some(room) = self.room.checked_sub(1 + roots.len()) else {
-                    self.found.is_cut = true;
-                    return;
-                };
-                self.room = room;
-                self.found.reached.push(Reached {
-                    va: va.wrapping_add(offset),
-                    mapping: Mapping {
-                        va,
-                        pa: leaf.pa,
-                        size: leaf.size,
-                        rights,
-                        global: entry.global(),
-                        accessed: entry.accessed(),
-                        dirty: entry.dirty(),
-                        entry,
-                        table: table.pfn(),
-                        index,
-                    },
-                    roots: Arc::clone(roots),
-                });
-            }
-            Decoded::Table(_) => {
-                let Some(slot) = table.link(index).filter(|slot| self.leads_there(*slot)) else {
-                    return;
-                };
-                if let Some(below) = self.snapshot.table_at(slot) {
-                    for index in below.present().iter() {
-                        if self.found.is_cut {
-                            return;
+        let subtrees = [Half::Kernel, Half::User].map(|half| self.subtrees(half));
+        for subtree in subtrees.into_iter().flatten() {
+            let roots: Arc<[RootId]> = subtree.roots.into();
+            let mut entries = self.traverse(roots[0], subtree.range).limited(steps);
+            while let Some(visited) = entries.next() {
+                match visited.at.decoded {
+                    Decoded::Leaf(leaf) => {
+                        let Some(offset) = offset_in(leaf, pa) else {
+                            continue;
+                        };
+                        let Some(left) = room.checked_sub(1 + roots.len()) else {
+                            found.is_cut = true;
+                            return found;
+                        };
+                        room = left;
+                        found.reached.push(Reached {
+                            va: visited.at.va.wrapping_add(offset),
+                            mapping: Mapping::of(&visited, leaf),
+                            roots: Arc::clone(&roots),
+                        });
+                    }
+                    // Down into those tables only that lead to the address.
+                    _ => {
+                        let below = visited.table.link(visited.at.index);
+                        if !below.is_some_and(|below| leading.below(below, false)) {
+                            entries.skip_below();
                         }
-                        self.follow(below, index, va, rights, roots);
                     }
                 }
             }
-            Decoded::Absent | Decoded::Reserved { .. } => {}
+            if entries.stopped_at().is_some() {
+                found.is_cut = true;
+                return found;
+            }
+            steps = entries.steps_left();
         }
+        found
+    }
+}
+
+/// Whether any page has the address.
+#[derive(Debug)]
+struct Leads {
+    pa: PhysAddr,
+}
+
+impl Fold for Leads {
+    type Found = bool;
+
+    fn leaf(&self, found: &mut bool, leaf: Leaf, _: bool) {
+        *found = offset_in(leaf, self.pa).is_some();
     }
 
-    /// Whether any page below the table in `slot` has the address; found once for each table.
-    fn leads_there(&mut self, slot: Slot) -> bool {
-        if let Some(known) = self.leads[slot.index()] {
-            return known;
-        }
-        let leads = self.snapshot.table_at(slot).is_some_and(|table| {
-            table
-                .present()
-                .iter()
-                .any(|index| match table.decode(index) {
-                    Decoded::Leaf(leaf) => offset_in(leaf, self.pa).is_some(),
-                    Decoded::Table(_) => table
-                        .link(index)
-                        .is_some_and(|below| self.leads_there(below)),
-                    Decoded::Absent | Decoded::Reserved { .. } => false,
-                })
-        });
-        self.leads[slot.index()] = Some(leads);
-        leads
+    fn table(&self, found: &mut bool, below: bool) {
+        *found = below;
+    }
+
+    fn is_decided(&self, found: &bool) -> bool {
+        *found
     }
 }
 

@@ -5,6 +5,9 @@
 pub struct EntrySet([u64; 8]);
 
 impl EntrySet {
+    /// No entry.
+    pub const EMPTY: EntrySet = EntrySet([0; 8]);
+
     /// Adds entry `index`; indices beyond a table are folded into it.
     pub const fn insert(&mut self, index: u16) {
         self.0[(index as usize / 64) % 8] |= 1 << (index % 64);
@@ -65,6 +68,16 @@ impl EntrySet {
         })
     }
 
+    /// The entries that are in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &EntrySet) -> EntrySet {
+        let mut both = *self;
+        for (word, other) in both.0.iter_mut().zip(other.0) {
+            *word &= other;
+        }
+        both
+    }
+
     /// The entries that are in either set.
     #[must_use]
     pub fn union(&self, other: &EntrySet) -> EntrySet {
@@ -97,6 +110,18 @@ mod tests {
             prop_assert_eq!(set.rank(probe), members.range(..probe).count());
             prop_assert_eq!(set.next_from(probe), members.range(probe..).next().copied());
         }
+    }
+
+    #[test]
+    fn a_union_has_what_either_has_and_an_intersection_what_both_have() {
+        let set = |members: &[u16]| {
+            let mut set = EntrySet::default();
+            members.iter().for_each(|&member| set.insert(member));
+            set
+        };
+        let (one, other) = (set(&[0, 63, 64, 511]), set(&[63, 64, 300]));
+        assert_eq!(one.union(&other), set(&[0, 63, 64, 300, 511]));
+        assert_eq!(one.intersection(&other), set(&[63, 64]));
     }
 
     #[test]

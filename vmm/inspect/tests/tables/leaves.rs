@@ -223,3 +223,38 @@ proptest! {
         prop_assert_eq!(from_leaves, from_walks);
     }
 }
+
+#[test]
+fn a_traversal_shows_each_table_before_what_is_below_and_leaves_out_what_is_skipped() {
+    let mut memory = FakeMemory::new();
+    let root = family(&mut memory, 1)[0];
+    let snapshot = snapshot(&memory, FOUR, &[root]);
+    let root = id(&snapshot, 0);
+    let levels = |range, skip: Option<Level>| {
+        let mut entries = snapshot.traverse(root, range);
+        let mut seen = Vec::new();
+        while let Some(visited) = entries.next() {
+            seen.push((visited.table.level(), visited.at.va));
+            if skip == Some(visited.table.level()) {
+                entries.skip_below();
+            }
+        }
+        assert_eq!(entries.stopped_at(), None);
+        seen
+    };
+    let way = [Level::Pml4, Level::Pdpt, Level::Pd, Level::Pt];
+    let text = VirtRange::new(TEXT, 1).unwrap();
+    let first = |level: Level| va(TEXT.get() & !(level.entry_span() - 1));
+    assert_eq!(levels(text, None), way.map(|level| (level, first(level))));
+    assert_eq!(levels(text, Some(Level::Pdpt)).len(), 2);
+    // Skipping the leaves' tables leaves no leaf, but every table's entry.
+    let all = levels(VirtRange::ALL, None);
+    let upper = levels(VirtRange::ALL, Some(Level::Pd));
+    let not_below = all.iter().filter(|(level, _)| *level != Level::Pt);
+    assert!(upper.iter().eq(not_below));
+    assert!(all.is_sorted_by_key(|(_, va)| *va));
+    assert_eq!(
+        all.len(),
+        snapshot.tables().map(|table| table.present().len()).sum()
+    );
+}
