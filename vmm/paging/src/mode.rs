@@ -332,6 +332,49 @@ mod tests {
         }
     }
 
+    /// Bit numbers as the manual has them (Intel SDM vol. 3A, 2.5 and 2.2.1), each alone.
+    #[test]
+    fn each_bit_has_its_number_and_decides_nothing_else() {
+        let base = mode(CpuState {
+            cr0: 1 << 31,
+            cr4: 1 << 5,
+            efer: 1 << 10,
+            ..LONG_MODE
+        })
+        .unwrap();
+        let cr4 = |bit: u32| {
+            let cr4 = LONG_MODE.cr4 | 1 << bit;
+            mode(CpuState { cr4, ..LONG_MODE }).unwrap()
+        };
+        assert_eq!(cr4(7), Mode { pge: true, ..base });
+        assert_eq!(
+            cr4(12),
+            Mode {
+                depth: Depth::Five,
+                ..base
+            }
+        );
+        assert_eq!(
+            cr4(17),
+            Mode {
+                pcide: true,
+                ..base
+            }
+        );
+        assert_eq!(cr4(20), Mode { smep: true, ..base });
+        assert_eq!(cr4(21), Mode { smap: true, ..base });
+        let efer = LONG_MODE.efer | 1 << 11;
+        assert_eq!(
+            mode(CpuState { efer, ..LONG_MODE }),
+            Ok(Mode { nxe: true, ..base })
+        );
+        let cr0 = LONG_MODE.cr0 | 1 << 16;
+        assert_eq!(
+            mode(CpuState { cr0, ..LONG_MODE }),
+            Ok(Mode { wp: true, ..base })
+        );
+    }
+
     #[test]
     fn without_paging_or_long_mode_there_is_nothing_to_read_and_the_error_says_so() {
         let off = mode(CpuState {

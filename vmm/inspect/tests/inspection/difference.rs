@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use heirloom_inspect::difference::{Destination, Difference, RangeChange};
+use heirloom_inspect::difference::{Destination, Difference, RangeChange, entries_by_level};
 use heirloom_inspect::show::DifferenceReport;
 use heirloom_inspect::{
     Depth, Discovery, Entry, Half, Level, PageSize, PhysAddr, RootLabel, VirtAddr, VirtRange,
@@ -232,6 +232,72 @@ fn each_kind_of_change_has_its_word() {
 }
 
 #[test]
+fn neighbours_that_change_alike_are_one_range_and_others_begin_a_new_one() {
+    let guest = Guest::new(Plan::new(Depth::Four, false));
+    let root = guest.processes[1];
+    let at = |number: u64| USER_DATA.wrapping_add(number * PAGE);
+    let to = |number: u64| PhysAddr::new(50 * MIB + number * PAGE);
+    let mut later = guest.clone();
+    for (page, frame, flags) in [
+        (20, 0, bits::USER_DATA),
+        (21, 1, bits::USER_DATA),
+        (22, 2, bits::USER_DATA),
+        // Another frame than the next one; other rights; behind a gap.
+        (23, 9, bits::USER_DATA),
+        (24, 10, bits::USER_TEXT),
+        (26, 12, bits::USER_TEXT),
+    ] {
+        later.map_user(root, at(page), to(frame), Size4KiB, flags);
+    }
+    let expected = [(20, 3, 0), (23, 1, 9), (24, 1, 10), (26, 1, 12)];
+    let forth = between(&guest, &later);
+    let back = between(&later, &guest);
+    assert!(!forth.ranges_cut && !back.ranges_cut);
+    assert_eq!(forth.ranges.len(), expected.len(), "{:?}", forth.ranges);
+    assert_eq!(back.ranges.len(), expected.len(), "{:?}", back.ranges);
+    for (number, (page, pages, frame)) in expected.into_iter().enumerate() {
+        let (new, old) = (&forth.ranges[number], &back.ranges[number]);
+        let range = VirtRange::new(at(page), pages * PAGE).unwrap();
+        assert_eq!((new.range, old.range), (range, range));
+        assert_eq!((new.before, old.after), (None, None));
+        assert_eq!(new.after.unwrap().pa, to(frame));
+        assert_eq!(old.before, new.after);
+    }
+
+    // Pages that move together stay together only if they were together, too.
+    let mut moved = later.clone();
+    for (page, frame) in [(20, 32), (21, 33), (22, 40), (23, 41)] {
+        moved.map_user(root, at(page), to(frame), Size4KiB, bits::USER_DATA);
+    }
+    let ranges = between(&later, &moved).ranges;
+    let pages: Vec<_> = ranges.iter().map(|change| change.range).collect();
+    let expected = [(20, 2), (22, 1), (23, 1)];
+    let range = |(page, pages): (u64, u64)| VirtRange::new(at(page), pages * PAGE).unwrap();
+    assert_eq!(pages, expected.map(range));
+    assert!(ranges.iter().all(|change| change.what() == "moved"));
+}
+
+#[test]
+fn written_entries_are_counted_at_each_level_from_the_root_down() {
+    let guest = Guest::new(Plan::new(Depth::Four, false));
+    let root = guest.processes[1];
+    let mut later = guest.clone();
+    for page in [0, 9, 11] {
+        let to = later.data_page();
+        let at = USER_DATA.wrapping_add(page * PAGE);
+        later.map_user(root, at, to, Size4KiB, bits::USER_DATA);
+    }
+    later.change(root, USER_HUGE, Level::Pd, |_| Entry::ABSENT);
+    let entries = between(&guest, &later).entries;
+    assert_eq!(
+        entries_by_level(&entries),
+        [(Level::Pd, 1), (Level::Pt, 3)],
+        "{entries:?}"
+    );
+    assert_eq!(entries_by_level(&[]), []);
+}
+
+#[test]
 fn four_and_five_levels_have_nothing_to_do_with_each_other() {
     let [four, five] =
         [Depth::Four, Depth::Five].map(|depth| Guest::new(Plan::new(depth, false)).discover());
@@ -267,7 +333,8 @@ fn absurdly_many_changes_are_cut_and_said_to_be() {
     }
     let difference = between(&guest, &later);
     assert!(difference.ranges_cut);
-    assert!(difference.ranges.len() <= 1 << 20);
+    // Each counts with the one address space that has it.
+    assert_eq!(difference.ranges.len(), 1 << 20);
     let (before, after) = (guest.discover(), later.discover());
     let text = DifferenceReport::new(("a", &before), ("b", &after), difference).to_string();
     assert!(text.ends_with("… and absurdly many that were not looked for"));

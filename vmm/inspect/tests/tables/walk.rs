@@ -414,10 +414,39 @@ fn a_walk_is_printed_entry_by_entry() {
          PT[0]     = 0x8000000000009103 → page 0x9000 (P RW G NX)\n  \
          → 0x9123, 4 KiB page, rw--"
     );
+    // Where a walk fails, the way there is printed the same.
+    let way = "PGD[402]  = 0x0000000000002007 → table 0x2 (P RW US)\n  \
+               PDPT[0]   = 0x0000000000003007 → table 0x3 (P RW US)\n  \
+               PD[0]     = 0x0000000000004007 → table 0x4 (P RW US)\n";
     let nothing = translate(&memory, FOUR, root, VMALLOC.get() + 0x1000).to_string();
-    assert!(
-        nothing.ends_with("→ nothing ()\n  → not present in the PT"),
-        "{nothing}"
+    assert_eq!(
+        nothing,
+        format!(
+            "0xffffc90000001000 from root 0x1000\n  {way}  \
+             PT[1]     = 0x0000000000000000 → nothing ()\n  → not present in the PT"
+        )
+    );
+    memory.change(Depth::Four, root, VMALLOC, Level::Pt, |entry| {
+        entry | Entry::new(1 << 51)
+    });
+    let reserved = translate(&memory, FOUR, root, VMALLOC.get()).to_string();
+    assert_eq!(
+        reserved,
+        format!(
+            "0xffffc90000000000 from root 0x1000\n  {way}  \
+             PT[0]     = 0x8008000000009103 → reserved bits (P RW G NX)\n  \
+             → reserved bits 0x0008000000000000 set in the PT entry"
+        )
+    );
+    let lost = memory.table_for(Depth::Four, root, VMALLOC, Level::Pt);
+    memory.remove(lost);
+    let missing = translate(&memory, FOUR, root, VMALLOC.get()).to_string();
+    assert_eq!(
+        missing,
+        format!(
+            "0xffffc90000000000 from root 0x1000\n  {way}  \
+             → the PT would be in frame 0x4, which is outside guest memory"
+        )
     );
     let hole = translate(&memory, FOUR, root, 1 << 63).to_string();
     assert!(hole.ends_with("bits 63–47 are not all equal"), "{hole}");
