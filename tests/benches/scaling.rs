@@ -15,7 +15,9 @@ const GOAL: f64 = 1.1;
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo itself passes `--bench`.
-    let numbers = std::env::args().skip(1).filter_map(|word| word.parse().ok());
+    let numbers = std::env::args()
+        .skip(1)
+        .filter_map(|word| word.parse().ok());
     let most: u64 = numbers.last().unwrap_or(u64::MAX);
     println!("processes      user    system      wall");
     let mut measured = Vec::new();

@@ -232,6 +232,12 @@ impl Snapshot {
         &self.0.nodes
     }
 
+    /// Every captured table with its slot.
+    pub(crate) fn slotted_tables(&self) -> impl Iterator<Item = (Slot, &Arc<Table>)> {
+        let nodes = self.0.nodes.iter();
+        nodes.filter_map(|(slot, node)| Some((slot, node.table()?)))
+    }
+
     pub(crate) fn slot_of(&self, pfn: Pfn, level: Level) -> Option<Slot> {
         self.0.index.slot(pfn, level)
     }
