@@ -172,10 +172,10 @@ impl Discovery {
             .chain(more.iter().map(|root| root.pfn()))
             .map(|pfn| named(target, pfn, &start))
             .collect();
-        let anchors = match &start.reference {
-            Some(reference) if start.basis != Basis::Given => {
+        let anchors = match (&start.reference, &start.snapshot) {
+            (Some(reference), Some(snapshot)) if start.basis != Basis::Given => {
                 candidates.extend(look_alikes(target, reference));
-                Some(Anchors::of(target, start.mode, reference))
+                Anchors::of(target, start.mode, reference, snapshot.clone())
             }
             _ => None,
         };
