@@ -277,6 +277,11 @@ fn the_address_space_is_named_by_its_root_its_cr3_its_cpu_or_as_the_kernels() {
         assert_eq!(said.code, Some(0), "{name}: {}", said.err);
         assert!(said.out.contains(&shown(root)), "{name}: {}", said.out);
     }
+    // A root that is none of those found is walked as well, and said to be none; one outside of memory is none.
+    let table = format!("{:#x}", image.kernel.get() + 0x1000);
+    let said = maps(&table);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.out.contains("(foreign)"), "{}", said.out);
     for (name, words) in [
         (
             "0x12345000",

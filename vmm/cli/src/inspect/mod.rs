@@ -67,7 +67,7 @@ impl Options {
     }
 
     /// Opens the target, finds its address spaces, and the one that `root` names; a root that is named by
-    /// its address need not be among them.
+    /// its address need not be among them, if there is memory.
     fn discover_root(
         &self,
         root: Option<root::RootName>,
@@ -78,6 +78,10 @@ impl Options {
         let root = root.map(|root| root.without(target.encryption));
         if let Some(root::RootName::Address(address)) = root
             && discovery.space_at(address).is_none()
+            && target
+                .memory
+                .read_table(address.pfn(), &mut [0; 512])
+                .is_ok()
         {
             discovery = Discovery::including(&target, &[address])
                 .map_err(|error| Failure::new(Exit::Usage, error))?;

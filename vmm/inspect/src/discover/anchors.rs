@@ -55,16 +55,16 @@ pub(super) struct Anchors {
 }
 
 impl Anchors {
-    pub(super) fn of(target: &Target, mode: Mode, reference: &Reference) -> Anchors {
-        let pfn = reference.pfn;
-        let memory = PartOnly {
-            memory: &*target.memory,
-            pfn,
-            part: reference.part,
-        };
-        let roots = [(RootLabel::Found(pfn.base()), pfn.base())];
-        let snapshot = Capturer::new().capture(&memory, mode, &roots);
-        let root = snapshot.roots()[0].id;
+    /// What tells the roots of the kernel of `reference`, whose tables are in `snapshot`.
+    pub(super) fn of(
+        target: &Target,
+        mode: Mode,
+        reference: &Reference,
+        snapshot: Snapshot,
+    ) -> Option<Anchors> {
+        let address = reference.pfn.base();
+        let mut roots = snapshot.roots().iter();
+        let root = roots.find(|root| root.address == address)?.id;
         let mut anchors = Anchors {
             mode,
             snapshot,
@@ -76,7 +76,7 @@ impl Anchors {
         };
         anchors.add_pages(target);
         anchors.add_registers(target);
-        anchors
+        Some(anchors)
     }
 
     /// Where an address leads by the root that is known, if that is for ring 0 alone and RAM.

@@ -81,6 +81,7 @@ fn best_in_the_lower_half(target: &Target, modes: &[Mode]) -> Option<(Mode, Best
                     Best {
                         reference,
                         ram_bytes,
+                        snapshot,
                     },
                 ));
             }
@@ -193,6 +194,7 @@ fn judge(target: &Target, mode: Mode, pfn: Pfn, budget: &mut Budget) -> Option<B
     Some(Best {
         reference,
         ram_bytes,
+        snapshot,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::clusters::{clusters, most_common};
+use super::part::SelfMap;
 use super::reference::Reference;
 use super::{Candidate, Discovery, Kind, Role, Space, kind, part};
 use crate::compare::Comparer;
@@ -10,6 +11,9 @@ use crate::layout::Layout;
 use crate::snapshot::{Root, RootId};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
+
+/// Recursive paging, by root.
+type Maps = HashMap<RootId, Vec<SelfMap>>;
 
 impl Discovery {
     /// Whether a CPU on `root` finds the instruction that it is at; `None` if no CPU tells where it is.
@@ -33,46 +37,73 @@ impl Discovery {
         reference: Option<&Reference>,
         users: &HashMap<Pfn, Pfn>,
     ) {
-        let id_of: HashMap<Pfn, RootId> = self
-            .snapshot
-            .roots()
-            .iter()
-            .map(|root| (root.address.pfn(), root.id))
-            .collect();
-        self.reference = reference.and_then(|reference| id_of.get(&reference.pfn).copied());
         let kernels: Vec<RootId> = candidates
             .iter()
             .zip(self.snapshot.roots())
             .filter(|(candidate, _)| candidate.role == Role::Full)
             .map(|(_, root)| root.id)
             .collect();
-        let mut maps = part::self_maps(&self.snapshot, &kernels);
-        if let Some(reference) = reference {
-            self.kernel_part = part::of_all(&self.snapshot, &reference.part, &kernels);
+        let maps = part::self_maps(&self.snapshot, &kernels);
+        let identity = self.find_part(reference, &kernels, &maps);
+        self.name(candidates, users, maps, identity);
+        let places = self.spaces.iter().enumerate();
+        self.places = places.map(|(at, space)| (space.address, at)).collect();
+        self.judge_pairs();
+        self.user_reference = most_common(&self.spaces, |space| space.kind == Kind::UserRoot);
+        if let Some(majority) = most_common(&self.spaces, |space| space.kind.has_kernel_half()) {
+            // One that differs from the others must not be what these are compared with.
+            self.reference = Some(majority);
         }
-        let identity = self.identity_alone(&kernels);
-        if identity {
+        self.compare();
+    }
+
+    /// Which entries are the kernel's, and what lies there. Whether there is no kernel at all, but memory at
+    /// its own address alone.
+    fn find_part(
+        &mut self,
+        reference: Option<&Reference>,
+        kernels: &[RootId],
+        maps: &Maps,
+    ) -> bool {
+        if let Some(reference) = reference {
+            let mut roots = self.snapshot.roots().iter();
+            let root = roots.find(|root| root.address.pfn() == reference.pfn);
+            self.reference = root.map(|root| root.id);
+            self.kernel_part = part::of_all(&self.snapshot, &reference.part, kernels);
+        }
+        if self.identity_alone(kernels) {
             self.kernel_part = part::upper_half();
             self.reference = None;
+            return true;
         }
-        let parts_of = |root: RootId| -> [EntrySet; 2] {
-            let (mut kernel, mut user) = (self.kernel_part, part::all_but(&self.kernel_part));
-            for map in maps.get(&root).into_iter().flatten() {
-                kernel.remove(map.index);
-                user.remove(map.index);
-            }
-            [kernel, user]
-        };
         if let Some(reference) = self.reference {
-            let slots: Vec<u16> = maps
-                .get(&reference)
-                .into_iter()
-                .flatten()
-                .map(|map| map.index)
-                .collect();
-            let [kernel, _] = parts_of(reference);
+            let of_reference = maps.get(&reference).into_iter().flatten();
+            let slots: Vec<u16> = of_reference.map(|map| map.index).collect();
+            let [kernel, _] = self.parts_less(maps.get(&reference));
             self.layout = Layout::infer_in(&self.snapshot, reference, &self.ram, &kernel, &slots);
         }
+        false
+    }
+
+    /// The kernel's entries of a root with these self-maps, and the others.
+    pub(super) fn parts_less(&self, maps: Option<&Vec<SelfMap>>) -> [EntrySet; 2] {
+        let (mut kernel, mut user) = (self.kernel_part, part::all_but(&self.kernel_part));
+        for map in maps.into_iter().flatten() {
+            kernel.remove(map.index);
+            user.remove(map.index);
+        }
+        [kernel, user]
+    }
+
+    /// Makes an address space of each root.
+    fn name(
+        &mut self,
+        candidates: &[Candidate],
+        users: &HashMap<Pfn, Pfn>,
+        mut maps: Maps,
+        identity: bool,
+    ) {
+        let parts_of = |root: RootId| self.parts_less(maps.get(&root));
         let partners: HashMap<Pfn, Pfn> = users
             .iter()
             .flat_map(|(&user, &kernel)| [(user, kernel), (kernel, user)])
@@ -138,15 +169,6 @@ impl Discovery {
         for space in &mut self.spaces {
             space.self_maps = maps.remove(&space.root).unwrap_or_default();
         }
-        let places = self.spaces.iter().enumerate();
-        self.places = places.map(|(at, space)| (space.address, at)).collect();
-        self.judge_pairs();
-        self.user_reference = most_common(&self.spaces, |space| space.kind == Kind::UserRoot);
-        if let Some(majority) = most_common(&self.spaces, |space| space.kind.has_kernel_half()) {
-            // One that differs from the others must not be what these are compared with.
-            self.reference = Some(majority);
-        }
-        self.compare();
     }
 
     /// Whether all that the roots map is memory at its own address, for ring 0 alone: then it is no

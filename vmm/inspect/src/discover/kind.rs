@@ -300,9 +300,10 @@ impl Look {
             );
         }
         // A CPU's own root is not freed, whatever it looks like.
-        let used_again = match has_cpu {
-            true => Kind::NotUnderstood,
-            false => Kind::Freed,
+        let used_again = if has_cpu {
+            Kind::NotUnderstood
+        } else {
+            Kind::Freed
         };
         if 2 * self.odd_user_entries > self.user_entries && !is_known {
             return (

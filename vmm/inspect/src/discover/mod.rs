@@ -172,10 +172,10 @@ impl Discovery {
             .chain(more.iter().map(|root| root.pfn()))
             .map(|pfn| named(target, pfn, &start))
             .collect();
-        let anchors = match &start.reference {
-            Some(reference) if start.basis != Basis::Given => {
+        let anchors = match (&start.reference, &start.snapshot) {
+            (Some(reference), Some(snapshot)) if start.basis != Basis::Given => {
                 candidates.extend(look_alikes(target, reference));
-                Some(Anchors::of(target, start.mode, reference))
+                Anchors::of(target, start.mode, reference, snapshot.clone())
             }
             _ => None,
         };
@@ -306,14 +306,8 @@ impl Discovery {
     /// Of the entries of a root those that are the kernel's, and the others; what points back to a root is
     /// neither.
     pub fn parts(&self, root: RootId) -> [EntrySet; 2] {
-        let (mut kernel, mut user) = (self.kernel_part, part::all_but(&self.kernel_part));
-        if let Some(space) = self.spaces.get(root.0 as usize) {
-            for map in &space.self_maps {
-                kernel.remove(map.index);
-                user.remove(map.index);
-            }
-        }
-        [kernel, user]
+        let space = self.spaces.get(root.0 as usize);
+        self.parts_less(space.map(|space| &space.self_maps))
     }
 
     /// Whether every address space has kernel tables of its own, no two sharing one: a kernel that is made so,

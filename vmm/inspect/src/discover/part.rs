@@ -192,10 +192,11 @@ pub(super) fn of_all(snapshot: &Snapshot, first: &EntrySet, kernels: &[RootId]) 
         let shared = tables.values().map(|(roots, _)| *roots).max().unwrap_or(0);
         let is_kernels = tables.values().any(|(_, is_kernels)| *is_kernels);
         let is_common = tables.values().map(|(roots, _)| *roots).sum::<usize>() == kernels.len();
-        let belongs = match is_lower {
+        let belongs = if is_lower {
             // Private copies that everybody has are the kernel's as well.
-            true => kernels.len() == 1 || shared >= 2 || is_kernels || is_common,
-            false => shared >= 2 && 2 * shared > kernels.len(),
+            kernels.len() == 1 || shared >= 2 || is_kernels || is_common
+        } else {
+            shared >= 2 && 2 * shared > kernels.len()
         };
         if users == 0 && !tables.is_empty() && belongs {
             part.insert(index);

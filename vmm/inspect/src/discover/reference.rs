@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::memory::Words;
+use crate::snapshot::Snapshot;
 use heirloom_paging::addr::Pfn;
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Entry;
@@ -109,4 +110,6 @@ pub(super) struct Best {
     pub(super) reference: Reference,
     /// How much of RAM its kernel half shows in one linear mapping.
     pub(super) ram_bytes: u64,
+    /// Its tables, and maybe those of other roots.
+    pub(super) snapshot: Snapshot,
 }

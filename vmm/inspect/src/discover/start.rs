@@ -22,6 +22,8 @@ pub(super) struct Start {
     pub(super) named: Vec<Pfn>,
     /// `None` if none of them has a kernel half.
     pub(super) reference: Option<Reference>,
+    /// The reference's tables.
+    pub(super) snapshot: Option<Snapshot>,
 }
 
 /// Finds the mode and the first root of `target`.
@@ -86,6 +88,7 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
         mode,
         basis,
         named: seeds,
+        snapshot: first.as_ref().map(|(_, best)| best.snapshot.clone()),
         reference: first.map(|(_, best)| best.reference),
     })
 }
@@ -150,28 +153,36 @@ fn best_of_cpus_first(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best
 fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
     let memory = &*target.memory;
     let mut words = [0; 512];
-    let mut candidates: Vec<Reference> = Vec::new();
-    let roots = capture(target, mode, seeds);
-    for (&seed, root) in seeds.iter().zip(roots.roots()) {
-        if memory.read_table(seed, &mut words).is_err() {
-            continue;
+    // With the kernel roots of user roots, whose part of the kernel is the upper half.
+    let mut roots: Vec<Pfn> = seeds.to_vec();
+    for &seed in seeds {
+        if memory.read_table(seed, &mut words).is_ok() {
+            let kernel = pairs::kernel_root_of(memory, seed, &words);
+            roots.extend(kernel.map(|kernel| kernel.pfn));
         }
-        let part = part::of_root(&roots, root.id);
-        candidates.extend(Reference::new(seed, &words, part));
-        candidates.extend(pairs::kernel_root_of(memory, seed, &words));
     }
+    let snapshot = capture(target, mode, &roots);
     let mut halves = HashSet::new();
-    candidates.retain(|candidate| halves.insert(candidate.half.clone()));
-    let pfns: Vec<Pfn> = candidates.iter().map(|candidate| candidate.pfn).collect();
-    let snapshot = capture(target, mode, &pfns);
     let mut budget = Budget::default();
+    let mut candidates: Vec<Best> = Vec::new();
+    for root in snapshot.roots() {
+        let Some(table) = snapshot.root_table(root.id) else {
+            continue;
+        };
+        let part = part::of_root(&snapshot, root.id);
+        let reference = Reference::new(root.address.pfn(), table.words(), part);
+        if let Some(reference) = reference
+            && halves.insert(reference.half.clone())
+        {
+            candidates.push(Best {
+                ram_bytes: budget.ram_shown_by(&snapshot, root.id, &reference.part, &target.ram),
+                reference,
+                snapshot: snapshot.clone(),
+            });
+        }
+    }
     candidates
         .into_iter()
-        .zip(snapshot.roots())
-        .map(|(reference, root)| Best {
-            ram_bytes: budget.ram_shown_by(&snapshot, root.id, &reference.part, &target.ram),
-            reference,
-        })
         .max_by_key(|best| (best.ram_bytes, best.reference.present()))
 }
 

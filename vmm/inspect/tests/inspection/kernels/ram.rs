@@ -56,9 +56,10 @@ impl Ram {
     /// Maps a page; tables that are missing are for all if the page is, else for ring 0 alone.
     pub(super) fn map(&mut self, root: PhysAddr, va: u64, pa: u64, size: PageSize, flags: Entry) {
         let va = VirtAddr::new(va);
-        let table_flags = match flags.user() {
-            true => TABLE | Entry::USER,
-            false => TABLE,
+        let table_flags = if flags.user() {
+            TABLE | Entry::USER
+        } else {
+            TABLE
         };
         let (mut table, mut level) = (root.pfn(), self.top());
         while level != size.level() {
