@@ -248,8 +248,11 @@ fn the_guest_is_built_with_the_contract_and_paging_and_what_the_contract_is_laid
                 "quote",
                 "syn",
                 "unicode-ident",
+                // Programs.
+                "elf",
                 // The CPU's registers and instructions.
                 "x86_64",
+                "const_fn",
                 "bit_field",
                 "bitflags",
                 "volatile",

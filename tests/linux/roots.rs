@@ -85,10 +85,8 @@ fn every_root_is_known_to_the_kernel(variant: Variant) {
             (false, false) => {
                 kept += 1;
                 let is_on = |cpu: &CpuState| cpu.cr3.root() == *root;
-                match image.moment.cpus.iter().any(is_on) {
-                    true => take(*root, "kernel"),
-                    false => take(*root, "idle"),
-                }
+                let is_used = image.moment.cpus.iter().any(is_on);
+                take(*root, if is_used { "kernel" } else { "idle" });
             }
         }
     }

@@ -151,7 +151,7 @@ impl Guest {
 
     /// The same with more `options` for QEMU.
     pub(crate) fn boot_with(variant: Variant, options: &[&str]) -> Guest {
-        let mut crashes: Vec<String> = Vec::new();
+        let mut reasons: Vec<String> = Vec::new();
         loop {
             let started = Instant::now();
             let machine = Machine::start(variant, options);
@@ -165,16 +165,16 @@ impl Guest {
                         machine,
                     };
                 }
-                Err(crash) => {
+                Err(reason) => {
                     let crashed = CRASHED_BOOTS.fetch_add(1, Relaxed) + 1;
                     eprintln!(
-                        "`{}` crashed, as {crashed} of {boots} boots did: {crash}",
+                        "`{}` crashed, as {crashed} of {boots} boots did: {reason}",
                         variant.name
                     );
-                    crashes.push(crash);
+                    reasons.push(reason);
                     assert!(
                         variant.cpus > 1 && crashed <= MAX_CRASHED_BOOTS,
-                        "the guest `{}` crashed, as {crashed} of {boots} boots did: {crashes:#?}",
+                        "the guest `{}` crashed, as {crashed} of {boots} boots did: {reasons:#?}",
                         variant.name
                     );
                 }

@@ -41,9 +41,8 @@ fn is_about(finding: &Value, place: Place, spaces: Where, pti: bool) -> bool {
     let only = |expected: &[PhysAddr]| roots == expected && count == Some(roots.len() as u64);
     is_there
         && match spaces {
-            Where::Only(root) => only(&[root]),
             Where::Process(root) if pti => only(&[root, partner_of(root, Partner::User)]),
-            Where::Process(root) => only(&[root]),
+            Where::Only(root) | Where::Process(root) => only(&[root]),
             Where::Many => count > Some(30),
         }
 }

@@ -254,9 +254,9 @@ pub(crate) fn that_ends<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'st
         given
     });
     // A test that panics has sent nothing, and has ended.
-    if receiver.recv_timeout(AMPLE) == Err(mpsc::RecvTimeoutError::Timeout) {
-        panic!("no end after {AMPLE:?}");
-    }
+    let sent = receiver.recv_timeout(AMPLE);
+    let is_over = sent != Err(mpsc::RecvTimeoutError::Timeout);
+    assert!(is_over, "no end after {AMPLE:?}");
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
