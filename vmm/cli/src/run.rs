@@ -17,6 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::explore::{self, RunTimeline};
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::text::Shown;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
 /// As many processes as the kernel's table holds, less a margin for orphans not yet waited for.
@@ -116,7 +117,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         if options.json {
             output.line(&output::json(&report)?)?;
         } else {
-            output.report(&report)?;
+            output.report(&Shown(&report))?;
         }
     }
     if let (Some(timeline), Some(page), Some(report)) = (timeline, &page, session.report()) {

@@ -9,10 +9,9 @@ use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
 use heirloom_abi::options::{self as words, Strategy};
 use heirloom_abi::{PAGE_SIZE, layout};
-use heirloom_inspect::judge::{Claim, Expectation, GroundTruth, Image, Judge, Told};
+use heirloom_inspect::judge::{Claim, Expectation, GroundTruth, Image, Told};
 use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::show::Report;
-use heirloom_inspect::{Capturer, CpuState, Mode, PhysAddr, Snapshot, Trial, VirtAddr, Written};
+use heirloom_inspect::{Capturer, CpuState, Mode, PhysAddr, Snapshot, VirtAddr, Written};
 use heirloom_machine::{
     Config, GuestAddress, Host, KernelImage, Machine, MemorySize, Module, Stop,
 };
@@ -23,8 +22,10 @@ use zerocopy::FromBytes;
 use crate::backtrace::{self, Place};
 use crate::error::RunError;
 use crate::guest;
+use crate::judge::Judge;
 use crate::loss;
 use crate::machine_target::{cpu_state, ram};
+use crate::report::Report;
 use crate::tape::Tape;
 
 /// What a run is made from.
@@ -54,7 +55,7 @@ const VMALLOC_START: u64 = layout::Region::Vmalloc.start() + layout::PGD_ENTRY_S
 /// A machine and its judge.
 pub struct Session {
     machine: Machine,
-    trial: Trial,
+    judge: Judge,
     capturer: Capturer,
     /// What was captured since the guest stands still.
     captured: Option<(CpuState, Snapshot)>,
@@ -123,10 +124,10 @@ impl Session {
         };
         let mut machine = Machine::on(host, config)?;
         machine.log_writes();
-        let trial = Trial::new(ground_truth(&machine), Expectation { strategy });
+        let judge = Judge::new(ground_truth(&machine), Expectation { strategy });
         Ok(Session {
             machine,
-            trial,
+            judge,
             capturer: Capturer::new(),
             captured: None,
             tape: None,
@@ -148,7 +149,7 @@ impl Session {
             session.observe(told)?;
             watch(&Seen {
                 told,
-                judge: session.trial.judge(),
+                judge: &session.judge,
                 machine: &session.machine,
             });
             Ok(())
@@ -183,7 +184,7 @@ impl Session {
             };
             let (page, told) = self.hear(frame)?;
             log::info!("event {} pid {}: {:?}", told.sequence, told.pid, told.claim);
-            self.trial.hear(&told);
+            self.judge.apply(&told);
             if self.tape.is_some() {
                 self.record_event(&page, &told);
             }
@@ -198,12 +199,12 @@ impl Session {
 
     /// The judge, with its verdicts so far.
     pub fn judge(&self) -> &Judge {
-        self.trial.judge()
+        &self.judge
     }
 
     /// What the run showed; `None` if the guest told nothing.
     pub fn report(&self) -> Option<Report> {
-        self.trial.report()
+        self.judge.report()
     }
 
     /// Reads the event behind a ring of the doorbell.
@@ -234,7 +235,7 @@ impl Session {
         let cpu = cpu_state(&self.machine.registers()?);
         let phys_bits = PhysBits::new(self.machine.max_phys_addr().into()).unwrap_or(PhysBits::MAX);
         let mode = Mode::of_cpu(&cpu, phys_bits, self.machine.gigabyte_pages())?;
-        let roots = self.trial.roots();
+        let roots = self.judge.roots();
         let written = self.machine.take_written_frames();
         let written = written
             .as_deref()
@@ -251,19 +252,19 @@ impl Session {
             return Ok(());
         }
         let (cpu, snapshot) = self.capture()?;
-        self.trial
+        self.judge
             .observe(told, &cpu, &snapshot, self.machine.memory());
         Ok(())
     }
 
     /// Whether the kernel never came up: there is nothing yet that a rule is about.
     fn is_stillborn(&self, told: &Told) -> bool {
-        self.trial.roots().is_empty() && matches!(told.claim, Claim::Crash { .. })
+        self.judge.roots().is_empty() && matches!(told.claim, Claim::Crash { .. })
     }
 
     /// From now on, records every event with the tables of that moment to `file`, which must not exist.
     pub fn record(&mut self, file: &Path, bug: Option<Bug>) -> Result<(), RecordError> {
-        let world = self.trial.judge().world();
+        let world = self.judge.world();
         let header = Header {
             command: std::env::args().collect(),
             kernel_command_line: self.command_line.clone(),
@@ -288,8 +289,13 @@ impl Session {
             self.capture().ok()
         };
         if let Some(tape) = &mut self.tape {
-            let judge = self.trial.judge();
-            tape.event(page, told, captured.as_ref(), judge, self.machine.memory());
+            tape.event(
+                page,
+                told,
+                captured.as_ref(),
+                &self.judge,
+                self.machine.memory(),
+            );
         }
     }
 

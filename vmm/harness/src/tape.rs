@@ -7,12 +7,13 @@ use std::{fs, io};
 
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::ProbePage;
-use heirloom_inspect::judge::{GroundTruth, Judge, Told};
+use heirloom_inspect::judge::{GroundTruth, Told};
 use heirloom_inspect::{CpuState, Discovery, PhysicalMemory, Snapshot};
 use heirloom_machine::Machine;
 use heirloom_source::recording::{Capture, End, Header, ReadLog, RecordError, Recorder};
 
 use crate::error::RunError;
+use crate::judge::Judge;
 use crate::machine_target;
 use crate::session::{Ended, Session};
 

@@ -27,16 +27,15 @@ pub mod memory;
 mod nodes;
 pub mod ranges;
 pub mod region;
+pub mod report;
 pub mod reverse;
 pub mod sharing;
-pub mod show;
 pub mod snapshot;
 pub mod table;
 pub mod tally;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod trial;
 
 pub use capture::Capturer;
 pub use check::Check;
@@ -55,4 +54,3 @@ pub use sharing::{Parent, Placement, Subtree, TableFrames};
 pub use snapshot::{MissingTable, Root, RootId, RootLabel, Snapshot};
 pub use table::Table;
 pub use target::Target;
-pub use trial::Trial;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::builder::NonEmptyStringValueParser;
 use heirloom_harness::{file, loss, machine_target, tape};
 use heirloom_inspect::check::{Check, Strictness};
-use heirloom_inspect::show::{CheckReport, Roots};
+use heirloom_inspect::report::{CheckReport, Roots};
 use heirloom_inspect::{Discovery, Target};
 use heirloom_machine::image::Kind;
 use heirloom_machine::kvm::DEVICE;
@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::text::Shown;
 use crate::{output, ui};
 use console::{Console, Seen};
 use wait::{Ending, Moment, wait};
@@ -266,8 +267,8 @@ impl fmt::Display for Report {
             "\nthe guest {} after {:.1} s\n",
             self.stopped, self.seconds
         )?;
-        writeln!(f, "{}", self.roots)?;
-        write!(f, "{}", self.check)
+        writeln!(f, "{}", Shown(&self.roots))?;
+        write!(f, "{}", Shown(&self.check))
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use heirloom_explorer::{About, Event, Finding, Group, NamedRange, Sign, SpaceInfo, Timeline};
+use heirloom_harness::judge::Judge;
+use heirloom_harness::report::Report;
 use heirloom_inspect::judge::{
-    Claim, Expectation, Judge, SeenFinding, Sharing, Told, Verdict, World,
+    Claim, Expectation, SeenFinding, Sharing, Told, Verdict, World, describe,
 };
 use heirloom_inspect::region::{Region, range_of_region};
-use heirloom_inspect::show::{Report, describe};
 use heirloom_inspect::{Root, RootLabel, VirtAddr, VirtRange};
 
 /// The timeline of a judged run, event by event.

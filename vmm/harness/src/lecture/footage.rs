@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use heirloom_inspect::changes::EntryChange;
-use heirloom_inspect::judge::{Claim, Counters, GroundTruth, Judge, Told};
+use heirloom_inspect::judge::{Claim, Counters, GroundTruth, Told};
 use heirloom_inspect::{Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk};
 
 use super::proof::{Trouble, missing};
+use crate::judge::Judge;
 
 /// An event, while the guest stood still.
 #[derive(Clone)]

@@ -5,6 +5,7 @@
 //! must be so if the guest tells the truth, and holds every rule against CR3 and the tables. The
 //! guest's word alone never makes a rule hold.
 
+mod describe;
 mod event;
 mod finding;
 mod kernel_memory;
@@ -15,6 +16,7 @@ mod surveyor;
 mod truth;
 mod world;
 
+pub use describe::describe;
 pub use event::{Claim, Counters, MalformedEvent, Told};
 pub use finding::{Evidence, Finding, Findings, MOST_KEPT, SeenFinding, Verdict};
 pub use kernel_memory::Allocation;

@@ -1,48 +1,20 @@
-//! What the generic rules found, for people.
+//! What the generic rules found.
 
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
+use heirloom_inspect::check::{Finding, MOST_FINDINGS, Verdict};
+use heirloom_inspect::report::CheckReport;
 
-use super::roots::trimmed;
-use super::subject::{RootList, Subject};
-use crate::check::{Check, Finding, Verdict};
-use crate::discover::Discovery;
+use super::subject::RootList;
+use super::{Shown, Text};
 
 /// Findings of one rule that are shown in full.
-const MOST_SHOWN: usize = 3;
+const MAX_SHOWN: usize = 3;
 
-/// What `heirloom check` found.
-#[derive(Clone, Debug, Serialize)]
-pub struct CheckReport {
-    pub version: u32,
-    pub target: Subject,
-    /// Roots that were judged, freed ones and such as are no root left out.
-    pub live_roots: usize,
-    #[serde(flatten)]
-    pub check: Check,
-}
-
-impl CheckReport {
-    /// The report of `check`, which was made of `discovery`, of the target called `name`.
-    pub fn new(name: &str, discovery: &Discovery, check: Check) -> CheckReport {
-        CheckReport {
-            version: super::INSPECTION_VERSION,
-            target: Subject {
-                // They are among the check's own.
-                notes: Vec::new(),
-                ..Subject::new(name, discovery)
-            },
-            live_roots: discovery.judged().count(),
-            check,
-        }
-    }
-}
-
-impl fmt::Display for CheckReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.target)?;
+impl Text for CheckReport {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", Shown(&self.target))?;
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(["rule", "verdict", "checks", "broken", "let pass by name"]);
@@ -68,7 +40,7 @@ impl fmt::Display for CheckReport {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        writeln!(f, "{}", trimmed(&table))?;
+        writeln!(f, "{}", table.trim_fmt())?;
         for verdict in self.check.rules.iter().filter(|rule| rule.violations > 0) {
             write_findings(f, verdict)?;
         }
@@ -115,17 +87,17 @@ fn let_pass(verdict: &Verdict) -> String {
 
 fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
     writeln!(f, "\n{}: {}", verdict.rule.name, verdict.rule.statement)?;
-    for finding in verdict.findings.iter().take(MOST_SHOWN) {
+    for finding in verdict.findings.iter().take(MAX_SHOWN) {
         write_finding(f, finding)?;
     }
     let more = verdict
         .violations
-        .saturating_sub(verdict.findings.len().min(MOST_SHOWN) as u64);
+        .saturating_sub(verdict.findings.len().min(MAX_SHOWN) as u64);
     if more > 0 {
         writeln!(
             f,
             "  … and {more} more (--json has the first {})",
-            crate::check::MOST_FINDINGS
+            MOST_FINDINGS
         )?;
     }
     Ok(())
