@@ -1,11 +1,10 @@
 //! A run under judgement, live or from a recording: the engine that holds the rules, and what of the run
 //! its report will show in full.
 
-use heirloom_inspect::judge::{
-    Counters, Expectation, GroundTruth, Judge as Engine, Told, Verdict, World,
-};
+use heirloom_inspect::judge::{Expectation, GroundTruth, Judge as Engine, Verdict, World};
 use heirloom_inspect::{CpuState, PhysAddr, PhysicalMemory, RootLabel, Snapshot};
 
+use crate::event::{Counters, Event};
 use crate::report::{Excerpt, Report};
 
 /// Judges a run event by event. The same events with the same tables give the same report, wherever
@@ -28,9 +27,9 @@ impl Judge {
 
     /// Takes in what the guest reports. The address spaces to capture for [`Judge::observe`] are those of
     /// [`Judge::roots`] afterwards.
-    pub fn apply(&mut self, told: &Told) {
-        self.counters = told.counters;
-        self.engine.hear(told);
+    pub fn apply(&mut self, event: &Event) {
+        self.counters = event.counters;
+        self.engine.hear(event);
     }
 
     /// The address spaces that exist, as far as the guest reported.
@@ -41,24 +40,24 @@ impl Judge {
     /// Judges the moment of the event that was applied last.
     pub fn observe<M: PhysicalMemory + ?Sized>(
         &mut self,
-        told: &Told,
+        event: &Event,
         cpu: &CpuState,
         snapshot: &Snapshot,
         memory: &M,
     ) {
-        self.engine.observe(told, cpu, snapshot, memory);
-        self.excerpt = Excerpt::choose(self.excerpt.take(), &self.engine, told);
+        self.engine.observe(event, cpu, snapshot, memory);
+        self.excerpt = Excerpt::choose(self.excerpt.take(), &self.engine, event);
     }
 
     /// What an access to kernel memory found there: see
     /// [`accessed_value`](heirloom_inspect::judge::Judge::accessed_value).
     pub fn accessed_value<M: PhysicalMemory + ?Sized>(
         &self,
-        told: &Told,
+        event: &Event,
         snapshot: &Snapshot,
         memory: &M,
     ) -> Option<u64> {
-        self.engine.accessed_value(told, snapshot, memory)
+        self.engine.accessed_value(event, snapshot, memory)
     }
 
     /// What is known of the guest: what the host knew before, and what the guest reported since.

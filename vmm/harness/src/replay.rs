@@ -1,9 +1,10 @@
 //! A recording, event by event, judged like the run that it is of.
 
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::{Expectation, Told};
+use heirloom_inspect::judge::Expectation;
 use heirloom_source::recording::{Moment, ReadError, Recording};
 
+use crate::event::Event;
 use crate::judge::Judge;
 
 /// A recording that nothing here can judge.
@@ -30,7 +31,7 @@ pub struct Replayed {
     /// As it was recorded.
     pub moment: Moment,
     /// What the guest reported then, if it was a guest of ours.
-    pub event: Option<Told>,
+    pub event: Option<Event>,
 }
 
 impl<'r> Replay<'r> {
@@ -86,8 +87,8 @@ impl<'r> Replay<'r> {
 ///
 /// # Errors
 /// [`ReadError`]: it is no event that this program knows.
-pub fn event_of(recording: &Recording, moment: &Moment) -> Result<Option<Told>, ReadError> {
-    let event = moment.event.as_deref().map(|page| Told::from_bytes(*page));
+pub fn event_of(recording: &Recording, moment: &Moment) -> Result<Option<Event>, ReadError> {
+    let event = moment.event.as_deref().map(|page| Event::from_bytes(*page));
     event
         .transpose()
         .map_err(|error| recording.not_understood(moment.number, error))

@@ -10,6 +10,7 @@ use heirloom_harness::error::Cause;
 use heirloom_harness::judge::Judge;
 use heirloom_harness::replay::{Replay, Replayed};
 use heirloom_harness::report::Report;
+use heirloom_harness::run::ExitStatus;
 use heirloom_source::recording::{End, Ending, Recording};
 use serde::Serialize;
 
@@ -93,7 +94,7 @@ pub(crate) fn exit(recording: &Recording, judge: Option<&Judge>) -> Result<Exit,
     let exit = match recording.ending() {
         Ending::Ended(End::Done { status }) => {
             let all_hold = judge.is_none_or(|judge| judge.all_hold());
-            return outcome(all_hold, *status);
+            return outcome(all_hold, ExitStatus(*status));
         }
         Ending::Ended(End::Failed { code, message }) => {
             return Err(Failure::new(Cause::of_code(*code).into(), message));

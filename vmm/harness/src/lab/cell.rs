@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use heirloom_inspect::judge::Counters;
 use serde::{Deserialize, Serialize};
 
 use super::plan::CellName;
-use super::witness::Written;
+use super::written::Written;
+use crate::event::Counters;
 
 /// The phases of a cell, each from one checkpoint of the guest's program to the next. No process is born
 /// and none dies in any of them.
@@ -207,9 +207,10 @@ impl fmt::Display for Disagreement {
 
 #[cfg(test)]
 mod tests {
+    use heirloom_abi::options::Strategy;
+
     use super::*;
     use crate::lab::testing::cell;
-    use heirloom_abi::propagation::Strategy;
 
     #[test]
     fn a_cell_whose_counts_agree_has_no_disagreement() {

@@ -13,7 +13,7 @@ use super::plan::{CellName, Plan, Shard};
 /// Version of the JSON.
 const SCHEMA: u64 = 1;
 /// Cells that a message names.
-const MOST_NAMED: usize = 4;
+const MAX_NAMED: usize = 4;
 /// Larger files are no results: a cell takes less than 2 KiB.
 const FILE_LIMIT: u64 = 1 << 28;
 
@@ -219,8 +219,8 @@ fn join(parts: Vec<(&Path, Results)>) -> Result<Results, MergeError> {
     let missing: Vec<CellName> = missing.into_iter().filter_map(Result::err).collect();
     if !missing.is_empty() {
         let mut named: Vec<String> = missing.iter().map(CellName::to_string).collect();
-        named.truncate(MOST_NAMED);
-        if missing.len() > MOST_NAMED {
+        named.truncate(MAX_NAMED);
+        if missing.len() > MAX_NAMED {
             named.push("…".into());
         }
         return Err(MergeError::Missing {

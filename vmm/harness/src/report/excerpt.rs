@@ -1,7 +1,9 @@
 //! The one moment of a run that is shown in full.
 
 use heirloom_inspect::Snapshot;
-use heirloom_inspect::judge::{Judge, Told, describe};
+use heirloom_inspect::judge::Judge;
+
+use crate::event::{Event, describe};
 
 /// The moment that tells most: the first one that broke a rule, or else the last one at which most
 /// processes lived with most kernel memory mapped.
@@ -18,7 +20,7 @@ pub struct Excerpt {
 impl Excerpt {
     /// Keeps `before` or takes the moment that `judge` has just judged.
     #[must_use]
-    pub fn choose(before: Option<Excerpt>, judge: &Judge, told: &Told) -> Option<Excerpt> {
+    pub fn choose(before: Option<Excerpt>, judge: &Judge, event: &Event) -> Option<Excerpt> {
         let snapshot = judge.snapshot()?;
         let world = judge.world();
         let mapped = world
@@ -37,8 +39,8 @@ impl Excerpt {
         }
         Some(Excerpt {
             snapshot: snapshot.clone(),
-            event: told.sequence,
-            what: describe(told),
+            event: event.sequence,
+            what: describe(event),
             broken,
             weight,
         })

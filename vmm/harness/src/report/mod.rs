@@ -7,8 +7,10 @@ pub use address_spaces::{AddressSpace, EntryGroup, KernelHalf};
 pub use excerpt::Excerpt;
 
 use address_spaces::{address_spaces, entry_groups};
-use heirloom_inspect::judge::{Counters, Judge, ProcessRecord, Verdict};
+use heirloom_inspect::judge::{Judge, ProcessRecord, Verdict};
 use serde::Serialize;
+
+use crate::event::Counters;
 
 /// Version of the JSON form; grows when a field changes its meaning or goes.
 pub const REPORT_VERSION: u32 = 1;
