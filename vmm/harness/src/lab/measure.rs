@@ -37,12 +37,17 @@ const MAX_CONSOLE: usize = 1 << 14;
 
 /// Runs cells, each on a machine of its own.
 pub struct CellRunner<'a> {
+    /// Where.
     pub host: &'a Host,
+    /// The guest's memory.
     pub memory: MemorySize,
+    /// Kernel mappings made in each cell, below a PGD entry that every process has.
     pub allocations: u64,
     /// More words for the guest kernel's command line.
     pub more_words: &'a str,
+    /// How long a cell may take.
     pub time_limit: Duration,
+    /// Stops the running cell and all later ones.
     pub cancel: &'a CancelToken,
     /// Where the cells are recorded, if they are.
     pub recordings: Option<&'a RecordingDirectory>,
@@ -203,10 +208,7 @@ impl Observer {
 
     /// Follows the guest to its end.
     fn follow(&mut self, run: &mut Run) -> Result<ExitStatus, RunError> {
-        loop {
-            let Some(event) = run.next_event()?.map(|seen| seen.event.clone()) else {
-                break;
-            };
+        while let Some(event) = run.next_event()?.map(|seen| seen.event.clone()) {
             if let Err(error) = self.see(run, &event) {
                 return Err(run.fail(error));
             }

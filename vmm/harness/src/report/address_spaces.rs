@@ -9,8 +9,11 @@ use serde::Serialize;
 /// One address space and how its kernel half compares with the kernel's own.
 #[derive(Clone, Debug, Serialize)]
 pub struct AddressSpace {
+    /// Whose it is.
     pub whose: RootLabel,
+    /// Its root table.
     pub root: PhysAddr,
+    /// The comparison.
     pub kernel_half: KernelHalf,
 }
 
@@ -19,16 +22,30 @@ pub struct AddressSpace {
 #[serde(tag = "comparison", rename_all = "kebab-case")]
 pub enum KernelHalf {
     /// It is the one that the others are compared with.
-    Reference { entries: usize },
+    Reference {
+        /// PGD entries in use.
+        entries: usize,
+    },
     /// The very same entries, and so the very same tables.
-    Same { entries: usize },
+    Same {
+        /// PGD entries in use.
+        entries: usize,
+    },
     /// These PGD entries are absent; all others are the same.
-    Lacks { entries: Vec<u16> },
+    Lacks {
+        /// Their indices.
+        entries: Vec<u16>,
+    },
     /// These PGD entries point to tables of its own, which map the same; all others are the same.
-    Copies { entries: Vec<u16> },
+    Copies {
+        /// Their indices.
+        entries: Vec<u16>,
+    },
     /// These PGD entries differ; `mapped_differently` of them also map something else.
     Differs {
+        /// Their indices.
         entries: Vec<u16>,
+        /// How many of them map something else.
         mapped_differently: usize,
     },
     /// The root is outside the guest's memory.
@@ -104,8 +121,11 @@ fn kernel_half(
 /// Neighbouring PGD entries of one region that as many address spaces share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EntryGroup {
+    /// The first index.
     pub first: u16,
+    /// The last index.
     pub last: u16,
+    /// The addresses below.
     pub range: VirtRange,
     /// The region's name, or none.
     pub region: Option<&'static str>,

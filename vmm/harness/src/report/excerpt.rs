@@ -1,15 +1,17 @@
-//! The one moment of a run that is shown in full.
+//! The one event of a run that its report shows in full.
 
 use heirloom_inspect::Snapshot;
 use heirloom_inspect::judge::Judge;
 
 use crate::event::{Event, describe};
 
-/// The moment that tells most: the first one that broke a rule, or else the last one at which most
-/// processes lived with most kernel memory mapped.
+/// The event that shows most: the first one that broke a rule, or else the last one at which the most
+/// processes were alive with the most kernel memory mapped.
 #[derive(Clone, Debug)]
 pub struct Excerpt {
+    /// Its page tables.
     pub snapshot: Snapshot,
+    /// Its event's number.
     pub event: u64,
     /// What happened then, in words.
     pub what: String,
@@ -18,7 +20,7 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    /// Keeps `before` or takes the moment that `judge` has just judged.
+    /// Keeps `before` or takes the event that `judge` has just judged.
     #[must_use]
     pub fn choose(before: Option<Excerpt>, judge: &Judge, event: &Event) -> Option<Excerpt> {
         let snapshot = judge.snapshot()?;

@@ -42,6 +42,7 @@ pub struct Report {
     pub kernel_entries: Vec<EntryGroup>,
     /// Page-table frames then: in all, below kernel halves, below user halves.
     pub table_frames: heirloom_inspect::TableFrames,
+    /// The verdict of each rule.
     pub rules: Vec<Verdict>,
     /// The guest's last counters: claims.
     pub counters: Counters,
