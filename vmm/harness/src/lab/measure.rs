@@ -17,7 +17,7 @@ use crate::cancel::CancelToken;
 use crate::error::{Cause, RunError};
 use crate::event::{Counters, Event, EventKind};
 use crate::recorder::RecordingDirectory;
-use crate::run::{ExitStatus, Run};
+use crate::run::{ExitStatus, Run, default_time_limit};
 
 /// The ring-3 program that makes the mappings (guest/user/src/bin/lab.rs).
 const PROGRAM: &str = "lab";
@@ -45,8 +45,8 @@ pub struct CellRunner<'a> {
     pub allocations: u64,
     /// More words for the guest kernel's command line.
     pub more_words: &'a str,
-    /// How long a cell may take.
-    pub time_limit: Duration,
+    /// How long a cell may take; [`default_time_limit`] unless set.
+    pub time_limit: Option<Duration>,
     /// Stops the running cell and all later ones.
     pub cancel: &'a CancelToken,
     /// Where the cells are recorded, if they are.
@@ -77,7 +77,10 @@ impl CellRunner<'_> {
             .strategy(name.strategy.0)
             .kernel_words(&words)
             .console(Box::new(console.clone()))
-            .time_limit(self.time_limit)
+            .time_limit(
+                self.time_limit
+                    .unwrap_or_else(|| default_time_limit(name.processes)),
+            )
             .unjudged()
             .start();
         let mut run = run.map_err(|error| in_cell(error.into()))?;
