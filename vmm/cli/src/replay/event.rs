@@ -97,9 +97,7 @@ impl Event {
         Ok(Event {
             version: super::VERSION,
             number,
-            what: told
-                .as_ref()
-                .map_or_else(|| "captured".into(), describe),
+            what: told.as_ref().map_or_else(|| "captured".into(), describe),
             depth: after.map_or(Depth::Four, |after| after.mode().depth),
             changes: after.map(|after| Changes::between(before.as_ref(), after)),
             entries,

@@ -236,9 +236,7 @@ impl Run {
             .as_deref()
             .map_or(Written::Anything, Written::Frames);
         let memory = self.machine.memory();
-        let snapshot = self
-            .capturer
-            .capture_written(memory, mode, &roots, written);
+        let snapshot = self.capturer.capture_written(memory, mode, &roots, written);
         Ok(self.captured.insert((cpu, snapshot)).clone())
     }
 
