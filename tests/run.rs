@@ -74,7 +74,7 @@ fn a_ring_with_no_probe_page_behind_it_is_exit_code_four() {
         code.extend([0x66, 0xba, 0x00, 0x0d, 0xef]);
         code
     };
-    for (frame, word) in [(0x400, "0x400"), (u32::MAX, "no memory")] {
+    for (frame, word) in [(0x400, "0x400"), (u32::MAX, "outside its memory")] {
         let output = run_kernel(&ring(frame), "3600");
         assert_eq!(output.status.code(), Some(4));
         assert!(said(&output).contains(word), "{}", said(&output));

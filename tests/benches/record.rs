@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use heirloom_abi::options::Strategy;
+use heirloom_harness::judge::Judge;
 use heirloom_inspect::judge::{Expectation, Told};
-use heirloom_inspect::{Capturer, PhysicalMemory, Trial};
+use heirloom_inspect::{Capturer, PhysicalMemory};
 use heirloom_source::recording::{Capture, EVENT_BYTES, Moment, Recorder, Recording};
 
 /// Processes, and how often a run is made each way.
@@ -78,7 +79,7 @@ fn host_alone(recording: &Recording) -> Result<f64, Box<dyn Error>> {
     let name = header.strategy.as_deref().unwrap_or_default();
     let strategy = Strategy::from_name(name).ok_or("the run was not judged")?;
     let expectation = Expectation { strategy };
-    let mut trial = Trial::new(header.truth.clone(), expectation);
+    let mut judge = Judge::new(header.truth.clone(), expectation);
     let mut capturer = Capturer::new();
     let mut recorder = Recorder::new(Path::new("bench"), Box::new(io::sink()), header)?;
     let page = [0; EVENT_BYTES];
@@ -97,10 +98,10 @@ fn host_alone(recording: &Recording) -> Result<f64, Box<dyn Error>> {
         memory.read_u64(tables.snapshot.roots()[0].address)?;
         let start = Instant::now();
         let told = Told::from_bytes(*event)?;
-        trial.hear(&told);
+        judge.apply(&told);
         let roots = tables.roots();
         let snapshot = capturer.capture(&memory, *tables.snapshot.mode(), &roots);
-        trial.observe(&told, &tables.cpu(), &snapshot, &memory);
+        judge.observe(&told, &tables.cpu(), &snapshot, &memory);
         judging += start.elapsed();
         let start = Instant::now();
         let capture = Capture {

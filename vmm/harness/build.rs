@@ -77,8 +77,10 @@ fn build() -> Result<(), String> {
     }
     let kernel = kernel.ok_or_else(|| format!("the guest's build made no `{KERNEL}`"))?;
     programs.sort();
-    let mut source = format!("pub static KERNEL: &[u8] = include_bytes!({kernel:?});\n");
-    source.push_str("pub static PROGRAMS: &[Program] = &[\n");
+    let mut source = format!(
+        "/// The guest kernel: an ELF with a PVH note.\npub static KERNEL: &[u8] = include_bytes!({kernel:?});\n"
+    );
+    source.push_str("/// The guest's programs, by name.\npub static PROGRAMS: &[Program] = &[\n");
     for (name, file) in &programs {
         let _ = writeln!(
             source,

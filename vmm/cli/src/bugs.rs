@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use comfy_table::{CellAlignment, Table, presets};
 use heirloom_abi::bugs::{Bug, BugInfo};
-use heirloom_harness::bugs::{self, Row};
+use heirloom_harness::bugs::{self, BugResult};
 use heirloom_inspect::judge::RuleInfo;
 use heirloom_machine::Host;
 use heirloom_machine::kvm::DEVICE;
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         return Ok(Exit::Good);
     }
     let host = Host::open_at(&options.device)?;
-    let tapes = output::recordings(options.record.as_deref())?;
+    let recordings = output::recordings(options.record.as_deref())?;
     let mut rules: Vec<RuleInfo> = Vec::new();
     let mut rows = Vec::new();
     let kernels = bugs::kernels(&options.only);
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     for (strategy, info) in kernels {
         let bug = info.map_or("none", |info| info.name);
         progress.tell(|| format!("propagation={}, bug: {bug}", strategy.name()));
-        let (row, judged) = bugs::judge(&host, strategy, info, tapes.as_ref())?;
+        let (row, judged) = bugs::judge(&host, strategy, info, recordings.as_ref())?;
         for rule in judged {
             if !rules.iter().any(|known| known.name == rule.name) {
                 rules.push(rule);
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     } else {
         output.report(&matrix(&rows, &rules))?;
     }
-    tapes.map_or(Ok(()), |tapes| tapes.result())?;
+    recordings.map_or(Ok(()), |recordings| recordings.result())?;
     let all_right = rows.iter().all(|row| row.right);
     Ok(if all_right { Exit::Good } else { Exit::Broken })
 }
@@ -124,7 +124,7 @@ fn table(bugs: &[&BugInfo]) -> Table {
 }
 
 /// A row for each kernel, a numbered column for each rule.
-fn matrix(rows: &[Row], rules: &[RuleInfo]) -> String {
+fn matrix(rows: &[BugResult], rules: &[RuleInfo]) -> String {
     let mut table = Table::new();
     let numbers = (1..=rules.len()).map(|number| number.to_string());
     let header = ["bug", "propagation"]

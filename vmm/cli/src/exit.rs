@@ -104,7 +104,7 @@ impl From<CellError> for Failure {
         } = &error;
         let what = match problem {
             Problem::Run(error) => hinted(error),
-            problem if problem.needs_memory() => format!("{problem}; --memory gives it more"),
+            problem if problem.needs_memory() => format!("{problem}, see --memory"),
             problem => problem.to_string(),
         };
         Failure::new(problem.cause().into(), format!("{cell}: {what}{console}"))

@@ -17,6 +17,7 @@ mod paint;
 mod progress;
 mod replay;
 mod run;
+mod text;
 mod ui;
 
 use std::process;

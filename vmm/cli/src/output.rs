@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use heirloom_harness::cancel::CancelToken;
-use heirloom_harness::tape::Tapes;
+use heirloom_harness::recorder::RecordingDirectory;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -119,17 +119,19 @@ pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
 ///
 /// # Errors
 /// It cannot be made.
-pub(crate) fn recordings(directory: Option<&Path>) -> Result<Option<Tapes>, Failure> {
+pub(crate) fn recordings(directory: Option<&Path>) -> Result<Option<RecordingDirectory>, Failure> {
     let Some(directory) = directory else {
         return Ok(None);
     };
-    Tapes::new(directory).map(Some).map_err(|error| {
-        let what = format!(
-            "could not make the directory {}: {error}",
-            directory.display()
-        );
-        Failure::new(Exit::Usage, what)
-    })
+    RecordingDirectory::new(directory)
+        .map(Some)
+        .map_err(|error| {
+            let what = format!(
+                "could not make the directory {}: {error}",
+                directory.display()
+            );
+            Failure::new(Exit::Usage, what)
+        })
 }
 
 /// Has Ctrl-C, and a request to end, cancel what is being done.

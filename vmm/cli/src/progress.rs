@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::exit::Failure;
 use crate::output::Output;
 use crate::ui;
 use beside::Beside;
@@ -101,6 +102,20 @@ impl Progress {
             Way::Silent => {}
             Way::Bar(bar, _) => bar.inc(parts),
             Way::Lines(lines) => lines.advance(parts),
+        }
+    }
+
+    /// Writes a part of a report, unless only its verdict is wanted.
+    ///
+    /// # Errors
+    /// The device is full, or such.
+    pub(crate) fn print(&self, out: &mut Output, part: &str) -> Result<(), Failure> {
+        if ui::quiet() {
+            return Ok(());
+        }
+        match &self.way {
+            Way::Silent | Way::Lines(_) => out.tables(&part),
+            Way::Bar(bar, _) => bar.suspend(|| out.tables(&part)),
         }
     }
 

@@ -7,9 +7,9 @@ use clap::builder::PossibleValue;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use heirloom_abi::bugs::Bug;
-use heirloom_abi::options::{self as words, Strategy};
-use heirloom_harness::session::{Ended, FIRST_PROGRAM, Session, Setup};
-use heirloom_harness::{guest, program};
+use heirloom_abi::options::Strategy;
+use heirloom_harness::program;
+use heirloom_harness::run::{DEFAULT_PROCESSES, ExitStatus, Run};
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, KernelImage, MemorySize};
 
@@ -17,10 +17,11 @@ use crate::exit::{Exit, Failure};
 use crate::explore::{self, RunTimeline};
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::text::Shown;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
 /// As many processes as the kernel's table holds, less a margin for orphans not yet waited for.
-const MOST_PROCESSES: u64 = 2000;
+const MAX_PROCESSES: u64 = 2000;
 
 /// What `heirloom run` is told.
 #[derive(clap::Args)]
@@ -34,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "BUG", value_parser = crate::bugs::parse)]
     bug: Option<Bug>,
     /// Processes that live at one time in the default scenario.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(8..=MOST_PROCESSES))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PROCESSES, value_parser = clap::value_parser!(u64).range(8..=MAX_PROCESSES))]
     processes: u64,
     /// The guest's memory, such as 64M (the least), 512M or 6G.
     #[arg(long, value_name = "SIZE", default_value = "128M")]
@@ -45,9 +46,10 @@ pub(crate) struct Options {
     /// Runs this ring-3 ELF (static, x86-64) as the first process instead of the default scenario.
     #[arg(long, value_name = "FILE", conflicts_with = "processes")]
     program: Option<PathBuf>,
-    /// Stops the guest after so many seconds.
-    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=YEAR))]
-    timeout: u64,
+    /// Stops the guest after so many seconds; 60 unless given, and with more than 200 processes in
+    /// proportion more.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=YEAR))]
+    timeout: Option<u64>,
     /// Prints the report as JSON; the guest's console goes to standard error.
     #[arg(long)]
     json: bool,
@@ -87,45 +89,46 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let page = options.html.as_deref().map(explore::page_at).transpose()?;
     let host = Host::open_at(&options.device)?;
     let mut progress = Progress::spinner();
-    let mut session = Session::new(&host, setup(options, &mut progress)?)?;
+    let mut run = start(&host, options, &mut progress)?;
     if let Some(file) = &options.record {
-        session.record(file, options.bug)?;
+        run.record(file)?;
     }
-    let interrupter = session.interrupter();
+    let interrupter = run.interrupter();
     // Only a second handler in the same process could make this fail.
     ctrlc::set_handler(move || interrupter.interrupt()).map_err(|error| {
         Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
     })?;
     let mut timeline = page
-        .is_some()
-        .then(|| RunTimeline::new(session.judge().world().expectation()));
-    let ended = session.run(|seen| {
+        .as_ref()
+        .map(|_| RunTimeline::new(run.judge().world().expectation()));
+    let ended = run.to_end(|seen| {
         progress.tell(|| {
             let world = seen.judge.world();
             let (events, alive) = (world.events(), world.live_count());
             format!("{events} events judged, {alive} processes alive")
         });
         if let Some(timeline) = &mut timeline {
-            timeline.event(seen.told, seen.judge);
+            timeline.event(seen.event, seen.judge);
         }
     });
     drop(progress);
     // A guest that crashed was judged until then.
-    let mut output = Output::new()?;
-    if let Some(report) = session.report() {
+    let report = run.report();
+    if let Some(report) = &report {
+        let mut output = Output::new()?;
         if options.json {
-            output.line(&output::json(&report)?)?;
+            output.line(&output::json(report)?)?;
         } else {
-            output.report(&report)?;
+            output.report(&Shown(report))?;
         }
     }
-    if let (Some(timeline), Some(page), Some(report)) = (timeline, &page, session.report()) {
-        explore::write(timeline.judged(&report), page)?;
+    if let (Some(timeline), Some(page), Some(report)) = (timeline, &page, &report) {
+        explore::write(timeline.judged(report), page)?;
     }
     let exit = ended
         .map_err(Failure::from)
-        .and_then(|Ended { status }| outcome(session.judge().all_hold(), status));
-    match session.recorded() {
+        .and_then(|status| outcome(run.judge().all_hold(), status));
+    match run.recorded() {
         Ok(()) => exit,
         Err(unrecorded) => {
             if let Err(failure) = exit {
@@ -137,54 +140,40 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
 }
 
 /// What a run that came to its end comes to: whether all rules hold, and the first program's status.
-pub(crate) fn outcome(all_hold: bool, status: u64) -> Result<Exit, Failure> {
+pub(crate) fn outcome(all_hold: bool, status: ExitStatus) -> Result<Exit, Failure> {
     if !all_hold {
         return Ok(Exit::Broken);
     }
-    if status == 0 {
+    if status.is_success() {
         return Ok(Exit::Good);
     }
-    let how = match status & 0x7f {
-        0 => format!("exit code {}", status >> 8),
-        signal => format!("signal {signal}"),
-    };
     Err(Failure::new(
         Exit::Guest,
-        format!("the rules hold, but the first program ended with {how}"),
+        format!("the rules hold, but the first program ended with {status}"),
     ))
 }
 
-fn setup(options: &Options, progress: &mut Progress) -> Result<Setup, Failure> {
-    let kernel = match &options.kernel {
-        Some(path) => KernelImage::read(path).and_then(KernelImage::require_pvh),
-        None => guest::kernel(),
-    }
-    .map_err(|error| Failure::new(Exit::Usage, error))?;
-    let program = options.program.as_deref().map(program::read).transpose()?;
-    let (first, arguments) = match &program {
-        Some(program) => (program.name.clone(), options.arguments.clone()),
-        None => (
-            FIRST_PROGRAM.to_owned(),
-            vec![options.processes.to_string()],
-        ),
-    };
-    let bug = options.bug.map_or_else(String::new, |bug| {
-        format!("{}={} ", words::BUG, bug.info().name)
-    });
+fn start(host: &Host, options: &Options, progress: &mut Progress) -> Result<Run, Failure> {
     let console = if options.json {
         Output::standard_error()?
     } else {
         Output::new()?
     };
-    Ok(Setup {
-        memory: options.memory,
-        kernel,
-        program,
-        first,
-        arguments,
-        strategy: options.propagation,
-        more_words: bug + &options.cmdline,
-        console: progress.console(console),
-        time_limit: Duration::from_secs(options.timeout),
-    })
+    let mut run = Run::builder(host)
+        .strategy(options.propagation)
+        .bug(options.bug)
+        .processes(options.processes)
+        .memory(options.memory)
+        .kernel_words(&options.cmdline);
+    if let Some(path) = &options.kernel {
+        let kernel = KernelImage::read(path).and_then(KernelImage::require_pvh);
+        run = run.kernel(kernel.map_err(|error| Failure::new(Exit::Usage, error))?);
+    }
+    if let Some(path) = &options.program {
+        run = run.program(program::read(path)?, options.arguments.clone());
+    }
+    if let Some(seconds) = options.timeout {
+        run = run.time_limit(Duration::from_secs(seconds));
+    }
+    Ok(run.console(progress.console(console)).start()?)
 }

@@ -10,23 +10,25 @@ use vm_memory::Bytes;
 /// Callers that are listed at most.
 const DEPTH_LIMIT: usize = 32;
 
-/// Where a walk starts.
+/// Where a call chain starts.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct Frame {
+    /// The instruction pointer.
     pub rip: u64,
+    /// The frame pointer.
     pub rbp: u64,
 }
 
 /// The call chain, one line per function, each starting with a line break; as text, because it ends an
 /// error message. Nothing for a kernel without names: it may keep no frame pointers either, and a chain of
-/// numbers would tell nobody.
-pub fn told(machine: &Machine, place: Place) -> String {
+/// numbers helps nobody.
+pub fn text(machine: &Machine, frame: Frame) -> String {
     let mut text = String::new();
     let symbols = Symbols::new(machine.kernel().bytes());
     let Some(symbols) = symbols.ok().filter(|symbols| !symbols.is_empty()) else {
         return text;
     };
-    for (depth, address) in callers(machine, place).into_iter().enumerate() {
+    for (depth, address) in callers(machine, frame).into_iter().enumerate() {
         // A return address is behind its call, which may be a function's last instruction.
         let inside = GuestVirtual(if depth == 0 {
             address.0
@@ -41,20 +43,20 @@ pub fn told(machine: &Machine, place: Place) -> String {
     text
 }
 
-fn callers(machine: &Machine, place: Place) -> Vec<GuestVirtual> {
-    let mut callers = vec![GuestVirtual(place.rip)];
-    let mut frame = place.rbp;
+fn callers(machine: &Machine, frame: Frame) -> Vec<GuestVirtual> {
+    let mut callers = vec![GuestVirtual(frame.rip)];
+    let mut pointer = frame.rbp;
     while callers.len() < DEPTH_LIMIT
-        && let Some(caller_frame) = read(machine, frame)
-        && let Some(address) = read(machine, frame.wrapping_add(8))
+        && let Some(caller_frame) = read(machine, pointer)
+        && let Some(address) = read(machine, pointer.wrapping_add(8))
         && address != 0
     {
         callers.push(GuestVirtual(address));
         // Stacks grow down, so a caller's frame is always higher.
-        if caller_frame <= frame {
+        if caller_frame <= pointer {
             break;
         }
-        frame = caller_frame;
+        pointer = caller_frame;
     }
     callers
 }

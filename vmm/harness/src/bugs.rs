@@ -3,26 +3,19 @@
 //! A rule that no bug breaks, and a bug that no rule catches, are both defects. So the matrix has a row
 //! for each bug, and one for each strategy without any, which must break nothing.
 
-use std::io;
-use std::time::Duration;
-
 use heirloom_abi::bugs::{self, Bug, BugInfo};
-use heirloom_abi::options::{BUG, Strategy};
+use heirloom_abi::options::Strategy;
 use heirloom_inspect::judge::{RuleInfo, Verdict};
-use heirloom_machine::{Host, MemorySize};
+use heirloom_machine::Host;
 use serde::Serialize;
 
 use crate::error::{Cause, RunError};
-use crate::guest;
-use crate::session::{FIRST_PROGRAM, Session, Setup};
-use crate::tape::Tapes;
-
-const PROCESSES: u64 = 8;
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+use crate::recorder::RecordingDirectory;
+use crate::run::Run;
 
 /// One row of the matrix.
 #[derive(Serialize)]
-pub struct Row {
+pub struct BugResult {
     /// `None` for a kernel without a bug.
     pub bug: Option<&'static str>,
     /// The strategy that it was booted with.
@@ -65,9 +58,9 @@ pub fn judge(
     host: &Host,
     strategy: Strategy,
     info: Option<BugInfo>,
-    tapes: Option<&Tapes>,
-) -> Result<(Row, Vec<RuleInfo>), RunError> {
-    let verdicts = verdicts(host, strategy, info, tapes)?;
+    recordings: Option<&RecordingDirectory>,
+) -> Result<(BugResult, Vec<RuleInfo>), RunError> {
+    let verdicts = verdicts(host, strategy, info, recordings)?;
     let broken: Vec<_> = verdicts
         .iter()
         .filter(|verdict| verdict.violations > 0)
@@ -78,7 +71,7 @@ pub fn judge(
         Some(rule) => broken.contains(&rule),
         None => broken.is_empty(),
     };
-    let row = Row {
+    let row = BugResult {
         bug: info.map(|info| info.name),
         propagation: strategy.name(),
         expected,
@@ -93,31 +86,22 @@ fn verdicts(
     host: &Host,
     strategy: Strategy,
     bug: Option<BugInfo>,
-    tapes: Option<&Tapes>,
+    recordings: Option<&RecordingDirectory>,
 ) -> Result<Vec<Verdict>, RunError> {
-    let setup = Setup {
-        memory: MemorySize::MINIMUM,
-        kernel: guest::kernel()?,
-        program: None,
-        first: FIRST_PROGRAM.into(),
-        arguments: vec![PROCESSES.to_string()],
-        strategy,
-        more_words: bug.map_or_else(String::new, |bug| format!("{BUG}={}", bug.name)),
-        console: Box::new(io::sink()),
-        time_limit: TIME_LIMIT,
-    };
-    let mut session = Session::new(host, setup)?;
-    if let Some(tapes) = tapes {
+    let mut run = Run::builder(host)
+        .strategy(strategy)
+        .bug(bug.map(|bug| bug.bug))
+        .start()?;
+    if let Some(recordings) = recordings {
         let name = bug.map_or("clean", |bug| bug.name);
-        let name = format!("{}-{name}", strategy.name());
-        tapes.record(&mut session, &name, bug.map(|bug| bug.bug));
+        recordings.record(&mut run, &format!("{}-{name}", strategy.name()));
     }
-    let ended = session.run(|_| {});
-    if let Some(tapes) = tapes {
-        tapes.note(session.recorded());
+    let ended = run.to_end(|_| {});
+    if let Some(recordings) = recordings {
+        recordings.note(run.recorded());
     }
     match ended {
-        Err(failure) if failure.cause() != Cause::Guest || bug.is_none() => Err(failure),
-        Ok(_) | Err(_) => Ok(session.judge().verdicts().to_vec()),
+        Err(error) if error.cause() != Cause::Guest || bug.is_none() => Err(error),
+        Ok(_) | Err(_) => Ok(run.judge().verdicts().to_vec()),
     }
 }

@@ -53,13 +53,13 @@ pub enum RunError {
     #[error(transparent)]
     Kvm(#[from] KvmError),
     /// The guest rang the doorbell with a frame that it does not have.
-    #[error("the guest rang with frame {frame:#x}, which is no memory")]
+    #[error("the guest rang the doorbell with frame {frame:#x}, which is outside its memory")]
     Frame {
         /// As it was written to the doorbell.
         frame: u32,
     },
     /// The guest rang the doorbell, and there is no event.
-    #[error("the guest rang with frame {frame:#x}, but {error}")]
+    #[error("the guest rang the doorbell with frame {frame:#x}, but {error}")]
     Event {
         /// The frame of the probe page.
         frame: u32,

@@ -8,7 +8,9 @@ use std::path::Path;
 /// Why a file is of no use; words that stand behind its name.
 #[derive(Debug)]
 pub enum FileProblem {
+    /// It cannot be opened or read.
     Unreadable(io::Error),
+    /// It is a directory, a pipe, or such.
     NotAFile,
     /// It has more GiB than these.
     TooLarge(u64),

@@ -1,11 +1,13 @@
-//! The guest that is built into this binary: the kernel and every ring-3 program, put there by
+//! The guest that is built into this crate: the kernel and every ring-3 program, put there by
 //! `build.rs`.
 
 use heirloom_machine::{ImageError, KernelImage, Module};
 
 /// A ring-3 program: an ELF file.
 pub struct Program {
+    /// Its name as a boot module.
     pub name: &'static str,
+    /// The file.
     pub bytes: &'static [u8],
 }
 

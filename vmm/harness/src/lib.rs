@@ -1,21 +1,57 @@
 //! heirloom's own guest under judgement, as a library.
 //!
-//! The guest kernel and its programs are built into this crate. A [`session::Session`] boots them on a KVM
-//! machine, stops at every event that the guest reports, captures the page tables of all address spaces, and
-//! has them judged. What is made of such runs stands beside it: the [`lecture`]'s claims, the [`lab`]'s
-//! measurements, and the matrix of the deliberate [`bugs`].
+//! The guest kernel and its programs are built into this crate. A [`Run`] boots them on a KVM machine and
+//! goes from event to event: at each one the guest stands still, what it reports is taken in, the page tables
+//! of all address spaces are captured, the rules are held against them, and the event is recorded if that is
+//! wanted. What the guest reports is a claim; only CR3 and the page tables prove it.
+//!
+//! - [`run`]: a run, built, started, and read event by event or to its end;
+//! - [`replay`]: a recording, judged like the run that it is of;
+//! - [`judge`], [`report`]: the verdicts, and what a run showed as data;
+//! - [`lecture`]: the lecture's claims, each tried by experiments;
+//! - [`lab`]: what a kernel mapping costs under each strategy, as the processes get many;
+//! - [`bugs`]: the deliberate bugs of the kernel, and whether each is caught.
+//!
+//! ```
+//! use heirloom_harness::lecture::{Runner, claims};
+//! use heirloom_harness::Host;
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Claim 5: a child's page table inherits the kernel mappings of its parent.
+//! let mut runner = Runner::new(Host::open()?, Duration::from_secs(120));
+//! let result = claims()[4].judge(&mut runner)?;
+//! assert!(result.holds, "{:?}", result.objections);
+//! # Ok(())
+//! # }
+//! ```
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 pub mod backtrace;
 pub mod bugs;
 pub mod cancel;
 pub mod cpio;
+pub mod crash_report;
 pub mod error;
+pub mod event;
 pub mod file;
 pub mod guest;
+pub mod judge;
 pub mod lab;
 pub mod lecture;
-pub mod loss;
 pub mod machine_target;
 pub mod program;
-pub mod session;
-pub mod tape;
+pub mod recorder;
+pub mod replay;
+pub mod report;
+pub mod run;
+
+pub use cancel::CancelToken;
+pub use error::{Cause, RunError};
+pub use event::{Event, EventKind};
+pub use heirloom_abi::bugs::Bug;
+pub use heirloom_abi::options::Strategy;
+pub use heirloom_machine::{Host, MemorySize};
+pub use judge::Judge;
+pub use run::{ExitStatus, Run, RunBuilder, Seen};

@@ -63,6 +63,9 @@ pub struct UnusableProgram {
 }
 
 /// Reads and checks it; it is named after its file.
+///
+/// # Errors
+/// [`UnusableProgram`].
 pub fn read(path: &Path) -> Result<Module, UnusableProgram> {
     let unusable = |reason: &dyn std::fmt::Display| UnusableProgram {
         path: path.into(),

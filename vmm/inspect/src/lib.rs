@@ -30,10 +30,10 @@ pub mod memory;
 mod nodes;
 pub mod ranges;
 pub mod region;
+pub mod report;
 pub mod reverse;
 pub mod rules;
 pub mod sharing;
-pub mod show;
 pub mod snapshot;
 pub mod table;
 pub mod tally;
@@ -41,7 +41,6 @@ pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod traverse;
-pub mod trial;
 
 pub use capture::Capturer;
 pub use check::Check;
@@ -61,4 +60,3 @@ pub use snapshot::{MissingTable, Root, RootId, RootLabel, Snapshot};
 pub use table::Table;
 pub use target::Target;
 pub use traverse::{Traversal, Visited};
-pub use trial::Trial;

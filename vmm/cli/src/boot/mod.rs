@@ -10,19 +10,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::builder::NonEmptyStringValueParser;
-use heirloom_harness::{file, loss, machine_target, tape};
+use heirloom_harness::recorder::MachineRecorder;
+use heirloom_harness::{crash_report, file, machine_target};
 use heirloom_inspect::check::{Check, Strictness};
-use heirloom_inspect::show::{CheckReport, Roots};
+use heirloom_inspect::report::{CheckReport, Roots};
 use heirloom_inspect::{Discovery, Target};
 use heirloom_machine::image::Kind;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Config, Host, KernelImage, Machine, MemorySize, Module};
-use heirloom_source::recording::Recorder;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::text::Shown;
 use crate::{output, ui};
 use console::{Console, Seen};
 use wait::{Ending, Moment, wait};
@@ -120,7 +121,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let recorder = options
         .record
         .as_deref()
-        .map(|file| tape::begin_boot(file, &machine, &command_line))
+        .map(|file| MachineRecorder::begin(file, &machine, &command_line))
         .transpose()?;
     seen.watch(machine.interrupter());
     let interrupter = machine.interrupter();
@@ -223,7 +224,7 @@ impl Options {
         target: &Target,
         ending: &Ending,
         took: Duration,
-        recorder: Option<Recorder>,
+        recorder: Option<MachineRecorder>,
     ) -> Result<Exit, Failure> {
         if let Some(path) = &self.core {
             heirloom_source::write_core(target, path)
@@ -249,7 +250,7 @@ impl Options {
             output.report(&report)?;
         }
         if let Some(recorder) = recorder {
-            tape::end_boot(recorder, &discovery)?;
+            recorder.end(&discovery)?;
         }
         Ok(if report.check.check.holds {
             Exit::Good
@@ -266,8 +267,8 @@ impl fmt::Display for Report {
             "\nthe guest {} after {:.1} s\n",
             self.stopped, self.seconds
         )?;
-        writeln!(f, "{}", self.roots)?;
-        write!(f, "{}", self.check)
+        writeln!(f, "{}", Shown(&self.roots))?;
+        write!(f, "{}", Shown(&self.check))
     }
 }
 
@@ -287,7 +288,7 @@ fn missed(machine: &Machine, ending: &Ending, moment: &Moment, limit: Duration) 
             format!("the guest halted with interrupts off, and did not print `{text}`")
         }
         (Ending::Stopped(stop), moment) => {
-            let told = loss::told(machine, stop);
+            let told = crash_report::text(machine, stop);
             match moment {
                 Moment::Text(text) => format!("the guest did not print `{text}`: {told}"),
                 Moment::After | Moment::End => told,

@@ -8,8 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use heirloom_explorer::{About, Event, Group, PageFile, Sign, SpaceInfo, Timeline, render};
+use heirloom_harness::judge::Judge;
+use heirloom_harness::replay::{Replay, Replayed};
 use heirloom_inspect::check::{Check, Strictness};
-use heirloom_inspect::{RootLabel, Trial, Walk};
+use heirloom_inspect::{RootLabel, Walk};
 use heirloom_source::recording::Recording;
 use heirloom_source::{Source, Spec};
 
@@ -77,13 +79,10 @@ fn of_guest(spec: &Spec, page: &PageFile) -> Result<Exit, Failure> {
 /// The page of a whole recording. What cannot be read of it is said when the rest is written.
 fn of_recording(file: &Path, page: &PageFile) -> Result<Exit, Failure> {
     let recording = Recording::open(file).map_err(unusable)?;
-    let header = recording.header();
-    let mut trial = replay::expectation(&recording)?.map(|expectation| {
-        (
-            Trial::new(header.truth.clone(), expectation),
-            RunTimeline::new(expectation),
-        )
-    });
+    let mut replay = Replay::of(&recording).map_err(unusable)?;
+    let mut timeline = replay
+        .judge()
+        .map(|judge| RunTimeline::new(judge.world().expectation()));
     let mut plain = Timeline::new(
         About {
             title: format!("rec:{}", file.display()),
@@ -95,27 +94,18 @@ fn of_recording(file: &Path, page: &PageFile) -> Result<Exit, Failure> {
         }],
     );
     let mut unread = None;
-    for moment in recording.moments() {
-        let moment = match moment {
-            Ok(moment) => moment,
+    loop {
+        let Replayed { moment, event } = match replay.next_event() {
+            Ok(Some(replayed)) => replayed,
+            Ok(None) => break,
             Err(error) => {
                 unread = Some(unusable(error));
                 break;
             }
         };
-        let told = match replay::told(&recording, &moment) {
-            Ok(told) => told,
-            Err(error) => {
-                unread = Some(unusable(error));
-                break;
-            }
-        };
-        match (&mut trial, &told, &moment.tables) {
-            (Some((trial, timeline)), Some(told), _) => {
-                replay::judge(trial, told, &moment);
-                timeline.event(told, trial.judge());
-            }
-            (None, _, Some(tables)) => {
+        match (&mut timeline, replay.judge(), &event, &moment.tables) {
+            (Some(timeline), Some(judge), Some(event), _) => timeline.event(event, judge),
+            (None, _, _, Some(tables)) => {
                 let event = Event::new(moment.number, Sign::Found, "captured");
                 plain.moment(&tables.snapshot, event, |root| SpaceInfo {
                     name: root.label.to_string(),
@@ -126,20 +116,16 @@ fn of_recording(file: &Path, page: &PageFile) -> Result<Exit, Failure> {
             _ => {}
         }
     }
-    let (trial, timeline) = match trial {
-        None => (None, plain),
-        Some((trial, timeline)) => {
-            let timeline = match trial.report() {
-                Some(report) => timeline.judged(&report),
-                None => timeline.unjudged(),
-            };
-            (Some(trial), timeline)
-        }
+    let judge = replay.judge();
+    let timeline = match (timeline, judge.and_then(Judge::report)) {
+        (None, _) => plain,
+        (Some(timeline), Some(report)) => timeline.judged(&report),
+        (Some(timeline), None) => timeline.unjudged(),
     };
     write(timeline, page)?;
     match unread {
         Some(failure) => Err(failure),
-        None => replay::exit(&recording, trial.as_ref()),
+        None => replay::exit(&recording, judge),
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use heirloom_explorer::{About, Event, Finding, Group, NamedRange, Sign, SpaceInfo, Timeline};
-use heirloom_inspect::judge::{self, Claim, Expectation, Judge, Sharing, Told, Verdict, World};
+use heirloom_harness::judge::Judge;
+use heirloom_harness::report::Report;
+use heirloom_inspect::judge::{self, Claim, Expectation, Sharing, Told, Verdict, World, describe};
 use heirloom_inspect::region::{Region, range_of_region};
-use heirloom_inspect::show::{Report, describe};
 use heirloom_inspect::{Root, RootLabel, VirtAddr, VirtRange};
 
 /// The timeline of a judged run, event by event.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use heirloom_inspect::check::{Check, EXCEPTIONS, Strictness};
-use heirloom_inspect::show::CheckReport;
+use heirloom_inspect::report::CheckReport;
 
 use crate::exit::{Exit, Failure};
 

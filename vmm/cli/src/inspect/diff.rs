@@ -1,7 +1,7 @@
 //! `heirloom diff`: what changed between two moments.
 
 use heirloom_inspect::difference::Difference;
-use heirloom_inspect::show::DifferenceReport;
+use heirloom_inspect::report::DifferenceReport;
 use heirloom_source::Spec;
 
 use crate::exit::{Exit, Failure};

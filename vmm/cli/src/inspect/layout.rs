@@ -1,6 +1,6 @@
 //! `heirloom layout`: what a kernel has where.
 
-use heirloom_inspect::show::LayoutReport;
+use heirloom_inspect::report::LayoutReport;
 
 use crate::exit::{Exit, Failure};
 

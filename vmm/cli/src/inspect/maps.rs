@@ -2,13 +2,14 @@
 
 use std::io::{BufWriter, Write};
 
-use heirloom_inspect::show::{INSPECTION_VERSION, NamedRange, Subject};
+use heirloom_inspect::report::{INSPECTION_VERSION, NamedRange, Subject};
 use heirloom_inspect::{Discovery, Half, RootId, VirtRange};
 use serde::Serialize;
 
 use super::root::RootName;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::text::{Shown, maps};
 
 /// What `heirloom maps` is told.
 #[derive(clap::Args)]
@@ -57,17 +58,18 @@ fn write_lines(
     root: RootId,
     within: VirtRange,
 ) -> std::io::Result<()> {
-    writeln!(output, "{}", Subject::new(name, discovery))?;
+    writeln!(output, "{}", Shown(&Subject::new(name, discovery)))?;
     let space = discovery.space(root);
     writeln!(
         output,
         "{} ({}), root {}",
         space.label, space.kind, space.address
     )?;
-    writeln!(output, "{}", NamedRange::HEADER)?;
+    writeln!(output, "{}", maps::HEADER)?;
     let mut ranges = discovery.snapshot.ranges(root, within);
     for range in ranges.by_ref() {
-        writeln!(output, "{}", NamedRange::new(range, discovery))?;
+        let range = NamedRange::new(range, discovery);
+        writeln!(output, "{}", Shown(&range))?;
     }
     if let Some(at) = ranges.stopped_at() {
         writeln!(output, "cut at {at}: the tables claim absurdly many pages")?;

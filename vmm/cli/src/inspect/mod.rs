@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
+use crate::text::{Shown, Text};
 
 /// What `--help` of each of them says about targets.
 pub(crate) const TARGETS: &str = "Targets:
@@ -91,16 +92,16 @@ impl Options {
     }
 
     /// Prints a report, as tables or as JSON.
-    fn print<R: Serialize + std::fmt::Display>(&self, report: &R) -> Result<(), Failure> {
+    fn print<R: Serialize + Text>(&self, report: &R) -> Result<(), Failure> {
         print(report, self.json)
     }
 
     /// Prints a report whose last line is its verdict.
-    fn print_verdict<R: Serialize + std::fmt::Display>(&self, report: &R) -> Result<(), Failure> {
+    fn print_verdict<R: Serialize + Text>(&self, report: &R) -> Result<(), Failure> {
         if self.json {
             print(report, true)
         } else {
-            Output::new()?.report(report)
+            Output::new()?.report(&Shown(report))
         }
     }
 }
@@ -146,7 +147,7 @@ fn discover_in(target: &Target) -> Result<(String, Discovery), Failure> {
     Ok((target.name.clone(), discovery))
 }
 
-fn print<R: Serialize + std::fmt::Display>(report: &R, json: bool) -> Result<(), Failure> {
+fn print<R: Serialize + Text>(report: &R, json: bool) -> Result<(), Failure> {
     let mut output = Output::new()?;
     if json {
         let text = serde_json::to_string_pretty(report).map_err(|error| {
@@ -154,6 +155,6 @@ fn print<R: Serialize + std::fmt::Display>(report: &R, json: bool) -> Result<(),
         })?;
         output.line(&text)
     } else {
-        output.tables(report)
+        output.tables(&Shown(report))
     }
 }

@@ -1,7 +1,7 @@
 //! `heirloom reverse`: everything that reaches a physical address.
 
 use heirloom_inspect::PhysAddr;
-use heirloom_inspect::show::ReverseReport;
+use heirloom_inspect::report::ReverseReport;
 
 use crate::exit::{Exit, Failure};
 

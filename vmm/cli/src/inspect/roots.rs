@@ -1,6 +1,6 @@
 //! `heirloom roots`: every address space of a guest.
 
-use heirloom_inspect::show::Roots;
+use heirloom_inspect::report::Roots;
 
 use crate::exit::{Exit, Failure};
 

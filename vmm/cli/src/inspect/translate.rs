@@ -1,7 +1,7 @@
 //! `heirloom translate`: one address, walked entry by entry.
 
 use heirloom_inspect::VirtAddr;
-use heirloom_inspect::show::TranslateReport;
+use heirloom_inspect::report::TranslateReport;
 
 use super::root::RootName;
 use crate::exit::{Exit, Failure};

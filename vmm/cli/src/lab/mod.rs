@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use heirloom_abi::options::Strategy;
 use heirloom_harness::cancel::CancelToken;
-use heirloom_harness::lab::measure::Laboratory;
+use heirloom_harness::lab::measure::CellRunner;
 use heirloom_harness::lab::plan::{Plan, Shard, StrategyName};
 use heirloom_harness::lab::results::Results;
-use heirloom_harness::tape::Tapes;
+use heirloom_harness::recorder::RecordingDirectory;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, MemorySize};
 
@@ -26,9 +26,9 @@ use crate::progress::Progress;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
 /// As many as the guest kernel's table holds, less a margin.
-const MOST_PROCESSES: u64 = 4000;
+const MAX_PROCESSES: u64 = 4000;
 /// What one page table maps, a guard page behind each, less the one that the table is made for.
-const MOST_ALLOCATIONS: u64 = 255;
+const MAX_ALLOCATIONS: u64 = 255;
 const MIB: u64 = 1 << 20;
 
 /// What `heirloom lab` is told.
@@ -40,21 +40,22 @@ pub(crate) struct Options {
         value_name = "LIST",
         value_delimiter = ',',
         default_value = "1,2,4,8,16,32,64,128,256,512,1024",
-        value_parser = clap::value_parser!(u64).range(1..=MOST_PROCESSES),
+        value_parser = clap::value_parser!(u64).range(1..=MAX_PROCESSES),
     )]
     processes: Vec<u64>,
     /// Strategies, by their names; all of them unless given.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     strategies: Option<Vec<StrategyName>>,
     /// Kernel mappings made in each cell, below a PGD entry that every process has.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=MOST_ALLOCATIONS))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=MAX_ALLOCATIONS))]
     allocations: u64,
     /// The guest's memory, such as 512M or 6G.
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     memory: MemorySize,
-    /// Gives up a cell after so many seconds.
-    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=YEAR))]
-    timeout: u64,
+    /// Gives up a cell after so many seconds; 60 unless given, and with more than 200 processes in
+    /// proportion more.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=YEAR))]
+    timeout: Option<u64>,
     /// Prints the results as JSON.
     #[arg(long)]
     json: bool,
@@ -90,9 +91,9 @@ pub(crate) struct Options {
 
 /// Runs the sweep, or a part of it, or joins parts, and shows what came of it.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let tapes = output::recordings(options.record.as_deref())?;
+    let recordings = output::recordings(options.record.as_deref())?;
     let results = if options.merge.is_empty() {
-        sweep(options, tapes.as_ref())?
+        sweep(options, recordings.as_ref())?
     } else {
         Results::merge(&options.merge).map_err(|error| Failure::new(Exit::Usage, error))?
     };
@@ -117,7 +118,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     for complaint in &complaints {
         output::complain(&Failure::new(Exit::Broken, complaint));
     }
-    tapes.map_or(Ok(()), |tapes| tapes.result())?;
+    recordings.map_or(Ok(()), |recordings| recordings.result())?;
     Ok(if complaints.is_empty() {
         Exit::Good
     } else {
@@ -125,7 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     })
 }
 
-fn sweep(options: &Options, tapes: Option<&Tapes>) -> Result<Results, Failure> {
+fn sweep(options: &Options, recordings: Option<&RecordingDirectory>) -> Result<Results, Failure> {
     let all = Strategy::ALL.map(StrategyName);
     let plan = Plan::new(
         options.strategies.as_deref().unwrap_or(&all),
@@ -137,14 +138,14 @@ fn sweep(options: &Options, tapes: Option<&Tapes>) -> Result<Results, Failure> {
     let host = Host::open_at(&options.device)?;
     let cancel = CancelToken::new();
     output::cancel_on_signal(&cancel)?;
-    let laboratory = Laboratory {
+    let runner = CellRunner {
         host: &host,
         memory: options.memory,
         allocations: plan.allocations,
         more_words: &options.cmdline,
-        time_limit: Duration::from_secs(options.timeout),
+        time_limit: options.timeout.map(Duration::from_secs),
         cancel: &cancel,
-        tapes,
+        recordings,
     };
     let shard = options.shard.unwrap_or(Shard::WHOLE);
     let names = shard.cells(&plan);
@@ -154,7 +155,7 @@ fn sweep(options: &Options, tapes: Option<&Tapes>) -> Result<Results, Failure> {
     for name in names {
         progress.tell(|| name.to_string());
         log::info!("cell {name}");
-        cells.push(laboratory.measure(name)?);
+        cells.push(runner.measure(name)?);
         progress.advance(name.processes);
     }
     Ok(Results::new(plan, shard, cells))

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use heirloom_abi::bugs::Bug;
 use heirloom_harness::cancel::CancelToken;
-use heirloom_harness::lecture::stage::Stage;
-use heirloom_harness::lecture::{CLAIMS, Claim, judge};
+use heirloom_harness::lecture::{Claim, Runner, claims};
 use heirloom_machine::Host;
 use heirloom_machine::kvm::DEVICE;
 
@@ -23,12 +22,12 @@ const HOUR: u64 = 60 * 60;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only this claim.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=CLAIMS.len() as i64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=claims().len() as i64))]
     claim: Option<u8>,
     /// A deliberate bug for the kernel to make, to see claims fail; `heirloom bugs` lists them.
     #[arg(long, value_name = "BUG", value_parser = crate::bugs::parse)]
     bug: Option<Bug>,
-    /// Stops after so many seconds.
+    /// Gives up a claim after so many seconds.
     #[arg(long, value_name = "SECS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=HOUR))]
     timeout: u64,
     /// Records every experiment to a file of its own in this directory; see `heirloom replay`.
@@ -42,40 +41,51 @@ pub(crate) struct Options {
     device: PathBuf,
 }
 
-/// Makes the experiments and prints the verdicts.
+/// Makes the experiments, and prints each verdict as soon as there is one.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let cancel = CancelToken::new();
     output::cancel_on_signal(&cancel)?;
-    let mut stage = Stage::new(
-        Host::open_at(&options.device)?,
-        options.bug,
-        output::recordings(options.record.as_deref())?,
-        Duration::from_secs(options.timeout),
-        cancel,
-    );
-    let chosen: Vec<(u8, &Claim)> = (1..)
-        .zip(&CLAIMS)
-        .filter(|(number, _)| options.claim.is_none_or(|only| only == *number))
+    let budget = Duration::from_secs(options.timeout);
+    let mut runner = Runner::new(Host::open_at(&options.device)?, budget)
+        .bug(options.bug)
+        .recordings(output::recordings(options.record.as_deref())?)
+        .cancelled_by(cancel);
+    let chosen: Vec<&Claim> = claims()
+        .iter()
+        .filter(|claim| options.claim.is_none_or(|only| only == claim.number))
         .collect();
     let progress = Progress::bar(chosen.len() as u64);
-    let mut rows = Vec::new();
-    for (number, claim) in chosen {
-        progress.tell(|| format!("claim {number}"));
-        rows.push(judge(number, claim, &mut stage)?);
+    let mut output = Output::new()?;
+    let mut results = Vec::new();
+    for claim in chosen {
+        progress.tell(|| format!("claim {}", claim.number));
+        let result = claim.judge(&mut runner)?;
+        if !options.json {
+            progress.print(&mut output, &show::row(&result, results.is_empty()))?;
+        }
+        results.push(result);
         progress.advance(1);
     }
     drop(progress);
-    let lecture = Lecture::new(rows);
-    let mut output = Output::new()?;
+    let lecture = Lecture::new(results);
     if options.json {
-        output.line(&lecture.json()?)?;
+        output.line(&output::json(&lecture)?)?;
     } else {
         output.report(&lecture)?;
     }
-    stage.recorded()?;
+    for result in lecture.out_of_time() {
+        let what = format!(
+            "claim {} was not judged: its experiments were not done after {} s; --timeout gives each claim more",
+            result.number, options.timeout
+        );
+        output::complain(&Failure::new(Exit::Guest, what));
+    }
+    runner.recorded()?;
     Ok(if lecture.holds() {
         Exit::Good
-    } else {
+    } else if lecture.is_broken() {
         Exit::Broken
+    } else {
+        Exit::Guest
     })
 }

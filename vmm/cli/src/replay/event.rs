@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use heirloom_harness::replay::event_of;
 use heirloom_inspect::changes::EntryChange;
-use heirloom_inspect::judge::Told;
-use heirloom_inspect::{CpuState, Depth, Entry, Level, Pfn, PhysAddr, RootLabel, Snapshot, show};
+use heirloom_inspect::judge::{Told, describe};
+use heirloom_inspect::{CpuState, Depth, Entry, Level, Pfn, PhysAddr, RootLabel, Snapshot};
 use heirloom_source::recording::{ReadError, Recording};
 use serde::Serialize;
 
@@ -81,7 +82,7 @@ impl Event {
             }
         }
         let moment = player.moment(index)?;
-        let told = super::told(recording, &moment)?;
+        let told = event_of(recording, &moment)?;
         let before = before.map(|tables| tables.snapshot);
         let after = moment.tables.as_ref().map(|tables| &tables.snapshot);
         let mut entries: Vec<EntryChange> = match (after, &before) {
@@ -96,9 +97,7 @@ impl Event {
         Ok(Event {
             version: super::VERSION,
             number,
-            what: told
-                .as_ref()
-                .map_or_else(|| "captured".into(), show::describe),
+            what: told.as_ref().map_or_else(|| "captured".into(), describe),
             depth: after.map_or(Depth::Four, |after| after.mode().depth),
             changes: after.map(|after| Changes::between(before.as_ref(), after)),
             entries,

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
-use heirloom_inspect::judge::Told;
-use heirloom_inspect::{Snapshot, show};
+use heirloom_inspect::Snapshot;
+use heirloom_inspect::judge::{Told, describe};
 use heirloom_source::recording::Moment;
 use serde::Serialize;
 
@@ -96,7 +96,7 @@ impl Row {
         Row {
             event: moment.number,
             whose: told.map(Told::label),
-            what: told.map_or_else(|| "captured".into(), show::describe),
+            what: told.map_or_else(|| "captured".into(), describe),
             changes: snapshot.map(|snapshot| Changes::between(before, snapshot)),
             roots: snapshot.map(|snapshot| snapshot.roots().len()),
         }

@@ -6,17 +6,18 @@ mod list;
 
 use std::path::PathBuf;
 
-use heirloom_abi::options::Strategy;
 use heirloom_harness::error::Cause;
-use heirloom_inspect::Trial;
-use heirloom_inspect::judge::{Expectation, Told};
-use heirloom_inspect::show::Report;
-use heirloom_source::recording::{End, Ending, Moment, ReadError, Recording};
+use heirloom_harness::judge::Judge;
+use heirloom_harness::replay::{Replay, Replayed};
+use heirloom_harness::report::Report;
+use heirloom_harness::run::ExitStatus;
+use heirloom_source::recording::{End, Ending, Recording};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::run::outcome;
+use crate::text::Shown;
 use event::Event;
 use list::{List, Row};
 
@@ -50,33 +51,23 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         return Ok(Exit::Good);
     }
     let mut list = List::default();
-    let truth = &recording.header().truth;
-    let mut trial =
-        expectation(&recording)?.map(|expectation| Trial::new(truth.clone(), expectation));
+    let mut replay = Replay::of(&recording).map_err(unusable)?;
     let mut unread = None;
     let mut before = None;
-    for moment in recording.moments() {
-        let moment = match moment {
-            Ok(moment) => moment,
+    loop {
+        let Replayed { moment, event } = match replay.next_event() {
+            Ok(Some(replayed)) => replayed,
+            Ok(None) => break,
             Err(error) => {
                 unread = Some(unusable(error));
                 break;
             }
         };
-        let told = match told(&recording, &moment) {
-            Ok(told) => told,
-            Err(error) => {
-                unread = Some(unusable(error));
-                break;
-            }
-        };
-        list.push(Row::of(&moment, told.as_ref(), before.as_ref()));
-        if let (Some(trial), Some(told)) = (&mut trial, &told) {
-            judge(trial, told, &moment);
-        }
+        list.push(Row::of(&moment, event.as_ref(), before.as_ref()));
         before = moment.tables.map(|tables| tables.snapshot).or(before);
     }
-    let report = trial.as_ref().and_then(Trial::report);
+    let judge = replay.judge();
+    let report = judge.and_then(Judge::report);
     if options.json {
         let document = Document {
             version: VERSION,
@@ -89,52 +80,21 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         };
         output.line(&output::json(&document)?)?;
     } else {
-        let report = report.map_or_else(String::new, |report| format!("\n\n{report}"));
+        let report = report.map_or_else(String::new, |report| format!("\n\n{}", Shown(&report)));
         output.report(&format!("{}\n{list}{report}", introduction(&recording)))?;
     }
     match unread {
         Some(failure) => Err(failure),
-        None => exit(&recording, trial.as_ref()),
-    }
-}
-
-/// What the guest of a recording is held to; `None` if it is not judged by the rules for our own.
-pub(crate) fn expectation(recording: &Recording) -> Result<Option<Expectation>, Failure> {
-    let Some(name) = &recording.header().strategy else {
-        return Ok(None);
-    };
-    let strategy = Strategy::from_name(name).ok_or_else(|| {
-        unusable(format!(
-            "could not judge the recording {}: its guest was held to `{name}`, which this program does \
-             not know; use the program that wrote it ({})",
-            recording.name().display(),
-            recording.header().producer
-        ))
-    })?;
-    Ok(Some(Expectation { strategy }))
-}
-
-/// What the guest said at a moment.
-pub(crate) fn told(recording: &Recording, moment: &Moment) -> Result<Option<Told>, ReadError> {
-    let told = moment.event.as_deref().map(|page| Told::from_bytes(*page));
-    told.transpose()
-        .map_err(|error| recording.not_understood(moment.number, error))
-}
-
-/// Has a moment judged.
-pub(crate) fn judge(trial: &mut Trial, told: &Told, moment: &Moment) {
-    trial.hear(told);
-    if let Some(tables) = &moment.tables {
-        trial.observe(told, &tables.cpu(), &tables.snapshot, &moment.memory);
+        None => exit(&recording, judge),
     }
 }
 
 /// The exit code of the run, had it been judged by what was recorded.
-pub(crate) fn exit(recording: &Recording, trial: Option<&Trial>) -> Result<Exit, Failure> {
+pub(crate) fn exit(recording: &Recording, judge: Option<&Judge>) -> Result<Exit, Failure> {
     let exit = match recording.ending() {
         Ending::Ended(End::Done { status }) => {
-            let all_hold = trial.is_none_or(|trial| trial.judge().all_hold());
-            return outcome(all_hold, *status);
+            let all_hold = judge.is_none_or(|judge| judge.all_hold());
+            return outcome(all_hold, ExitStatus(*status));
         }
         Ending::Ended(End::Failed { code, message }) => {
             return Err(Failure::new(Cause::of_code(*code).into(), message));

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use heirloom_inspect::judge::Counters;
 use serde::{Deserialize, Serialize};
 
 use super::plan::CellName;
-use super::witness::Written;
+use super::written::Written;
+use crate::event::Counters;
 
 /// The phases of a cell, each from one checkpoint of the guest's program to the next. No process is born
 /// and none dies in any of them.
@@ -49,13 +49,16 @@ impl Step {
 /// The guest's own counts over a phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
+    /// Entries written.
     #[serde(flatten)]
     pub written: Written,
     /// Page faults that brought a kernel mapping into an address space.
     pub kernel_faults: u64,
+    /// Loads of CR3.
     pub cr3_loads: u64,
     /// Single pages dropped from the TLB.
     pub page_flushes: u64,
+    /// System calls.
     pub system_calls: u64,
 }
 
@@ -101,12 +104,18 @@ pub struct TableFrames {
 /// What one cell measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
+    /// Which cell.
     #[serde(flatten)]
     pub name: CellName,
+    /// See [`Step::Map`].
     pub map: Phase,
+    /// See [`Step::Read`].
     pub read: Phase,
+    /// See [`Step::MapNew`].
     pub map_new: Phase,
+    /// See [`Step::ReadNew`].
     pub read_new: Phase,
+    /// See [`Step::Unmap`].
     pub unmap: Phase,
     /// The least of the system calls that map and unmap, one by one: the timer's interrupts add theirs
     /// to others.
@@ -116,9 +125,11 @@ pub struct Cell {
     pub fastest_mapping_nanoseconds: u64,
     /// The same by the guest's time-stamp counter, in its cycles.
     pub fastest_mapping_cycles: u64,
+    /// Page-table frames in use.
     pub table_frames: TableFrames,
     /// Processes that faulted, or saw another value than the first one wrote, when all read.
     pub reads_lost: u64,
+    /// The same below the new PGD entry.
     pub reads_lost_below_new_entry: u64,
 }
 
@@ -180,6 +191,7 @@ impl Cell {
 /// The guest counted one thing, its tables show another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disagreement {
+    /// Where.
     pub cell: CellName,
     /// `None` for what is in use when everything is mapped.
     step: Option<Step>,
@@ -207,9 +219,10 @@ impl fmt::Display for Disagreement {
 
 #[cfg(test)]
 mod tests {
+    use heirloom_abi::options::Strategy;
+
     use super::*;
     use crate::lab::testing::cell;
-    use heirloom_abi::propagation::Strategy;
 
     #[test]
     fn a_cell_whose_counts_agree_has_no_disagreement() {

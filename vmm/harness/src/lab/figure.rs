@@ -98,7 +98,9 @@ impl Figure {
 /// How the figures of one strategy grow with the number of processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Growth {
+    /// Which strategy.
     pub strategy: StrategyName,
+    /// The law of each figure.
     #[serde(serialize_with = "by_name")]
     pub laws: Vec<(Figure, Law)>,
 }

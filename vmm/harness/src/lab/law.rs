@@ -10,7 +10,12 @@ pub enum Law {
     /// O(1): the same for every N.
     Constant(u64),
     /// O(N): `start + slope·N`, with a slope that is not 0.
-    Linear { start: i64, slope: i64 },
+    Linear {
+        /// At N = 0.
+        start: i64,
+        /// What each process adds.
+        slope: i64,
+    },
     /// No integer line goes through all points.
     Neither,
     /// Fewer points than a line could miss.

@@ -8,17 +8,16 @@ use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
 use heirloom_abi::options::VMALLOC_START;
 use heirloom_inspect::Snapshot;
-use heirloom_inspect::judge::{Claim, Counters, Told};
 use heirloom_machine::{Host, MemorySize};
 
 use super::cell::{Cell, Counted, Phase, Step, TableFrames};
 use super::plan::CellName;
-use super::witness::Written;
+use super::written::Written;
 use crate::cancel::CancelToken;
 use crate::error::{Cause, RunError};
-use crate::guest;
-use crate::session::{Ended, Session, Setup};
-use crate::tape::Tapes;
+use crate::event::{Counters, Event, EventKind};
+use crate::recorder::RecordingDirectory;
+use crate::run::{ExitStatus, Run, default_time_limit};
 
 /// The ring-3 program that makes the mappings (guest/user/src/bin/lab.rs).
 const PROGRAM: &str = "lab";
@@ -34,22 +33,27 @@ const CHECKPOINTS: [&str; Step::ALL.len() + 1] = [
 /// Pages of address space that an allocation of one page takes: the second is its guard.
 const PAGES_PER_ALLOCATION: u64 = 2;
 /// Bytes of the guest's console that are kept for a failure's message.
-const MOST_CONSOLE: usize = 1 << 14;
+const MAX_CONSOLE: usize = 1 << 14;
 
-/// How every cell is run.
-pub struct Laboratory<'a> {
+/// Runs cells, each on a machine of its own.
+pub struct CellRunner<'a> {
+    /// Where.
     pub host: &'a Host,
+    /// The guest's memory.
     pub memory: MemorySize,
+    /// Kernel mappings made in each cell, below a PGD entry that every process has.
     pub allocations: u64,
     /// More words for the guest kernel's command line.
     pub more_words: &'a str,
-    pub time_limit: Duration,
+    /// How long a cell may take; [`default_time_limit`] unless set.
+    pub time_limit: Option<Duration>,
+    /// Stops the running cell and all later ones.
     pub cancel: &'a CancelToken,
     /// Where the cells are recorded, if they are.
-    pub tapes: Option<&'a Tapes>,
+    pub recordings: Option<&'a RecordingDirectory>,
 }
 
-impl Laboratory<'_> {
+impl CellRunner<'_> {
     /// Runs one cell.
     ///
     /// # Errors
@@ -59,37 +63,38 @@ impl Laboratory<'_> {
         let in_cell = |problem: Problem| CellError {
             cell: name,
             problem,
-            console: console.told(),
+            console: console.text(),
         };
-        let kernel = guest::kernel().map_err(|error| in_cell(RunError::from(error).into()))?;
-        let setup = Setup {
-            memory: self.memory,
-            kernel,
-            program: None,
-            first: PROGRAM.into(),
-            arguments: vec![name.processes.to_string(), self.allocations.to_string()],
-            strategy: name.strategy.0,
-            more_words: format!(
-                "{VMALLOC_START}={:#x} {}",
-                vmalloc_start(self.allocations),
-                self.more_words
-            ),
-            console: Box::new(console.clone()),
-            time_limit: self.time_limit,
-        };
-        let mut session = Session::new(self.host, setup).map_err(|error| in_cell(error.into()))?;
-        self.cancel.watch(session.interrupter());
+        let words = format!(
+            "{VMALLOC_START}={:#x} {}",
+            vmalloc_start(self.allocations),
+            self.more_words
+        );
+        let arguments = vec![name.processes.to_string(), self.allocations.to_string()];
+        let run = Run::builder(self.host)
+            .memory(self.memory)
+            .embedded(PROGRAM, arguments)
+            .strategy(name.strategy.0)
+            .kernel_words(&words)
+            .console(Box::new(console.clone()))
+            .time_limit(
+                self.time_limit
+                    .unwrap_or_else(|| default_time_limit(name.processes)),
+            )
+            .unjudged()
+            .start();
+        let mut run = run.map_err(|error| in_cell(error.into()))?;
+        self.cancel.watch(run.interrupter());
+        if let Some(recordings) = self.recordings {
+            recordings.record(&mut run, &format!("{}-{}", name.strategy, name.processes));
+        }
         let mut observer = Observer::new(name.processes, self.allocations);
-        if let Some(tapes) = self.tapes {
-            let name = format!("{}-{}", name.strategy, name.processes);
-            tapes.record(&mut session, &name, None);
+        let ended = observer.follow(&mut run);
+        if let Some(recordings) = self.recordings {
+            recordings.note(run.recorded());
         }
-        let ended = session.follow(|session, told| observer.see(session, told));
-        if let Some(tapes) = self.tapes {
-            tapes.note(session.recorded());
-        }
-        let Ended { status } = ended.map_err(|error| in_cell(error.into()))?;
-        if status != 0 {
+        let status = ended.map_err(|error| in_cell(error.into()))?;
+        if !status.is_success() {
             return Err(in_cell(Problem::Program(status)));
         }
         observer.finish(name).map_err(|error| in_cell(error.into()))
@@ -97,7 +102,7 @@ impl Laboratory<'_> {
 }
 
 /// Where kernel mappings must start so that the one before and the measured ones end at a PGD entry's
-/// border.
+/// boundary.
 fn vmalloc_start(allocations: u64) -> u64 {
     let pages = (1 + allocations) * PAGES_PER_ALLOCATION;
     Region::Vmalloc.start() + PGD_ENTRY_SPAN - pages * PAGE_SIZE
@@ -122,8 +127,8 @@ pub enum Problem {
     #[error(transparent)]
     Run(#[from] RunError),
     /// The program that makes the mappings ended with this status.
-    #[error("the lab's program {} (status {_0:#x})", complaint(*_0))]
-    Program(u64),
+    #[error("the lab's program {}", complaint(*_0))]
+    Program(ExitStatus),
 }
 
 impl Problem {
@@ -138,7 +143,7 @@ impl Problem {
     /// Whether more memory would help.
     pub fn needs_memory(&self) -> bool {
         matches!(self, Problem::Program(status)
-            if status & 0x7f == 0 && matches!(status >> 8, NO_PROCESS | NO_KERNEL_MEMORY))
+            if matches!(status.code(), Some(NO_PROCESS | NO_KERNEL_MEMORY)))
     }
 }
 
@@ -147,17 +152,16 @@ const NO_PROCESS: u64 = 3;
 const NO_KERNEL_MEMORY: u64 = 4;
 
 /// What the program's status means.
-fn complaint(status: u64) -> &'static str {
-    match status >> 8 {
-        _ if status & 0x7f != 0 => "was killed",
-        NO_PROCESS => "could not make all processes: the guest needs more memory",
-        NO_KERNEL_MEMORY => "could not get kernel memory: the guest needs more memory",
-        _ => "failed",
+fn complaint(status: ExitStatus) -> String {
+    match status.code() {
+        Some(NO_PROCESS) => "could not make all processes: the guest needs more memory".into(),
+        Some(NO_KERNEL_MEMORY) => "could not get kernel memory: the guest needs more memory".into(),
+        _ => format!("failed with {status}"),
     }
 }
 
 /// A moment between two phases.
-struct Border {
+struct Boundary {
     counters: Counters,
     snapshot: Snapshot,
     guest_time: Duration,
@@ -168,7 +172,7 @@ struct Observer {
     processes: u64,
     allocations: u64,
     /// The checkpoint passed last.
-    border: Option<Border>,
+    boundary: Option<Boundary>,
     phases: Vec<Phase>,
     /// The counters of the event before, and the guest time then.
     previous: (Counters, Duration),
@@ -191,7 +195,7 @@ impl Observer {
         Observer {
             processes,
             allocations,
-            border: None,
+            boundary: None,
             phases: Vec::new(),
             previous: (Counters::default(), Duration::ZERO),
             least_cr3_loads: None,
@@ -205,14 +209,25 @@ impl Observer {
         }
     }
 
-    fn see(&mut self, session: &mut Session, told: &Told) -> Result<(), RunError> {
-        match &told.claim {
-            Claim::Checkpoint { text } => self.pass(session, told, text)?,
-            Claim::KernelMapped { .. } | Claim::KernelUnmapped { .. } => {
-                self.mappings += 1;
-                self.sample_call(told, session.guest_time());
+    /// Follows the guest to its end.
+    fn follow(&mut self, run: &mut Run) -> Result<ExitStatus, RunError> {
+        while let Some(event) = run.next_event()?.map(|seen| seen.event.clone()) {
+            if let Err(error) = self.see(run, &event) {
+                return Err(run.fail(error));
             }
-            Claim::KernelAccess {
+        }
+        run.status()
+            .ok_or_else(|| astray("it ended without a status"))
+    }
+
+    fn see(&mut self, run: &mut Run, event: &Event) -> Result<(), RunError> {
+        match &event.claim {
+            EventKind::Checkpoint { text } => self.pass(run, event, text)?,
+            EventKind::KernelMapped { .. } | EventKind::KernelUnmapped { .. } => {
+                self.mappings += 1;
+                self.sample_call(event, run.guest_time());
+            }
+            EventKind::KernelAccess {
                 address,
                 value,
                 write: false,
@@ -223,20 +238,20 @@ impl Observer {
             }
             _ => {}
         }
-        self.previous = (told.counters, session.guest_time());
+        self.previous = (event.counters, run.guest_time());
         Ok(())
     }
 
     /// The step that is being carried out, once the first checkpoint is passed.
     fn step(&self) -> Option<Step> {
-        self.border.as_ref()?;
+        self.boundary.as_ref()?;
         Step::ALL.get(self.phases.len()).copied()
     }
 
     /// Looks at one system call: between two mappings, or two that end, there is one.
-    fn sample_call(&mut self, told: &Told, guest_time: Duration) {
+    fn sample_call(&mut self, event: &Event, guest_time: Duration) {
         let (counters, before) = &self.previous;
-        let since = Counted::between(counters, &told.counters);
+        let since = Counted::between(counters, &event.counters);
         if since.system_calls != 1 {
             return;
         }
@@ -248,14 +263,14 @@ impl Observer {
         if step == Some(Step::Map) {
             let least = self.least_time.unwrap_or(Duration::MAX);
             self.least_time = Some(least.min(guest_time.saturating_sub(*before)));
-            let cycles = told.counters.cycles.saturating_sub(counters.cycles);
+            let cycles = event.counters.cycles.saturating_sub(counters.cycles);
             self.least_cycles = Some(self.least_cycles.unwrap_or(u64::MAX).min(cycles));
         }
     }
 
     /// The guest says that a phase is over.
-    fn pass(&mut self, session: &mut Session, told: &Told, text: &str) -> Result<(), RunError> {
-        let expected = match self.border {
+    fn pass(&mut self, run: &mut Run, event: &Event, text: &str) -> Result<(), RunError> {
+        let expected = match self.boundary {
             None => CHECKPOINTS.first(),
             Some(_) => CHECKPOINTS.get(self.phases.len() + 1),
         };
@@ -266,32 +281,32 @@ impl Observer {
             )));
         }
         // Taken before the host looks around.
-        let guest_time = session.guest_time();
-        let (_, snapshot) = session.capture()?;
+        let guest_time = run.guest_time();
+        let (_, snapshot) = run.capture()?;
         let address_spaces = snapshot.roots().len() as u64;
         if address_spaces != 1 + self.processes {
             return Err(astray(&format!(
-                "it told of {address_spaces} address spaces, where there must be the kernel's and \
+                "it event of {address_spaces} address spaces, where there must be the kernel's and \
                  {} more",
                 self.processes
             )));
         }
-        let border = Border {
-            counters: told.counters,
+        let boundary = Boundary {
+            counters: event.counters,
             snapshot,
             guest_time,
         };
         if let Some(step) = self.step() {
-            self.end(step, &border)?;
+            self.end(step, &boundary)?;
         }
         // What came before the first checkpoint is not measured.
         (self.mappings, self.reads, self.lost) = (0, 0, 0);
-        self.border = Some(border);
+        self.boundary = Some(boundary);
         Ok(())
     }
 
-    fn end(&mut self, step: Step, now: &Border) -> Result<(), RunError> {
-        let Some(before) = self.border.take() else {
+    fn end(&mut self, step: Step, now: &Boundary) -> Result<(), RunError> {
+        let Some(before) = self.boundary.take() else {
             return Ok(());
         };
         self.phases.push(Phase {
@@ -307,7 +322,7 @@ impl Observer {
         };
         if happened != expected {
             return Err(astray(&format!(
-                "it told of {happened} {what}, where there must be {expected}"
+                "it event of {happened} {what}, where there must be {expected}"
             )));
         }
         if step == Step::ReadNew {
@@ -372,7 +387,7 @@ struct Console(Arc<Mutex<Vec<u8>>>);
 
 impl Console {
     /// For a failure's message.
-    fn told(&self) -> String {
+    fn text(&self) -> String {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if bytes.is_empty() {
             return String::new();
@@ -392,7 +407,7 @@ impl Console {
 impl Write for Console {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = MOST_CONSOLE - kept.len();
+        let room = MAX_CONSOLE - kept.len();
         kept.extend(&bytes[..bytes.len().min(room)]);
         Ok(bytes.len())
     }
@@ -422,10 +437,10 @@ mod tests {
     #[test]
     fn a_console_keeps_its_start_and_nothing_that_moves_a_terminal() {
         let mut console = Console::default();
-        assert_eq!(console.told(), "");
+        assert_eq!(console.text(), "");
         console.write_all(b"a\x1b[2Jb\nc\n").unwrap();
-        assert_eq!(console.told(), "\n  its console:\n  | a[2Jb\n  | c");
+        assert_eq!(console.text(), "\n  its console:\n  | a[2Jb\n  | c");
         console.write_all(&vec![b'x'; 1 << 20]).unwrap();
-        assert!(console.told().len() < 2 * MOST_CONSOLE);
+        assert!(console.text().len() < 2 * MAX_CONSOLE);
     }
 }

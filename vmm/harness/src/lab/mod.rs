@@ -11,4 +11,4 @@ pub mod plan;
 pub mod results;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod witness;
+pub mod written;

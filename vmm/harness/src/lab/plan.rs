@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 /// A strategy, in JSON by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "&'static str", try_from = "String")]
-pub struct StrategyName(pub Strategy);
+pub struct StrategyName(
+    /// Which one.
+    pub Strategy,
+);
 
 impl From<StrategyName> for &'static str {
     fn from(StrategyName(strategy): StrategyName) -> &'static str {
@@ -46,6 +49,7 @@ impl fmt::Display for StrategyName {
 /// One experiment: a machine of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CellName {
+    /// How a kernel mapping reaches every process.
     pub strategy: StrategyName,
     /// Processes that live while kernel memory is mapped.
     pub processes: u64,
@@ -65,7 +69,9 @@ impl fmt::Display for CellName {
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// The strategies, each once.
     pub strategies: Vec<StrategyName>,
+    /// The numbers of processes, ascending.
     pub processes: Vec<u64>,
     /// Mappings made, one page each, below a PGD entry that everybody has.
     pub allocations: u64,
@@ -116,6 +122,7 @@ impl Plan {
 pub struct Shard {
     /// From 0.
     pub index: usize,
+    /// How many parts there are.
     pub of: usize,
 }
 

@@ -13,7 +13,7 @@ use super::plan::{CellName, Plan, Shard};
 /// Version of the JSON.
 const SCHEMA: u64 = 1;
 /// Cells that a message names.
-const MOST_NAMED: usize = 4;
+const MAX_NAMED: usize = 4;
 /// Larger files are no results: a cell takes less than 2 KiB.
 const FILE_LIMIT: u64 = 1 << 28;
 
@@ -21,8 +21,11 @@ const FILE_LIMIT: u64 = 1 << 28;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Results {
     schema: u64,
+    /// What was to be measured.
     pub plan: Plan,
+    /// Which part of it was.
     pub shard: Shard,
+    /// What came of it.
     pub cells: Vec<Cell>,
 }
 
@@ -40,46 +43,80 @@ pub struct Document<'a> {
 /// Why files of shards cannot be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
+    /// The system does not let the file be read.
     #[error("could not read {}: {error}; give the JSON files that the shards printed", path.display())]
-    Read { path: PathBuf, error: io::Error },
-    #[error(
-        "{} is not the JSON of a `heirloom lab --shard`: {error}; run that shard again",
-        path.display()
-    )]
-    Json {
+    Read {
+        /// The file.
         path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It holds something else.
+    #[error("{} is not the JSON of a shard: {error}; run that shard again", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Why.
         error: serde_json::Error,
     },
+    /// Another version of heirloom wrote it.
     #[error(
         "{} has version {found} of the lab's JSON, this heirloom reads version {SCHEMA}; run all shards with one heirloom",
         path.display()
     )]
-    Schema { path: PathBuf, found: u64 },
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// Two files do not belong together.
     #[error(
-        "{} and {} are shards of different sweeps; run all shards with the same options but for --shard",
+        "{} and {} are shards of different sweeps; run all shards with the same options but for the shard",
         first.display(),
         other.display()
     )]
-    Plan { first: PathBuf, other: PathBuf },
-    #[error("{} holds {cell}, which is not in its own plan; run that shard again", path.display())]
-    Foreign { path: PathBuf, cell: CellName },
-    #[error("{cell} is in {} and in {}; give each shard once", first.display(), other.display())]
-    Twice {
-        cell: CellName,
+    Plan {
+        /// One file.
         first: PathBuf,
+        /// The other.
         other: PathBuf,
     },
+    /// A file holds a cell that its plan has not.
+    #[error("{} holds {cell}, which is not in its own plan; run that shard again", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The cell.
+        cell: CellName,
+    },
+    /// A cell was measured by two shards.
+    #[error("{cell} is in {} and in {}; give each shard once", first.display(), other.display())]
+    Twice {
+        /// The cell.
+        cell: CellName,
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
+    /// Cells of the plan are in no file.
     #[error("{count} of {of} cells are missing: {named}; give the JSON of every shard")]
     Missing {
+        /// How many.
         count: usize,
+        /// Of how many.
         of: usize,
+        /// The first of them.
         named: String,
     },
+    /// No file was given.
     #[error("there is nothing to join; give the JSON files of all shards")]
     Nothing,
 }
 
 impl Results {
+    /// The results of a shard of `plan`.
     pub fn new(plan: Plan, shard: Shard, cells: Vec<Cell>) -> Results {
         Results {
             schema: SCHEMA,
@@ -219,8 +256,8 @@ fn join(parts: Vec<(&Path, Results)>) -> Result<Results, MergeError> {
     let missing: Vec<CellName> = missing.into_iter().filter_map(Result::err).collect();
     if !missing.is_empty() {
         let mut named: Vec<String> = missing.iter().map(CellName::to_string).collect();
-        named.truncate(MOST_NAMED);
-        if missing.len() > MOST_NAMED {
+        named.truncate(MAX_NAMED);
+        if missing.len() > MAX_NAMED {
             named.push("…".into());
         }
         return Err(MergeError::Missing {

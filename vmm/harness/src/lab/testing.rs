@@ -5,7 +5,7 @@ use heirloom_abi::options::Strategy;
 use super::cell::{Cell, Counted, Phase, TableFrames};
 use super::plan::{CellName, Plan, Shard, StrategyName};
 use super::results::Results;
-use super::witness::Written;
+use super::written::Written;
 
 /// A cell of a mapping that costs `writes` entries, all counts agreeing.
 pub fn cell(strategy: Strategy, processes: u64, writes: u64) -> Cell {

@@ -4,12 +4,13 @@ use heirloom_abi::options::Strategy;
 use heirloom_inspect::{Depth, Fault, Level, VirtAddr};
 
 use super::Claim;
-use super::proof::{Proof, Trouble};
-use super::stage::Stage;
-use super::tries::{self, Access, Fate, GENERAL_PROTECTION, How, PAGE_FAULT, Trial};
+use super::attempts::{self, Access, AccessKind, Attempt, GENERAL_PROTECTION, Outcome, PAGE_FAULT};
+use super::proof::{ClaimError, Proof};
+use super::runner::Runner;
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "User virtual addresses use the LSB 47 bits; kernel virtual address does not start from \
+    number: 9,
+    statement: "User virtual addresses use the LSB 47 bits; kernel virtual address does not start from \
             0x8000000000, but from 0xffff800000000000",
     experiment: "ring 3 and the walker at each border, under prealloc",
     prove,
@@ -17,7 +18,7 @@ pub(crate) const CLAIM: Claim = Claim {
 
 /// What lies at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lies {
+enum Location {
     /// In the user half, mapped: the program's own text.
     Mapped,
     /// In the user half, where nothing is mapped.
@@ -29,44 +30,47 @@ enum Lies {
 }
 
 /// Both sides of each border.
-const BORDERS: [(u64, Lies); 9] = [
-    (0, Lies::User),
+const BORDERS: [(u64, Location); 9] = [
+    (0, Location::User),
     // Where the programs are linked.
-    (0x40_0000, Lies::Mapped),
-    (0x80_0000_0000, Lies::User),
-    (0x0000_7fff_ffff_fff8, Lies::User),
-    (0x0000_8000_0000_0000, Lies::Hole),
-    (0xffff_7fff_ffff_fff8, Lies::Hole),
-    (0xffff_8000_0000_0000, Lies::Kernel),
-    (0xffff_ffff_ffff_fff8, Lies::Kernel),
-    (0x8000_0000_0000_0000, Lies::Hole),
+    (0x40_0000, Location::Mapped),
+    (0x80_0000_0000, Location::User),
+    (0x0000_7fff_ffff_fff8, Location::User),
+    (0x0000_8000_0000_0000, Location::Hole),
+    (0xffff_7fff_ffff_fff8, Location::Hole),
+    (0xffff_8000_0000_0000, Location::Kernel),
+    (0xffff_ffff_ffff_fff8, Location::Kernel),
+    (0x8000_0000_0000_0000, Location::Hole),
 ];
 
 /// The first address of the kernel half, below which PGD entry nothing hangs.
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     let accesses = BORDERS.map(|(address, _)| Access {
-        how: How::Read,
+        how: AccessKind::Read,
         address: VirtAddr::new(address),
     });
-    let footage = stage.footage(&tries::experiment(Strategy::Prealloc, &accesses))?;
-    let trials = tries::trials(&footage, &accesses)?;
-    for (trial, (_, lies)) in trials.iter().zip(BORDERS) {
-        judge(trial, lies, proof)?;
+    let trace = runner.trace(&attempts::experiment(Strategy::Prealloc, &accesses))?;
+    let tried = attempts::find(&trace, &accesses)?;
+    for (attempt, (_, location)) in tried.iter().zip(BORDERS) {
+        judge(attempt, location, proof)?;
     }
     Ok(())
 }
 
-fn judge(trial: &Trial<'_>, lies: Lies, proof: &mut Proof) -> Result<(), Trouble> {
-    let Access { address, .. } = trial.access;
-    let process = trial.before.process(1)?;
-    let walk = trial.before.walk(process, address);
-    proof.require(walk_is(&walk.result, address, lies), || {
-        format!("{address} should be {lies:?} to the walker: {walk}")
+fn judge(attempt: &Attempt<'_>, location: Location, proof: &mut Proof) -> Result<(), ClaimError> {
+    let Access { address, .. } = attempt.access;
+    let process = attempt.before.process(1)?;
+    let walk = attempt.before.walk(process, address);
+    proof.require(walk_is(&walk.result, address, location), || {
+        format!("{address} should be {location:?} to the walker: {walk}")
     });
-    proof.require(fate_is(trial, lies), || {
-        format!("ring 3 at {address}, which is {lies:?}: {:?}", trial.fate)
+    proof.require(outcome_is(attempt, location), || {
+        format!(
+            "ring 3 at {address}, which is {location:?}: {:?}",
+            attempt.outcome
+        )
     });
     let shown = match &walk.result {
         Ok(found) => format!("frame {}", found.pa.pfn()),
@@ -75,30 +79,30 @@ fn judge(trial: &Trial<'_>, lies: Lies, proof: &mut Proof) -> Result<(), Trouble
         Err(fault) => fault.display(walk.depth).to_string(),
     };
     proof.tables(format!("{address:#x} = {}: {shown}", split(address)));
-    proof.cpu(match trial.fate {
-        Fate::Survived => format!("{address:#x}: read"),
-        Fate::Ended { status } => format!("{address:#x}: ended with {status:#x}"),
-        Fate::Killed {
+    proof.cpu(match attempt.outcome {
+        Outcome::Survived => format!("{address:#x}: read"),
+        Outcome::Ended { status } => format!("{address:#x}: ended with {status:#x}"),
+        Outcome::Killed {
             vector: PAGE_FAULT,
             error_code,
             ..
         } => format!("{address:#x}: #PF, code {error_code:#x}"),
-        Fate::Killed {
+        Outcome::Killed {
             vector: GENERAL_PROTECTION,
             ..
         } => format!("{address:#x}: #GP"),
-        Fate::Killed { vector, .. } => format!("{address:#x}: exception {vector}"),
+        Outcome::Killed { vector, .. } => format!("{address:#x}: exception {vector}"),
     });
     Ok(())
 }
 
 /// Whether the walker says of an address what it must say there.
-fn walk_is<T>(result: &Result<T, Fault>, address: VirtAddr, lies: Lies) -> bool {
-    match (lies, result) {
-        (Lies::Mapped, Ok(_))
-        | (Lies::User, Err(Fault::NotPresent { .. }))
-        | (Lies::Hole, Err(Fault::NonCanonical { depth: Depth::Four })) => true,
-        (Lies::Kernel, Err(Fault::NotPresent { level })) => {
+fn walk_is<T>(result: &Result<T, Fault>, address: VirtAddr, location: Location) -> bool {
+    match (location, result) {
+        (Location::Mapped, Ok(_))
+        | (Location::User, Err(Fault::NotPresent { .. }))
+        | (Location::Hole, Err(Fault::NonCanonical { depth: Depth::Four })) => true,
+        (Location::Kernel, Err(Fault::NotPresent { level })) => {
             address.get() != KERNEL_HALF || *level == Level::Pml4
         }
         _ => false,
@@ -106,14 +110,14 @@ fn walk_is<T>(result: &Result<T, Fault>, address: VirtAddr, lies: Lies) -> bool 
 }
 
 /// Whether a process that reads there ends as it must.
-fn fate_is(trial: &Trial<'_>, lies: Lies) -> bool {
-    match lies {
-        Lies::Mapped => trial.fate == Fate::Survived,
-        Lies::User | Lies::Kernel => trial.is_page_fault(false),
+fn outcome_is(attempt: &Attempt<'_>, location: Location) -> bool {
+    match location {
+        Location::Mapped => attempt.outcome == Outcome::Survived,
+        Location::User | Location::Kernel => attempt.is_page_fault(false),
         // The CPU refuses before it looks at a table, and tells no address.
-        Lies::Hole => matches!(
-            trial.fate,
-            Fate::Killed {
+        Location::Hole => matches!(
+            attempt.outcome,
+            Outcome::Killed {
                 vector: GENERAL_PROTECTION,
                 error_code: 0,
                 ..
@@ -147,12 +151,12 @@ mod tests {
     fn a_table_below_the_first_entry_of_the_kernel_half_is_noticed() {
         let first = VirtAddr::new(KERNEL_HALF);
         let at = |level| Err::<(), _>(Fault::NotPresent { level });
-        assert!(walk_is(&at(Level::Pml4), first, Lies::Kernel));
-        assert!(!walk_is(&at(Level::Pdpt), first, Lies::Kernel));
+        assert!(walk_is(&at(Level::Pml4), first, Location::Kernel));
+        assert!(!walk_is(&at(Level::Pdpt), first, Location::Kernel));
         assert!(walk_is(
             &at(Level::Pt),
             VirtAddr::new(u64::MAX - 7),
-            Lies::Kernel
+            Location::Kernel
         ));
     }
 }

@@ -2,14 +2,16 @@
 
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::TableFrames;
-use heirloom_inspect::judge::{Claim as Told, Counters, Verdict};
+use heirloom_inspect::judge::Verdict;
 
 use super::Claim;
-use super::proof::{Proof, Trouble, missing};
-use super::stage::{Experiment, Stage};
+use super::proof::{ClaimError, Proof, missing};
+use super::runner::{Experiment, Runner};
+use crate::event::{Counters, EventKind};
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "Constraints: processes and memory are dynamically created and destroyed",
+    number: 12,
+    statement: "Constraints: processes and memory are dynamically created and destroyed",
     experiment: "2,000 processes and 1,000 allocations come and go, all rules at every event",
     prove,
 };
@@ -18,7 +20,7 @@ const PROCESSES: u64 = 2000;
 
 /// What there is at one moment.
 #[derive(Clone, Copy, Debug)]
-struct Stock {
+struct Totals {
     counters: Counters,
     tables: TableFrames,
 }
@@ -37,14 +39,14 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn count(&mut self, claim: &Told) {
+    fn count(&mut self, kind: &EventKind) {
         self.events += 1;
-        match claim {
-            Told::ProcessCreated { .. } => self.born += 1,
-            Told::ProcessExited { .. } => self.ended += 1,
-            Told::KernelMapped { .. } => self.mapped += 1,
-            Told::KernelUnmapped { .. } => self.unmapped += 1,
-            Told::KernelAccess { fault, .. } => {
+        match kind {
+            EventKind::ProcessCreated { .. } => self.born += 1,
+            EventKind::ProcessExited { .. } => self.ended += 1,
+            EventKind::KernelMapped { .. } => self.mapped += 1,
+            EventKind::KernelUnmapped { .. } => self.unmapped += 1,
+            EventKind::KernelAccess { fault, .. } => {
                 self.reads += 1;
                 self.failed += u64::from(fault.is_some());
             }
@@ -53,15 +55,15 @@ impl Traffic {
     }
 }
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     let experiment = Experiment::new(Strategy::Prealloc, &["churn", &PROCESSES.to_string()]);
     let mut start = None;
     let mut end = None;
     let mut traffic = Traffic::default();
-    let session = stage.watch(&experiment, |seen| {
-        let place = match &seen.told.claim {
-            Told::Checkpoint { text } if text == "start" => &mut start,
-            Told::Checkpoint { text } if text == "end" => &mut end,
+    let run = runner.watch(&experiment, |seen| {
+        let place = match &seen.event.claim {
+            EventKind::Checkpoint { text } if text == "start" => &mut start,
+            EventKind::Checkpoint { text } if text == "end" => &mut end,
             claim => {
                 if start.is_some() && end.is_none() {
                     traffic.count(claim);
@@ -69,26 +71,26 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
                 return;
             }
         };
-        *place = seen.judge.snapshot().map(|snapshot| Stock {
-            counters: seen.told.counters,
+        *place = seen.snapshot().map(|snapshot| Totals {
+            counters: seen.event.counters,
             tables: snapshot.table_frames(),
         });
     })?;
     let start = start.ok_or_else(|| missing("the run never came to `start`"))?;
     let end = end.ok_or_else(|| missing("the run never came to `end`"))?;
-    judge(&start, &end, traffic, session.judge().verdicts(), proof);
+    judge(&start, &end, traffic, run.judge().verdicts(), proof);
     Ok(())
 }
 
-fn judge(start: &Stock, end: &Stock, traffic: Traffic, verdicts: &[Verdict], proof: &mut Proof) {
+fn judge(start: &Totals, end: &Totals, traffic: Traffic, verdicts: &[Verdict], proof: &mut Proof) {
     proof.require_equal("processes born", &traffic.born, &PROCESSES);
     proof.require_equal("processes ended", &traffic.ended, &PROCESSES);
     proof.require_equal("kernel memory mapped", &traffic.mapped, &(PROCESSES / 2));
     proof.require_equal("kernel memory unmapped", &traffic.unmapped, &traffic.mapped);
     proof.require_equal("reads of it", &traffic.reads, &PROCESSES);
     proof.require_equal("reads that faulted", &traffic.failed, &0);
-    let frames = |stock: &Stock| {
-        let counters = stock.counters;
+    let frames = |totals: &Totals| {
+        let counters = totals.counters;
         [
             ("free", counters.frames_free),
             ("table", counters.frames_table),
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_lost_frame_a_table_too_many_or_a_process_too_few_breaks_the_claim() {
-        let stock = Stock {
+        let totals = Totals {
             counters: Counters {
                 frames_free: 100,
                 frames_table: 10,
@@ -160,23 +162,23 @@ mod tests {
             failed: 0,
             events: 1,
         };
-        let objections = |end: &Stock, traffic| {
+        let objections = |end: &Totals, traffic| {
             let mut proof = Proof::default();
-            judge(&stock, end, traffic, &[], &mut proof);
-            super::super::proof::Row::new(12, "", "", proof, 0.0).objected
+            judge(&totals, end, traffic, &[], &mut proof);
+            proof.result(&CLAIM, false, 0.0).objected
         };
         // With no rule judged, that alone is objected to.
-        assert_eq!(objections(&stock, traffic), 1);
-        let mut end = stock;
+        assert_eq!(objections(&totals, traffic), 1);
+        let mut end = totals;
         end.counters.frames_free -= 1;
         assert_eq!(objections(&end, traffic), 2);
-        let mut end = stock;
+        let mut end = totals;
         end.tables.total += 1;
         assert_eq!(objections(&end, traffic), 2);
         let fewer = Traffic {
             ended: PROCESSES - 1,
             ..traffic
         };
-        assert_eq!(objections(&stock, fewer), 2);
+        assert_eq!(objections(&totals, fewer), 2);
     }
 }

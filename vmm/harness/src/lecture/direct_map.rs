@@ -8,13 +8,14 @@ use heirloom_inspect::{PageSize, Pfn, PhysAddr, VirtAddr};
 use heirloom_machine::{GuestAddress, GuestVirtual};
 
 use super::Claim;
-use super::footage::Moment;
 use super::isolated_context;
-use super::proof::{Proof, Trouble, missing};
-use super::stage::{Stage, moment};
+use super::proof::{ClaimError, Proof, missing};
+use super::runner::{Runner, observation};
+use super::trace::Observation;
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "Direct map virtual address maps the whole physical memory; every PFN has a direct mapped \
+    number: 10,
+    statement: "Direct map virtual address maps the whole physical memory; every PFN has a direct mapped \
             kernel virtual address",
     experiment: "every PFN, VA→PFN and PFN→VA, by the tables and by KVM, under prealloc",
     prove,
@@ -23,11 +24,11 @@ pub(crate) const CLAIM: Claim = Claim {
 /// Every frame of RAM, with what KVM says of its address in the direct map.
 type Frames = Vec<(Pfn, Option<PhysAddr>)>;
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
-    let mut shown: Option<(Moment, Frames)> = None;
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
+    let mut shown: Option<(Observation, Frames)> = None;
     let experiment = isolated_context::experiment(Strategy::Prealloc);
-    stage.watch(&experiment, |seen| {
-        if shown.is_some() || seen.told.pid == 0 {
+    runner.watch(&experiment, |seen| {
+        if shown.is_some() || seen.event.pid == 0 {
             return;
         }
         let frames = seen.judge.world().truth().ram.iter().flat_map(|range| {
@@ -41,7 +42,7 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
                 (pfn, found.map(|GuestAddress(at)| PhysAddr::new(at)))
             })
             .collect();
-        shown = moment(seen).map(|moment| (moment, by_kvm));
+        shown = observation(seen).map(|moment| (moment, by_kvm));
     })?;
     let (moment, frames) = shown.ok_or_else(|| missing("a moment in a process"))?;
     judge(&moment, &frames, proof)
@@ -52,7 +53,7 @@ fn address_of(pfn: Pfn) -> VirtAddr {
     VirtAddr::new(Region::DirectMap.start()).wrapping_add(pfn.base().get())
 }
 
-fn judge(moment: &Moment, frames: &Frames, proof: &mut Proof) -> Result<(), Trouble> {
+fn judge(moment: &Observation, frames: &Frames, proof: &mut Proof) -> Result<(), ClaimError> {
     let process = moment.process(1)?;
     let (mut there, mut back) = (0, 0);
     for (pfn, by_kvm) in frames {
@@ -103,18 +104,21 @@ fn judge(moment: &Moment, frames: &Frames, proof: &mut Proof) -> Result<(), Trou
 }
 
 /// Pages of 4 KiB that a direct map of absurd size is cut at.
-const MOST_PAGES: u64 = 1 << 24;
+const MAX_PAGES: u64 = 1 << 24;
 
 /// The addresses at which the direct map's leaves show each frame.
-fn addresses(moment: &Moment, proof: &mut Proof) -> Result<HashMap<Pfn, Vec<VirtAddr>>, Trouble> {
+fn addresses(
+    moment: &Observation,
+    proof: &mut Proof,
+) -> Result<HashMap<Pfn, Vec<VirtAddr>>, ClaimError> {
     let process = moment.process(1)?;
     let mut addresses: HashMap<Pfn, Vec<VirtAddr>> = HashMap::new();
-    let mut left = MOST_PAGES;
+    let mut left = MAX_PAGES;
     let region = heirloom_inspect::region::range_of_region(Region::DirectMap);
     for page in moment.snapshot.leaves(process.id, region) {
         let pages = page.size.bytes() / PageSize::Size4KiB.bytes();
         let Some(rest) = left.checked_sub(pages) else {
-            proof.object(|| format!("the direct map has more than {MOST_PAGES} pages"));
+            proof.object(|| format!("the direct map has more than {MAX_PAGES} pages"));
             break;
         };
         left = rest;

@@ -11,21 +11,22 @@ use heirloom_inspect::region::Region;
 use heirloom_inspect::{Entry, Half, RootLabel};
 
 use super::Claim;
-use super::footage::{Footage, Moment, readings};
-use super::proof::{Proof, Trouble, missing};
-use super::propagation::{E1_SCENE, NEW_ENTRY_SCENE, experiment};
-use super::stage::Stage;
+use super::proof::{ClaimError, Proof, missing};
+use super::propagation::{E1_CHECKPOINT, NEW_ENTRY_CHECKPOINT, experiment};
+use super::runner::Runner;
+use super::trace::{Observation, Trace, readings};
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "One (or more) PGD entries reserved for kernel mapping. How many? Depends on VA-range \
+    number: 6,
+    statement: "One (or more) PGD entries reserved for kernel mapping. How many? Depends on VA-range \
             covered by one entry and the kernel VA size",
     experiment: "entries computed and seen: vmalloc with 1 and 2 (sync), with all (prealloc)",
     prove,
 };
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
-    let grown = stage.footage(&experiment(Strategy::Sync))?;
-    let reserved = stage.footage(&experiment(Strategy::Prealloc))?;
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
+    let grown = runner.trace(&experiment(Strategy::Sync))?;
+    let reserved = runner.trace(&experiment(Strategy::Prealloc))?;
     judge_layout(proof);
     judge_grown(&grown, proof)?;
     judge_reserved(&reserved, proof)
@@ -64,7 +65,7 @@ fn computed(truth: &GroundTruth, vmalloc: RangeInclusive<usize>) -> BTreeSet<usi
 }
 
 /// The kernel-half entries in use, the same in every address space.
-fn seen(moment: &Moment, proof: &mut Proof) -> Result<BTreeSet<usize>, Trouble> {
+fn seen(moment: &Observation, proof: &mut Proof) -> Result<BTreeSet<usize>, ClaimError> {
     let in_use = |id| {
         let table = moment.snapshot.root_table(id)?;
         Some(
@@ -101,10 +102,10 @@ fn seen(moment: &Moment, proof: &mut Proof) -> Result<BTreeSet<usize>, Trouble> 
 }
 
 /// One vmalloc entry while the allocations lie below it, two once one crosses the boundary.
-fn judge_grown(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+fn judge_grown(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let mut counts = Vec::new();
-    for (scene, entries) in [(E1_SCENE, 1), (NEW_ENTRY_SCENE, 2)] {
-        let mapping = footage.mapping(scene)?;
+    for (checkpoint, entries) in [(E1_CHECKPOINT, 1), (NEW_ENTRY_CHECKPOINT, 2)] {
+        let mapping = trace.mapping(checkpoint)?;
         let first = pgd_index(mapping.address.get());
         let last = pgd_index(mapping.last_page().get());
         proof.require_equal(
@@ -113,7 +114,7 @@ fn judge_grown(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
             &entries,
         );
         let found = seen(mapping.made, proof)?;
-        let expected = computed(footage.truth(), first..=last);
+        let expected = computed(trace.truth(), first..=last);
         require_entries("sync", &found, &expected, proof);
         counts.push((entries, found.len()));
         let readings = readings(mapping.after);
@@ -134,10 +135,10 @@ fn judge_grown(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
 }
 
 /// With all entries reserved, an allocation changes none.
-fn judge_reserved(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+fn judge_reserved(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let (first, last) = Region::Vmalloc.pgd_entries();
-    let expected = computed(footage.truth(), first..=last);
-    let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
+    let expected = computed(trace.truth(), first..=last);
+    let mapping = trace.mapping(NEW_ENTRY_CHECKPOINT)?;
     for moment in [mapping.before, mapping.made] {
         let found = seen(moment, proof)?;
         require_entries("prealloc", &found, &expected, proof);

@@ -1,19 +1,20 @@
 //! Claim 11: "how kernel updates the page tables in PF handler? (answered!)".
 
+use crate::event::EventKind;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::{PROBE_FAULTS, Strategy};
-use heirloom_inspect::judge::Claim as Told;
 use heirloom_inspect::{Entry, Level, PhysAddr, Step, VirtAddr, Walk};
 use heirloom_machine::{GuestAddress, GuestVirtual};
 
 use super::Claim;
-use super::footage::Moment;
-use super::proof::{Proof, Trouble, missing};
-use super::stage::{Experiment, Stage, moment};
+use super::proof::{ClaimError, Proof, missing};
+use super::runner::{Experiment, Runner, observation};
+use super::trace::Observation;
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "How kernel updates the page tables in PF handler? (answered!) Through the direct map",
+    number: 11,
+    statement: "AccessKind kernel updates the page tables in PF handler? (answered!) Through the direct map",
     experiment: "each page fault of demand paging and copy on write, under prealloc",
     prove,
 };
@@ -38,9 +39,9 @@ struct Handled {
 }
 
 impl Handled {
-    fn of(claim: &Told) -> Option<Handled> {
-        match *claim {
-            Told::PageFaultHandled {
+    fn of(kind: &EventKind) -> Option<Handled> {
+        match *kind {
+            EventKind::PageFaultHandled {
                 process,
                 address,
                 error_code,
@@ -61,29 +62,29 @@ impl Handled {
 }
 
 /// A page fault with the moments around it.
-struct Scene {
+struct FaultSeen {
     handled: Handled,
-    before: Moment,
-    after: Moment,
+    before: Observation,
+    after: Observation,
     /// Where KVM says that the direct map shows the entry.
     by_kvm: Option<PhysAddr>,
 }
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     let experiment = Experiment {
-        words: PROBE_FAULTS,
+        kernel_words: PROBE_FAULTS,
         ..Experiment::new(Strategy::Prealloc, &["faults", &PAGES.to_string()])
     };
-    let mut last: Option<Moment> = None;
-    let mut scenes = Vec::new();
-    stage.watch(&experiment, |seen| {
-        let now = moment(seen);
+    let mut last: Option<Observation> = None;
+    let mut faults = Vec::new();
+    runner.watch(&experiment, |seen| {
+        let now = observation(seen);
         if let (Some(handled), Some(before), Some(after)) =
-            (Handled::of(&seen.told.claim), last.take(), now.clone())
+            (Handled::of(&seen.event.claim), last.take(), now.clone())
         {
             let address = GuestVirtual(handled.entry_address.get());
             let by_kvm = seen.machine.translate(address).ok().flatten();
-            scenes.push(Scene {
+            faults.push(FaultSeen {
                 handled,
                 before,
                 after,
@@ -93,15 +94,15 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
         last = now;
     })?;
     let (mut written, mut found) = (0, 0);
-    for scene in &scenes {
-        written += usize::from(judge(scene, proof)?);
-        found += usize::from(judge_by_kvm(scene, proof));
+    for fault in &faults {
+        written += usize::from(judge(fault, proof)?);
+        found += usize::from(judge_by_kvm(fault, proof));
     }
-    let handled: Vec<Handled> = scenes.iter().map(|scene| scene.handled).collect();
+    let handled: Vec<Handled> = faults.iter().map(|fault| fault.handled).collect();
     judge_kinds(&handled, proof)?;
-    if let Some(scene) = scenes
+    if let Some(fault) = faults
         .iter()
-        .find(|scene| scene.handled.process != 1 && scene.handled.error_code == WRITE_READ_ONLY)
+        .find(|fault| fault.handled.process != 1 && fault.handled.error_code == WRITE_READ_ONLY)
     {
         let Handled {
             address,
@@ -109,7 +110,7 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
             before,
             after,
             ..
-        } = scene.handled;
+        } = fault.handled;
         proof.tables(format!(
             "copy on write at {address}: the entry at direct-map address {entry_address} was {before}, \
              is {after}"
@@ -117,34 +118,34 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
     }
     proof.tables(format!(
         "{written} of {} entries written are in their page table's frame, by a direct-map page with A and D",
-        scenes.len()
+        faults.len()
     ));
     proof.cpu(format!(
         "{} page faults handled; KVM_TRANSLATE finds {found} of the entries at the same direct-map addresses",
-        scenes.len()
+        faults.len()
     ));
     Ok(())
 }
 
 /// KVM finds the entry where the kernel says that it wrote it.
-fn judge_by_kvm(scene: &Scene, proof: &mut Proof) -> bool {
-    let address = scene.handled.entry_address;
+fn judge_by_kvm(fault: &FaultSeen, proof: &mut Proof) -> bool {
+    let address = fault.handled.entry_address;
     let offset = address.get().checked_sub(Region::DirectMap.start());
     let expected = offset.map(PhysAddr::new);
-    proof.require(scene.by_kvm.is_some() && scene.by_kvm == expected, || {
-        format!("KVM has the direct map's {address} at {:?}", scene.by_kvm)
+    proof.require(fault.by_kvm.is_some() && fault.by_kvm == expected, || {
+        format!("KVM has the direct map's {address} at {:?}", fault.by_kvm)
     })
 }
 
 /// The entry that the walk of the faulting address ends at is the one that the kernel names, at an
 /// address of the direct map that shows its table's frame and that the CPU has written through.
-fn judge(scene: &Scene, proof: &mut Proof) -> Result<bool, Trouble> {
-    let Scene {
+fn judge(fault: &FaultSeen, proof: &mut Proof) -> Result<bool, ClaimError> {
+    let FaultSeen {
         handled,
         before,
         after,
         ..
-    } = scene;
+    } = fault;
     let process = after.process(handled.process)?;
     let walk = after.walk(process, handled.address);
     let step = leaf(&walk).ok_or_else(|| missing(format!("a page table behind {walk}")))?;
@@ -195,7 +196,7 @@ fn leaf(walk: &Walk) -> Option<&Step> {
 }
 
 /// Each kind of fault that the program provokes happened once, and changed what it must.
-fn judge_kinds(handled: &[Handled], proof: &mut Proof) -> Result<(), Trouble> {
+fn judge_kinds(handled: &[Handled], proof: &mut Proof) -> Result<(), ClaimError> {
     let second = PAGES + PAGE_SIZE;
     let child = 2;
     // Process, page, error code; whether the page was there, and is the same frame afterwards.

@@ -2,46 +2,47 @@
 
 use std::collections::BTreeMap;
 
+use crate::event::EventKind;
 use heirloom_abi::event::KERNEL_PID;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::Claim as Told;
 use heirloom_inspect::{Half, Root, RootLabel};
 
 use super::Claim;
-use super::footage::{Footage, Moment, readings};
-use super::proof::{Proof, Trouble};
-use super::propagation::{E1_SCENE, experiment};
-use super::stage::Stage;
+use super::proof::{ClaimError, Proof};
+use super::propagation::{E1_CHECKPOINT, experiment};
+use super::runner::Runner;
+use super::trace::{Observation, Trace, readings};
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "A child process page table inherits the kernel mappings of the parent; the inheritance \
+    number: 5,
+    statement: "A child process page table inherits the kernel mappings of the parent; the inheritance \
             tree is rooted at the first process",
     experiment: "each birth in a family of several generations, under prealloc",
     prove,
 };
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
-    let footage = stage.footage(&experiment(Strategy::Prealloc))?;
-    judge(&footage, proof)
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
+    let trace = runner.trace(&experiment(Strategy::Prealloc))?;
+    judge(&trace, proof)
 }
 
-fn judge(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+fn judge(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let mut parents = BTreeMap::new();
     let mut inherited = Inherited::default();
-    for moment in footage.moments() {
-        let Told::ProcessCreated { child, parent, .. } = moment.told.claim else {
+    for moment in trace.observations() {
+        let EventKind::ProcessCreated { child, parent, .. } = moment.event.claim else {
             continue;
         };
         parents.insert(child, parent);
-        let heir = moment.process(child)?;
-        let testator = moment.root(match parent {
+        let child_root = moment.process(child)?;
+        let parent_root = moment.root(match parent {
             KERNEL_PID => RootLabel::Kernel,
             _ => RootLabel::Process(parent),
         })?;
-        proof.require(heir.address != testator.address, || {
+        proof.require(child_root.address != parent_root.address, || {
             format!("process {child} does not own its PGD: it is process {parent}'s")
         });
-        judge_birth(moment, heir, testator, &mut inherited, proof);
+        judge_birth(moment, child_root, parent_root, &mut inherited, proof);
     }
     let depths: Vec<usize> = parents
         .keys()
@@ -54,7 +55,7 @@ fn judge(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
     proof.require(generations >= 3, || {
         format!("{generations} generations are too few to speak of a tree")
     });
-    let readings = readings(footage.scene(E1_SCENE)?);
+    let readings = readings(trace.section(E1_CHECKPOINT)?);
     proof.require(!readings.is_empty(), || "nobody read kernel memory".into());
     for reading in &readings {
         proof.require(reading.result.is_ok(), || {
@@ -94,18 +95,18 @@ struct Inherited {
 
 /// Holds each kernel PGD entry of a newborn against its parent's.
 fn judge_birth(
-    moment: &Moment,
-    heir: &Root,
-    testator: &Root,
+    moment: &Observation,
+    child_root: &Root,
+    parent_root: &Root,
     inherited: &mut Inherited,
     proof: &mut Proof,
 ) {
     let tables = (
-        moment.snapshot.root_table(heir.id),
-        moment.snapshot.root_table(testator.id),
+        moment.snapshot.root_table(child_root.id),
+        moment.snapshot.root_table(parent_root.id),
     );
     let (Some(own), Some(parents)) = tables else {
-        proof.object(|| format!("the PGD of {} cannot be read", heir.label));
+        proof.object(|| format!("the PGD of {} cannot be read", child_root.label));
         return;
     };
     for index in Half::Kernel.indices() {
@@ -113,7 +114,7 @@ fn judge_birth(
         let same = proof.require(own.as_written() == parents.as_written(), || {
             format!(
                 "PGD[{index}] of {} is {own}, of {} {parents}",
-                heir.label, testator.label
+                child_root.label, parent_root.label
             )
         });
         inherited.entries += usize::from(parents.present());

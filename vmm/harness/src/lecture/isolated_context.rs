@@ -8,12 +8,13 @@ use heirloom_inspect::region::Region;
 use heirloom_inspect::{Level, Mapping, PageSize, Root, RootLabel, VirtRange};
 
 use super::Claim;
-use super::footage::{Footage, Moment, grown};
-use super::proof::{Proof, Trouble, missing};
-use super::stage::{Experiment, Stage};
+use super::proof::{ClaimError, Proof, missing};
+use super::runner::{Experiment, Runner};
+use super::trace::{Observation, Trace, grown};
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "An isolated kernel requires MM context switches between user and kernel, and a small \
+    number: 1,
+    statement: "An isolated kernel requires MM context switches between user and kernel, and a small \
             part of it can not be isolated",
     experiment: "batches of getpid under isolated and prealloc",
     prove,
@@ -29,9 +30,9 @@ pub(crate) fn experiment(strategy: Strategy) -> Experiment {
     Experiment::new(strategy, &["calls", "4", "50"])
 }
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
-    let isolated = stage.footage(&experiment(Strategy::Isolated))?;
-    let shared = stage.footage(&experiment(Strategy::Prealloc))?;
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
+    let isolated = runner.trace(&experiment(Strategy::Isolated))?;
+    let shared = runner.trace(&experiment(Strategy::Prealloc))?;
     judge_cost(&isolated, &shared, proof)?;
     judge_mapped(&isolated, &shared, proof)
 }
@@ -63,9 +64,9 @@ impl Batch {
     }
 }
 
-fn batches(footage: &Footage) -> Result<Vec<Batch>, Trouble> {
-    let moments = footage.moments();
-    let start = footage.checkpoint("calls")?;
+fn batches(trace: &Trace) -> Result<Vec<Batch>, ClaimError> {
+    let moments = trace.observations();
+    let start = trace.checkpoint("calls")?;
     let ends = moments
         .iter()
         .filter(|moment| moment.is_checkpoint("called"));
@@ -86,7 +87,7 @@ fn batches(footage: &Footage) -> Result<Vec<Batch>, Trouble> {
 }
 
 /// Two loads for each system call, and none where the kernel shares the process's context.
-fn judge_cost(isolated: &Footage, shared: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+fn judge_cost(isolated: &Trace, shared: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let isolated = batches(isolated)?;
     let shared = batches(shared)?;
     for batch in &isolated {
@@ -112,7 +113,7 @@ fn judge_cost(isolated: &Footage, shared: &Footage, proof: &mut Proof) -> Result
 }
 
 /// What of the kernel a process's own root translates.
-fn judge_mapped(isolated: &Footage, shared: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+fn judge_mapped(isolated: &Trace, shared: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let moment = isolated.checkpoint("calls")?;
     let process = moment.process(1)?;
     let kernel = moment.root(RootLabel::Kernel)?;
@@ -172,16 +173,16 @@ fn judge_mapped(isolated: &Footage, shared: &Footage, proof: &mut Proof) -> Resu
     Ok(())
 }
 
-fn pages(moment: &Moment, root: &Root, range: VirtRange) -> Vec<Mapping> {
+fn pages(moment: &Observation, root: &Root, range: VirtRange) -> Vec<Mapping> {
     moment.snapshot.leaves(root.id, range).collect()
 }
 
 /// Addresses within the area, and rights; of many pages the first.
 fn listed(pages: &[Mapping]) -> String {
-    const MOST: usize = 8;
+    const MAX: usize = 8;
     let mut shown: Vec<String> = pages
         .iter()
-        .take(MOST)
+        .take(MAX)
         .map(|page| match heirloom_inspect::region::region_of(page.va) {
             Some(Region::CpuEntryArea) => {
                 let offset = page.va.offset_in(Level::Pml4);
@@ -190,8 +191,8 @@ fn listed(pages: &[Mapping]) -> String {
             _ => format!("{} {}", page.va, page.rights),
         })
         .collect();
-    if pages.len() > MOST {
-        shown.push(format!("and {} more", pages.len() - MOST));
+    if pages.len() > MAX {
+        shown.push(format!("and {} more", pages.len() - MAX));
     }
     shown.join(", ")
 }

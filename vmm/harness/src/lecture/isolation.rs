@@ -1,19 +1,20 @@
 //! Claim 13: "compromised isolation!", tried from ring 3.
 
+use crate::event::EventKind;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::Claim as Told;
 use heirloom_inspect::region::Region;
 use heirloom_inspect::{Half, Mapping, Root, RootLabel, VirtAddr, VirtRange};
 
 use super::Claim;
-use super::footage::{Footage, Moment};
+use super::attempts::{self, Access, AccessKind, Attempt};
 use super::isolated_context;
-use super::proof::{Proof, Trouble, missing};
-use super::stage::Stage;
-use super::tries::{self, Access, How, Trial};
+use super::proof::{ClaimError, Proof, missing};
+use super::runner::Runner;
+use super::trace::{Observation, Trace};
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "Let kernel use the same MM context of the user process. However: compromised isolation?",
+    number: 13,
+    statement: "Let kernel use the same MM context of the user process. However: compromised isolation?",
     experiment: "ring 3 reads, writes, executes five parts of the kernel: prealloc, isolated",
     prove,
 };
@@ -21,33 +22,33 @@ pub(crate) const CLAIM: Claim = Claim {
 /// A part of the kernel, and an address in it that the kernel has mapped.
 type Part = (&'static str, VirtAddr);
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     for strategy in [Strategy::Prealloc, Strategy::Isolated] {
-        let footage = stage.footage(&isolated_context::experiment(strategy))?;
-        let parts = parts(&footage)?;
-        let own_text = first_executable(&footage)?;
+        let trace = runner.trace(&isolated_context::experiment(strategy))?;
+        let parts = parts(&trace)?;
+        let own_text = first_executable(&trace)?;
         let attacks = parts.iter().flat_map(|(_, address)| {
-            How::ALL.map(|how| Access {
+            AccessKind::ALL.map(|how| Access {
                 how,
                 address: *address,
             })
         });
         // A process that does nothing forbidden must go on, or the other deaths would prove nothing.
         let innocent = Access {
-            how: How::Read,
+            how: AccessKind::Read,
             address: own_text,
         };
         let accesses: Vec<Access> = attacks.chain([innocent]).collect();
-        let footage = stage.footage(&tries::experiment(strategy, &accesses))?;
-        let trials = tries::trials(&footage, &accesses)?;
-        judge(strategy, &parts, &trials, innocent, proof)?;
+        let trace = runner.trace(&attempts::experiment(strategy, &accesses))?;
+        let tried = attempts::find(&trace, &accesses)?;
+        judge(strategy, &parts, &tried, innocent, proof)?;
     }
     Ok(())
 }
 
 /// Addresses in each part of the kernel, as the kernel's own root maps them.
-fn parts(footage: &Footage) -> Result<[Part; 5], Trouble> {
-    let moment = footage.checkpoint("calls")?;
+fn parts(trace: &Trace) -> Result<[Part; 5], ClaimError> {
+    let moment = trace.checkpoint("calls")?;
     let kernel = moment.root(RootLabel::Kernel)?;
     let find = |what, region, wanted: fn(&Mapping) -> bool| {
         moment
@@ -66,11 +67,11 @@ fn parts(footage: &Footage) -> Result<[Part; 5], Trouble> {
     // The most rewarding place to write to: the process's own PGD.
     let pgd = moment.process(1)?.address;
     let direct_map = VirtAddr::new(Region::DirectMap.start()).wrapping_add(pgd.get());
-    let vmalloc = footage
-        .moments()
+    let vmalloc = trace
+        .observations()
         .iter()
-        .find_map(|moment| match moment.told.claim {
-            Told::Boot { vmalloc_start, .. } => Some(vmalloc_start),
+        .find_map(|moment| match moment.event.claim {
+            EventKind::Boot { vmalloc_start, .. } => Some(vmalloc_start),
             _ => None,
         })
         .ok_or_else(|| missing("the boot"))?;
@@ -87,8 +88,8 @@ fn parts(footage: &Footage) -> Result<[Part; 5], Trouble> {
     ])
 }
 
-fn first_executable(footage: &Footage) -> Result<VirtAddr, Trouble> {
-    let moment = footage.checkpoint("calls")?;
+fn first_executable(trace: &Trace) -> Result<VirtAddr, ClaimError> {
+    let moment = trace.checkpoint("calls")?;
     let process = moment.process(1)?;
     moment
         .snapshot
@@ -104,40 +105,43 @@ fn first_executable(footage: &Footage) -> Result<VirtAddr, Trouble> {
 fn judge(
     strategy: Strategy,
     parts: &[Part],
-    trials: &[Trial<'_>],
+    tried: &[Attempt<'_>],
     innocent: Access,
     proof: &mut Proof,
-) -> Result<(), Trouble> {
+) -> Result<(), ClaimError> {
     let name = strategy.name();
     let mut killed = 0;
-    for trial in trials.iter().filter(|trial| trial.access != innocent) {
+    for attempt in tried.iter().filter(|attempt| attempt.access != innocent) {
         let part = parts
             .iter()
-            .find(|(_, address)| *address == trial.access.address)
+            .find(|(_, address)| *address == attempt.access.address)
             .map_or("", |(part, _)| part);
-        let mapped = judge_mapping(name, strategy == Strategy::Isolated, part, trial, proof)?;
-        let died = trial.is_page_fault(mapped);
+        let mapped = judge_mapping(name, strategy == Strategy::Isolated, part, attempt, proof)?;
+        let died = attempt.is_page_fault(mapped);
         killed += usize::from(died);
         proof.require(died, || {
-            format!("{name}: {:?} of {part}: {:?}", trial.access.how, trial.fate)
+            format!(
+                "{name}: {:?} of {part}: {:?}",
+                attempt.access.how, attempt.outcome
+            )
         });
     }
-    let mut reach = Reach::default();
-    for moment in trials.iter().flat_map(|trial| trial.scene) {
-        judge_reach(name, moment, &mut reach, proof);
+    let mut leaves_seen = KernelLeaves::default();
+    for moment in tried.iter().flat_map(|attempt| attempt.section) {
+        judge_leaves(name, moment, &mut leaves_seen, proof);
     }
-    let survived = trials
-        .iter()
-        .any(|trial| trial.access == innocent && trial.fate == tries::Fate::Survived);
+    let survived = tried.iter().any(|attempt| {
+        attempt.access == innocent && attempt.outcome == attempts::Outcome::Survived
+    });
     proof.require(survived, || {
         format!("{name}: the process that reads its own text should go on")
     });
     let visible = parts
         .iter()
         .filter(|(_, address)| {
-            trials
+            tried
                 .first()
-                .and_then(|trial| mapped(trial.before, *address).ok())
+                .and_then(|attempt| mapped(attempt.before, *address).ok())
                 .is_some_and(|(own, _)| own)
         })
         .map(|(part, _)| *part);
@@ -146,19 +150,19 @@ fn judge(
         "{name}: mapped in the process's root: {}; at any moment at most {} kernel leaves in a process, {} \
          for ring 3",
         visible.join(", "),
-        reach.kernel,
-        reach.for_ring_3,
+        leaves_seen.kernel,
+        leaves_seen.for_ring_3,
     ));
     proof.cpu(format!(
         "{name}: {killed} of {} accesses end in a page fault that kills the process",
-        parts.len() * How::ALL.len()
+        parts.len() * AccessKind::ALL.len()
     ));
     Ok(())
 }
 
 /// Leaves of the kernel half.
 #[derive(Default)]
-struct Reach {
+struct KernelLeaves {
     /// Of the process that has most.
     kernel: usize,
     /// Those that ring 3 may access, of all processes.
@@ -166,7 +170,12 @@ struct Reach {
 }
 
 /// No process has a page of the kernel half, nor of its own half a page table, that ring 3 may access.
-fn judge_reach(name: &str, moment: &Moment, reach: &mut Reach, proof: &mut Proof) {
+fn judge_leaves(
+    name: &str,
+    moment: &Observation,
+    leaves_seen: &mut KernelLeaves,
+    proof: &mut Proof,
+) {
     for root in moment.processes() {
         let leaves = |half| moment.snapshot.leaves(root.id, VirtRange::half(half));
         let mut kernel = 0;
@@ -178,9 +187,9 @@ fn judge_reach(name: &str, moment: &Moment, reach: &mut Reach, proof: &mut Proof
                     page.va, root.label
                 )
             });
-            reach.for_ring_3 += usize::from(!closed);
+            leaves_seen.for_ring_3 += usize::from(!closed);
         }
-        reach.kernel = reach.kernel.max(kernel);
+        leaves_seen.kernel = leaves_seen.kernel.max(kernel);
         for page in leaves(Half::User).filter(|page| page.rights.user) {
             let table = moment.snapshot.levels_of(page.pa.pfn()).next();
             proof.require(table.is_none(), || {
@@ -194,7 +203,7 @@ fn judge_reach(name: &str, moment: &Moment, reach: &mut Reach, proof: &mut Proof
 }
 
 /// Whether process 1's root, and the kernel's, translate an address.
-fn mapped(moment: &Moment, address: VirtAddr) -> Result<(bool, bool), Trouble> {
+fn mapped(moment: &Observation, address: VirtAddr) -> Result<(bool, bool), ClaimError> {
     let has = |root: &Root| moment.walk(root, address).translation().is_some();
     Ok((
         has(moment.process(1)?),
@@ -207,13 +216,13 @@ fn judge_mapping(
     name: &str,
     isolates: bool,
     part: &str,
-    trial: &Trial<'_>,
+    attempt: &Attempt<'_>,
     proof: &mut Proof,
-) -> Result<bool, Trouble> {
-    let address = trial.access.address;
-    let process = trial.before.process(1)?;
-    let walk = trial.before.walk(process, address);
-    let (own, kernel) = mapped(trial.before, address)?;
+) -> Result<bool, ClaimError> {
+    let address = attempt.access.address;
+    let process = attempt.before.process(1)?;
+    let walk = attempt.before.walk(process, address);
+    let (own, kernel) = mapped(attempt.before, address)?;
     proof.require(kernel, || {
         format!("{name}: the kernel has no {part} at {address}")
     });

@@ -1,41 +1,46 @@
 //! Every claim of the lecture as an experiment on KVM, judged from the host.
 //!
-//! A claim gathers [`proof`] from the [`footage`] of experiments made on the [`stage`]. Each holds only if
+//! A claim gathers proof from the traces of experiments that a [`Runner`] makes. Each holds only if
 //! facts were looked at and none spoke against it; where the claim is that something is broken, the facts
 //! are those of exactly that failure.
 
+mod attempts;
 mod borders;
 mod churn;
 mod direct_map;
 mod entries;
 mod fault_handler;
-mod footage;
 mod inheritance;
 mod isolated_context;
 mod isolation;
-pub mod proof;
+mod proof;
 mod propagation;
 mod remote_memory;
-pub mod stage;
-mod tries;
+mod runner;
+mod trace;
 mod update_all;
 
 use std::time::Instant;
 
 use crate::error::RunError;
-use proof::{Proof, Row, Trouble};
-use stage::Stage;
+
+pub use proof::{ClaimError, ClaimResult};
+pub use runner::Runner;
+
+use proof::Proof;
 
 /// Something that the lecture says.
 pub struct Claim {
+    /// From 1, in the lecture's order.
+    pub number: u8,
     /// In the lecture's words, shortened.
-    words: &'static str,
-    experiment: &'static str,
-    prove: fn(&mut Stage, &mut Proof) -> Result<(), Trouble>,
+    pub statement: &'static str,
+    /// How it is tried.
+    pub experiment: &'static str,
+    prove: fn(&mut Runner, &mut Proof) -> Result<(), ClaimError>,
 }
 
-/// All of them, in the lecture's order; they are numbered from 1.
-pub const CLAIMS: [Claim; 13] = [
+static CLAIMS: [Claim; 13] = [
     isolated_context::CLAIM,
     remote_memory::CLAIM,
     propagation::SEEN_BY_ALL,
@@ -51,25 +56,48 @@ pub const CLAIMS: [Claim; 13] = [
     isolation::CLAIM,
 ];
 
-/// Proves or disproves one claim.
-///
-/// # Errors
-/// An experiment could not be made: see [`RunError`].
-pub fn judge(number: u8, claim: &Claim, stage: &mut Stage) -> Result<Row, RunError> {
-    let start = Instant::now();
-    let mut proof = Proof::default();
-    match (claim.prove)(stage, &mut proof) {
-        Ok(()) => {}
-        Err(Trouble::Missing(what)) => proof.object(|| what),
-        Err(Trouble::Run(failure)) => return Err(failure),
+/// All claims, in the lecture's order.
+pub fn claims() -> &'static [Claim] {
+    &CLAIMS
+}
+
+impl Claim {
+    /// Makes the experiments, and proves or disproves the claim. One that runs out of its time is not
+    /// judged, and costs no other claim its own.
+    ///
+    /// # Errors
+    /// [`RunError`]: an experiment did not come to its end for another reason.
+    pub fn judge(&self, runner: &mut Runner) -> Result<ClaimResult, RunError> {
+        let start = Instant::now();
+        let mut proof = Proof::default();
+        let mut out_of_time = false;
+        runner.begin_claim();
+        match (self.prove)(runner, &mut proof) {
+            Ok(()) => {}
+            Err(ClaimError::Missing(what)) => proof.object(|| what),
+            Err(ClaimError::Run(RunError::TimeLimit { .. })) => {
+                out_of_time = true;
+                log::info!(
+                    "claim {}: not done after {} s",
+                    self.number,
+                    runner.budget().as_secs()
+                );
+            }
+            Err(ClaimError::Run(error)) => return Err(error),
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        log::info!("claim {}: {seconds:.2} s", self.number);
+        Ok(proof.result(self, out_of_time, seconds))
     }
-    let seconds = start.elapsed().as_secs_f64();
-    log::info!("claim {number}: {seconds:.2} s");
-    Ok(Row::new(
-        number,
-        claim.words,
-        claim.experiment,
-        proof,
-        seconds,
-    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_numbered_in_their_order() {
+        let numbers = claims().iter().map(|claim| claim.number);
+        assert!(numbers.eq(1..=13));
+    }
 }

@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 
+use super::Claim;
 use crate::error::RunError;
 
 /// Objections that are kept; more are only counted.
-const MOST_KEPT: usize = 8;
+const MAX_KEPT: usize = 8;
 
 /// Gathers what the tables showed and what the CPU did, and everything that speaks against the claim.
 #[derive(Default)]
-pub struct Proof {
+pub(crate) struct Proof {
     tables: Vec<String>,
     cpu: Vec<String>,
     checks: u64,
@@ -18,22 +19,19 @@ pub struct Proof {
 }
 
 /// Why a claim could not be judged to the end.
-pub enum Trouble {
-    /// There was no run.
-    Run(RunError),
-    /// The run did not show what was to be judged: that, too, speaks against the claim.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// An experiment did not come to its end.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// An experiment did not show what is judged: that, too, speaks against the claim.
+    #[error("{0}")]
     Missing(String),
 }
 
-impl From<RunError> for Trouble {
-    fn from(failure: RunError) -> Trouble {
-        Trouble::Run(failure)
-    }
-}
-
 /// What could not be seen.
-pub(crate) fn missing(what: impl Into<String>) -> Trouble {
-    Trouble::Missing(what.into())
+pub(crate) fn missing(what: impl Into<String>) -> ClaimError {
+    ClaimError::Missing(what.into())
 }
 
 impl Proof {
@@ -71,7 +69,7 @@ impl Proof {
     /// Something that speaks against the claim.
     pub(crate) fn object(&mut self, what: impl FnOnce() -> String) {
         self.objected += 1;
-        if self.objections.len() < MOST_KEPT {
+        if self.objections.len() < MAX_KEPT {
             self.objections.push(what());
         }
     }
@@ -83,14 +81,22 @@ impl Proof {
 }
 
 /// A claim with its verdict.
-#[derive(Serialize)]
-pub struct Row {
+#[derive(Debug, Serialize)]
+pub struct ClaimResult {
+    /// From 1, in the lecture's order.
     pub number: u8,
+    /// What the lecture says, shortened.
     pub claim: &'static str,
+    /// How it was tried.
     pub experiment: &'static str,
+    /// What the page tables showed.
     pub tables: Vec<String>,
+    /// What the CPU did, or read.
     pub cpu: Vec<String>,
+    /// Whether facts were checked and none spoke against the claim.
     pub holds: bool,
+    /// Whether its experiments ran out of time: then it is not judged, and does not hold.
+    pub out_of_time: bool,
     /// Facts held against the claim …
     pub checks: u64,
     /// … how many of them spoke against it …
@@ -101,30 +107,25 @@ pub struct Row {
     pub seconds: f64,
 }
 
-impl Row {
-    /// The verdict on what was gathered for a claim.
-    pub fn new(
-        number: u8,
-        claim: &'static str,
-        experiment: &'static str,
-        proof: Proof,
-        seconds: f64,
-    ) -> Row {
-        let holds = proof.holds();
+impl Proof {
+    /// The verdict on what was gathered for `claim`.
+    pub(crate) fn result(self, claim: &Claim, out_of_time: bool, seconds: f64) -> ClaimResult {
+        let holds = self.holds() && !out_of_time;
         let Proof {
             tables,
             cpu,
             checks,
             objections,
             objected,
-        } = proof;
-        Row {
-            number,
-            claim,
-            experiment,
+        } = self;
+        ClaimResult {
+            number: claim.number,
+            claim: claim.statement,
+            experiment: claim.experiment,
             tables,
             cpu,
             holds,
+            out_of_time,
             checks,
             objected,
             objections,
@@ -136,6 +137,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lecture::claims;
 
     #[test]
     fn a_claim_that_nothing_was_held_against_does_not_hold() {
@@ -159,8 +161,19 @@ mod tests {
         for number in 0..1000 {
             proof.require(false, || number.to_string());
         }
-        let row = Row::new(1, "claim", "experiment", proof, 0.0);
-        assert_eq!(row.objections.len(), MOST_KEPT);
-        assert_eq!((row.checks, row.objected, row.holds), (1000, 1000, false));
+        let result = proof.result(&claims()[0], false, 0.0);
+        assert_eq!(result.objections.len(), MAX_KEPT);
+        assert_eq!(
+            (result.checks, result.objected, result.holds),
+            (1000, 1000, false)
+        );
+    }
+
+    #[test]
+    fn a_claim_that_ran_out_of_time_does_not_hold_whatever_was_seen_before() {
+        let mut proof = Proof::default();
+        proof.require_equal("a", &1, &1);
+        let result = proof.result(&claims()[0], true, 0.0);
+        assert!(!result.holds && result.objections.is_empty());
     }
 }

@@ -7,13 +7,14 @@ use heirloom_abi::options::Strategy;
 use heirloom_inspect::{Fault, Level, RootLabel, Walk};
 
 use super::Claim;
-use super::footage::{Footage, Mapping, Reading, grown, readings};
-use super::proof::{Proof, Trouble, missing};
-use super::stage::{Experiment, Stage};
+use super::proof::{ClaimError, Proof, missing};
+use super::runner::{Experiment, Runner};
+use super::trace::{Mapping, Reading, Trace, grown, readings};
 
 /// Claim 3.
 pub(crate) const SEEN_BY_ALL: Claim = Claim {
-    words: "If the kernel allocates memory while serving a system call of process 1, process 2 in \
+    number: 3,
+    statement: "If the kernel allocates memory while serving a system call of process 1, process 2 in \
             kernel mode should see it",
     experiment: "process 1 allocates 16 pages, everyone reads them: prealloc, and none",
     prove: seen_by_all,
@@ -21,43 +22,45 @@ pub(crate) const SEEN_BY_ALL: Claim = Claim {
 
 /// Claim 7.
 pub(crate) const BELOW_E1: Claim = Claim {
-    words: "All updates to E1 are visible across all the processes",
+    number: 7,
+    statement: "All updates to E1 are visible across all the processes",
     experiment: "2 pages below the shared entry E1, under prealloc",
     prove: below_e1,
 };
 
 /// Claim 8.
 pub(crate) const NOT_REALLY: Claim = Claim {
-    words: "So we are at peace! Not really: a mapping that needs a new PGD entry",
+    number: 8,
+    statement: "So we are at peace! Not really: a mapping that needs a new PGD entry",
     experiment: "16 pages across a 512 GiB boundary: none, fault, sync, prealloc",
     prove: not_really,
 };
 
 /// Checkpoints of the program.
-pub(crate) const E1_SCENE: &str = "below E1";
-pub(crate) const NEW_ENTRY_SCENE: &str = "a new entry";
-const LATE_SCENE: &str = "a late child";
+pub(crate) const E1_CHECKPOINT: &str = "below E1";
+pub(crate) const NEW_ENTRY_CHECKPOINT: &str = "a new entry";
+const LATE_CHECKPOINT: &str = "a late child";
 
 /// A family in which process 1 allocates kernel memory, under `strategy`.
 pub(crate) fn experiment(strategy: Strategy) -> Experiment {
     Experiment::new(strategy, &["share", "6"])
 }
 
-fn seen_by_all(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
-    let footage = stage.footage(&experiment(Strategy::Prealloc))?;
-    judge_seen(Strategy::Prealloc, &footage, proof)?;
-    let footage = stage.footage(&experiment(Strategy::None))?;
-    judge_unseen(&footage, proof)
+fn seen_by_all(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
+    let trace = runner.trace(&experiment(Strategy::Prealloc))?;
+    judge_seen(Strategy::Prealloc, &trace, proof)?;
+    let trace = runner.trace(&experiment(Strategy::None))?;
+    judge_unseen(&trace, proof)
 }
 
 /// Every process has every page on the frame that process 1 has it on, and reads what was written.
 pub(crate) fn judge_seen(
     strategy: Strategy,
-    footage: &Footage,
+    trace: &Trace,
     proof: &mut Proof,
-) -> Result<(), Trouble> {
+) -> Result<(), ClaimError> {
     let name = strategy.name();
-    let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
+    let mapping = trace.mapping(NEW_ENTRY_CHECKPOINT)?;
     let maker = mapping.made.process(1)?;
     let mut same = 0;
     for page in mapping.each_page() {
@@ -97,8 +100,8 @@ pub(crate) fn lead_to_the_same(one: &Walk, other: &Walk) -> bool {
 }
 
 /// Process 1 alone has the part that needed a new PGD entry; everybody else faults on it.
-fn judge_unseen(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
-    let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
+fn judge_unseen(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
+    let mapping = trace.mapping(NEW_ENTRY_CHECKPOINT)?;
     let page = mapping.last_page();
     let maker = mapping.made.process(1)?;
     let walk = mapping.made.walk(maker, page);
@@ -167,14 +170,14 @@ fn judge_readings(
     as_expected.count()
 }
 
-fn below_e1(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
-    let footage = stage.footage(&experiment(Strategy::Prealloc))?;
-    judge_below_e1(&footage, proof)
+fn below_e1(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
+    let trace = runner.trace(&experiment(Strategy::Prealloc))?;
+    judge_below_e1(&trace, proof)
 }
 
 /// One write for each page, in tables below the shared entry, and none to any root or user half.
-fn judge_below_e1(footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
-    let mapping = footage.mapping(E1_SCENE)?;
+fn judge_below_e1(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
+    let mapping = trace.mapping(E1_CHECKPOINT)?;
     let made = mapping.made;
     let kernel = made.root(RootLabel::Kernel)?;
     let mut expected: Vec<_> = mapping
@@ -290,8 +293,8 @@ impl Outcome {
         })
     }
 
-    fn seen(footage: &Footage) -> Result<Outcome, Trouble> {
-        let mapping = footage.mapping(NEW_ENTRY_SCENE)?;
+    fn seen(trace: &Trace) -> Result<Outcome, ClaimError> {
+        let mapping = trace.mapping(NEW_ENTRY_CHECKPOINT)?;
         let page = mapping.last_page();
         let index = page.index(Level::Pml4);
         let roots_written = mapping
@@ -300,7 +303,7 @@ impl Outcome {
             .iter()
             .filter(|change| change.level == Level::Pml4 && change.index == index)
             .count();
-        let late = footage.scene(LATE_SCENE)?;
+        let late = trace.section(LATE_CHECKPOINT)?;
         let [late_start, ..] = late else {
             return Err(missing("a late child"));
         };
@@ -328,16 +331,20 @@ impl Outcome {
     }
 }
 
-fn not_really(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+fn not_really(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     for strategy in [
         Strategy::None,
         Strategy::Fault,
         Strategy::Sync,
         Strategy::Prealloc,
     ] {
-        let footage = stage.footage(&experiment(strategy))?;
-        let processes = footage.mapping(NEW_ENTRY_SCENE)?.made.processes().count();
-        let seen = Outcome::seen(&footage)?;
+        let trace = runner.trace(&experiment(strategy))?;
+        let processes = trace
+            .mapping(NEW_ENTRY_CHECKPOINT)?
+            .made
+            .processes()
+            .count();
+        let seen = Outcome::seen(&trace)?;
         let expected = Outcome::expected(strategy, processes);
         let name = strategy.name();
         proof.require(Some(seen) == expected, || {

@@ -1,19 +1,20 @@
 //! Claim 2: "in kernel context, user data is accessed (a lot!)", "user data of many processes".
 
+use crate::event::EventKind;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::options::Strategy;
 use heirloom_abi::syscall::Errno;
-use heirloom_inspect::judge::Claim as Told;
 use heirloom_inspect::{PhysAddr, PhysicalMemory, VirtAddr};
 
 use super::Claim;
-use super::footage::Moment;
-use super::proof::{Proof, Trouble, missing};
-use super::stage::{Experiment, Stage, moment};
-use crate::session::Seen;
+use super::proof::{ClaimError, Proof, missing};
+use super::runner::{Experiment, Runner, observation};
+use super::trace::Observation;
+use crate::run::Seen;
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "In kernel context, user data is accessed (a lot!); even worse, user data of many processes",
+    number: 2,
+    statement: "In kernel context, user data is accessed (a lot!); even worse, user data of many processes",
     experiment: "process_vm_readv and _writev between two processes, under prealloc and isolated",
     prove,
 };
@@ -46,7 +47,7 @@ struct Memory {
     results: Vec<u8>,
 }
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     let addresses = [RESULTS, BUFFER, SHARED, THEIRS].map(|address| address.to_string());
     let arguments: Vec<&str> = ["copy"]
         .into_iter()
@@ -54,9 +55,9 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
         .collect();
     for strategy in [Strategy::Prealloc, Strategy::Isolated] {
         let mut shown = Vec::new();
-        stage.watch(&Experiment::new(strategy, &arguments), |seen| {
-            if matches!(seen.told.claim, Told::Checkpoint { .. }) {
-                shown.push(moment(seen).and_then(|now| Some((read(seen, &now)?, now))));
+        runner.watch(&Experiment::new(strategy, &arguments), |seen| {
+            if matches!(seen.event.claim, EventKind::Checkpoint { .. }) {
+                shown.push(observation(seen).and_then(|now| Some((read(seen, &now)?, now))));
             }
         })?;
         let [
@@ -86,7 +87,7 @@ fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
 }
 
 /// Reads the memory of both processes.
-fn read(seen: &Seen<'_>, now: &Moment) -> Option<Memory> {
+fn read(seen: &Seen<'_>, now: &Observation) -> Option<Memory> {
     let bytes = |pid, at, length| bytes_of(seen, now, pid, VirtAddr::new(at), length);
     let frame = |pid| {
         let root = now.process(pid).ok()?;
@@ -109,7 +110,7 @@ const PAGE: usize = 4096;
 /// `length` bytes at `at` of process `pid`.
 fn bytes_of(
     seen: &Seen<'_>,
-    now: &Moment,
+    now: &Observation,
     pid: u32,
     at: VirtAddr,
     length: usize,
@@ -131,7 +132,7 @@ fn judge(
     read: &Memory,
     written: &Memory,
     proof: &mut Proof,
-) -> Result<(), Trouble> {
+) -> Result<(), ClaimError> {
     let middle = PAGE - ACROSS / 2..PAGE + ACROSS / 2;
     let before = filled.theirs.get(middle.clone());
     let after = written.theirs.get(middle);

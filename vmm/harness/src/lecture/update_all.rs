@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use crate::event::EventKind;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::Claim as Told;
 use heirloom_inspect::{Level, Pfn, RootLabel};
 
 use super::Claim;
-use super::footage::{Footage, Mapping, Moment, grown, mapping_at};
-use super::proof::{Proof, Trouble, missing};
+use super::proof::{ClaimError, Proof, missing};
 use super::propagation::{self, lead_to_the_same};
-use super::stage::{Experiment, Stage};
+use super::runner::{Experiment, Runner};
+use super::trace::{Mapping, Observation, Trace, grown, mapping_at};
 
 pub(crate) const CLAIM: Claim = Claim {
-    words: "Mapping changes → update mapping in every process? Does not look good!",
+    number: 4,
+    statement: "Mapping changes → update mapping in every process? Does not look good!",
     experiment: "one page mapped and unmapped with 1, 2, 4, 8 processes: copy-all, prealloc; and read by \
                  all: copy-all",
     prove,
@@ -21,34 +22,34 @@ pub(crate) const CLAIM: Claim = Claim {
 
 /// How many processes there are when kernel memory is mapped.
 const PROCESSES: [usize; 4] = [1, 2, 4, 8];
-const SCENE: &str = "one mapping";
+const CHECKPOINT: &str = "one mapping";
 
-fn prove(stage: &mut Stage, proof: &mut Proof) -> Result<(), Trouble> {
+fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     for strategy in [Strategy::CopyAll, Strategy::Prealloc] {
         let experiment = Experiment::new(strategy, &["cost", "1", "2", "4", "8"]);
-        let footage = stage.footage(&experiment)?;
-        judge(strategy, &footage, proof)?;
+        let trace = runner.trace(&experiment)?;
+        judge(strategy, &trace, proof)?;
     }
-    let family = stage.footage(&propagation::experiment(Strategy::CopyAll))?;
+    let family = runner.trace(&propagation::experiment(Strategy::CopyAll))?;
     propagation::judge_seen(Strategy::CopyAll, &family, proof)
 }
 
-fn judge(strategy: Strategy, footage: &Footage, proof: &mut Proof) -> Result<(), Trouble> {
+fn judge(strategy: Strategy, trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let name = strategy.name();
     let mut writes = Vec::new();
     let mut counted = Vec::new();
-    let starts = footage
-        .moments()
+    let starts = trace
+        .observations()
         .iter()
         .enumerate()
-        .filter(|(_, moment)| moment.is_checkpoint(SCENE));
+        .filter(|(_, moment)| moment.is_checkpoint(CHECKPOINT));
     for (start, processes) in starts.map(|(start, _)| start).zip(PROCESSES) {
-        let scene = &footage.moments()[start..];
-        let mapping = mapping_at(scene).ok_or_else(|| missing("the mapping of one page"))?;
+        let section = &trace.observations()[start..];
+        let mapping = mapping_at(section).ok_or_else(|| missing("the mapping of one page"))?;
         let unmapped = mapping
             .after
             .first()
-            .filter(|moment| matches!(moment.told.claim, Told::KernelUnmapped { .. }))
+            .filter(|moment| matches!(moment.event.claim, EventKind::KernelUnmapped { .. }))
             .ok_or_else(|| missing("the unmapping of one page"))?;
         proof.require_equal(
             "processes at the mapping",
@@ -94,7 +95,7 @@ fn leaves(
     name: &str,
     mapping: &Mapping<'_>,
     proof: &mut Proof,
-) -> Result<BTreeSet<(Pfn, u16)>, Trouble> {
+) -> Result<BTreeSet<(Pfn, u16)>, ClaimError> {
     let kernel = mapping.made.root(RootLabel::Kernel)?;
     let wanted = mapping.made.walk(kernel, mapping.address);
     let mut leaves = BTreeSet::new();
@@ -114,8 +115,8 @@ fn leaves(
 /// From one moment to the next exactly these leaf entries were written, and as many were counted.
 fn judge_step(
     name: &str,
-    before: &Moment,
-    after: &Moment,
+    before: &Observation,
+    after: &Observation,
     leaves: &BTreeSet<(Pfn, u16)>,
     proof: &mut Proof,
 ) {
@@ -142,7 +143,7 @@ fn judge_step(
     });
 }
 
-fn entry_writes(before: &Moment, after: &Moment) -> u64 {
+fn entry_writes(before: &Observation, after: &Observation) -> u64 {
     grown(before, after, |counters| counters.kernel_entry_writes)
 }
 

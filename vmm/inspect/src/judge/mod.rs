@@ -6,9 +6,11 @@
 
 mod accounting;
 mod claims;
+mod describe;
 mod event;
 mod model;
 
+pub use describe::describe;
 pub use event::{Claim, Counters, MalformedEvent, Told};
 pub use model::{Expectation, World, areas};
 

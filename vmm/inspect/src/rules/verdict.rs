@@ -76,3 +76,31 @@ impl Verdict {
         }
     }
 }
+
+/// How many of the rules hold, in words: `all 19`, or `14 of 19`.
+pub fn how_many_hold(verdicts: &[Verdict]) -> String {
+    let hold = verdicts.iter().filter(|verdict| verdict.holds()).count();
+    if hold == verdicts.len() {
+        format!("all {hold}")
+    } else {
+        format!("{hold} of {}", verdicts.len())
+    }
+}
+
+/// How many rules were not tried, and why: `; 2 not tried: no user root, no CPU`. Empty where all were.
+pub fn not_tried(verdicts: &[Verdict]) -> String {
+    let mut reasons: Vec<&str> = Vec::new();
+    let mut count = 0;
+    for verdict in verdicts {
+        if let Outcome::NotTried { why } = verdict.outcome {
+            count += 1;
+            if !reasons.contains(&why) {
+                reasons.push(why);
+            }
+        }
+    }
+    match count {
+        0 => String::new(),
+        count => format!("; {count} not tried: {}", reasons.join(", ")),
+    }
+}

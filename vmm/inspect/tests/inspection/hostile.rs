@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::difference::Difference;
 use heirloom_inspect::discover::Kind;
-use heirloom_inspect::show::{
+use heirloom_inspect::report::{
     CheckReport, DifferenceReport, LayoutReport, ReverseReport, Roots, TranslateReport,
 };
 use heirloom_inspect::testing::FakeMemory;
@@ -17,7 +17,7 @@ use crate::scene::{Guest, MIB, Plan, bits, range};
 /// Far more than any of this takes; unbounded work would be hours.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks everything about a target, and prints it.
+/// Asks everything about a target, as programs read it.
 fn examine(target: &Target) -> Option<Discovery> {
     let began = Instant::now();
     let found = Discovery::of(target);
@@ -29,19 +29,20 @@ fn examine(target: &Target) -> Option<Discovery> {
                 ..Strictness::default()
             },
         );
-        let _ = CheckReport::new("raw:guest", discovery, check).to_string();
-        let _ = Roots::new("raw:guest", discovery).to_string();
-        let _ = LayoutReport::new("raw:guest", discovery).to_string();
+        serde_json::to_value(CheckReport::new("raw:guest", discovery, check)).unwrap();
+        serde_json::to_value(Roots::new("raw:guest", discovery)).unwrap();
+        serde_json::to_value(LayoutReport::new("raw:guest", discovery)).unwrap();
         let pa = PhysAddr::new(0x161_0123);
-        let _ = ReverseReport::new("raw:guest", discovery, pa).to_string();
+        serde_json::to_value(ReverseReport::new("raw:guest", discovery, pa)).unwrap();
         for space in discovery.spaces.iter().take(3) {
             let va = VirtAddr::new(0xffff_8880_0000_1234);
-            let _ = TranslateReport::new("raw:guest", discovery, space.root, va).to_string();
+            serde_json::to_value(TranslateReport::new("raw:guest", discovery, space.root, va))
+                .unwrap();
         }
         let difference = Difference::between(discovery, discovery).unwrap();
         assert!(difference.is_empty(), "{difference:?}");
         let named = ("raw:guest", discovery);
-        let _ = DifferenceReport::new(named, named, difference).to_string();
+        serde_json::to_value(DifferenceReport::new(named, named, difference)).unwrap();
     }
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     found.ok()

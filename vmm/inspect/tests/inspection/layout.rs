@@ -1,7 +1,6 @@
 //! What lies where, told by the tables alone.
 
 use heirloom_inspect::layout::{Area, Layout};
-use heirloom_inspect::show::LayoutReport;
 use heirloom_inspect::{Depth, Entry, PageSize, PhysAddr, VirtAddr, VirtRange};
 
 use crate::scene::{
@@ -205,38 +204,4 @@ fn areas_that_only_some_kernels_use_are_named_where_they_are_used() {
         assert_eq!(layout.area_of(VSYSCALL), Some(Area::Vsyscall));
         assert_eq!(layout.area_of(VirtAddr::new(0xffff_ffff_ffff_f000)), None);
     }
-}
-
-#[test]
-fn the_report_is_a_table_without_blanks_at_the_ends() {
-    let guest = Guest::new(Plan::new(Depth::Four, false));
-    let text = LayoutReport::new("raw:guest", &guest.discover()).to_string();
-    let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(
-        lines[0],
-        "raw:guest: 64 MiB of RAM, 4 levels of page tables"
-    );
-    let header = lines
-        .iter()
-        .position(|line| line.contains("evidence"))
-        .unwrap();
-    let column = lines[header].find("area").unwrap();
-    for line in &lines {
-        assert_eq!(line.trim_end(), *line);
-    }
-    let names = [
-        "user",
-        "direct map",
-        "vmalloc",
-        "vmemmap",
-        "cpu entry area",
-        "kernel image",
-        "modules",
-        "fixmap",
-    ];
-    for (line, name) in lines[header + 1..].iter().zip(names) {
-        // The dash between addresses is three bytes and one column.
-        assert!(line[column + 2..].starts_with(name), "{line}");
-    }
-    assert_eq!(lines.len(), header + 1 + names.len());
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heirloom_inspect::show::ReverseReport;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Capturer, Depth, Entry, Level, Mode, PageSize, PhysAddr, RootLabel, Snapshot, VirtAddr,
@@ -183,6 +182,4 @@ fn absurdly_many_addresses_are_cut_and_said_to_be() {
     let reverse = discovery.snapshot.reverse(page);
     assert!(reverse.is_cut);
     assert!(reverse.reached.len() < 1 << 20);
-    let text = ReverseReport::new("raw:guest", &discovery, page).to_string();
-    assert!(text.ends_with("… and absurdly many more"));
 }

@@ -255,6 +255,9 @@ fn a_traversal_shows_each_table_before_what_is_below_and_leaves_out_what_is_skip
     assert!(all.is_sorted_by_key(|(_, va)| *va));
     assert_eq!(
         all.len(),
-        snapshot.tables().map(|table| table.present().len()).sum()
+        snapshot
+            .tables()
+            .map(|table| table.present().len())
+            .sum::<usize>()
     );
 }

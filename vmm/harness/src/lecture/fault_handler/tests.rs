@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use heirloom_inspect::judge::{Counters, Told as Event};
 use heirloom_inspect::paging::mode::Mode;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{Capturer, Depth, PageSize, RootLabel};
 
 use super::*;
+use crate::event::{Counters, Event};
 
 const USER_PAGE: u64 = 1 << 63 | 0b111;
 const READ_ONLY: u64 = 1 << 63 | 1 << 9 | 0b101;
@@ -68,7 +68,7 @@ fn each_kind_of_fault_must_happen_once_and_change_what_it_must() {
 }
 
 /// Copy on write, as it should be: process 1's page becomes writable, in another frame.
-fn scene(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> Scene {
+fn fault_seen(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> FaultSeen {
     const DEPTH: Depth = Depth::Four;
     let user = VirtAddr::new(PAGES);
     let mut memory = FakeMemory::new();
@@ -85,12 +85,12 @@ fn scene(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> Scene 
     memory.poke(table, user.index(Level::Pt), before);
     let moment = |memory: &FakeMemory| {
         let roots = [(RootLabel::Process(1), root)];
-        Moment {
-            told: Event {
+        Observation {
+            event: Event {
                 sequence: 0,
                 cpu: 0,
                 pid: 1,
-                claim: Told::Done { status: 0 },
+                claim: EventKind::Done { status: 0 },
                 counters: Counters::default(),
             },
             cr3: root,
@@ -110,7 +110,7 @@ fn scene(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> Scene 
         after,
     };
     doctor(&mut memory, &mut handled, root);
-    Scene {
+    FaultSeen {
         handled,
         before: earlier,
         after: moment(&memory),
@@ -118,16 +118,16 @@ fn scene(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> Scene 
     }
 }
 
-fn scene_holds(scene: &Scene) -> bool {
+fn fault_holds(fault: &FaultSeen) -> bool {
     let mut proof = Proof::default();
-    let judged = judge(scene, &mut proof).is_ok();
-    judge_by_kvm(scene, &mut proof);
+    let judged = judge(fault, &mut proof).is_ok();
+    judge_by_kvm(fault, &mut proof);
     judged && proof.holds()
 }
 
 #[test]
 fn an_entry_that_was_not_written_where_or_as_the_kernel_says_breaks_the_claim() {
-    assert!(scene_holds(&scene(|_, _, _| {})));
+    assert!(fault_holds(&fault_seen(|_, _, _| {})));
     let doctored: [fn(&mut FakeMemory, &mut Handled, PhysAddr); 7] = [
         |_, handled, _| handled.entry_address = handled.entry_address.wrapping_add(8),
         |_, handled, _| handled.entry_address = VirtAddr::new(PAGES),
@@ -159,11 +159,11 @@ fn an_entry_that_was_not_written_where_or_as_the_kernel_says_breaks_the_claim() 
         },
     ];
     for (number, doctor) in doctored.into_iter().enumerate() {
-        assert!(!scene_holds(&scene(doctor)), "{number}");
+        assert!(!fault_holds(&fault_seen(doctor)), "{number}");
     }
-    let elsewhere = Scene {
+    let elsewhere = FaultSeen {
         by_kvm: None,
-        ..scene(|_, _, _| {})
+        ..fault_seen(|_, _, _| {})
     };
-    assert!(!scene_holds(&elsewhere));
+    assert!(!fault_holds(&elsewhere));
 }

@@ -1,53 +1,22 @@
-//! What changed between two moments, for people.
+//! What changed between two moments.
 
 use std::fmt;
 
-use serde::Serialize;
+use heirloom_inspect::Entry;
+use heirloom_inspect::difference::{Destination, Difference, RangeChange, entries_by_level};
+use heirloom_inspect::discover::Space;
+use heirloom_inspect::layout::Area;
+use heirloom_inspect::report::DifferenceReport;
 
-use super::subject::Subject;
-use crate::difference::{Destination, Difference, RangeChange, entries_by_level};
-use crate::discover::{Discovery, Space};
-use crate::layout::{Area, area_at};
+use super::Text;
 
 /// Entries and ranges that are listed.
-const MOST_LISTED: usize = 32;
+const MAX_LISTED: usize = 32;
 /// Address spaces that a line names.
-const MOST_NAMED: usize = 4;
+const MAX_NAMED: usize = 4;
 
-/// What `heirloom diff` found.
-#[derive(Clone, Debug, Serialize)]
-pub struct DifferenceReport {
-    pub version: u32,
-    pub before: Subject,
-    pub after: Subject,
-    #[serde(flatten)]
-    pub difference: Difference,
-    /// Where each changed range lies.
-    #[serde(skip)]
-    areas: Vec<Option<Area>>,
-}
-
-impl DifferenceReport {
-    /// The report of `difference`, which is of two targets with their names.
-    pub fn new(
-        (before_name, before): (&str, &Discovery),
-        (after_name, after): (&str, &Discovery),
-        difference: Difference,
-    ) -> DifferenceReport {
-        let area =
-            |change: &RangeChange| area_at(&after.layout, &after.snapshot, change.range.first);
-        DifferenceReport {
-            version: super::INSPECTION_VERSION,
-            before: Subject::new(before_name, before),
-            after: Subject::new(after_name, after),
-            areas: difference.ranges.iter().map(area).collect(),
-            difference,
-        }
-    }
-}
-
-impl fmt::Display for DifferenceReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Text for DifferenceReport {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Difference {
             born,
             gone,
@@ -76,7 +45,7 @@ impl fmt::Display for DifferenceReport {
             if levels.is_empty() { "" } else { ": " },
             levels.join(", ")
         )?;
-        for change in entries.iter().take(MOST_LISTED) {
+        for change in entries.iter().take(MAX_LISTED) {
             writeln!(
                 f,
                 "  {}[{}] in frame {}: {} → {}",
@@ -89,11 +58,11 @@ impl fmt::Display for DifferenceReport {
         }
         write_more(f, entries.len())?;
         write!(f, "addresses that lead elsewhere: {}", ranges.len())?;
-        for (change, area) in ranges.iter().zip(&self.areas).take(MOST_LISTED) {
+        for (change, area) in ranges.iter().zip(&self.areas).take(MAX_LISTED) {
             write_range(f, change, *area)?;
         }
-        if ranges.len() > MOST_LISTED {
-            write!(f, "\n  … and {} more", ranges.len() - MOST_LISTED)?;
+        if ranges.len() > MAX_LISTED {
+            write!(f, "\n  … and {} more", ranges.len() - MAX_LISTED)?;
         }
         if *ranges_cut {
             write!(f, "\n  … and absurdly many that were not looked for")?;
@@ -103,8 +72,8 @@ impl fmt::Display for DifferenceReport {
 }
 
 fn write_more(f: &mut fmt::Formatter<'_>, all: usize) -> fmt::Result {
-    if all > MOST_LISTED {
-        writeln!(f, "  … and {} more", all - MOST_LISTED)?;
+    if all > MAX_LISTED {
+        writeln!(f, "  … and {} more", all - MAX_LISTED)?;
     }
     Ok(())
 }
@@ -128,10 +97,10 @@ fn write_range(
     let named: Vec<String> = change
         .spaces
         .iter()
-        .take(MOST_NAMED)
+        .take(MAX_NAMED)
         .map(ToString::to_string)
         .collect();
-    let more = change.spaces.len().saturating_sub(MOST_NAMED);
+    let more = change.spaces.len().saturating_sub(MAX_NAMED);
     write!(
         f,
         "\n  {} {:<14} {}: {} → {}, in {}",
@@ -152,7 +121,7 @@ fn leads(to: Option<Destination>) -> String {
     to.map_or_else(|| "nothing".into(), |to| format!("{} {}", to.pa, to.rights))
 }
 
-fn shown(entry: heirloom_paging::entry::Entry) -> String {
+fn shown(entry: Entry) -> String {
     if entry.present() {
         format!("{entry} ({})", entry.flags())
     } else {

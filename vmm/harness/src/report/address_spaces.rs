@@ -1,20 +1,19 @@
 //! Address spaces side by side: how each kernel half compares, and what the kernel's PGD entries are.
 
-use std::fmt;
-
+use heirloom_inspect::region::{Region, regions_of_top_entry};
+use heirloom_inspect::{
+    Comparer, EntryDifferenceKind, Half, Mappings, PhysAddr, Root, RootLabel, Snapshot, VirtRange,
+};
 use serde::Serialize;
-
-use crate::compare::{Comparer, EntryDifferenceKind, Mappings};
-use crate::region::{Region, regions_of_top_entry};
-use crate::snapshot::{Root, RootLabel, Snapshot};
-use heirloom_paging::addr::{PhysAddr, VirtRange};
-use heirloom_paging::level::Half;
 
 /// One address space and how its kernel half compares with the kernel's own.
 #[derive(Clone, Debug, Serialize)]
 pub struct AddressSpace {
+    /// Whose it is.
     pub whose: RootLabel,
+    /// Its root table.
     pub root: PhysAddr,
+    /// The comparison.
     pub kernel_half: KernelHalf,
 }
 
@@ -23,81 +22,38 @@ pub struct AddressSpace {
 #[serde(tag = "comparison", rename_all = "kebab-case")]
 pub enum KernelHalf {
     /// It is the one that the others are compared with.
-    Reference { entries: usize },
+    Reference {
+        /// PGD entries in use.
+        entries: usize,
+    },
     /// The very same entries, and so the very same tables.
-    Same { entries: usize },
+    Same {
+        /// PGD entries in use.
+        entries: usize,
+    },
     /// These PGD entries are absent; all others are the same.
-    Lacks { entries: Vec<u16> },
+    Lacks {
+        /// Their indices.
+        entries: Vec<u16>,
+    },
     /// These PGD entries point to tables of its own, which map the same; all others are the same.
-    Copies { entries: Vec<u16> },
+    Copies {
+        /// Their indices.
+        entries: Vec<u16>,
+    },
     /// These PGD entries differ; `mapped_differently` of them also map something else.
     Differs {
+        /// Their indices.
         entries: Vec<u16>,
+        /// How many of them map something else.
         mapped_differently: usize,
     },
     /// The root is outside the guest's memory.
     Unreadable,
 }
 
-impl fmt::Display for KernelHalf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            KernelHalf::Reference { entries } => write!(f, "{entries} entries: the reference"),
-            KernelHalf::Same { entries } => {
-                write!(f, "the same {entries} entries, the same tables")
-            }
-            KernelHalf::Differs {
-                entries,
-                mapped_differently,
-            } => {
-                write!(f, "DIFFERS at {}", Indices(entries))?;
-                if *mapped_differently == 0 {
-                    write!(f, ", maps the same")
-                } else {
-                    write!(f, ", maps other memory")
-                }
-            }
-            KernelHalf::Lacks { entries } => write!(f, "lacks {}", Indices(entries)),
-            KernelHalf::Copies { entries } => {
-                write!(
-                    f,
-                    "tables of its own at {}, maps the same",
-                    Indices(entries)
-                )
-            }
-            KernelHalf::Unreadable => write!(f, "UNREADABLE: the root is outside RAM"),
-        }
-    }
-}
-
-/// PGD indices as people write them: `PGD[402–465], PGD[511]`.
-pub(super) struct Indices<'a>(pub(super) &'a [u16]);
-
-impl fmt::Display for Indices<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
-        let mut separator = "";
-        while let Some((first, _)) = rest.split_first() {
-            let run = rest
-                .iter()
-                .zip(*first..)
-                .take_while(|(index, next)| *index == next)
-                .count();
-            let last = rest[run - 1];
-            write!(f, "{separator}PGD[{first}")?;
-            if last > *first {
-                write!(f, "–{last}")?;
-            }
-            write!(f, "]")?;
-            separator = ", ";
-            rest = &rest[run..];
-        }
-        Ok(())
-    }
-}
-
 /// Compares every address space of `snapshot` with the kernel's own, or else the first.
-pub(super) fn address_spaces(snapshot: &Snapshot) -> Vec<AddressSpace> {
+pub(crate) fn address_spaces(snapshot: &Snapshot) -> Vec<AddressSpace> {
     let reference = snapshot
         .root_of(RootLabel::Kernel)
         .or(snapshot.roots().first());
@@ -165,8 +121,11 @@ fn kernel_half(
 /// Neighbouring PGD entries of one region that as many address spaces share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EntryGroup {
+    /// The first index.
     pub first: u16,
+    /// The last index.
     pub last: u16,
+    /// The addresses below.
     pub range: VirtRange,
     /// The region's name, or none.
     pub region: Option<&'static str>,
@@ -183,7 +142,7 @@ pub struct EntryGroup {
 }
 
 /// The kernel-half PGD entries in use, by region.
-pub(super) fn entry_groups(snapshot: &Snapshot) -> Vec<EntryGroup> {
+pub(crate) fn entry_groups(snapshot: &Snapshot) -> Vec<EntryGroup> {
     let depth = snapshot.mode().depth;
     let of = snapshot.roots().len();
     let mut groups: Vec<EntryGroup> = Vec::new();

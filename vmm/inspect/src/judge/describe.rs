@@ -1,49 +1,7 @@
-//! The one moment of a run that is shown in full.
+//! Events in words.
 
-use crate::judge::{Claim, Judge, Told};
-use crate::snapshot::{RootLabel, Snapshot};
-
-/// The moment that tells most: the first one that broke a rule, or else the last one at which most
-/// processes lived with most kernel memory mapped.
-#[derive(Clone, Debug)]
-pub struct Exhibit {
-    pub snapshot: Snapshot,
-    pub event: u64,
-    /// What happened then, in words.
-    pub what: String,
-    broken: bool,
-    weight: (usize, u64),
-}
-
-impl Exhibit {
-    /// Keeps `before` or takes the moment that `judge` has just judged.
-    #[must_use]
-    pub fn choose(before: Option<Exhibit>, judge: &Judge, told: &Told) -> Option<Exhibit> {
-        let snapshot = judge.snapshot()?;
-        let world = judge.world();
-        let mapped = world
-            .allocations()
-            .map(|allocation| allocation.range.bytes())
-            .sum();
-        let weight = (snapshot.roots().len(), mapped);
-        let broken = judge
-            .verdicts()
-            .iter()
-            .any(|verdict| verdict.violations > 0);
-        if let Some(before) = before
-            && (before.broken || !broken && before.weight > weight)
-        {
-            return Some(before);
-        }
-        Some(Exhibit {
-            snapshot: snapshot.clone(),
-            event: told.sequence,
-            what: describe(told),
-            broken,
-            weight,
-        })
-    }
-}
+use super::{Claim, Told};
+use crate::snapshot::RootLabel;
 
 /// An event in words: `process 6 read kernel memory at 0xffffc98000009000`.
 pub fn describe(told: &Told) -> String {

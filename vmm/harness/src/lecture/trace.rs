@@ -1,17 +1,19 @@
-//! What was seen of a run: every event with the tables of that moment.
+//! What was seen of a run: every event with the page tables of that moment.
 
 use std::time::Instant;
 
 use heirloom_inspect::changes::EntryChange;
-use heirloom_inspect::judge::{Claim, Counters, GroundTruth, Judge, Told};
+use heirloom_inspect::judge::GroundTruth;
 use heirloom_inspect::{Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk};
 
-use super::proof::{Trouble, missing};
+use super::proof::{ClaimError, missing};
+use crate::event::{Counters, Event, EventKind};
+use crate::judge::Judge;
 
 /// An event, while the guest stood still.
 #[derive(Clone)]
-pub(crate) struct Moment {
-    pub(crate) told: Told,
+pub(crate) struct Observation {
+    pub(crate) event: Event,
     /// The root that CR3 had.
     pub(crate) cr3: PhysAddr,
     pub(crate) snapshot: Snapshot,
@@ -19,24 +21,24 @@ pub(crate) struct Moment {
     pub(crate) at: Instant,
 }
 
-impl Moment {
+impl Observation {
     /// Whether it is the checkpoint with this text.
     pub(crate) fn is_checkpoint(&self, wanted: &str) -> bool {
-        matches!(&self.told.claim, Claim::Checkpoint { text } if text == wanted)
+        matches!(&self.event.claim, EventKind::Checkpoint { text } if text == wanted)
     }
 
     /// The guest's running totals.
     fn counters(&self) -> &Counters {
-        &self.told.counters
+        &self.event.counters
     }
 
     /// The address space of process `pid`.
-    pub(crate) fn process(&self, pid: u32) -> Result<&Root, Trouble> {
+    pub(crate) fn process(&self, pid: u32) -> Result<&Root, ClaimError> {
         self.root(RootLabel::Process(pid))
     }
 
     /// An address space.
-    pub(crate) fn root(&self, label: RootLabel) -> Result<&Root, Trouble> {
+    pub(crate) fn root(&self, label: RootLabel) -> Result<&Root, ClaimError> {
         self.snapshot
             .root_of(label)
             .ok_or_else(|| missing(format!("{label} has no address space")))
@@ -65,7 +67,7 @@ impl Moment {
 
     /// The entries that software wrote since `earlier`, those of new tables included: A and D, which
     /// the CPU sets, do not count.
-    pub(crate) fn written_since(&self, earlier: &Moment) -> Vec<EntryChange> {
+    pub(crate) fn written_since(&self, earlier: &Observation) -> Vec<EntryChange> {
         self.snapshot
             .changes_since(&earlier.snapshot)
             .filter(EntryChange::is_written)
@@ -73,7 +75,7 @@ impl Moment {
     }
 
     /// Frames that are tables now and were none in `earlier`.
-    pub(crate) fn new_tables_since(&self, earlier: &Moment) -> Vec<(Pfn, Level)> {
+    pub(crate) fn new_tables_since(&self, earlier: &Observation) -> Vec<(Pfn, Level)> {
         self.snapshot
             .tables_not_in(&earlier.snapshot)
             .map(|table| (table.pfn(), table.level()))
@@ -82,19 +84,19 @@ impl Moment {
 }
 
 /// By how much one of the guest's totals has grown.
-pub(crate) fn grown(before: &Moment, after: &Moment, total: fn(&Counters) -> u64) -> u64 {
+pub(crate) fn grown(before: &Observation, after: &Observation, total: fn(&Counters) -> u64) -> u64 {
     total(after.counters()).wrapping_sub(total(before.counters()))
 }
 
 /// Pages of a mapping that is looked at; the program's are far smaller.
-const MOST_PAGES: u64 = 1 << 12;
+const MAX_PAGES: u64 = 1 << 12;
 
-/// A mapping of kernel memory, and the moment before it.
+/// A mapping of kernel memory, and the event before it.
 pub(crate) struct Mapping<'f> {
-    pub(crate) before: &'f Moment,
-    pub(crate) made: &'f Moment,
+    pub(crate) before: &'f Observation,
+    pub(crate) made: &'f Observation,
     /// What follows, to the next checkpoint or birth.
-    pub(crate) after: &'f [Moment],
+    pub(crate) after: &'f [Observation],
     pub(crate) address: VirtAddr,
     pub(crate) pages: u64,
 }
@@ -112,11 +114,11 @@ impl Mapping<'_> {
     }
 
     /// What process 1 wrote to it.
-    pub(crate) fn written(&self) -> Result<u64, Trouble> {
+    pub(crate) fn written(&self) -> Result<u64, ClaimError> {
         self.after
             .iter()
-            .find_map(|moment| match moment.told.claim {
-                Claim::KernelAccess {
+            .find_map(|moment| match moment.event.claim {
+                EventKind::KernelAccess {
                     value,
                     write: true,
                     fault: None,
@@ -141,18 +143,18 @@ pub(crate) struct Reading {
     pub(crate) result: Result<u64, u64>,
 }
 
-/// The readings among `moments`.
-pub(crate) fn readings(moments: &[Moment]) -> Vec<Reading> {
-    moments
+/// The readings among `observations`.
+pub(crate) fn readings(observations: &[Observation]) -> Vec<Reading> {
+    observations
         .iter()
-        .filter_map(|moment| match moment.told.claim {
-            Claim::KernelAccess {
+        .filter_map(|moment| match moment.event.claim {
+            EventKind::KernelAccess {
                 value,
                 write: false,
                 fault,
                 ..
             } => Some(Reading {
-                pid: moment.told.pid,
+                pid: moment.event.pid,
                 result: fault.map_or(Ok(value), Err),
             }),
             _ => None,
@@ -163,27 +165,27 @@ pub(crate) fn readings(moments: &[Moment]) -> Vec<Reading> {
 /// What the guest kernel calls the machine on which it found `syscall` to be served by a page fault.
 const SOFTWARE_KVM: &str = "syscall-quirk";
 
-/// Every moment of a run, and what the host knew of the guest.
-pub(crate) struct Footage {
-    moments: Vec<Moment>,
+/// Every event of a run, and what the host knew of the guest.
+pub(crate) struct Trace {
+    observations: Vec<Observation>,
     truth: GroundTruth,
-    vague: bool,
+    imprecise: bool,
 }
 
-impl Footage {
+impl Trace {
     /// What was kept of a run that `judge` has judged.
-    pub(crate) fn new(moments: Vec<Moment>, judge: &Judge) -> Footage {
-        Footage {
-            moments,
+    pub(crate) fn new(observations: Vec<Observation>, judge: &Judge) -> Trace {
+        Trace {
+            observations,
             truth: judge.world().truth().clone(),
-            vague: judge.world().machine().contains(&SOFTWARE_KVM),
+            imprecise: judge.world().machine().contains(&SOFTWARE_KVM),
         }
     }
 
     /// Whether, on this machine, the error code of a page fault in the kernel half tells nothing of
     /// the guest's own entries: kvm_pvm passes on what the CPU said of the tables that it runs on.
-    pub(crate) fn has_vague_error_codes(&self) -> bool {
-        self.vague
+    pub(crate) fn has_imprecise_error_codes(&self) -> bool {
+        self.imprecise
     }
 
     /// What the host knew without asking.
@@ -192,49 +194,49 @@ impl Footage {
     }
 
     /// All of them.
-    pub(crate) fn moments(&self) -> &[Moment] {
-        &self.moments
+    pub(crate) fn observations(&self) -> &[Observation] {
+        &self.observations
     }
 
     /// The checkpoint with this text.
-    pub(crate) fn checkpoint(&self, text: &str) -> Result<&Moment, Trouble> {
-        Ok(&self.moments[self.position(text)?])
+    pub(crate) fn checkpoint(&self, text: &str) -> Result<&Observation, ClaimError> {
+        Ok(&self.observations[self.position(text)?])
     }
 
-    /// The moments from the checkpoint with this text to the next checkpoint.
-    pub(crate) fn scene(&self, text: &str) -> Result<&[Moment], Trouble> {
+    /// The events from the checkpoint with this text to the next checkpoint.
+    pub(crate) fn section(&self, text: &str) -> Result<&[Observation], ClaimError> {
         let from = self.position(text)?;
-        let scene = &self.moments[from..];
-        let end = scene[1..]
+        let section = &self.observations[from..];
+        let end = section[1..]
             .iter()
-            .position(|moment| matches!(moment.told.claim, Claim::Checkpoint { .. }))
-            .map_or(scene.len(), |position| position + 1);
-        Ok(&scene[..end])
+            .position(|moment| matches!(moment.event.claim, EventKind::Checkpoint { .. }))
+            .map_or(section.len(), |position| position + 1);
+        Ok(&section[..end])
     }
 
     /// The mapping that comes right after the checkpoint with this text.
-    pub(crate) fn mapping(&self, text: &str) -> Result<Mapping<'_>, Trouble> {
-        mapping_at(self.scene(text)?)
+    pub(crate) fn mapping(&self, text: &str) -> Result<Mapping<'_>, ClaimError> {
+        mapping_at(self.section(text)?)
             .ok_or_else(|| missing(format!("no kernel memory was mapped after `{text}`")))
     }
 
-    fn position(&self, text: &str) -> Result<usize, Trouble> {
-        self.moments
+    fn position(&self, text: &str) -> Result<usize, ClaimError> {
+        self.observations
             .iter()
             .position(|moment| moment.is_checkpoint(text))
             .ok_or_else(|| missing(format!("the run never came to `{text}`")))
     }
 }
 
-/// The mapping that the second moment of a scene tells.
-pub(crate) fn mapping_at(scene: &[Moment]) -> Option<Mapping<'_>> {
-    let [before, made, after @ ..] = scene else {
+/// The mapping that the second event of a section reports.
+pub(crate) fn mapping_at(section: &[Observation]) -> Option<Mapping<'_>> {
+    let [before, made, after @ ..] = section else {
         return None;
     };
-    let Claim::KernelMapped { address, pages, .. } = made.told.claim else {
+    let EventKind::KernelMapped { address, pages, .. } = made.event.claim else {
         return None;
     };
-    (1..=MOST_PAGES).contains(&pages).then_some(Mapping {
+    (1..=MAX_PAGES).contains(&pages).then_some(Mapping {
         before,
         made,
         after,

@@ -1,4 +1,4 @@
-//! Why a guest cannot go on, told so that its author finds the place.
+//! Why a guest cannot go on, with what its author needs to find the place.
 
 use std::fmt::Write as _;
 
@@ -6,13 +6,13 @@ use heirloom_machine::kvm::KvmModule;
 use heirloom_machine::{Machine, Registers, Stop};
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
 
-use crate::backtrace::{self, Place};
+use crate::backtrace::{self, Frame};
 
 /// EFER.LMA: the CPU is in long mode.
 const LONG_MODE: u64 = 1 << 10;
 
 /// What happened, and where the guest was: registers and call chain, each on a line of its own.
-pub fn told(machine: &Machine, stop: &Stop) -> String {
+pub fn text(machine: &Machine, stop: &Stop) -> String {
     let registers = machine.registers().unwrap_or_default();
     what(stop, &registers) + &place(machine)
 }
@@ -29,7 +29,7 @@ pub fn place(machine: &Machine) -> String {
 fn what(stop: &Stop, registers: &Registers) -> String {
     match stop {
         Stop::Interrupted => "interrupted".into(),
-        Stop::TimeLimit => "the guest's time is over".into(),
+        Stop::TimeLimit => "the guest ran out of time".into(),
         Stop::Reset => "the guest reset its machine".into(),
         Stop::Shutdown => {
             "the guest crashed so badly that it could not say so (triple fault)".into()
@@ -42,7 +42,7 @@ fn what(stop: &Stop, registers: &Registers) -> String {
         Stop::FailEntry { reason } => {
             format!("the CPU refused to enter the guest (hardware reason {reason:#x})")
         }
-        Stop::Doorbell { .. } => "the guest rang".into(),
+        Stop::Doorbell { .. } => "the guest rang the doorbell".into(),
         Stop::Unexpected { exit } => format!("KVM stopped the guest unasked ({exit})"),
     }
 }
@@ -97,7 +97,7 @@ fn place_of(machine: &Machine, registers: &Registers) -> String {
         ..
     } = *registers;
     format!("\n  RIP {rip:#x} RSP {rsp:#x} CR2 {cr2:#x} CR3 {cr3:#x} ring {cpl}")
-        + &backtrace::told(machine, Place { rip, rbp })
+        + &backtrace::text(machine, Frame { rip, rbp })
 }
 
 #[cfg(test)]

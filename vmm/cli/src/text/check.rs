@@ -1,49 +1,20 @@
-//! What the generic rules found, for people.
+//! What the generic rules found.
 
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
+use heirloom_inspect::report::CheckReport;
+use heirloom_inspect::rules::{Finding, MAX_FINDINGS, Outcome, Verdict, how_many_hold, not_tried};
 
-use super::roots::trimmed;
-use super::subject::{RootList, Subject};
-use crate::check::{Check, Finding, Outcome, Verdict};
-use crate::discover::Discovery;
-use crate::rules::MAX_FINDINGS;
+use super::subject::RootList;
+use super::{Shown, Text};
 
 /// Findings of one rule that are shown in full.
-const MOST_SHOWN: usize = 3;
+const MAX_SHOWN: usize = 3;
 
-/// What `heirloom check` found.
-#[derive(Clone, Debug, Serialize)]
-pub struct CheckReport {
-    pub version: u32,
-    pub target: Subject,
-    /// Roots that were judged, freed ones and such as are no root left out.
-    pub live_roots: usize,
-    #[serde(flatten)]
-    pub check: Check,
-}
-
-impl CheckReport {
-    /// The report of `check`, which was made of `discovery`, of the target called `name`.
-    pub fn new(name: &str, discovery: &Discovery, check: Check) -> CheckReport {
-        CheckReport {
-            version: super::INSPECTION_VERSION,
-            target: Subject {
-                // They are among the check's own.
-                notes: Vec::new(),
-                ..Subject::new(name, discovery)
-            },
-            live_roots: discovery.judged().count(),
-            check,
-        }
-    }
-}
-
-impl fmt::Display for CheckReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.target)?;
+impl Text for CheckReport {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", Shown(&self.target))?;
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(["rule", "verdict", "checks", "broken", "let pass by name"]);
@@ -69,7 +40,7 @@ impl fmt::Display for CheckReport {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        writeln!(f, "{}", trimmed(&table))?;
+        writeln!(f, "{}", table.trim_fmt())?;
         for verdict in self.check.rules.iter().filter(|rule| rule.violations > 0) {
             write_findings(f, verdict)?;
         }
@@ -90,11 +61,10 @@ impl fmt::Display for CheckReport {
         } else if broken.is_empty() && !self.check.has_kernel_half {
             write!(f, "NOTHING TO JUDGE: no root has a kernel half.")
         } else if broken.is_empty() {
-            let hold = self.check.rules.iter().filter(|rule| rule.holds()).count();
             write!(
                 f,
                 "HOLDS: {} rules hold in all {roots} live roots ({checks} checks){}.",
-                of_all(hold, rules),
+                how_many_hold(&self.check.rules),
                 not_tried(&self.check.rules)
             )
         } else {
@@ -105,33 +75,6 @@ impl fmt::Display for CheckReport {
                 broken.join(", ")
             )
         }
-    }
-}
-
-/// `all 19`, or `14 of 19`.
-pub(super) fn of_all(some: usize, all: usize) -> String {
-    if some == all {
-        format!("all {all}")
-    } else {
-        format!("{some} of {all}")
-    }
-}
-
-/// `; 2 not tried: no user root, no CPU`; nothing where all were tried.
-pub(super) fn not_tried(verdicts: &[Verdict]) -> String {
-    let mut reasons: Vec<&str> = Vec::new();
-    let mut count = 0;
-    for verdict in verdicts {
-        if let Outcome::NotTried { why } = verdict.outcome {
-            count += 1;
-            if !reasons.contains(&why) {
-                reasons.push(why);
-            }
-        }
-    }
-    match count {
-        0 => String::new(),
-        count => format!("; {count} not tried: {}", reasons.join(", ")),
     }
 }
 
@@ -146,10 +89,10 @@ fn let_pass(verdict: &Verdict) -> String {
 
 fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
     writeln!(f, "\n{}: {}", verdict.rule.name, verdict.rule.statement)?;
-    for finding in verdict.findings.iter().take(MOST_SHOWN) {
+    for finding in verdict.findings.iter().take(MAX_SHOWN) {
         write_finding(f, finding)?;
     }
-    let more = verdict.findings.len().saturating_sub(MOST_SHOWN);
+    let more = verdict.findings.len().saturating_sub(MAX_SHOWN);
     if more > 0 || verdict.left_out > 0 {
         write!(f, "  … and {more} more; --json has them all")?;
         match verdict.left_out {

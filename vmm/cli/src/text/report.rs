@@ -1,24 +1,24 @@
-//! A report for people: short, in a terminal's width.
+//! The report of a run.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
+use heirloom_harness::report::{AddressSpace, EntryGroup, KernelHalf, Report};
+use heirloom_inspect::RootLabel;
+use heirloom_inspect::judge::{Finding, Life, ProcessRecord, Verdict};
 
-use super::address_spaces::{AddressSpace, EntryGroup, KernelHalf};
-use super::report::Report;
-use crate::judge::{Finding, Life, ProcessRecord, Verdict};
-use crate::snapshot::RootLabel;
+use super::{Shown, Text};
 
 /// Lines of the family tree before it is cut.
-const MOST_TREE_LINES: usize = 24;
+const MAX_TREE_LINES: usize = 24;
 /// Address spaces that are listed one by one; beyond, those that are as they should be are counted.
-const MOST_ROWS: usize = 16;
+const MAX_ROWS: usize = 16;
 /// Findings of one rule that are shown with their walks.
-const MOST_FINDINGS: usize = 2;
+const MAX_FINDINGS: usize = 2;
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Text for Report {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "family ({} processes, by parent)", self.processes.len())?;
         write_tree(f, &self.processes)?;
         writeln!(
@@ -48,45 +48,6 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
-    /// The verdict in a sentence.
-    pub fn verdict(&self) -> String {
-        let Report {
-            rules,
-            events,
-            propagation,
-            ..
-        } = self;
-        let checks: u64 = rules.iter().map(|verdict| verdict.checks).sum();
-        let broken: Vec<&str> = rules
-            .iter()
-            .filter(|verdict| verdict.violations > 0)
-            .map(|verdict| verdict.rule.name)
-            .collect();
-        if !broken.is_empty() {
-            return format!(
-                "BROKEN: with propagation={propagation} {} of {} rules are broken: {}.",
-                broken.len(),
-                rules.len(),
-                broken.join(", ")
-            );
-        }
-        if !self.complete {
-            return format!(
-                "BROKEN OFF: with propagation={propagation} no rule was broken at the {events} \
-                 events ({checks} checks) until the run broke off."
-            );
-        }
-        let hold = rules.iter().filter(|verdict| verdict.holds()).count();
-        format!(
-            "HOLDS: with propagation={propagation} {} rules hold at all {events} events \
-             ({checks} checks){}.",
-            super::check::of_all(hold, rules.len()),
-            super::check::not_tried(rules)
-        )
-    }
-}
-
 /// Parents above their children, indented by generation.
 fn write_tree(f: &mut fmt::Formatter<'_>, processes: &[ProcessRecord]) -> fmt::Result {
     let mut children: BTreeMap<u32, Vec<&ProcessRecord>> = BTreeMap::new();
@@ -103,7 +64,7 @@ fn write_tree(f: &mut fmt::Formatter<'_>, processes: &[ProcessRecord]) -> fmt::R
     let mut lines = 0;
     while let Some((process, depth)) = pending.pop() {
         // A damaged family may have loops; every process is shown once at most.
-        if lines == MOST_TREE_LINES.min(processes.len()) {
+        if lines == MAX_TREE_LINES.min(processes.len()) {
             writeln!(f, "  … and {} more", processes.len() - lines)?;
             break;
         }
@@ -159,7 +120,7 @@ fn address_space_table(spaces: &[AddressSpace], processes: &[ProcessRecord]) -> 
     let mut left_out = 0;
     for (number, space) in spaces.iter().enumerate() {
         let sound = matches!(space.kernel_half, KernelHalf::Same { .. });
-        if number >= MOST_ROWS && (sound || number >= 2 * MOST_ROWS) {
+        if number >= MAX_ROWS && (sound || number >= 2 * MAX_ROWS) {
             left_out += 1;
             continue;
         }
@@ -175,7 +136,7 @@ fn address_space_table(spaces: &[AddressSpace], processes: &[ProcessRecord]) -> 
             of(|process| process.parent),
             of(|process| process.generation),
             space.root.to_string(),
-            space.kernel_half.to_string(),
+            Shown(&space.kernel_half).to_string(),
         ]);
     }
     if left_out > 0 {
@@ -252,7 +213,7 @@ fn rule_table(verdicts: &[Verdict]) -> Table {
 
 fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
     writeln!(f, "\n{}: {}", verdict.rule.name, verdict.rule.statement)?;
-    for finding in verdict.findings.iter().take(MOST_FINDINGS) {
+    for finding in verdict.findings.iter().take(MAX_FINDINGS) {
         let Finding {
             whose,
             place,
@@ -281,9 +242,66 @@ fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result 
             }
         }
     }
-    let more = verdict.findings.len().saturating_sub(MOST_FINDINGS);
+    let more = verdict.findings.len().saturating_sub(MAX_FINDINGS);
     if more > 0 {
         writeln!(f, "  … and {more} more places; --json has them all")?;
     }
     Ok(())
+}
+
+impl Text for KernelHalf {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KernelHalf::Reference { entries } => write!(f, "{entries} entries: the reference"),
+            KernelHalf::Same { entries } => {
+                write!(f, "the same {entries} entries, the same tables")
+            }
+            KernelHalf::Differs {
+                entries,
+                mapped_differently,
+            } => {
+                write!(f, "DIFFERS at {}", Indices(entries))?;
+                if *mapped_differently == 0 {
+                    write!(f, ", maps the same")
+                } else {
+                    write!(f, ", maps other memory")
+                }
+            }
+            KernelHalf::Lacks { entries } => write!(f, "lacks {}", Indices(entries)),
+            KernelHalf::Copies { entries } => {
+                write!(
+                    f,
+                    "tables of its own at {}, maps the same",
+                    Indices(entries)
+                )
+            }
+            KernelHalf::Unreadable => write!(f, "UNREADABLE: the root is outside RAM"),
+        }
+    }
+}
+
+/// PGD indices as people write them: `PGD[402–465], PGD[511]`.
+struct Indices<'a>(&'a [u16]);
+
+impl fmt::Display for Indices<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        let mut separator = "";
+        while let Some((first, _)) = rest.split_first() {
+            let run = rest
+                .iter()
+                .zip(*first..)
+                .take_while(|(index, next)| *index == next)
+                .count();
+            let last = rest[run - 1];
+            write!(f, "{separator}PGD[{first}")?;
+            if last > *first {
+                write!(f, "–{last}")?;
+            }
+            write!(f, "]")?;
+            separator = ", ";
+            rest = &rest[run..];
+        }
+        Ok(())
+    }
 }

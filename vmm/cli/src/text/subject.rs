@@ -2,53 +2,15 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use heirloom_inspect::PhysAddr;
+use heirloom_inspect::discover::Basis;
+use heirloom_inspect::report::Subject;
 
-use crate::discover::{Basis, Discovery};
-use crate::memory::PhysRange;
-use heirloom_paging::addr::PhysAddr;
-use heirloom_paging::mode::{CpuState, Mode};
-
-/// Version of the JSON of the commands that inspect a target; grows when a field changes its meaning or
-/// goes.
-pub const INSPECTION_VERSION: u32 = 1;
-
-/// A guest, as reports name it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Subject {
-    /// As the user named it.
-    pub name: String,
-    pub mode: Mode,
-    /// What the search for address spaces began with.
-    pub basis: Basis,
-    pub cpus: Vec<CpuState>,
-    pub ram: Vec<PhysRange>,
-    /// What was assumed.
-    pub notes: Vec<String>,
-}
-
-impl Subject {
-    /// The guest that `discovery` is of.
-    pub fn new(name: &str, discovery: &Discovery) -> Subject {
-        Subject {
-            name: name.to_owned(),
-            mode: *discovery.mode(),
-            basis: discovery.basis,
-            cpus: discovery.cpus.clone(),
-            ram: discovery.ram.clone(),
-            notes: discovery.notes.clone(),
-        }
-    }
-
-    /// Bytes of RAM.
-    pub fn ram_bytes(&self) -> u64 {
-        self.ram.iter().map(|range| range.bytes).sum()
-    }
-}
+use super::Text;
 
 /// Lines for people: the guest, its CPUs, what was assumed.
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Text for Subject {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "{}: {} MiB of RAM, {} levels of page tables",

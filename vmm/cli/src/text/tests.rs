@@ -1,14 +1,23 @@
-//! Reports, as people and as programs read them.
+//! Reports, as people read them.
 
+use super::maps::HEADER;
+use super::{Shown, Text};
 use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::difference::Difference;
-use heirloom_inspect::show::{
+use heirloom_inspect::report::{
     CheckReport, DifferenceReport, LayoutReport, NamedRange, ReverseReport, Roots, TranslateReport,
 };
-use heirloom_inspect::{Depth, Discovery, Entry, Level, PhysAddr, VirtAddr, VirtRange};
-use serde_json::Value;
+use heirloom_inspect::testing::FakeMemory;
+use heirloom_inspect::{
+    Cr3, Depth, Discovery, Entry, Level, PageSize, Pfn, PhysAddr, VirtAddr, VirtRange,
+};
+use proptest::prelude::*;
+use scene::{Guest, IMAGE_TEXT, PAGE, Plan, USER_DATA, USER_TEXT, bits, range};
 
-use crate::scene::{Guest, IMAGE_TEXT, PAGE, Plan, USER_DATA, bits};
+/// The same hand-made guests that the inspector's own tests look at.
+#[path = "../../../inspect/tests/inspection/scene/mod.rs"]
+#[allow(dead_code, unused_imports)]
+mod scene;
 
 /// Columns as a terminal counts them: `–` and `×` are one.
 fn column_of(line: &str, word: &str) -> Option<usize> {
@@ -18,6 +27,10 @@ fn column_of(line: &str, word: &str) -> Option<usize> {
 
 fn isolated() -> Guest {
     Guest::new(Plan::new(Depth::Four, true))
+}
+
+fn shown(report: &impl Text) -> String {
+    Shown(report).to_string()
 }
 
 fn report(discovery: &Discovery) -> CheckReport {
@@ -47,13 +60,13 @@ fn roots_are_a_line_for_each_pair_and_name_what_is_different() {
     let table = guest.privatize(diverging, va, Level::Pt);
     guest.memory.poke(table, va.index(Level::Pt), Entry::ABSENT);
     guest.add_ldt(first, 1, bits::CONSTANTS);
-    let text = Roots::new("raw:guest", &guest.discover()).to_string();
+    let text = shown(&Roots::new("raw:guest", &guest.discover()));
     assert_tidy(&text);
     let line = |root: PhysAddr| {
-        let shown = root.to_string();
+        let address = root.to_string();
         let line = text
             .lines()
-            .find(|line| line.trim_start().starts_with(&shown));
+            .find(|line| line.trim_start().starts_with(&address));
         line.unwrap_or_else(|| panic!("{root}: {text}"))
     };
     let place = guest.top_place(va);
@@ -106,12 +119,12 @@ fn roots_are_a_line_for_each_pair_and_name_what_is_different() {
 fn a_cpu_on_a_user_root_stands_in_the_line_of_its_pair() {
     let mut guest = isolated();
     let user = guest.user_root(guest.processes[2]);
-    guest.cpus[0].cr3 = heirloom_inspect::Cr3::new(user.get());
-    let text = Roots::new("raw:guest", &guest.discover()).to_string();
-    let shown = guest.processes[2].to_string();
+    guest.cpus[0].cr3 = Cr3::new(user.get());
+    let text = shown(&Roots::new("raw:guest", &guest.discover()));
+    let address = guest.processes[2].to_string();
     let line = text
         .lines()
-        .find(|line| line.trim_start().starts_with(&shown))
+        .find(|line| line.trim_start().starts_with(&address))
         .unwrap();
     assert!(line.contains("0 (user root)"), "{line}");
 }
@@ -120,7 +133,7 @@ fn a_cpu_on_a_user_root_stands_in_the_line_of_its_pair() {
 fn a_sound_guests_check_ends_with_the_verdict() {
     for guest in Guest::all() {
         let discovery = guest.discover();
-        let text = report(&discovery).to_string();
+        let text = shown(&report(&discovery));
         assert_tidy(&text);
         let last = text.lines().last().unwrap();
         let roots = discovery.spaces.len();
@@ -172,7 +185,7 @@ fn a_finding_says_where_what_was_expected_what_was_found_and_shows_the_walk() {
         guest.change(guest.init, va, Level::Pt, |entry| entry | Entry::USER);
     }
     let discovery = guest.discover();
-    let text = report(&discovery).to_string();
+    let text = shown(&report(&discovery));
     assert_tidy(&text);
     // Neighbours are one finding.
     let range = VirtRange::new(va, 3 * PAGE).unwrap();
@@ -197,25 +210,6 @@ fn a_finding_says_where_what_was_expected_what_was_found_and_shows_the_walk() {
         text.ends_with("BROKEN: 1 of 20 rules are broken: kernel-not-user."),
         "{text}"
     );
-    let json = serde_json::to_value(report(&discovery)).unwrap();
-    assert_eq!(json["holds"], false);
-    let rules = json["rules"].as_array().unwrap();
-    let rule = rules
-        .iter()
-        .find(|rule| rule["rule"]["name"] == "kernel-not-user")
-        .unwrap();
-    assert_eq!(rule["violations"], 7);
-    assert_eq!(rule["verdict"], "broken");
-    assert_eq!(rule["findings"].as_array().unwrap().len(), 4);
-    let finding = &rule["findings"][0];
-    assert_eq!(finding["place"], "PT[0]");
-    assert_eq!(finding["entry"]["level"], "PT");
-    assert_eq!(finding["entry"]["table"], table.to_string());
-    assert_eq!(finding["range"]["first"], va.to_string());
-    assert_eq!(finding["area"], "vmalloc");
-    assert_eq!(finding["spaces"]["count"], discovery.spaces.len());
-    let (_, walk) = (&finding["walks"][0][0], &finding["walks"][0][1]);
-    assert_eq!(walk["steps"].as_array().unwrap().len(), 4);
 }
 
 #[test]
@@ -235,25 +229,18 @@ fn a_translation_cuts_the_address_up() {
         let root = discovery.space_at(guest.processes[0]).unwrap().root;
         let va = USER_DATA.wrapping_add(0x123);
         let report = TranslateReport::new("raw:guest", &discovery, root, va);
-        let text = report.to_string();
+        let text = shown(&report);
         assert_tidy(&text);
         assert!(text.contains(cut), "{text}");
         assert!(text.ends_with("4 KiB page, rw-u"), "{text}");
-        let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(json["offset"], 0x123);
-        assert_eq!(
-            json["indices"].as_array().unwrap().len(),
-            usize::try_from(depth.levels()).unwrap()
-        );
-        assert!(
-            json["walk"]["translation"]["pa"]
-                .as_str()
-                .unwrap()
-                .ends_with("123")
-        );
         // An address of neither half.
         let nowhere = VirtAddr::new(1 << 62);
-        let text = TranslateReport::new("raw:guest", &discovery, root, nowhere).to_string();
+        let text = shown(&TranslateReport::new(
+            "raw:guest",
+            &discovery,
+            root,
+            nowhere,
+        ));
         assert!(text.contains("not canonical"), "{text}");
     }
 }
@@ -266,19 +253,19 @@ fn ranges_stand_under_their_headings() {
     let lines: Vec<String> = discovery
         .snapshot
         .ranges(root, VirtRange::ALL)
-        .map(|range| NamedRange::new(range, &discovery).to_string())
+        .map(|range| shown(&NamedRange::new(range, &discovery)))
         .collect();
     assert!(lines.len() > 20);
     for line in &lines {
         assert_tidy(line);
         for word in ["rights", "physical", "area", "pages"] {
-            let column = column_of(NamedRange::HEADER, word).unwrap();
+            let column = column_of(HEADER, word).unwrap();
             let chars: Vec<char> = line.chars().collect();
             assert_eq!(chars[column - 1], ' ', "{word}: {line}");
             let is_unnamed = word == "area" && line.contains("             ");
             assert!(is_unnamed || chars[column] != ' ', "{word}: {line}");
         }
-        let size = column_of(NamedRange::HEADER, "size").unwrap() + 3;
+        let size = column_of(HEADER, "size").unwrap() + 3;
         assert_eq!(line.chars().nth(size), Some('K'), "{line}");
     }
     let jit = lines.iter().find(|line| line.contains("rwxu")).unwrap();
@@ -286,15 +273,6 @@ fn ranges_stand_under_their_headings() {
         jit.contains("user") && jit.ends_with("1 pages of 4 KiB"),
         "{jit}"
     );
-    let range = discovery
-        .snapshot
-        .ranges(root, VirtRange::ALL)
-        .next()
-        .unwrap();
-    let json = serde_json::to_value(NamedRange::new(range, &discovery)).unwrap();
-    for field in ["range", "pa", "rights", "pages", "area"] {
-        assert!(json.get(field).is_some(), "{json}");
-    }
 }
 
 #[test]
@@ -303,11 +281,11 @@ fn a_frame_is_told_with_what_it_is_and_who_reaches_it() {
     let discovery = guest.discover();
     let told = |pa: PhysAddr| {
         let report = ReverseReport::new("raw:guest", &discovery, pa);
-        let text = report.to_string();
+        let text = shown(&report);
         assert_tidy(&text);
-        (text, serde_json::to_value(&report).unwrap())
+        text
     };
-    let (text, json) = told(guest.init);
+    let text = told(guest.init);
     assert!(
         text.contains("0x1610000, frame 0x1610, a root, a PGD"),
         "{text}"
@@ -316,88 +294,214 @@ fn a_frame_is_told_with_what_it_is_and_who_reaches_it() {
         text.contains("rw--  2 MiB page  direct map      all 7 roots"),
         "{text}"
     );
-    assert_eq!(json["is_root"], true);
-    assert_eq!(json["tables"][0]["level"], "PML4");
-    let (text, json) = told(IMAGE_TEXT.wrapping_add(0x42));
+    let text = told(IMAGE_TEXT.wrapping_add(0x42));
     assert!(
         text.contains("r-x-  2 MiB page  kernel image    all 7 roots"),
         "{text}"
     );
-    assert_eq!(json["in_ram"], true);
-    assert_eq!(json["reached"].as_array().unwrap().len(), 3);
-    assert_eq!(json["is_cut"], false);
-    let (text, json) = told(PhysAddr::new(1 << 39));
+    let text = told(PhysAddr::new(1 << 39));
     assert!(
         text.contains("outside RAM") && text.contains("no virtual address reaches it"),
         "{text}"
     );
-    assert_eq!(json["in_ram"], false);
     // A page of a process alone.
     let space = discovery.space_at(guest.processes[1]).unwrap();
     let page = discovery.snapshot.translate(space.root, USER_DATA);
-    let (text, _) = told(page.translation().unwrap().pa);
+    let text = told(page.translation().unwrap().pa);
     assert!(
         text.contains(&format!("user            1 root: {}", guest.processes[1])),
         "{text}"
     );
 }
 
+fn difference_shown(before: &Guest, after: &Guest) -> String {
+    let (before, after) = (before.discover(), after.discover());
+    let difference = Difference::between(&before, &after).unwrap();
+    shown(&DifferenceReport::new(
+        ("a", &before),
+        ("b", &after),
+        difference,
+    ))
+}
+
 #[test]
-fn json_has_the_same_head_everywhere() {
-    let guest = isolated();
-    let discovery = guest.discover();
-    let root = discovery.reference.unwrap();
-    let named = ("raw:guest", &discovery);
-    let difference = Difference::between(&discovery, &discovery).unwrap();
-    let reports: Vec<Value> = [
-        serde_json::to_value(Roots::new("raw:guest", &discovery)),
-        serde_json::to_value(report(&discovery)),
-        serde_json::to_value(LayoutReport::new("raw:guest", &discovery)),
-        serde_json::to_value(ReverseReport::new("raw:guest", &discovery, IMAGE_TEXT)),
-        serde_json::to_value(TranslateReport::new(
-            "raw:guest",
-            &discovery,
-            root,
-            USER_DATA,
-        )),
-        serde_json::to_value(DifferenceReport::new(named, named, difference)),
-    ]
-    .into_iter()
-    .map(Result::unwrap)
-    .collect();
-    for report in reports {
-        assert_eq!(report["version"], 1);
-        let target = report.get("target").or(report.get("before")).unwrap();
-        assert_eq!(target["name"], "raw:guest");
-        assert_eq!(target["mode"]["depth"], "four");
-        assert_eq!(target["basis"], "cr3");
-        // Numbers beyond 2^53 are strings, and come back as they were.
-        let text = serde_json::to_string(&report).unwrap();
-        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), report);
+fn a_difference_of_a_and_d_alone_is_none() {
+    for guest in Guest::all() {
+        let mut later = guest.clone();
+        let root = later.processes[0];
+        later.change(root, USER_TEXT, Level::Pt, |entry| {
+            entry.without(Entry::ACCESSED | Entry::DIRTY)
+        });
+        assert_eq!(
+            difference_shown(&guest, &later),
+            "from a to b\nnothing changed but A and D bits, if those"
+        );
     }
-    let roots = serde_json::to_value(Roots::new("raw:guest", &discovery)).unwrap();
+}
+
+type Change = fn(&mut Guest, PhysAddr);
+
+#[test]
+fn each_kind_of_change_has_its_word() {
+    let guest = Guest::new(Plan::new(Depth::Four, false));
+    let root = guest.processes[1];
+    let cases: [(&str, Change); 4] = [
+        ("mapped", |guest, root| {
+            let (to, va) = (guest.data_page(), USER_DATA.wrapping_add(9 * PAGE));
+            guest.map_user(root, va, to, PageSize::Size4KiB, bits::USER_DATA);
+        }),
+        ("unmapped", |guest, root| {
+            guest.change(root, USER_DATA, Level::Pt, |_| Entry::ABSENT);
+        }),
+        ("rights changed", |guest, root| {
+            guest.change(root, USER_DATA, Level::Pt, |entry| {
+                entry.without(Entry::WRITABLE)
+            });
+        }),
+        ("moved", |guest, root| {
+            let to = guest.data_page();
+            guest.change(root, USER_DATA, Level::Pt, |_| {
+                Entry::pointing_to(to, bits::USER_DATA)
+            });
+        }),
+    ];
+    for (word, change) in cases {
+        let mut later = guest.clone();
+        change(&mut later, root);
+        let text = difference_shown(&guest, &later);
+        assert!(text.contains(&format!(" {word}: ")), "{text}");
+        assert_tidy(&text);
+    }
+}
+
+/// Tables of a process that map one page table over and over.
+fn fan_out(guest: &mut Guest) -> (Pfn, PhysAddr) {
+    let (root, va) = (guest.processes[1], VirtAddr::new(0x3000_0000_0000));
+    let [pt, pd, pdpt] =
+        [Level::Pt, Level::Pd, Level::Pdpt].map(|level| guest.table(root, va, level));
+    let page = guest.data_page();
+    guest
+        .memory
+        .poke(pt, 7, Entry::pointing_to(page, bits::USER_DATA));
+    for index in 0..512 {
+        for (table, below) in [(pd, pt), (pdpt, pd)] {
+            let entry = Entry::pointing_to(below.base(), bits::TABLE);
+            guest.memory.poke(table, index, entry);
+        }
+    }
+    guest.mirror(root);
+    (pt, page)
+}
+
+#[test]
+fn absurdly_many_addresses_are_cut_and_said_to_be() {
+    let mut guest = Guest::new(Plan::new(Depth::Four, false));
+    let (pt, _) = fan_out(&mut guest);
+    let mut later = guest.clone();
+    let page = later.data_page();
+    for index in (0..512).step_by(2) {
+        let entry = Entry::pointing_to(page, bits::USER_DATA);
+        later.memory.poke(pt, index, entry);
+    }
+    let text = difference_shown(&guest, &later);
+    assert!(text.ends_with("… and absurdly many that were not looked for"));
+    for index in 0..512 {
+        let entry = Entry::pointing_to(page, bits::USER_DATA);
+        later.memory.poke(pt, index, entry);
+    }
+    let report = ReverseReport::new("raw:guest", &later.discover(), page);
+    assert!(report.is_cut);
+    assert!(shown(&report).ends_with("… and absurdly many more"));
+}
+
+#[test]
+fn a_layout_is_a_table_without_blanks_at_the_ends() {
+    let guest = Guest::new(Plan::new(Depth::Four, false));
+    let text = shown(&LayoutReport::new("raw:guest", &guest.discover()));
+    let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
-        roots["roots"].as_array().unwrap().len(),
-        discovery.spaces.len()
+        lines[0],
+        "raw:guest: 64 MiB of RAM, 4 levels of page tables"
     );
-    assert_eq!(roots["kinds"]["process"], 4);
-    assert_eq!(roots["kinds"]["user-root"], 6);
-    let process = roots["roots"]
-        .as_array()
-        .unwrap()
+    let header = lines
         .iter()
-        .find(|root| root["kind"] == "process")
+        .position(|line| line.contains("evidence"))
         .unwrap();
-    for field in [
-        "address",
-        "label",
-        "evidence",
-        "partner",
-        "cpus",
-        "cluster",
-        "user_pages",
-        "differences",
-    ] {
-        assert!(process.get(field).is_some(), "{process}");
+    let column = lines[header].find("area").unwrap();
+    for line in &lines {
+        assert_eq!(line.trim_end(), *line);
+    }
+    let names = [
+        "user",
+        "direct map",
+        "vmalloc",
+        "vmemmap",
+        "cpu entry area",
+        "kernel image",
+        "modules",
+        "fixmap",
+    ];
+    for (line, name) in lines[header + 1..].iter().zip(names) {
+        // The dash between addresses is three bytes and one column.
+        assert!(line[column + 2..].starts_with(name), "{line}");
+    }
+    assert_eq!(lines.len(), header + 1 + names.len());
+}
+
+/// Words that lead to frames 0 to 15 more often than chance would.
+fn word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        2 => any::<u64>(),
+        6 => (0u64..16, 0u64..0x200, any::<bool>())
+            .prop_map(|(pfn, flags, nx)| pfn << 12 | flags | u64::from(nx) << 63),
+        2 => (0u64..16).prop_map(|pfn| pfn << 12 | 0x67),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_memory_holds_every_report_has_a_text(
+        frames in proptest::collection::vec(proptest::collection::vec((0u16..512, word()), 0..600), 16),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), 0u16..512, word()), 0..6),
+        which in 0usize..4,
+    ) {
+        let mut memory = FakeMemory::new();
+        for (pfn, words) in (0..).map(Pfn::new).zip(frames) {
+            memory.add(pfn);
+            for (index, word) in words {
+                memory.poke(pfn, index, Entry::new(word));
+            }
+        }
+        let mut random = Guest::new(Plan { processes: 0, ..Plan::new(Depth::Four, false) }).target();
+        random.ram = vec![range(0, 16 << 12)];
+        random.memory = Box::new(memory);
+        random.cpus[0].cr3 = Cr3::new(0x3000);
+        let mut damaged = Guest::all().remove(which);
+        let tables: Vec<Pfn> = damaged.discover().snapshot.tables().map(|table| table.pfn()).collect();
+        for (at, index, raw) in damage {
+            damaged.memory.poke(tables[at.index(tables.len())], index, Entry::new(raw));
+        }
+        for target in [random, damaged.target()] {
+            let Ok(discovery) = Discovery::of(&target) else { continue };
+            let pa = PhysAddr::new(0x161_0123);
+            let va = VirtAddr::new(0xffff_8880_0000_1234);
+            let mut texts = vec![
+                shown(&report(&discovery)),
+                shown(&Roots::new("raw:guest", &discovery)),
+                shown(&LayoutReport::new("raw:guest", &discovery)),
+                shown(&ReverseReport::new("raw:guest", &discovery, pa)),
+            ];
+            for space in discovery.spaces.iter().take(3) {
+                texts.push(shown(&TranslateReport::new("raw:guest", &discovery, space.root, va)));
+            }
+            let named = ("raw:guest", &discovery);
+            let difference = Difference::between(&discovery, &discovery).unwrap();
+            texts.push(shown(&DifferenceReport::new(named, named, difference)));
+            for text in texts {
+                assert_tidy(&text);
+            }
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! Accesses from ring 3, each tried by a process of its own: what became of it.
 
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::Claim;
 use heirloom_inspect::{Half, VirtAddr};
 
-use super::footage::{Footage, Moment};
-use super::proof::{Trouble, missing};
-use super::stage::Experiment;
+use super::proof::{ClaimError, missing};
+use super::runner::Experiment;
+use super::trace::{Observation, Trace};
+use crate::event::EventKind;
 
 /// Exception vectors (Intel SDM vol. 3A, table 6-1).
 pub(crate) const GENERAL_PROTECTION: u64 = 13;
@@ -21,20 +21,21 @@ const FAULT_FETCH: u64 = 1 << 4;
 
 /// How an address is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
+pub(crate) enum AccessKind {
     Read,
     Write,
     Execute,
 }
 
-impl How {
-    pub(crate) const ALL: [How; 3] = [How::Read, How::Write, How::Execute];
+impl AccessKind {
+    pub(crate) const ALL: [AccessKind; 3] =
+        [AccessKind::Read, AccessKind::Write, AccessKind::Execute];
 
     fn letter(self) -> char {
         match self {
-            How::Read => 'r',
-            How::Write => 'w',
-            How::Execute => 'x',
+            AccessKind::Read => 'r',
+            AccessKind::Write => 'w',
+            AccessKind::Execute => 'x',
         }
     }
 
@@ -42,9 +43,9 @@ impl How {
     fn error_code(self) -> u64 {
         FAULT_USER
             | match self {
-                How::Read => 0,
-                How::Write => FAULT_WRITE,
-                How::Execute => FAULT_FETCH,
+                AccessKind::Read => 0,
+                AccessKind::Write => FAULT_WRITE,
+                AccessKind::Execute => FAULT_FETCH,
             }
     }
 }
@@ -52,7 +53,7 @@ impl How {
 /// An access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
-    pub(crate) how: How,
+    pub(crate) how: AccessKind,
     pub(crate) address: VirtAddr,
 }
 
@@ -75,7 +76,7 @@ pub(crate) fn experiment(strategy: Strategy, accesses: &[Access]) -> Experiment 
 
 /// What became of the process that tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Outcome {
     /// It went on, and ended well.
     Survived,
     /// It was killed for this exception.
@@ -91,85 +92,85 @@ pub(crate) enum Fate {
 }
 
 /// An access that was tried.
-pub(crate) struct Trial<'f> {
+pub(crate) struct Attempt<'f> {
     pub(crate) access: Access,
     /// The moment before.
-    pub(crate) before: &'f Moment,
+    pub(crate) before: &'f Observation,
     /// What happens, from then on.
-    pub(crate) scene: &'f [Moment],
-    pub(crate) fate: Fate,
-    /// See [`Footage::has_vague_error_codes`].
-    vague: bool,
+    pub(crate) section: &'f [Observation],
+    pub(crate) outcome: Outcome,
+    /// See [`Trace::has_imprecise_error_codes`].
+    imprecise: bool,
 }
 
-impl Trial<'_> {
+impl Attempt<'_> {
     /// Whether the process died of a page fault for exactly this access, to a page that is `mapped`,
     /// though not for ring 3, or not mapped at all.
     pub(crate) fn is_page_fault(&self, mapped: bool) -> bool {
-        is_page_fault_of(self.fate, self.access, mapped, self.vague)
+        is_page_fault_of(self.outcome, self.access, mapped, self.imprecise)
     }
 }
 
-fn is_page_fault_of(fate: Fate, access: Access, mapped: bool, vague: bool) -> bool {
+fn is_page_fault_of(outcome: Outcome, access: Access, mapped: bool, imprecise: bool) -> bool {
     let expected = access.how.error_code() | if mapped { FAULT_PRESENT } else { 0 };
-    let ignored = if vague && access.address.half() == Half::Kernel {
+    let ignored = if imprecise && access.address.half() == Half::Kernel {
         FAULT_PRESENT | FAULT_RESERVED
     } else {
         0
     };
-    matches!(fate, Fate::Killed { vector: PAGE_FAULT, error_code, address, .. }
+    matches!(outcome, Outcome::Killed { vector: PAGE_FAULT, error_code, address, .. }
         if address == access.address && error_code & !ignored == expected & !ignored)
 }
 
-/// Finds the fate of each access.
-pub(crate) fn trials<'f>(
-    footage: &'f Footage,
+/// Finds the outcome of each access.
+pub(crate) fn find<'f>(
+    trace: &'f Trace,
     accesses: &[Access],
-) -> Result<Vec<Trial<'f>>, Trouble> {
+) -> Result<Vec<Attempt<'f>>, ClaimError> {
     accesses
         .iter()
         .map(|access| {
-            let scene = footage.scene(&access.word())?;
-            let fate = fate(scene).ok_or_else(|| {
+            let section = trace.section(&access.word())?;
+            let outcome = outcome(section).ok_or_else(|| {
                 missing(format!(
                     "nobody tried {:?} of {}",
                     access.how, access.address
                 ))
             })?;
-            Ok(Trial {
+            Ok(Attempt {
                 access: *access,
-                before: &scene[0],
-                scene,
-                vague: footage.has_vague_error_codes(),
-                fate,
+                before: &section[0],
+                section,
+                imprecise: trace.has_imprecise_error_codes(),
+                outcome,
             })
         })
         .collect()
 }
 
-/// The end of the first process that ends in `scene`, and why.
-fn fate(scene: &[Moment]) -> Option<Fate> {
+/// The end of the first process that ends in `section`, and why.
+fn outcome(section: &[Observation]) -> Option<Outcome> {
     let mut killed = None;
-    for moment in scene {
-        match moment.told.claim {
-            Claim::ProcessKilled {
+    for moment in section {
+        match moment.event.claim {
+            EventKind::ProcessKilled {
                 vector,
                 error_code,
                 rip,
                 address,
                 ..
             } => {
-                killed = Some(Fate::Killed {
+                killed = Some(Outcome::Killed {
                     vector,
                     error_code,
                     address,
                     rip,
                 });
             }
-            Claim::ProcessExited { status, .. } => {
+            EventKind::ProcessExited { status, .. } => {
                 return killed.or(Some(match status {
-                    0 => Fate::Survived,
-                    status => Fate::Ended { status },
+                    0 => Outcome::Survived,
+                    status => Outcome::Ended { status },
                 }));
             }
             _ => {}
@@ -185,10 +186,10 @@ mod tests {
     #[test]
     fn only_the_page_fault_of_the_very_access_counts() {
         let access = Access {
-            how: How::Write,
+            how: AccessKind::Write,
             address: VirtAddr::new(0xffff_8880_0000_0000),
         };
-        let killed = |vector, error_code, address| Fate::Killed {
+        let killed = |vector, error_code, address| Outcome::Killed {
             vector,
             error_code,
             address: VirtAddr::new(address),
@@ -196,7 +197,7 @@ mod tests {
         };
         let address = access.address.get();
         // What is expected where the page is mapped, where it is not, and where nobody can say.
-        for (fate, expected) in [
+        for (outcome, expected) in [
             (killed(PAGE_FAULT, 7, address), [true, false, true]),
             (killed(PAGE_FAULT, 6, address), [false, true, true]),
             (killed(PAGE_FAULT, 15, address), [false, false, true]),
@@ -205,22 +206,22 @@ mod tests {
             (killed(PAGE_FAULT, 0x17, address), [false; 3]),
             (killed(PAGE_FAULT, 7, address + 8), [false; 3]),
             (killed(GENERAL_PROTECTION, 7, address), [false; 3]),
-            (Fate::Survived, [false; 3]),
-            (Fate::Ended { status: 11 }, [false; 3]),
+            (Outcome::Survived, [false; 3]),
+            (Outcome::Ended { status: 11 }, [false; 3]),
         ] {
             let found = [(true, false), (false, false), (false, true)]
-                .map(|(mapped, vague)| is_page_fault_of(fate, access, mapped, vague));
-            assert_eq!(found, expected, "{fate:?}");
+                .map(|(mapped, imprecise)| is_page_fault_of(outcome, access, mapped, imprecise));
+            assert_eq!(found, expected, "{outcome:?}");
         }
     }
 
     #[test]
     fn in_the_user_half_every_machine_is_held_to_the_exact_error_code() {
         let access = Access {
-            how: How::Read,
+            how: AccessKind::Read,
             address: VirtAddr::new(0x1000),
         };
-        let killed = |error_code| Fate::Killed {
+        let killed = |error_code| Outcome::Killed {
             vector: PAGE_FAULT,
             error_code,
             address: access.address,

@@ -1,7 +1,5 @@
 //! One address: cut into its indices, and walked entry by entry.
 
-use std::fmt;
-
 use serde::Serialize;
 
 use super::subject::Subject;
@@ -66,31 +64,5 @@ fn levels(depth: Depth) -> &'static [Level] {
     match depth {
         Depth::Four => &Level::ALL[1..],
         Depth::Five => &Level::ALL,
-    }
-}
-
-impl fmt::Display for TranslateReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.target)?;
-        write!(f, "{:#018x} =", self.walk.va)?;
-        for Index { level, index } in &self.indices {
-            write!(f, " {} {index} ·", self.walk.depth.name(*level))?;
-        }
-        write!(f, " byte {:#x}", self.offset)?;
-        if let Some(area) = self.area {
-            write!(f, ", {area}")?;
-        }
-        match (self.kind, self.partner) {
-            (Kind::UserRoot, Some(kernel)) => write!(
-                f,
-                "\nthis is what ring 3 runs on; the kernel's root of the pair is {kernel}"
-            )?,
-            (Kind::UserRoot, None) => f.write_str("\nthis is what ring 3 runs on")?,
-            (Kind::Idle | Kind::Freed | Kind::Foreign | Kind::NotUnderstood, _) => {
-                write!(f, "\nthis root is {}", self.kind)?;
-            }
-            _ => {}
-        }
-        write!(f, "\n{}: {}", self.whose, self.walk)
     }
 }

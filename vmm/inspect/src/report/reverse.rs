@@ -1,10 +1,8 @@
 //! All that reaches a physical address.
 
-use std::fmt;
-
 use serde::Serialize;
 
-use super::subject::{RootList, Subject};
+use super::subject::Subject;
 use crate::discover::Discovery;
 use crate::layout::{Area, area_at};
 use crate::memory::PhysRange;
@@ -12,9 +10,6 @@ use crate::reverse::Reached;
 use crate::sharing::Parent;
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::level::Level;
-
-/// Roots that a line names.
-const MOST_NAMED: usize = 8;
 
 /// What `heirloom reverse` found.
 #[derive(Clone, Debug, Serialize)]
@@ -30,8 +25,9 @@ pub struct ReverseReport {
     pub reached: Vec<ReachedBy>,
     /// There are absurdly many more.
     pub is_cut: bool,
+    /// How many address spaces there are.
     #[serde(skip)]
-    roots: usize,
+    pub roots: usize,
 }
 
 /// A level at which a frame is a page table.
@@ -91,53 +87,5 @@ impl ReverseReport {
             is_cut: reverse.is_cut,
             roots: snapshot.roots().len(),
         }
-    }
-}
-
-impl fmt::Display for ReverseReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.target)?;
-        write!(f, "{:#x}, frame {}", self.pa, self.pa.pfn())?;
-        if !self.in_ram {
-            write!(f, ", outside RAM")?;
-        }
-        if self.is_root {
-            write!(f, ", a root")?;
-        }
-        for table in &self.tables {
-            let entries = table.entries.len();
-            write!(f, ", a {}", self.target.mode.depth.name(table.level))?;
-            if entries > 0 {
-                let noun = if entries == 1 { "entry" } else { "entries" };
-                write!(f, " ({entries} {noun} point there)")?;
-            }
-        }
-        if self.reached.is_empty() {
-            return write!(f, "\n  no virtual address reaches it");
-        }
-        for by in &self.reached {
-            let Reached { va, mapping, .. } = &by.reached;
-            let area = by.area.map_or("no named area", Area::name);
-            write!(
-                f,
-                "\n  {va:#018x}  {}  {} page  {area:<14}  ",
-                mapping.rights, mapping.size
-            )?;
-            if by.roots.len() == self.roots {
-                write!(f, "all {} roots", self.roots)?;
-            } else {
-                let named = &by.roots[..by.roots.len().min(MOST_NAMED)];
-                let noun = if by.roots.len() == 1 { "root" } else { "roots" };
-                let list = RootList {
-                    roots: named,
-                    count: by.roots.len(),
-                };
-                write!(f, "{} {noun}: {list}", by.roots.len())?;
-            }
-        }
-        if self.is_cut {
-            write!(f, "\n  … and absurdly many more")?;
-        }
-        Ok(())
     }
 }

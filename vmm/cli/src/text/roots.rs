@@ -1,0 +1,141 @@
+//! Every root of a guest, and what it is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use comfy_table::{CellAlignment, Table, presets};
+use heirloom_inspect::compare::{EntryDifference, EntryDifferenceKind, Mappings};
+use heirloom_inspect::discover::{Kind, Space};
+use heirloom_inspect::report::Roots;
+use heirloom_inspect::{PhysAddr, RootLabel};
+
+use super::{Shown, Text};
+
+impl Text for Roots {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", Shown(&self.target))?;
+        writeln!(f, "{} roots: {}", self.roots.len(), counts(&self.kinds))?;
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header([
+            "root",
+            "kind",
+            "user root",
+            "CPU",
+            "kernel half",
+            "user pages",
+            "why",
+        ]);
+        // A user root stands in its kernel root's line.
+        let (seconds, lines): (Vec<&Space>, Vec<&Space>) = self
+            .roots
+            .iter()
+            .partition(|space| is_second_of_a_pair(space));
+        let user_roots: BTreeMap<Option<PhysAddr>, &Space> = seconds
+            .into_iter()
+            .map(|space| (space.partner, space))
+            .collect();
+        for space in lines {
+            let user_root = user_roots.get(&Some(space.address)).copied();
+            table.add_row(row(self, space, user_root));
+        }
+        for column in [0, 2, 5] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        writeln!(f, "{}", table.trim_fmt())?;
+        write!(f, "\nclusters of equal kernel halves")?;
+        for cluster in &self.clusters {
+            write!(
+                f,
+                "\n  {}: {} entries, {} {}: {}",
+                cluster.number,
+                cluster.kernel_entries,
+                cluster.roots,
+                if cluster.roots == 1 { "root" } else { "roots" },
+                counts(&cluster.kinds)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; 7] {
+    let mut cpus: Vec<String> = space.cpus.iter().map(ToString::to_string).collect();
+    if let Some(user) = user_root {
+        cpus.extend(user.cpus.iter().map(|cpu| format!("{cpu} (user root)")));
+    }
+    let address = match space.label {
+        RootLabel::Found(address) => address.to_string(),
+        label => format!("{label}: {}", space.address),
+    };
+    [
+        address,
+        space.kind.to_string(),
+        user_root.map_or_else(|| "–".into(), |user| user.address.to_string()),
+        cpus.join(", "),
+        kernel_half(roots, space),
+        space.user_pages.to_string(),
+        match user_root.filter(|user| !user.differences.is_empty()) {
+            Some(user) => format!(
+                "{}; user root: {}",
+                space.evidence,
+                kernel_half(roots, user)
+            ),
+            None => space.evidence.clone(),
+        },
+    ]
+}
+
+fn kernel_half(roots: &Roots, space: &Space) -> String {
+    if space.differences.is_empty() {
+        return format!("cluster {}", space.cluster);
+    }
+    let shown: Vec<String> = space
+        .differences
+        .iter()
+        .take(4)
+        .map(|found| difference(roots, space, found))
+        .collect();
+    let more = space.differences.len().saturating_sub(4);
+    let rest = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    format!("{}{rest}", shown.join(", "))
+}
+
+fn difference(roots: &Roots, space: &Space, difference: &EntryDifference) -> String {
+    let EntryDifference {
+        index,
+        kind,
+        mappings,
+        ..
+    } = difference;
+    let place = format!("{}[{index}]", roots.top);
+    let name = roots
+        .areas
+        .get(&(space.address, *index))
+        .map_or_else(String::new, |name| format!(" ({name})"));
+    match (kind, mappings) {
+        (EntryDifferenceKind::OnlyLeft, _) => format!("LACKS {place}{name}"),
+        (EntryDifferenceKind::OnlyRight, _) => format!("{place}{name} of its own"),
+        (_, Mappings::Same) => format!("PRIVATE COPY at {place}{name}"),
+        _ => format!("DIVERGES at {place}{name}"),
+    }
+}
+
+fn is_second_of_a_pair(space: &Space) -> bool {
+    space.partner.is_some_and(|partner| partner < space.address)
+}
+
+/// `63 process, 1 kernel`.
+fn counts(kinds: &BTreeMap<Kind, usize>) -> String {
+    let counts: Vec<String> = kinds
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    counts.join(", ")
+}

@@ -1,0 +1,88 @@
+//! A run under judgement, live or from a recording: the engine that holds the rules, and what of the run
+//! its report will show in full.
+
+use heirloom_inspect::judge::{Expectation, GroundTruth, Judge as Engine, Verdict, World};
+use heirloom_inspect::{CpuState, PhysAddr, PhysicalMemory, RootLabel, Snapshot};
+
+use crate::event::{Counters, Event};
+use crate::report::{Excerpt, Report};
+
+/// Judges a run event by event. The same events with the same tables give the same report, wherever
+/// they come from.
+pub struct Judge {
+    engine: Engine,
+    excerpt: Option<Excerpt>,
+    counters: Counters,
+}
+
+impl Judge {
+    /// Before the first event.
+    pub fn new(truth: GroundTruth, expectation: Expectation) -> Judge {
+        Judge {
+            engine: Engine::new(truth, expectation),
+            excerpt: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes in what the guest reports. The address spaces to capture for [`Judge::observe`] are those of
+    /// [`Judge::roots`] afterwards.
+    pub fn apply(&mut self, event: &Event) {
+        self.counters = event.counters;
+        self.engine.hear(event);
+    }
+
+    /// The address spaces that exist, as far as the guest reported.
+    pub fn roots(&self) -> Vec<(RootLabel, PhysAddr)> {
+        self.engine.roots()
+    }
+
+    /// Judges the moment of the event that was applied last.
+    pub fn observe<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        event: &Event,
+        cpu: &CpuState,
+        snapshot: &Snapshot,
+        memory: &M,
+    ) {
+        self.engine.observe(event, cpu, snapshot, memory);
+        self.excerpt = Excerpt::choose(self.excerpt.take(), &self.engine, event);
+    }
+
+    /// What an access to kernel memory found there: see
+    /// [`accessed_value`](heirloom_inspect::judge::Judge::accessed_value).
+    pub fn accessed_value<M: PhysicalMemory + ?Sized>(
+        &self,
+        event: &Event,
+        snapshot: &Snapshot,
+        memory: &M,
+    ) -> Option<u64> {
+        self.engine.accessed_value(event, snapshot, memory)
+    }
+
+    /// What is known of the guest: what the host knew before, and what the guest reported since.
+    pub fn world(&self) -> &World {
+        self.engine.world()
+    }
+
+    /// The tables of the moment that was judged last.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.engine.snapshot()
+    }
+
+    /// What each rule found so far.
+    pub fn verdicts(&self) -> &[Verdict] {
+        self.engine.verdicts()
+    }
+
+    /// Whether every rule holds and at least one moment was judged.
+    pub fn all_hold(&self) -> bool {
+        self.engine.all_hold()
+    }
+
+    /// What the run showed; `None` if nothing was judged.
+    pub fn report(&self) -> Option<Report> {
+        let excerpt = self.excerpt.as_ref()?;
+        Some(Report::new(&self.engine, excerpt, self.counters))
+    }
+}

@@ -1,0 +1,182 @@
+//! Where experiments are made: each is a run of the guest program `lecture` on a machine of its own,
+//! judged at every event like any other run.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use heirloom_abi::bugs::Bug;
+use heirloom_abi::options::Strategy;
+use heirloom_machine::Host;
+use heirloom_source::recording::RecordError;
+
+use super::proof::{ClaimError, missing};
+use super::trace::{Observation, Trace};
+use crate::cancel::CancelToken;
+use crate::recorder::RecordingDirectory;
+use crate::run::{Run, Seen};
+
+/// The ring-3 program that has a part in every experiment.
+const PROGRAM: &str = "lecture";
+
+/// A run of that program.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Experiment {
+    pub(crate) strategy: Strategy,
+    /// The experiment's name in the program, and its arguments.
+    pub(crate) arguments: Vec<String>,
+    /// More words for the kernel's command line.
+    pub(crate) kernel_words: &'static str,
+}
+
+impl Experiment {
+    /// `lecture ARGUMENTS…` under `strategy`.
+    pub(crate) fn new(strategy: Strategy, arguments: &[&str]) -> Experiment {
+        Experiment {
+            strategy,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            kernel_words: "",
+        }
+    }
+}
+
+/// Makes experiments, and keeps the traces of those that several claims are judged by.
+pub struct Runner {
+    host: Host,
+    bug: Option<Bug>,
+    recordings: Option<RecordingDirectory>,
+    cancel: CancelToken,
+    /// What the experiments of one claim may take, all together, and when that is over.
+    budget: Duration,
+    deadline: Instant,
+    /// How many experiments were made.
+    made: usize,
+    traces: HashMap<Experiment, Rc<Trace>>,
+}
+
+impl Runner {
+    /// On `host`; the experiments of each claim may take `budget` together.
+    pub fn new(host: Host, budget: Duration) -> Runner {
+        Runner {
+            host,
+            bug: None,
+            recordings: None,
+            cancel: CancelToken::new(),
+            budget,
+            deadline: Instant::now() + budget,
+            made: 0,
+            traces: HashMap::new(),
+        }
+    }
+
+    /// With a kernel that makes this deliberate bug.
+    #[must_use]
+    pub fn bug(self, bug: Option<Bug>) -> Runner {
+        Runner { bug, ..self }
+    }
+
+    /// Every experiment is recorded to a file of its own.
+    #[must_use]
+    pub fn recordings(self, recordings: Option<RecordingDirectory>) -> Runner {
+        Runner { recordings, ..self }
+    }
+
+    /// `cancel` stops the running experiment and all later ones.
+    #[must_use]
+    pub fn cancelled_by(self, cancel: CancelToken) -> Runner {
+        Runner { cancel, ..self }
+    }
+
+    /// Whether all experiments were recorded that should be.
+    ///
+    /// # Errors
+    /// The first [`RecordError`], once.
+    pub fn recorded(&self) -> Result<(), RecordError> {
+        self.recordings
+            .as_ref()
+            .map_or(Ok(()), RecordingDirectory::result)
+    }
+
+    /// From now on, the experiments of another claim are made.
+    pub(crate) fn begin_claim(&mut self) {
+        self.deadline = Instant::now() + self.budget;
+    }
+
+    /// What the experiments of one claim may take.
+    pub(crate) fn budget(&self) -> Duration {
+        self.budget
+    }
+
+    /// What an experiment shows, at every event. It is made when it is first asked for.
+    pub(crate) fn trace(&mut self, experiment: &Experiment) -> Result<Rc<Trace>, ClaimError> {
+        if let Some(trace) = self.traces.get(experiment) {
+            return Ok(Rc::clone(trace));
+        }
+        let mut observations = Vec::new();
+        let run = self.watch(experiment, |seen| observations.extend(observation(seen)))?;
+        let trace = Rc::new(Trace::new(observations, run.judge()));
+        self.traces.insert(experiment.clone(), Rc::clone(&trace));
+        Ok(trace)
+    }
+
+    /// Makes an experiment; `visit` sees each event. The run, which has ended well.
+    pub(crate) fn watch(
+        &mut self,
+        experiment: &Experiment,
+        visit: impl FnMut(&Seen<'_>),
+    ) -> Result<Run, ClaimError> {
+        let Experiment {
+            strategy,
+            arguments,
+            kernel_words,
+        } = experiment;
+        let mut run = Run::builder(&self.host)
+            .embedded(PROGRAM, arguments.clone())
+            .strategy(*strategy)
+            .bug(self.bug)
+            .kernel_words(kernel_words)
+            .console(console())
+            .time_limit(self.deadline.saturating_duration_since(Instant::now()))
+            .start()?;
+        self.cancel.watch(run.interrupter());
+        self.made += 1;
+        let name = arguments.join("-");
+        let name = format!("{:02}-{}-{name}", self.made, strategy.name());
+        if let Some(recordings) = &self.recordings {
+            recordings.record(&mut run, &name);
+        }
+        let ended = run.to_end(visit);
+        if let Some(recordings) = &self.recordings {
+            recordings.note(run.recorded());
+        }
+        let status = ended?;
+        if !status.is_success() {
+            return Err(missing(format!(
+                "process 1 of `{PROGRAM} {}` under {} could not do its part ({status})",
+                arguments.join(" "),
+                strategy.name()
+            )));
+        }
+        Ok(run)
+    }
+}
+
+/// Where the guest's console goes: nowhere, unless somebody wants to know what happens.
+fn console() -> Box<dyn Write + Send> {
+    if log::log_enabled!(log::Level::Info) {
+        Box::new(io::stderr())
+    } else {
+        Box::new(io::sink())
+    }
+}
+
+/// All of an event at which page tables were captured.
+pub(crate) fn observation(seen: &Seen<'_>) -> Option<Observation> {
+    Some(Observation {
+        event: seen.event.clone(),
+        cr3: seen.cpu()?.cr3.root(),
+        snapshot: seen.snapshot()?.clone(),
+        at: Instant::now(),
+    })
+}

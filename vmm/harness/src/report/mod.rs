@@ -1,0 +1,111 @@
+//! A run's report: everything that is shown, as data.
+
+mod address_spaces;
+mod excerpt;
+
+pub use address_spaces::{AddressSpace, EntryGroup, KernelHalf};
+pub use excerpt::Excerpt;
+
+use address_spaces::{address_spaces, entry_groups};
+use heirloom_inspect::judge::{Judge, ProcessRecord, Verdict};
+use heirloom_inspect::rules::{how_many_hold, not_tried};
+use serde::Serialize;
+
+use crate::event::Counters;
+
+/// Version of the JSON form; grows when a field changes its meaning or goes.
+pub const REPORT_VERSION: u32 = 1;
+
+/// What a run showed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`REPORT_VERSION`].
+    pub version: u32,
+    /// The strategy that the guest was held to.
+    pub propagation: &'static str,
+    /// What the guest kernel says it found and uses of the CPU.
+    pub machine: Vec<&'static str>,
+    /// Whether every rule holds, at the events that there were.
+    pub holds: bool,
+    /// Whether the run came to its own end; else it crashed or was stopped.
+    pub complete: bool,
+    /// Events judged.
+    pub events: u64,
+    /// All processes that ever lived.
+    pub processes: Vec<ProcessRecord>,
+    /// The moment that is shown in full.
+    pub shown_event: u64,
+    /// What happened then.
+    pub shown_event_text: String,
+    /// Its address spaces, the kernel's own first.
+    pub address_spaces: Vec<AddressSpace>,
+    /// Its kernel-half PGD entries.
+    pub kernel_entries: Vec<EntryGroup>,
+    /// Page-table frames then: in all, below kernel halves, below user halves.
+    pub table_frames: heirloom_inspect::TableFrames,
+    /// The verdict of each rule.
+    pub rules: Vec<Verdict>,
+    /// The guest's last counters: claims.
+    pub counters: Counters,
+}
+
+impl Report {
+    /// The report of a run that `judge` has judged, with `excerpt` shown in full.
+    pub fn new(judge: &Judge, excerpt: &Excerpt, counters: Counters) -> Report {
+        let world = judge.world();
+        Report {
+            version: REPORT_VERSION,
+            propagation: world.expectation().strategy.name(),
+            machine: world.machine().to_vec(),
+            holds: judge.all_hold(),
+            complete: judge.world().is_done(),
+            events: world.events(),
+            processes: world.processes().copied().collect(),
+            shown_event: excerpt.event,
+            shown_event_text: excerpt.what.clone(),
+            address_spaces: address_spaces(&excerpt.snapshot),
+            kernel_entries: entry_groups(&excerpt.snapshot),
+            table_frames: excerpt.snapshot.table_frames(),
+            rules: judge.verdicts().to_vec(),
+            counters,
+        }
+    }
+}
+
+impl Report {
+    /// The verdict in a sentence.
+    pub fn verdict(&self) -> String {
+        let Report {
+            rules,
+            events,
+            propagation,
+            ..
+        } = self;
+        let checks: u64 = rules.iter().map(|verdict| verdict.checks).sum();
+        let broken: Vec<&str> = rules
+            .iter()
+            .filter(|verdict| verdict.violations > 0)
+            .map(|verdict| verdict.rule.name)
+            .collect();
+        if !broken.is_empty() {
+            return format!(
+                "BROKEN: with propagation={propagation} {} of {} rules are broken: {}.",
+                broken.len(),
+                rules.len(),
+                broken.join(", ")
+            );
+        }
+        if !self.complete {
+            return format!(
+                "BROKEN OFF: with propagation={propagation} no rule was broken at the {events} \
+                 events ({checks} checks) until the run broke off."
+            );
+        }
+        format!(
+            "HOLDS: with propagation={propagation} {} rules hold at all {events} events \
+             ({checks} checks){}.",
+            how_many_hold(rules),
+            not_tried(rules)
+        )
+    }
+}

@@ -1,0 +1,243 @@
+//! What a run is made from.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use heirloom_abi::bugs::Bug;
+use heirloom_abi::event::DOORBELL_PORT;
+use heirloom_abi::options::{self, Strategy};
+use heirloom_abi::{PAGE_SIZE, layout};
+use heirloom_inspect::judge::{Expectation, GroundTruth, Image};
+use heirloom_inspect::{Capturer, PhysAddr, VirtAddr};
+use heirloom_machine::{Config, Host, KernelImage, Machine, MemorySize, Module};
+
+use super::{Run, State};
+use crate::error::RunError;
+use crate::guest;
+use crate::judge::Judge;
+use crate::machine_target::ram;
+
+/// The embedded program that runs first unless another is named: it makes a family of processes, of which
+/// the first maps kernel memory that all of them access.
+pub const DEFAULT_PROGRAM: &str = "family";
+/// Processes of [`DEFAULT_PROGRAM`] unless another number is asked for.
+pub const DEFAULT_PROCESSES: u64 = 8;
+
+/// The time limit of a run with up to [`PROCESSES_WITHIN_TIME_LIMIT`] processes.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+const PROCESSES_WITHIN_TIME_LIMIT: u64 = 200;
+
+/// The time limit of a run with so many processes, unless another is set: a minute, and with more than
+/// 200 processes in proportion more.
+pub fn default_time_limit(processes: u64) -> Duration {
+    let seconds = TIME_LIMIT.as_secs() * processes / PROCESSES_WITHIN_TIME_LIMIT;
+    Duration::from_secs(seconds).max(TIME_LIMIT)
+}
+
+/// Where vmalloc starts unless said otherwise: eight pages below the second PGD entry of its area, so
+/// that small allocations lie below the first entry, and a larger one needs a new entry.
+const VMALLOC_START: u64 = layout::Region::Vmalloc.start() + layout::PGD_ENTRY_SPAN - 8 * PAGE_SIZE;
+
+/// What a run is made from; see [`Run::builder`].
+pub struct RunBuilder<'h> {
+    pub(super) host: &'h Host,
+    pub(super) memory: MemorySize,
+    pub(super) kernel: Option<KernelImage>,
+    pub(super) program: Option<Module>,
+    pub(super) first: String,
+    pub(super) arguments: Vec<String>,
+    pub(super) processes: u64,
+    pub(super) strategy: Strategy,
+    pub(super) bug: Option<Bug>,
+    pub(super) kernel_words: String,
+    pub(super) console: Box<dyn Write + Send>,
+    pub(super) time_limit: Option<Duration>,
+    pub(super) judged: bool,
+}
+
+impl RunBuilder<'_> {
+    /// How a kernel mapping reaches every process; `prealloc` unless set.
+    #[must_use]
+    pub fn strategy(self, strategy: Strategy) -> Self {
+        RunBuilder { strategy, ..self }
+    }
+
+    /// A deliberate bug for the kernel to make.
+    #[must_use]
+    pub fn bug(self, bug: Option<Bug>) -> Self {
+        RunBuilder { bug, ..self }
+    }
+
+    /// Runs the default program, with so many processes at one time.
+    #[must_use]
+    pub fn processes(self, processes: u64) -> Self {
+        RunBuilder {
+            processes,
+            ..self.embedded(DEFAULT_PROGRAM, vec![processes.to_string()])
+        }
+    }
+
+    /// Runs an embedded program first, such as `lecture`.
+    #[must_use]
+    pub fn embedded(self, name: &str, arguments: Vec<String>) -> Self {
+        RunBuilder {
+            first: name.to_owned(),
+            arguments,
+            ..self
+        }
+    }
+
+    /// Runs a program of one's own first; see [`program::read`](crate::program::read).
+    #[must_use]
+    pub fn program(self, program: Module, arguments: Vec<String>) -> Self {
+        RunBuilder {
+            first: program.name.clone(),
+            arguments,
+            program: Some(program),
+            ..self
+        }
+    }
+
+    /// The guest's memory; 64 MiB unless set.
+    #[must_use]
+    pub fn memory(self, memory: MemorySize) -> Self {
+        RunBuilder { memory, ..self }
+    }
+
+    /// Boots this kernel, which must have a PVH note, instead of the embedded one.
+    #[must_use]
+    pub fn kernel(self, kernel: KernelImage) -> Self {
+        RunBuilder {
+            kernel: Some(kernel),
+            ..self
+        }
+    }
+
+    /// More words for the kernel's command line.
+    #[must_use]
+    pub fn kernel_words(self, words: &str) -> Self {
+        RunBuilder {
+            kernel_words: words.to_owned(),
+            ..self
+        }
+    }
+
+    /// Where the guest's console goes; nowhere unless set.
+    #[must_use]
+    pub fn console(self, console: Box<dyn Write + Send>) -> Self {
+        RunBuilder { console, ..self }
+    }
+
+    /// How long the run may take, the host's judging included; [`default_time_limit`] unless set.
+    #[must_use]
+    pub fn time_limit(self, limit: Duration) -> Self {
+        RunBuilder {
+            time_limit: Some(limit),
+            ..self
+        }
+    }
+
+    /// Captures and judges nothing by itself: see [`Run::capture`].
+    #[must_use]
+    pub fn unjudged(self) -> Self {
+        RunBuilder {
+            judged: false,
+            ..self
+        }
+    }
+
+    /// Makes the machine. The guest runs from the first [`Run::next_event`] on, but its time begins now.
+    ///
+    /// # Errors
+    /// [`RunError`]: the kernel or the host cannot be used.
+    pub fn start(self) -> Result<Run, RunError> {
+        let time_limit = self
+            .time_limit
+            .unwrap_or_else(|| default_time_limit(self.processes));
+        let bug = self.bug.map_or_else(String::new, |bug| {
+            format!("{}={}", options::BUG, bug.info().name)
+        });
+        let kernel = match self.kernel {
+            Some(kernel) => kernel,
+            None => guest::kernel()?,
+        };
+        let mut modules = guest::modules();
+        if let Some(program) = self.program {
+            // In front, so that it wins over an embedded program of the same name.
+            modules.insert(0, program);
+        }
+        // Guest memory is a fresh mapping: the kernel need not zero it again.
+        let command_line = format!(
+            "{}={} {}={} {}={VMALLOC_START:#x} {} {}=zero {bug} {} -- {}",
+            options::INIT,
+            self.first,
+            options::PROPAGATION,
+            self.strategy.name(),
+            options::VMALLOC_START,
+            options::PROBE,
+            options::FRESH_MEMORY,
+            self.kernel_words,
+            self.arguments.join(" "),
+        );
+        let config = Config {
+            memory: self.memory,
+            kernel,
+            command_line: command_line.clone(),
+            modules,
+            console: self.console,
+            doorbell: Some(DOORBELL_PORT),
+        };
+        let mut machine = Machine::on(self.host, config)?;
+        machine.log_writes();
+        let expectation = Expectation {
+            strategy: self.strategy,
+        };
+        Ok(Run {
+            judge: Judge::new(ground_truth(&machine), expectation),
+            machine,
+            judged: self.judged,
+            capturer: Capturer::new(),
+            recorder: None,
+            bug: self.bug,
+            command_line,
+            deadline: Instant::now() + time_limit,
+            time_limit,
+            guest_time: Duration::ZERO,
+            event: None,
+            captured: None,
+            state: State::Running,
+        })
+    }
+}
+
+/// What the host knows of the guest because it built it.
+fn ground_truth(machine: &Machine) -> GroundTruth {
+    let image = machine
+        .kernel()
+        .segments()
+        .iter()
+        .map(|segment| Image {
+            va: VirtAddr::new(segment.virtual_address.0),
+            pa: PhysAddr::new(segment.physical_address.0),
+            bytes: segment.memory_bytes.next_multiple_of(PAGE_SIZE),
+            writable: segment.writable,
+            executable: segment.executable,
+        })
+        .collect();
+    GroundTruth {
+        ram: ram(machine),
+        image,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_a_minute_and_with_many_processes_as_much_more_as_they_are_more() {
+        for (processes, seconds) in [(1, 60), (8, 60), (200, 60), (400, 120), (1000, 300)] {
+            assert_eq!(default_time_limit(processes).as_secs(), seconds);
+        }
+    }
+}

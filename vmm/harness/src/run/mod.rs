@@ -1,0 +1,389 @@
+//! A judged run of the guest: the machine runs from event to event, and at each one, while the guest stands
+//! still, the page tables of every address space are captured, judged and, if wanted, recorded, each once.
+
+mod builder;
+mod status;
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::bugs::Bug;
+use heirloom_abi::event::ProbePage;
+use heirloom_abi::options::Strategy;
+use heirloom_inspect::paging::mode::PhysBits;
+use heirloom_inspect::{Capturer, CpuState, Mode, Snapshot, Written};
+use heirloom_machine::{GuestAddress, Host, Interrupter, Machine, MemorySize, Stop};
+use heirloom_source::recording::{Header, ReadLog, RecordError};
+use vm_memory::Bytes;
+use zerocopy::FromBytes;
+
+use crate::backtrace::{self, Frame};
+use crate::crash_report;
+use crate::error::RunError;
+use crate::event::{Event, EventKind};
+use crate::judge::Judge;
+use crate::machine_target::cpu_state;
+use crate::recorder::RunRecorder;
+use crate::report::Report;
+
+pub use builder::{DEFAULT_PROCESSES, DEFAULT_PROGRAM, RunBuilder, default_time_limit};
+pub use status::ExitStatus;
+
+/// A run of the guest under judgement.
+///
+/// ```
+/// use heirloom_harness::event::EventKind;
+/// use heirloom_harness::{Host, Run, Strategy};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let host = Host::open()?;
+/// let mut run = Run::builder(&host)
+///     .strategy(Strategy::Sync)
+///     .processes(8)
+///     .start()?;
+/// let mut mapped = 0;
+/// while let Some(seen) = run.next_event()? {
+///     // The guest stands still: `seen` has its event, its page tables and the verdicts so far.
+///     if let EventKind::KernelMapped { pages, .. } = seen.event.claim {
+///         mapped += pages;
+///     }
+/// }
+/// assert!(mapped > 0);
+/// assert!(run.judge().all_hold());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Run {
+    machine: Machine,
+    judge: Judge,
+    judged: bool,
+    capturer: Capturer,
+    recorder: Option<RunRecorder>,
+    bug: Option<Bug>,
+    command_line: String,
+    deadline: Instant,
+    time_limit: Duration,
+    guest_time: Duration,
+    /// What the guest reported last.
+    event: Option<Event>,
+    /// What was captured since the guest stands still.
+    captured: Option<(CpuState, Snapshot)>,
+    state: State,
+}
+
+/// How far a run is.
+enum State {
+    Running,
+    /// The kernel reported that it crashed; this is what the next call says.
+    Crashed(RunError),
+    /// The first program has ended.
+    Done(ExitStatus),
+    /// It cannot go on, and has said why.
+    Failed,
+}
+
+/// The guest at an event: it stands still, and has been judged.
+#[derive(Clone, Copy)]
+pub struct Seen<'r> {
+    /// What the guest reports.
+    pub event: &'r Event,
+    /// With the verdicts so far, this event's included.
+    pub judge: &'r Judge,
+    /// As it stands.
+    pub machine: &'r Machine,
+    captured: Option<&'r (CpuState, Snapshot)>,
+}
+
+impl<'r> Seen<'r> {
+    /// The CPU's registers; `None` if nothing was captured, because nothing is judged, or because the
+    /// kernel never came up.
+    pub fn cpu(&self) -> Option<&'r CpuState> {
+        self.captured.map(|(cpu, _)| cpu)
+    }
+
+    /// The page tables of every address space; `None` as for [`Seen::cpu`].
+    pub fn snapshot(&self) -> Option<&'r Snapshot> {
+        self.captured.map(|(_, snapshot)| snapshot)
+    }
+}
+
+impl Run {
+    /// A run on `host`, of the embedded guest with 8 processes unless said otherwise.
+    pub fn builder(host: &Host) -> RunBuilder<'_> {
+        RunBuilder {
+            host,
+            memory: MemorySize::MINIMUM,
+            kernel: None,
+            program: None,
+            first: DEFAULT_PROGRAM.into(),
+            arguments: vec![DEFAULT_PROCESSES.to_string()],
+            processes: DEFAULT_PROCESSES,
+            strategy: Strategy::DEFAULT,
+            bug: None,
+            kernel_words: String::new(),
+            console: Box::new(io::sink()),
+            time_limit: None,
+            judged: true,
+        }
+    }
+
+    /// Runs the guest to its next event and judges it. `None` once the guest has ended by itself.
+    ///
+    /// # Errors
+    /// [`RunError`]: the guest or its machine cannot go on.
+    pub fn next_event(&mut self) -> Result<Option<Seen<'_>>, RunError> {
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Running => {}
+            State::Crashed(error) => return Err(error),
+            ended @ (State::Done(_) | State::Failed) => {
+                self.state = ended;
+                return Ok(None);
+            }
+        }
+        let (page, event) = match self.advance() {
+            Ok(reported) => reported,
+            Err(error) => return Err(self.fail(error)),
+        };
+        if let Err(error) = self.take(&page, &event) {
+            return Err(self.fail(error));
+        }
+        self.state = match event.claim {
+            EventKind::Done { status } => {
+                let status = ExitStatus(status);
+                self.end_recording(Ok(status));
+                State::Done(status)
+            }
+            EventKind::Crash { .. } => {
+                let error = self.crashed(&event);
+                self.end_recording(Err(&error));
+                State::Crashed(error)
+            }
+            _ => State::Running,
+        };
+        let event = self.event.insert(event);
+        Ok(Some(Seen {
+            event,
+            judge: &self.judge,
+            machine: &self.machine,
+            captured: self.captured.as_ref(),
+        }))
+    }
+
+    /// Runs the guest to its end; `visit` sees each event, judged.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn to_end(&mut self, mut visit: impl FnMut(&Seen<'_>)) -> Result<ExitStatus, RunError> {
+        while let Some(seen) = self.next_event()? {
+            visit(&seen);
+        }
+        self.status().ok_or_else(|| RunError::Guest {
+            report: "the run has failed before".into(),
+        })
+    }
+
+    /// Ends a run that does not do what it should. The error is what its recording says, too.
+    pub fn fail(&mut self, error: RunError) -> RunError {
+        self.state = State::Failed;
+        self.end_recording(Err(&error));
+        error
+    }
+
+    /// How the first program ended, once it has.
+    pub fn status(&self) -> Option<ExitStatus> {
+        match self.state {
+            State::Done(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// The judge, with its verdicts so far.
+    pub fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// What the run showed; `None` if nothing was judged.
+    pub fn report(&self) -> Option<Report> {
+        self.judge.report()
+    }
+
+    /// Stops the run from another thread.
+    pub fn interrupter(&self) -> Interrupter {
+        self.machine.interrupter()
+    }
+
+    /// How long the guest has run: without the time that it stood still for the host to look.
+    pub fn guest_time(&self) -> Duration {
+        self.guest_time
+    }
+
+    /// The CPU, and the page tables of every address space that the guest reported, as they are now.
+    ///
+    /// # Errors
+    /// [`RunError`]: KVM does not tell the registers, or the guest has no paging mode to judge.
+    pub fn capture(&mut self) -> Result<(CpuState, Snapshot), RunError> {
+        if let Some(captured) = &self.captured {
+            return Ok(captured.clone());
+        }
+        let cpu = cpu_state(&self.machine.registers()?);
+        let phys_bits = PhysBits::new(self.machine.max_phys_addr().into()).unwrap_or(PhysBits::MAX);
+        let mode = Mode::of_cpu(&cpu, phys_bits, self.machine.gigabyte_pages())?;
+        let roots = self.judge.roots();
+        let written = self.machine.take_written_frames();
+        let written = written
+            .as_deref()
+            .map_or(Written::Anything, Written::Frames);
+        let memory = self.machine.memory();
+        let snapshot = self.capturer.capture_written(memory, mode, &roots, written);
+        Ok(self.captured.insert((cpu, snapshot)).clone())
+    }
+
+    /// From now on, records every event with the page tables of that moment to `file`, which must not exist.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn record(&mut self, file: &Path) -> Result<(), RecordError> {
+        let world = self.judge.world();
+        let header = Header {
+            command: std::env::args().collect(),
+            kernel_command_line: self.command_line.clone(),
+            strategy: Some(world.expectation().strategy.name().to_owned()),
+            bug: self.bug.map(|bug| bug.info().name.to_owned()),
+            ..Header::new(world.truth().clone())
+        };
+        self.recorder = Some(RunRecorder::begin(file, &header)?);
+        Ok(())
+    }
+
+    /// Whether everything so far was recorded that should be. A recording that cannot go on does not stop
+    /// its run.
+    ///
+    /// # Errors
+    /// The first [`RecordError`], once.
+    pub fn recorded(&mut self) -> Result<(), RecordError> {
+        self.recorder.as_mut().map_or(Ok(()), RunRecorder::result)
+    }
+
+    /// Runs the guest until it rings the doorbell, and reads the event behind that.
+    fn advance(&mut self) -> Result<(ProbePage, Event), RunError> {
+        self.captured = None;
+        let resumed = Instant::now();
+        let stop = self.machine.run(self.deadline)?;
+        self.guest_time += resumed.elapsed();
+        let frame = match stop {
+            Stop::Doorbell { value } => value,
+            stop => return Err(self.stopped(&stop)),
+        };
+        let mut bytes = [0; size_of::<ProbePage>()];
+        let address = GuestAddress(u64::from(frame) * PAGE_SIZE);
+        let memory = self.machine.memory();
+        let read = memory.read_slice(&mut bytes, address);
+        read.map_err(|_| RunError::Frame { frame })?;
+        let page = ProbePage::read_from_bytes(&bytes).map_err(|_| RunError::Frame { frame })?;
+        let event = Event::decode(&page).map_err(|error| RunError::Event { frame, error })?;
+        log::info!(
+            "event {} pid {}: {:?}",
+            event.sequence,
+            event.pid,
+            event.claim
+        );
+        Ok((page, event))
+    }
+
+    /// The one way of every event: applied, captured, judged, recorded.
+    fn take(&mut self, page: &ProbePage, event: &Event) -> Result<(), RunError> {
+        self.judge.apply(event);
+        let is_recorded = self
+            .recorder
+            .as_ref()
+            .is_some_and(RunRecorder::is_recording);
+        let captured = if self.is_stillborn(event) || !(self.judged || is_recorded) {
+            None
+        } else {
+            Some(self.capture())
+        };
+        let memory = self.machine.memory();
+        match (&mut self.recorder, captured) {
+            (None, None) => Ok(()),
+            (None, Some(captured)) => {
+                let (cpu, snapshot) = captured?;
+                self.judge.observe(event, &cpu, &snapshot, memory);
+                Ok(())
+            }
+            (Some(recorder), None) => {
+                recorder.event(page, None, &[]);
+                Ok(())
+            }
+            (Some(recorder), Some(Err(error))) => {
+                recorder.event(page, None, &[]);
+                Err(error)
+            }
+            (Some(recorder), Some(Ok((cpu, snapshot)))) => {
+                // What judging reads beside page tables must be in the recording.
+                let log = ReadLog::new(memory);
+                if self.judged {
+                    self.judge.observe(event, &cpu, &snapshot, &log);
+                } else {
+                    self.judge.accessed_value(event, &snapshot, &log);
+                }
+                recorder.event(page, Some((&cpu, &snapshot)), &log.into_pieces());
+                Ok(())
+            }
+        }
+    }
+
+    fn end_recording(&mut self, ended: Result<ExitStatus, &RunError>) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end(ended);
+        }
+    }
+
+    /// Whether the kernel crashed before it came up: there is nothing yet that a rule is about.
+    fn is_stillborn(&self, event: &Event) -> bool {
+        self.judge.roots().is_empty() && matches!(event.claim, EventKind::Crash { .. })
+    }
+
+    /// The guest kernel says that it cannot go on; it has printed its own account.
+    fn crashed(&self, event: &Event) -> RunError {
+        let EventKind::Crash {
+            vector,
+            error_code,
+            rip,
+            rbp,
+            address,
+        } = event.claim
+        else {
+            return RunError::Guest {
+                report: "the guest kernel crashed".into(),
+            };
+        };
+        let what = match vector {
+            None => "the guest kernel panicked".to_owned(),
+            Some(vector) => format!(
+                "the guest kernel took exception {vector} (error code {error_code:#x}, address {address})"
+            ),
+        };
+        let frame = Frame {
+            rip: rip.get(),
+            rbp: rbp.get(),
+        };
+        RunError::Guest {
+            report: what + &backtrace::text(&self.machine, frame),
+        }
+    }
+
+    /// The machine stopped, and not for an event.
+    fn stopped(&self, stop: &Stop) -> RunError {
+        match stop {
+            Stop::TimeLimit => RunError::TimeLimit {
+                limit: self.time_limit,
+                place: crash_report::place(&self.machine),
+            },
+            stop => RunError::Guest {
+                report: crash_report::text(&self.machine, stop),
+            },
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What the generic rules found.
+
+use serde::Serialize;
+
+use super::subject::Subject;
+use crate::check::Check;
+use crate::discover::Discovery;
+
+/// What `heirloom check` found.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckReport {
+    pub version: u32,
+    pub target: Subject,
+    /// Roots that were judged, freed ones and such as are no root left out.
+    pub live_roots: usize,
+    #[serde(flatten)]
+    pub check: Check,
+}
+
+impl CheckReport {
+    /// The report of `check`, which was made of `discovery`, of the target called `name`.
+    pub fn new(name: &str, discovery: &Discovery, check: Check) -> CheckReport {
+        CheckReport {
+            version: super::INSPECTION_VERSION,
+            target: Subject {
+                // They are among the check's own.
+                notes: Vec::new(),
+                ..Subject::new(name, discovery)
+            },
+            live_roots: discovery.judged().count(),
+            check,
+        }
+    }
+}

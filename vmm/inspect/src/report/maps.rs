@@ -1,0 +1,25 @@
+//! A merged range of an address space, and where it lies.
+
+use serde::Serialize;
+
+use crate::discover::Discovery;
+use crate::layout::{Area, area_at};
+use crate::ranges::MappedRange;
+
+/// A range with the name of where it lies.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct NamedRange {
+    #[serde(flatten)]
+    pub mapped: MappedRange,
+    pub area: Option<Area>,
+}
+
+impl NamedRange {
+    /// Names `mapped` by the layout of `discovery`.
+    pub fn new(mapped: MappedRange, discovery: &Discovery) -> NamedRange {
+        NamedRange {
+            mapped,
+            area: area_at(&discovery.layout, &discovery.snapshot, mapped.range.first),
+        }
+    }
+}
