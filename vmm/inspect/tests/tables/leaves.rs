@@ -253,11 +253,6 @@ fn a_traversal_shows_each_table_before_what_is_below_and_leaves_out_what_is_skip
     let not_below = all.iter().filter(|(level, _)| *level != Level::Pt);
     assert!(upper.iter().eq(not_below));
     assert!(all.is_sorted_by_key(|(_, va)| *va));
-    assert_eq!(
-        all.len(),
-        snapshot
-            .tables()
-            .map(|table| table.present().len())
-            .sum::<usize>()
-    );
+    let present = snapshot.tables().map(|table| table.present().len());
+    assert_eq!(all.len(), present.sum::<usize>());
 }
