@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::progress::Progress;
 
-/// What `heirloom bugs` is told.
+/// Options of `heirloom bugs`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Boots the guest once for each bug, and once for each strategy without one, and prints which

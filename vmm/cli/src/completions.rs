@@ -13,7 +13,7 @@ const HELP: &str = "For example:
   heirloom completions zsh > ~/.zfunc/_heirloom      (with ~/.zfunc in fpath)
   heirloom completions fish > ~/.config/fish/completions/heirloom.fish";
 
-/// What `heirloom completions` is told.
+/// Options of `heirloom completions`.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Options {

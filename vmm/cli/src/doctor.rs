@@ -1,4 +1,4 @@
-//! `heirloom doctor`: whether this host can run heirloom, and how to mend what is missing.
+//! `heirloom doctor`: whether this host can run heirloom, and how to fix what is missing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::output::Output;
 /// Version of the JSON.
 const SCHEMA: u32 = 1;
 
-/// What `heirloom doctor` is told.
+/// Options of `heirloom doctor`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Prints JSON.

@@ -25,7 +25,7 @@ pub(crate) enum Exit {
     Good = 0,
     /// A rule is broken.
     Broken = 1,
-    /// The command line, or a file it names, is no good. Clap uses the same number.
+    /// The command line, or a file that it names, cannot be used. Clap uses the same number.
     Usage = 2,
     /// No usable KVM.
     Host = 3,

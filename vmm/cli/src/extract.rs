@@ -14,7 +14,7 @@ const PROGRAMS: &str = "programs.cpio";
 /// Where QEMU's isa-debug-exit listens below.
 const EXIT_PORT: &str = "0xf4";
 
-/// What `heirloom extract` is told.
+/// Options of `heirloom extract`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Where to write; made if it does not exist.

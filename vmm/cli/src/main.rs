@@ -68,7 +68,7 @@ enum Command {
     Explore(explore::Options),
     /// Lists the events of a recording, and judges it again.
     Replay(replay::Options),
-    /// Says whether this host can run heirloom, and how to mend what is missing.
+    /// Says whether this host can run heirloom, and how to fix what is missing.
     Doctor(doctor::Options),
     /// Writes the embedded guest to files, to boot it elsewhere.
     Extract(extract::Options),

@@ -9,7 +9,7 @@ use clap_mangen::Man;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
 
-/// What `heirloom man` is told.
+/// Options of `heirloom man`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Writes all pages here, made if it does not exist; without it the command's own page is printed.

@@ -1,5 +1,5 @@
 //! Standard output and error, written so that a reader who leaves early (`| head`) is no panic and no
-//! error: the exit code still tells the verdict.
+//! error: the exit code is still the verdict.
 
 use std::fmt;
 use std::fs::File;
@@ -28,7 +28,10 @@ impl Output {
     /// No file descriptor is left.
     pub(crate) fn new() -> Result<Output, Failure> {
         let descriptor = io::stdout().as_fd().try_clone_to_owned().map_err(|error| {
-            Failure::new(Exit::Usage, format!("standard output is no good: {error}"))
+            Failure::new(
+                Exit::Usage,
+                format!("standard output cannot be used: {error}"),
+            )
         })?;
         Ok(Output {
             file: Some(File::from(descriptor)),
@@ -41,7 +44,10 @@ impl Output {
     /// No file descriptor is left.
     pub(crate) fn standard_error() -> Result<Output, Failure> {
         let descriptor = io::stderr().as_fd().try_clone_to_owned().map_err(|error| {
-            Failure::new(Exit::Usage, format!("standard error is no good: {error}"))
+            Failure::new(
+                Exit::Usage,
+                format!("standard error cannot be used: {error}"),
+            )
         })?;
         Ok(Output {
             file: Some(File::from(descriptor)),
@@ -137,7 +143,7 @@ pub(crate) fn recordings(directory: Option<&Path>) -> Result<Option<RecordingDir
 /// Has Ctrl-C, and a request to end, cancel what is being done.
 ///
 /// # Errors
-/// Somebody else in this process listens already.
+/// Another handler is set in this process already.
 pub(crate) fn cancel_on_signal(cancel: &CancelToken) -> Result<(), Failure> {
     let cancel = cancel.clone();
     ctrlc::set_handler(move || cancel.cancel())

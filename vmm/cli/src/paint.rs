@@ -1,4 +1,4 @@
-//! Colours for terminals. They are laid on words that say the same: nothing is told by a colour alone, and
+//! Colours for terminals. They are laid on words that say the same: no colour says anything alone, and
 //! what decides is the report's text.
 
 use std::borrow::Cow;

@@ -16,13 +16,13 @@ use crate::ui;
 use beside::Beside;
 use lines::Lines;
 
-/// Time between two looks of the line that changes; what is told more often is not looked at.
+/// Time between two updates of the line that changes; messages in between are not made.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Ends, and clears its line, when it is dropped.
 pub(crate) struct Progress {
     way: Way,
-    /// When something was told last.
+    /// When a message was made last.
     told: Cell<Option<Instant>>,
 }
 
@@ -52,7 +52,7 @@ impl Progress {
         })
     }
 
-    /// Nothing is told.
+    /// Shows nothing.
     pub(crate) fn silent() -> Progress {
         Progress {
             way: Way::Silent,
@@ -95,7 +95,7 @@ impl Progress {
         }
     }
 
-    /// Says what is being done from now on, and that `parts` are done with what was told before.
+    /// Says what is being done from now on, and that `parts` are done with the message before.
     pub(crate) fn advance(&self, parts: u64) {
         self.told.set(None);
         match &self.way {

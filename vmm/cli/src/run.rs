@@ -23,7 +23,7 @@ const YEAR: u64 = 365 * 24 * 60 * 60;
 /// As many processes as the kernel's table holds, less a margin for orphans not yet waited for.
 const MAX_PROCESSES: u64 = 2000;
 
-/// What `heirloom run` is told.
+/// Options of `heirloom run`.
 #[derive(clap::Args)]
 // `explore` takes it into itself, and clap wants the names of groups to differ.
 #[group(skip)]

@@ -45,7 +45,7 @@ pub(crate) fn colours(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// Whether somebody looks at standard output as it is written.
+/// Whether standard output is a terminal.
 pub(crate) fn output_is_terminal() -> bool {
     io::stdout().is_terminal()
 }

@@ -21,7 +21,7 @@ pub struct Frame {
 
 /// The call chain, one line per function, each starting with a line break; as text, because it ends an
 /// error message. Nothing for a kernel without names: it may keep no frame pointers either, and a chain of
-/// numbers helps nobody.
+/// addresses without names is of no use.
 pub fn text(machine: &Machine, frame: Frame) -> String {
     let mut text = String::new();
     let symbols = Symbols::new(machine.kernel().bytes());

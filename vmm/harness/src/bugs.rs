@@ -50,7 +50,7 @@ pub fn chosen(only: &[Bug]) -> Vec<&'static BugInfo> {
         .collect()
 }
 
-/// Boots one kernel and holds what was found against what its bug must break.
+/// Boots one kernel and compares the rules that were broken with the one that its bug must break.
 ///
 /// # Errors
 /// [`RunError`]; a kernel with a bug may end early by it.

@@ -49,7 +49,7 @@ pub enum RunError {
     /// The machine cannot go on.
     #[error(transparent)]
     Machine(#[from] heirloom_machine::RunError),
-    /// KVM does not tell the guest's registers.
+    /// KVM does not return the guest's registers.
     #[error(transparent)]
     Kvm(#[from] KvmError),
     /// The guest rang the doorbell with a frame that it does not have.

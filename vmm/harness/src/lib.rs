@@ -1,8 +1,8 @@
 //! heirloom's own guest under judgement, as a library.
 //!
 //! The guest kernel and its programs are built into this crate. A [`Run`] boots them on a KVM machine and
-//! goes from event to event: at each one the guest stands still, what it reports is taken in, the page tables
-//! of all address spaces are captured, the rules are held against them, and the event is recorded if that is
+//! goes from event to event: at each one the guest is paused, what it reports is applied, the page tables of
+//! all address spaces are captured, the rules are held against them, and the event is recorded if that is
 //! wanted. What the guest reports is a claim; only CR3 and the page tables prove it.
 //!
 //! - [`run`]: a run, built, started, and read event by event or to its end;

@@ -1,4 +1,4 @@
-//! A machine of ours that stands still, as a target of the inspector.
+//! A paused machine of ours, as a target of the inspector.
 
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{CpuState, Cr3, PhysAddr, PhysRange, Target, VirtAddr};
@@ -8,7 +8,7 @@ use heirloom_machine::{KvmError, Machine, Registers};
 /// target is looked at; it may be dropped.
 ///
 /// # Errors
-/// KVM does not tell the registers.
+/// KVM does not return the registers.
 pub fn target(machine: &Machine, name: &str) -> Result<Target, KvmError> {
     Ok(Target {
         name: name.to_owned(),

@@ -91,7 +91,7 @@ impl RunRecorder {
     }
 }
 
-/// A recording of any guest on our machine, which is looked at once, when it stands still.
+/// A recording of any guest on our machine, taken once, while it is paused.
 pub struct MachineRecorder(Recorder);
 
 impl MachineRecorder {

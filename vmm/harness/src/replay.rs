@@ -77,7 +77,7 @@ impl<'r> Replay<'r> {
         Ok(Some(Replayed { moment, event }))
     }
 
-    /// The judge, with its verdicts so far; `None` for a recording of somebody else's guest.
+    /// The judge, with its verdicts so far; `None` for a recording of a guest that is not ours.
     pub fn judge(&self) -> Option<&Judge> {
         self.judge.as_ref()
     }

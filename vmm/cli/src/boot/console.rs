@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use heirloom_machine::Interrupter;
 
-/// What the console saw, told from the thread that writes it to those who wait.
+/// What the console saw, shared by the thread that writes it and the one that waits.
 #[derive(Default)]
 pub(super) struct Seen {
     found: AtomicBool,

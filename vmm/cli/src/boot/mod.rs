@@ -31,7 +31,7 @@ use wait::{Ending, Moment, wait};
 const YEAR: u64 = 365 * 24 * 60 * 60;
 /// Larger files are handed over by other means than memory, in GiB.
 const MODULE_LIMIT: u64 = 4;
-/// What Linux is told unless the user says something: where its console is, from the first line on, and to
+/// Linux's command line unless the user gives one: where its console is, from the first line on, and to
 /// reset the machine after a panic, which ends the run.
 const LINUX_WORDS: &str = "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1";
 /// Version of the JSON.
@@ -50,7 +50,7 @@ and judged (`heirloom check`).
 Exit codes: 0 the guest reached that moment and no rule is broken, 1 a rule is, 2 wrong usage or a file that
 cannot be used, 3 this host cannot run it, 4 the guest did not get there.";
 
-/// What `heirloom boot` is told.
+/// Options of `heirloom boot`.
 #[derive(clap::Args)]
 #[command(after_long_help = HELP)]
 pub(crate) struct Options {

@@ -21,7 +21,7 @@ use crate::{inspect, replay, ui};
 
 pub(crate) use run::RunTimeline;
 
-/// What `heirloom explore` is told.
+/// Options of `heirloom explore`.
 #[derive(clap::Args)]
 #[command(after_help = inspect::TARGETS)]
 #[group(id = "explore")]

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use heirloom_explorer::{About, Event, Finding, Group, NamedRange, Sign, SpaceInfo, Timeline};
+use heirloom_harness::event::{self, EventKind, describe};
 use heirloom_harness::judge::Judge;
 use heirloom_harness::report::Report;
-use heirloom_inspect::judge::{self, Claim, Expectation, Sharing, Told, Verdict, World, describe};
+use heirloom_inspect::judge::{self, Expectation, Sharing, Verdict, World};
 use heirloom_inspect::region::{Region, range_of_region};
 use heirloom_inspect::{Root, RootLabel, VirtAddr, VirtRange};
 
@@ -35,12 +36,12 @@ impl RunTimeline {
     }
 
     /// Adds an event that was judged.
-    pub(crate) fn event(&mut self, told: &Told, judge: &Judge) {
+    pub(crate) fn event(&mut self, reported: &event::Event, judge: &Judge) {
         // A kernel that never came up has no tables to show.
         let Some(snapshot) = judge.snapshot() else {
             return;
         };
-        self.timeline.moment(snapshot, event_of(told), |root| {
+        self.timeline.moment(snapshot, event_of(reported), |root| {
             self.processes.describe(judge.world(), root)
         });
         for verdict in judge.verdicts() {
@@ -99,19 +100,23 @@ fn finding_of(
 }
 
 /// An event that the guest reported.
-fn event_of(told: &Told) -> Event {
-    let (sign, range) = match &told.claim {
-        Claim::Boot { .. } => (Sign::Boot, None),
-        Claim::ProcessCreated { .. } => (Sign::Created, None),
-        Claim::ProcessExecuted { .. } => (Sign::Executed, None),
-        Claim::ProcessExited { .. } => (Sign::Exited, None),
-        Claim::ProcessKilled { address, .. } => (Sign::Killed, VirtRange::new(*address, 1)),
-        Claim::KernelMapped { address, pages, .. } => (Sign::Mapped, pages_at(*address, *pages)),
-        Claim::KernelUnmapped { address, pages } => (Sign::Unmapped, pages_at(*address, *pages)),
-        Claim::KernelProtected { address, pages, .. } => {
+fn event_of(reported: &event::Event) -> Event {
+    let (sign, range) = match &reported.claim {
+        EventKind::Boot { .. } => (Sign::Boot, None),
+        EventKind::ProcessCreated { .. } => (Sign::Created, None),
+        EventKind::ProcessExecuted { .. } => (Sign::Executed, None),
+        EventKind::ProcessExited { .. } => (Sign::Exited, None),
+        EventKind::ProcessKilled { address, .. } => (Sign::Killed, VirtRange::new(*address, 1)),
+        EventKind::KernelMapped { address, pages, .. } => {
+            (Sign::Mapped, pages_at(*address, *pages))
+        }
+        EventKind::KernelUnmapped { address, pages } => {
+            (Sign::Unmapped, pages_at(*address, *pages))
+        }
+        EventKind::KernelProtected { address, pages, .. } => {
             (Sign::Protected, pages_at(*address, *pages))
         }
-        Claim::KernelAccess {
+        EventKind::KernelAccess {
             address,
             write,
             fault,
@@ -124,19 +129,19 @@ fn event_of(told: &Told) -> Event {
             };
             (sign, VirtRange::new(VirtAddr::new(*address), 8))
         }
-        Claim::PageFaultHandled { address, .. } => (Sign::Faulted, VirtRange::new(*address, 1)),
-        Claim::Checkpoint { .. } => (Sign::Checkpoint, None),
-        Claim::Crash { address, .. } => (Sign::Crash, VirtRange::new(*address, 1)),
-        Claim::Done { .. } => (Sign::Done, None),
+        EventKind::PageFaultHandled { address, .. } => (Sign::Faulted, VirtRange::new(*address, 1)),
+        EventKind::Checkpoint { .. } => (Sign::Checkpoint, None),
+        EventKind::Crash { address, .. } => (Sign::Crash, VirtRange::new(*address, 1)),
+        EventKind::Done { .. } => (Sign::Done, None),
     };
-    let mut event = Event::new(told.sequence, sign, describe(told));
-    event.who = Some(match told.claim {
-        Claim::ProcessCreated { child, .. } => RootLabel::Process(child),
-        Claim::ProcessExited { process, .. } => RootLabel::Process(process),
-        _ => told.label(),
+    let mut event = Event::new(reported.sequence, sign, describe(reported));
+    event.who = Some(match reported.claim {
+        EventKind::ProcessCreated { child, .. } => RootLabel::Process(child),
+        EventKind::ProcessExited { process, .. } => RootLabel::Process(process),
+        _ => reported.label(),
     });
     event.range = range;
-    if let Claim::KernelAccess { value, fault, .. } = told.claim {
+    if let EventKind::KernelAccess { value, fault, .. } = reported.claim {
         event.value = fault.is_none().then_some(value);
         event.fault = fault;
     }

@@ -7,7 +7,7 @@ use heirloom_inspect::report::CheckReport;
 
 use crate::exit::{Exit, Failure};
 
-/// What `heirloom check` is told.
+/// Options of `heirloom check`.
 #[derive(clap::Args)]
 #[command(after_help = super::TARGETS, after_long_help = long_help())]
 pub(crate) struct Options {

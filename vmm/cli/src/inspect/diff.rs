@@ -6,7 +6,7 @@ use heirloom_source::Spec;
 
 use crate::exit::{Exit, Failure};
 
-/// What `heirloom diff` is told.
+/// Options of `heirloom diff`.
 #[derive(clap::Args)]
 #[command(after_help = super::TARGETS)]
 pub(crate) struct Options {

@@ -4,7 +4,7 @@ use heirloom_inspect::report::LayoutReport;
 
 use crate::exit::{Exit, Failure};
 
-/// What `heirloom layout` is told.
+/// Options of `heirloom layout`.
 #[derive(clap::Args)]
 #[command(after_help = super::TARGETS)]
 pub(crate) struct Options {

@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::text::{Shown, maps};
 
-/// What `heirloom maps` is told.
+/// Options of `heirloom maps`.
 #[derive(clap::Args)]
 #[command(after_help = super::TARGETS)]
 pub(crate) struct Options {
@@ -72,7 +72,7 @@ fn write_lines(
         writeln!(output, "{}", Shown(&range))?;
     }
     if let Some(at) = ranges.stopped_at() {
-        writeln!(output, "cut at {at}: the tables claim absurdly many pages")?;
+        writeln!(output, "cut at {at}: the tables claim too many pages")?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use heirloom_inspect::report::ReverseReport;
 
 use crate::exit::{Exit, Failure};
 
-/// What `heirloom reverse` is told.
+/// Options of `heirloom reverse`.
 #[derive(clap::Args)]
 #[command(after_help = super::TARGETS)]
 pub(crate) struct Options {

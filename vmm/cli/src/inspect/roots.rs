@@ -4,7 +4,7 @@ use heirloom_inspect::report::Roots;
 
 use crate::exit::{Exit, Failure};
 
-/// What `heirloom roots` is told.
+/// Options of `heirloom roots`.
 #[derive(clap::Args)]
 #[command(after_help = super::TARGETS)]
 pub(crate) struct Options {

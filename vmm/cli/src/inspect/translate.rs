@@ -6,7 +6,7 @@ use heirloom_inspect::report::TranslateReport;
 use super::root::RootName;
 use crate::exit::{Exit, Failure};
 
-/// What `heirloom translate` is told.
+/// Options of `heirloom translate`.
 #[derive(clap::Args)]
 #[command(after_help = super::TARGETS)]
 pub(crate) struct Options {

@@ -31,7 +31,7 @@ const MAX_PROCESSES: u64 = 4000;
 const MAX_ALLOCATIONS: u64 = 255;
 const MIB: u64 = 1 << 20;
 
-/// What `heirloom lab` is told.
+/// Options of `heirloom lab`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Numbers of processes.

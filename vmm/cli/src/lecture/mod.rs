@@ -18,7 +18,7 @@ use show::Lecture;
 
 const HOUR: u64 = 60 * 60;
 
-/// What `heirloom lecture` is told.
+/// Options of `heirloom lecture`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only this claim.

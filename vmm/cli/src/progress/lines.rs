@@ -1,4 +1,4 @@
-//! Plain lines now and then, written by a thread of their own: a guest that hangs tells nothing, but it is
+//! Plain lines now and then, written by a thread of their own: a guest that hangs reports nothing, but it is
 //! still waited for.
 
 use std::io::{self, Write};

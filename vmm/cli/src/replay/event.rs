@@ -1,10 +1,10 @@
-//! One event of a recording in full: what was told, the CPU, and every entry that changed.
+//! One event of a recording in full: what the guest reported, the CPU, and every entry that changed.
 
 use std::fmt;
 
+use heirloom_harness::event::{self, describe};
 use heirloom_harness::replay::event_of;
 use heirloom_inspect::changes::EntryChange;
-use heirloom_inspect::judge::{Told, describe};
 use heirloom_inspect::{CpuState, Depth, Entry, Level, Pfn, PhysAddr, RootLabel, Snapshot};
 use heirloom_source::recording::{ReadError, Recording};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::list::Changes;
 
 /// Entries that are listed for people.
-const MOST_ENTRIES: usize = 64;
+const MAX_ENTRIES: usize = 64;
 
 /// A table that was made or given up.
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ pub(super) struct Event {
     #[serde(rename = "event")]
     number: u64,
     what: String,
-    told: Option<Told>,
+    told: Option<event::Event>,
     cpus: Vec<CpuState>,
     roots: Vec<RootName>,
     /// `None` for an event whose tables were not captured.
@@ -135,7 +135,7 @@ impl fmt::Display for Event {
             Some(changes) => write!(f, "\npage tables: {changes}")?,
             None => write!(f, "\nno page tables were captured")?,
         }
-        for change in self.entries.iter().take(MOST_ENTRIES) {
+        for change in self.entries.iter().take(MAX_ENTRIES) {
             let EntryChange {
                 table,
                 level,
@@ -151,16 +151,16 @@ impl fmt::Display for Event {
                 shown(*after)
             )?;
         }
-        let more = self.entries.len().saturating_sub(MOST_ENTRIES);
+        let more = self.entries.len().saturating_sub(MAX_ENTRIES);
         if more > 0 {
             write!(f, "\n  … and {more} more entries; --json has them all")?;
         }
         for (word, tables) in [("new", &self.new_tables), ("gone", &self.gone_tables)] {
-            for TableName { table, level } in tables.iter().take(MOST_ENTRIES) {
+            for TableName { table, level } in tables.iter().take(MAX_ENTRIES) {
                 let name = self.depth.name(*level);
                 write!(f, "\n  {word}: {name} in frame {table}")?;
             }
-            let more = tables.len().saturating_sub(MOST_ENTRIES);
+            let more = tables.len().saturating_sub(MAX_ENTRIES);
             if more > 0 {
                 write!(
                     f,

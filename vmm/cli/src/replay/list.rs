@@ -3,8 +3,8 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
+use heirloom_harness::event::{Event, describe};
 use heirloom_inspect::Snapshot;
-use heirloom_inspect::judge::{Told, describe};
 use heirloom_source::recording::Moment;
 use serde::Serialize;
 
@@ -91,11 +91,11 @@ pub(super) struct Row {
 
 impl Row {
     /// The moment that follows one with the tables `before`.
-    pub(super) fn of(moment: &Moment, told: Option<&Told>, before: Option<&Snapshot>) -> Row {
+    pub(super) fn of(moment: &Moment, told: Option<&Event>, before: Option<&Snapshot>) -> Row {
         let snapshot = moment.tables.as_ref().map(|tables| &tables.snapshot);
         Row {
             event: moment.number,
-            whose: told.map(Told::label),
+            whose: told.map(Event::label),
             what: told.map_or_else(|| "captured".into(), describe),
             changes: snapshot.map(|snapshot| Changes::between(before, snapshot)),
             roots: snapshot.map(|snapshot| snapshot.roots().len()),

@@ -24,7 +24,7 @@ use list::{List, Row};
 /// Version of the JSON form; grows when a field changes its meaning or goes.
 const VERSION: u32 = 1;
 
-/// What `heirloom replay` is told.
+/// Options of `heirloom replay`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// A recording, made with `--record`; it may still grow.

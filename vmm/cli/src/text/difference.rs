@@ -65,7 +65,7 @@ impl Text for DifferenceReport {
             write!(f, "\n  … and {} more", ranges.len() - MAX_LISTED)?;
         }
         if *ranges_cut {
-            write!(f, "\n  … and absurdly many that were not looked for")?;
+            write!(f, "\n  … and more that were not looked for: too many")?;
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl Text for ReverseReport {
             }
         }
         if self.is_cut {
-            write!(f, "\n  … and absurdly many more")?;
+            write!(f, "\n  … and too many more to list")?;
         }
         Ok(())
     }

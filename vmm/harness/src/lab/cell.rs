@@ -8,8 +8,8 @@ use super::plan::CellName;
 use super::written::Written;
 use crate::event::Counters;
 
-/// The phases of a cell, each from one checkpoint of the guest's program to the next. No process is born
-/// and none dies in any of them.
+/// The phases of a cell, each from one checkpoint of the guest's program to the next. No process is created
+/// and none ends in any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The first process makes mappings of one page below a PGD entry that everybody has.
@@ -63,7 +63,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Between two events. Counters that run backwards count nothing; the tables will tell.
+    /// Between two events. Counters that run backwards count nothing; the tables will show it.
     pub fn between(before: &Counters, after: &Counters) -> Counted {
         let grown = |of: fn(&Counters) -> u64| of(after).saturating_sub(of(before));
         Counted {

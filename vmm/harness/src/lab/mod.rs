@@ -4,9 +4,11 @@
 //! counters are held against what its tables show.
 
 pub mod cell;
+mod console;
 pub mod figure;
 pub mod law;
 pub mod measure;
+mod observer;
 pub mod plan;
 pub mod results;
 #[cfg(any(test, feature = "testing"))]

@@ -1,4 +1,4 @@
-//! Results that nobody measured, for tests.
+//! Made-up results, for tests.
 
 use heirloom_abi::options::Strategy;
 

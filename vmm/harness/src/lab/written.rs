@@ -1,6 +1,6 @@
 //! The host's own count of kernel table writes: what differs between the tables of two moments.
 //!
-//! A guest's counters are claims. Where no process is born or dies, and no entry is written twice, each
+//! A guest's counters are claims. Where no process is created or ends, and no entry is written twice, each
 //! write leaves exactly one entry that is not what it was.
 
 use std::collections::HashSet;

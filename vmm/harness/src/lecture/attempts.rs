@@ -58,7 +58,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// As the program takes it, and tells it at its checkpoint.
+    /// As the program's argument, and as the text of its checkpoint.
     fn word(self) -> String {
         format!("{}{}", self.how.letter(), self.address.get())
     }
@@ -133,7 +133,7 @@ pub(crate) fn find<'f>(
             let section = trace.section(&access.word())?;
             let outcome = outcome(section).ok_or_else(|| {
                 missing(format!(
-                    "nobody tried {:?} of {}",
+                    "no process tried {:?} of {}",
                     access.how, access.address
                 ))
             })?;
@@ -196,7 +196,7 @@ mod tests {
             rip: VirtAddr::new(0x40_1000),
         };
         let address = access.address.get();
-        // What is expected where the page is mapped, where it is not, and where nobody can say.
+        // What is expected where the page is mapped, where it is not, and where the machine does not say.
         for (outcome, expected) in [
             (killed(PAGE_FAULT, 7, address), [true, false, true]),
             (killed(PAGE_FAULT, 6, address), [false, true, true]),

@@ -114,7 +114,7 @@ fn outcome_is(attempt: &Attempt<'_>, location: Location) -> bool {
     match location {
         Location::Mapped => attempt.outcome == Outcome::Survived,
         Location::User | Location::Kernel => attempt.is_page_fault(false),
-        // The CPU refuses before it looks at a table, and tells no address.
+        // The CPU refuses before it looks at a table, and reports no address.
         Location::Hole => matches!(
             attempt.outcome,
             Outcome::Killed {

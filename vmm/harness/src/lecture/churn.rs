@@ -76,14 +76,14 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
             tables: snapshot.table_frames(),
         });
     })?;
-    let start = start.ok_or_else(|| missing("the run never came to `start`"))?;
-    let end = end.ok_or_else(|| missing("the run never came to `end`"))?;
+    let start = start.ok_or_else(|| missing("the run never reached the checkpoint `start`"))?;
+    let end = end.ok_or_else(|| missing("the run never reached the checkpoint `end`"))?;
     judge(&start, &end, traffic, run.judge().verdicts(), proof);
     Ok(())
 }
 
 fn judge(start: &Totals, end: &Totals, traffic: Traffic, verdicts: &[Verdict], proof: &mut Proof) {
-    proof.require_equal("processes born", &traffic.born, &PROCESSES);
+    proof.require_equal("processes created", &traffic.born, &PROCESSES);
     proof.require_equal("processes ended", &traffic.ended, &PROCESSES);
     proof.require_equal("kernel memory mapped", &traffic.mapped, &(PROCESSES / 2));
     proof.require_equal("kernel memory unmapped", &traffic.unmapped, &traffic.mapped);
@@ -126,7 +126,7 @@ fn judge(start: &Totals, end: &Totals, traffic: Traffic, verdicts: &[Verdict], p
         traffic.events
     ));
     proof.cpu(format!(
-        "{} processes born and ended, {} allocations made, read {} times and freed; frames free: {} \
+        "{} processes created and ended, {} allocations made, read {} times and freed; frames free: {} \
          before, {} after",
         traffic.ended,
         traffic.unmapped,

@@ -103,7 +103,7 @@ fn judge(moment: &Observation, frames: &Frames, proof: &mut Proof) -> Result<(),
     Ok(())
 }
 
-/// Pages of 4 KiB that a direct map of absurd size is cut at.
+/// Pages of 4 KiB beyond which a direct map is not looked at.
 const MAX_PAGES: u64 = 1 << 24;
 
 /// The addresses at which the direct map's leaves show each frame.

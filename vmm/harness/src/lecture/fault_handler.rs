@@ -27,7 +27,7 @@ const READ_ABSENT: u64 = 4;
 const WRITE_ABSENT: u64 = 6;
 const WRITE_READ_ONLY: u64 = 7;
 
-/// A page fault that was handled, as the kernel tells it.
+/// A page fault that was handled, as the kernel reports it.
 #[derive(Clone, Copy, Debug)]
 struct Handled {
     process: u32,
@@ -190,7 +190,7 @@ fn judge(fault: &FaultSeen, proof: &mut Proof) -> Result<bool, ClaimError> {
     Ok(named && shown && through)
 }
 
-/// The last step of a walk that came to a page table.
+/// The last step of a walk that reached a page table.
 fn leaf(walk: &Walk) -> Option<&Step> {
     walk.steps().last().filter(|step| step.level == Level::Pt)
 }

@@ -56,7 +56,9 @@ fn judge(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
         format!("{generations} generations are too few to speak of a tree")
     });
     let readings = readings(trace.section(E1_CHECKPOINT)?);
-    proof.require(!readings.is_empty(), || "nobody read kernel memory".into());
+    proof.require(!readings.is_empty(), || {
+        "no process read kernel memory".into()
+    });
     for reading in &readings {
         proof.require(reading.result.is_ok(), || {
             format!("a read failed: {reading:?}")
@@ -93,7 +95,7 @@ struct Inherited {
     same: usize,
 }
 
-/// Holds each kernel PGD entry of a newborn against its parent's.
+/// Compares each kernel PGD entry of a new process with its parent's.
 fn judge_birth(
     moment: &Observation,
     child_root: &Root,

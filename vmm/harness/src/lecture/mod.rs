@@ -13,6 +13,7 @@ mod fault_handler;
 mod inheritance;
 mod isolated_context;
 mod isolation;
+mod new_entry;
 mod proof;
 mod propagation;
 mod remote_memory;
@@ -48,7 +49,7 @@ static CLAIMS: [Claim; 13] = [
     inheritance::CLAIM,
     entries::CLAIM,
     propagation::BELOW_E1,
-    propagation::NOT_REALLY,
+    new_entry::CLAIM,
     borders::CLAIM,
     direct_map::CLAIM,
     fault_handler::CLAIM,

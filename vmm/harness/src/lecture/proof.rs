@@ -45,7 +45,7 @@ impl Proof {
         self.cpu.push(what.into());
     }
 
-    /// Holds one fact against the claim; whether it stands.
+    /// Checks one fact; whether it is as the claim says.
     pub(crate) fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) -> bool {
         self.checks += 1;
         if !holds {
@@ -54,7 +54,7 @@ impl Proof {
         holds
     }
 
-    /// Holds against the claim that something is exactly as expected.
+    /// Checks that something is exactly as expected.
     pub(crate) fn require_equal<T: PartialEq + std::fmt::Debug>(
         &mut self,
         what: &str,

@@ -162,7 +162,7 @@ impl Runner {
     }
 }
 
-/// Where the guest's console goes: nowhere, unless somebody wants to know what happens.
+/// Where the guest's console goes: to standard error if events are logged, or else nowhere.
 fn console() -> Box<dyn Write + Send> {
     if log::log_enabled!(log::Level::Info) {
         Box::new(io::stderr())

@@ -126,7 +126,7 @@ impl Mapping<'_> {
                 } => Some(value),
                 _ => None,
             })
-            .ok_or_else(|| missing("nobody wrote to the kernel memory"))
+            .ok_or_else(|| missing("no process wrote to the kernel memory"))
     }
 
     /// What became of each process's attempt to read it: the value, or the page fault's error code.
@@ -182,7 +182,7 @@ impl Trace {
         }
     }
 
-    /// Whether, on this machine, the error code of a page fault in the kernel half tells nothing of
+    /// Whether, on this machine, the error code of a page fault in the kernel half says nothing about
     /// the guest's own entries: kvm_pvm passes on what the CPU said of the tables that it runs on.
     pub(crate) fn has_imprecise_error_codes(&self) -> bool {
         self.imprecise
@@ -224,7 +224,7 @@ impl Trace {
         self.observations
             .iter()
             .position(|moment| moment.is_checkpoint(text))
-            .ok_or_else(|| missing(format!("the run never came to `{text}`")))
+            .ok_or_else(|| missing(format!("the run never reached the checkpoint `{text}`")))
     }
 }
 

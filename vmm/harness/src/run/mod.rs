@@ -1,5 +1,5 @@
-//! A judged run of the guest: the machine runs from event to event, and at each one, while the guest stands
-//! still, the page tables of every address space are captured, judged and, if wanted, recorded, each once.
+//! A judged run of the guest: the machine runs from event to event, and at each one, while the guest is
+//! paused, the page tables of every address space are captured, judged and, if wanted, recorded, each once.
 
 mod builder;
 mod status;
@@ -45,7 +45,7 @@ pub use status::ExitStatus;
 ///     .start()?;
 /// let mut mapped = 0;
 /// while let Some(seen) = run.next_event()? {
-///     // The guest stands still: `seen` has its event, its page tables and the verdicts so far.
+///     // The guest is paused: `seen` has its event, its page tables and the verdicts so far.
 ///     if let EventKind::KernelMapped { pages, .. } = seen.event.claim {
 ///         mapped += pages;
 ///     }
@@ -68,7 +68,7 @@ pub struct Run {
     guest_time: Duration,
     /// What the guest reported last.
     event: Option<Event>,
-    /// What was captured since the guest stands still.
+    /// What was captured while the guest is paused.
     captured: Option<(CpuState, Snapshot)>,
     state: State,
 }
@@ -84,7 +84,7 @@ enum State {
     Failed,
 }
 
-/// The guest at an event: it stands still, and has been judged.
+/// The guest at an event: it is paused, and has been judged.
 #[derive(Clone, Copy)]
 pub struct Seen<'r> {
     /// What the guest reports.
@@ -214,7 +214,7 @@ impl Run {
         self.machine.interrupter()
     }
 
-    /// How long the guest has run: without the time that it stood still for the host to look.
+    /// How long the guest has run: without the time that it was paused for the host.
     pub fn guest_time(&self) -> Duration {
         self.guest_time
     }
@@ -222,7 +222,7 @@ impl Run {
     /// The CPU, and the page tables of every address space that the guest reported, as they are now.
     ///
     /// # Errors
-    /// [`RunError`]: KVM does not tell the registers, or the guest has no paging mode to judge.
+    /// [`RunError`]: KVM does not return the registers, or the guest uses no paging mode that can be judged.
     pub fn capture(&mut self) -> Result<(CpuState, Snapshot), RunError> {
         if let Some(captured) = &self.captured {
             return Ok(captured.clone());

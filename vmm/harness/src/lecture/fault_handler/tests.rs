@@ -52,7 +52,7 @@ fn each_kind_of_fault_must_happen_once_and_change_what_it_must() {
     assert!(holds(&good()));
     assert!(!holds(&good()[..3]));
     let doctored: [fn(&mut [Handled; 4]); 6] = [
-        // Copied though nobody shares it, and not copied though somebody does.
+        // Copied though the page is not shared, and not copied though it is.
         |handled| handled[3].after = Entry::new(0x4000 | USER_PAGE),
         |handled| handled[2].after = Entry::new(0x1000 | USER_PAGE),
         |handled| handled[0].before = Entry::new(0x1000 | READ_ONLY),
@@ -138,7 +138,7 @@ fn an_entry_that_was_not_written_where_or_as_the_kernel_says_breaks_the_claim() 
                 handled.before
             });
         },
-        // Nobody has written through the direct map's page.
+        // The CPU has not written through the direct map's page.
         |memory, handled, root| {
             memory.change(
                 Depth::Four,
