@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::codec::{Get, Malformed, Put};
-use heirloom_inspect::judge::{GroundTruth, Image};
+use heirloom_inspect::history::{GroundTruth, Image};
 use heirloom_inspect::memory::PhysRange;
 use heirloom_inspect::paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
