@@ -11,8 +11,11 @@ use common::heirloom;
 use heirloom_abi::bugs;
 use heirloom_abi::event::ProbePage;
 use heirloom_abi::options::Strategy;
+use heirloom_harness::engine::Engine;
+use heirloom_harness::event::Event;
+use heirloom_harness::model::Expectation;
 use heirloom_inspect::Capturer;
-use heirloom_inspect::judge::{Expectation, Judge, Told, Verdict};
+use heirloom_inspect::rules::Verdict;
 use heirloom_source::recording::Recording;
 use zerocopy::FromBytes;
 
@@ -22,7 +25,7 @@ type Judged = BTreeMap<&'static str, (u64, u64, BTreeSet<Found>)>;
 /// Whose it is, where, since which event, and at how many events it was there.
 type Found = (String, String, u64, u64);
 
-fn judged(judge: &Judge) -> Judged {
+fn judged(judge: &Engine) -> Judged {
     let of_rule = |verdict: &Verdict| {
         let places = verdict.findings.iter().map(|finding| {
             let seen = finding.seen.unwrap();
@@ -42,15 +45,15 @@ fn verify(file: &Path) -> usize {
     let recording = Recording::open(file).unwrap();
     let header = recording.header();
     let strategy = Strategy::from_name(header.strategy.as_deref().unwrap()).unwrap();
-    let new = || Judge::new(header.truth.clone(), Expectation { strategy });
+    let new = || Engine::new(header.truth.clone(), Expectation { strategy });
     let (mut kept, mut anew) = (new(), new());
     let mut events = 0;
     for moment in recording.moments() {
         let moment = moment.unwrap();
         let Some(page) = moment.event else { continue };
         let told = Told::decode(&ProbePage::read_from_bytes(&page[..]).unwrap()).unwrap();
-        kept.hear(&told);
-        anew.hear(&told);
+        kept.apply(&told);
+        anew.apply(&told);
         let Some(tables) = moment.tables else {
             continue;
         };

@@ -12,7 +12,7 @@ use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
 use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
 use heirloom_abi::propagation::{Promise, Strategy};
-use heirloom_inspect::judge::{Claim, Told};
+use heirloom_harness::event::{Event, EventKind};
 use heirloom_inspect::memory::Words;
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{
@@ -176,7 +176,7 @@ fn telling_addresses(snapshot: &Snapshot) -> BTreeSet<u64> {
         }
     }
     for region in Region::ALL {
-        let VirtRange { first, last } = heirloom_inspect::region::range_of_region(region);
+        let VirtRange { first, last } = heirloom_harness::region::range_of_region(region);
         addresses.extend(around(first.get(), last.get()));
     }
     for entry in 0..512 {

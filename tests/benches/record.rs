@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use heirloom_abi::options::Strategy;
+use heirloom_harness::event::Event;
 use heirloom_harness::judge::Judge;
-use heirloom_inspect::judge::{Expectation, Told};
+use heirloom_harness::model::Expectation;
 use heirloom_inspect::{Capturer, PhysicalMemory};
 use heirloom_source::recording::{Capture, EVENT_BYTES, Moment, Recorder, Recording};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use comfy_table::{CellAlignment, Table, presets};
 use heirloom_abi::bugs::{Bug, BugInfo};
 use heirloom_harness::bugs::{self, BugResult};
-use heirloom_inspect::judge::RuleInfo;
+use heirloom_inspect::rules::RuleInfo;
 use heirloom_machine::Host;
 use heirloom_machine::kvm::DEVICE;
 use serde::Serialize;

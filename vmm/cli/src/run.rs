@@ -100,10 +100,10 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     })?;
     let mut timeline = page
         .as_ref()
-        .map(|_| RunTimeline::new(run.judge().world().expectation()));
+        .map(|_| RunTimeline::new(run.judge().model().expectation()));
     let ended = run.to_end(|seen| {
         progress.tell(|| {
-            let world = seen.judge.world();
+            let world = seen.judge.model();
             let (events, alive) = (world.events(), world.live_count());
             format!("{events} events judged, {alive} processes alive")
         });

@@ -5,7 +5,7 @@
 
 use heirloom_abi::bugs::{self, Bug, BugInfo};
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::{RuleInfo, Verdict};
+use heirloom_inspect::rules::{RuleInfo, Verdict};
 use heirloom_machine::Host;
 use serde::Serialize;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::event::MalformedEvent;
 use heirloom_inspect::ModeError;
-use heirloom_inspect::judge::MalformedEvent;
 use heirloom_machine::{BootError, ImageError, KvmError};
 
 /// Where the cause of a failure lies.

@@ -1,7 +1,10 @@
 //! A run under judgement, live or from a recording: the engine that holds the rules, and what of the run
 //! its report will show in full.
 
-use heirloom_inspect::judge::{Expectation, GroundTruth, Judge as Engine, Verdict, World};
+use crate::engine::Engine;
+use crate::model::{Expectation, Model};
+use heirloom_inspect::history::GroundTruth;
+use heirloom_inspect::rules::Verdict;
 use heirloom_inspect::{CpuState, PhysAddr, PhysicalMemory, RootLabel, Snapshot};
 
 use crate::event::{Counters, Event};
@@ -29,7 +32,7 @@ impl Judge {
     /// [`Judge::roots`] afterwards.
     pub fn apply(&mut self, event: &Event) {
         self.counters = event.counters;
-        self.engine.hear(event);
+        self.engine.apply(event);
     }
 
     /// The address spaces that exist, as far as the guest reported.
@@ -50,7 +53,7 @@ impl Judge {
     }
 
     /// What an access to kernel memory found there: see
-    /// [`accessed_value`](heirloom_inspect::judge::Judge::accessed_value).
+    /// [`accessed_value`](crate::engine::Engine::accessed_value).
     pub fn accessed_value<M: PhysicalMemory + ?Sized>(
         &self,
         event: &Event,
@@ -61,8 +64,8 @@ impl Judge {
     }
 
     /// What is known of the guest: what the host knew before, and what the guest reported since.
-    pub fn world(&self) -> &World {
-        self.engine.world()
+    pub fn model(&self) -> &Model {
+        self.engine.model()
     }
 
     /// The tables of the moment that was judged last.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use heirloom_abi::event::ProbePage;
-use heirloom_inspect::judge::GroundTruth;
+use heirloom_inspect::history::GroundTruth;
 use heirloom_inspect::{CpuState, Discovery, Snapshot};
 use heirloom_machine::Machine;
 use heirloom_source::recording::{Capture, End, Header, Piece, RecordError, Recorder};

@@ -1,7 +1,7 @@
 //! A recording, event by event, judged like the run that it is of.
 
+use crate::model::Expectation;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::Expectation;
 use heirloom_source::recording::{Moment, ReadError, Recording};
 
 use crate::event::Event;

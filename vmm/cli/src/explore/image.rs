@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use heirloom_explorer::{About, Event, Finding, Group, NamedRange, Sign, SpaceInfo, Timeline};
 use heirloom_inspect::check::{self, Check, Spaces};
 use heirloom_inspect::discover::{Discovery, Kind, Space};
-use heirloom_inspect::judge::RuleInfo;
+use heirloom_inspect::rules::RuleInfo;
 use heirloom_inspect::{PhysAddr, Root, RootLabel};
 
 /// Which address spaces are compared with each other.

@@ -82,7 +82,7 @@ fn of_recording(file: &Path, page: &PageFile) -> Result<Exit, Failure> {
     let mut replay = Replay::of(&recording).map_err(unusable)?;
     let mut timeline = replay
         .judge()
-        .map(|judge| RunTimeline::new(judge.world().expectation()));
+        .map(|judge| RunTimeline::new(judge.model().expectation()));
     let mut plain = Timeline::new(
         About {
             title: format!("rec:{}", file.display()),

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use heirloom_explorer::{About, Event, Finding, Group, NamedRange, Sign, SpaceInfo, Timeline};
 use heirloom_harness::event::{self, EventKind, describe};
 use heirloom_harness::judge::Judge;
+use heirloom_harness::model::{Expectation, Model};
+use heirloom_harness::region::{Region, range_of_region};
 use heirloom_harness::report::Report;
-use heirloom_inspect::judge::{self, Expectation, Sharing, Verdict, World};
-use heirloom_inspect::region::{Region, range_of_region};
+use heirloom_inspect::history::Sharing;
+use heirloom_inspect::rules::{self, Verdict};
 use heirloom_inspect::{Root, RootLabel, VirtAddr, VirtRange};
 
 /// The timeline of a judged run, event by event.
@@ -42,7 +44,7 @@ impl RunTimeline {
             return;
         };
         self.timeline.moment(snapshot, event_of(reported), |root| {
-            self.processes.describe(judge.world(), root)
+            self.processes.describe(judge.model(), root)
         });
         for verdict in judge.verdicts() {
             for (place, finding) in verdict.findings.iter().enumerate() {
@@ -193,7 +195,7 @@ impl Processes {
     }
 
     /// What an address space is.
-    fn describe(self, world: &World, root: &Root) -> SpaceInfo {
+    fn describe(self, world: &Model, root: &Root) -> SpaceInfo {
         let process = match root.label {
             RootLabel::Process(pid) => world.process(pid),
             _ => None,

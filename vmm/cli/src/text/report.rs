@@ -6,7 +6,8 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table, presets};
 use heirloom_harness::report::{AddressSpace, EntryGroup, KernelHalf, Report};
 use heirloom_inspect::RootLabel;
-use heirloom_inspect::judge::{Finding, Life, ProcessRecord, Verdict};
+use heirloom_inspect::history::{Life, ProcessRecord};
+use heirloom_inspect::rules::{Finding, Verdict};
 
 use super::{Shown, Text};
 

@@ -2,7 +2,7 @@
 
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::TableFrames;
-use heirloom_inspect::judge::Verdict;
+use heirloom_inspect::rules::Verdict;
 
 use super::Claim;
 use super::proof::{ClaimError, Proof, missing};

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::region::Region;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::region::Region;
 use heirloom_inspect::{PageSize, Pfn, PhysAddr, VirtAddr};
 use heirloom_machine::{GuestAddress, GuestVirtual};
 
@@ -31,7 +31,7 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
         if shown.is_some() || seen.event.pid == 0 {
             return;
         }
-        let frames = seen.judge.world().truth().ram.iter().flat_map(|range| {
+        let frames = seen.judge.model().truth().ram.iter().flat_map(|range| {
             let bytes = range.whole_frames();
             bytes.step_by(4096).map(|at| PhysAddr::new(at).pfn())
         });
@@ -114,7 +114,7 @@ fn addresses(
     let process = moment.process(1)?;
     let mut addresses: HashMap<Pfn, Vec<VirtAddr>> = HashMap::new();
     let mut left = MAX_PAGES;
-    let region = heirloom_inspect::region::range_of_region(Region::DirectMap);
+    let region = crate::region::range_of_region(Region::DirectMap);
     for page in moment.snapshot.leaves(process.id, region) {
         let pages = page.size.bytes() / PageSize::Size4KiB.bytes();
         let Some(rest) = left.checked_sub(pages) else {

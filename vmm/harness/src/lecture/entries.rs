@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use crate::region::Region;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::{PGD_ENTRY_SPAN, pgd_index};
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::GroundTruth;
-use heirloom_inspect::region::Region;
+use heirloom_inspect::history::GroundTruth;
 use heirloom_inspect::{Entry, Half, RootLabel};
 
 use super::Claim;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::region::Region;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::level::Half;
-use heirloom_inspect::region::Region;
 use heirloom_inspect::{Level, Mapping, PageSize, Root, RootLabel, VirtRange};
 
 use super::Claim;
@@ -126,7 +126,7 @@ fn judge_mapped(isolated: &Trace, shared: &Trace, proof: &mut Proof) -> Result<(
     let area = pages(
         moment,
         kernel,
-        heirloom_inspect::region::range_of_region(Region::CpuEntryArea),
+        crate::region::range_of_region(Region::CpuEntryArea),
     );
     proof.require(!area.is_empty(), || "the CPU entry area is empty".into());
     let places = |pages: &[Mapping]| -> Vec<_> {
@@ -183,7 +183,7 @@ fn listed(pages: &[Mapping]) -> String {
     let mut shown: Vec<String> = pages
         .iter()
         .take(MAX)
-        .map(|page| match heirloom_inspect::region::region_of(page.va) {
+        .map(|page| match crate::region::region_of(page.va) {
             Some(Region::CpuEntryArea) => {
                 let offset = page.va.offset_in(Level::Pml4);
                 format!("+{offset:#x} {}", page.rights)

@@ -1,8 +1,8 @@
 //! Claim 13: "compromised isolation!", tried from ring 3.
 
 use crate::event::EventKind;
+use crate::region::Region;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::region::Region;
 use heirloom_inspect::{Half, Mapping, Root, RootLabel, VirtAddr, VirtRange};
 
 use super::Claim;
@@ -53,7 +53,7 @@ fn parts(trace: &Trace) -> Result<[Part; 5], ClaimError> {
     let find = |what, region, wanted: fn(&Mapping) -> bool| {
         moment
             .snapshot
-            .leaves(kernel.id, heirloom_inspect::region::range_of_region(region))
+            .leaves(kernel.id, crate::region::range_of_region(region))
             .find(wanted)
             .ok_or_else(|| missing(what))
     };
@@ -93,10 +93,7 @@ fn first_executable(trace: &Trace) -> Result<VirtAddr, ClaimError> {
     let process = moment.process(1)?;
     moment
         .snapshot
-        .leaves(
-            process.id,
-            heirloom_inspect::region::range_of_region(Region::User),
-        )
+        .leaves(process.id, crate::region::range_of_region(Region::User))
         .find(|page| page.rights.execute)
         .map(|page| page.va)
         .ok_or_else(|| missing("text of process 1"))
@@ -226,8 +223,7 @@ fn judge_mapping(
     proof.require(kernel, || {
         format!("{name}: the kernel has no {part} at {address}")
     });
-    let should =
-        !isolates || heirloom_inspect::region::region_of(address) == Some(Region::CpuEntryArea);
+    let should = !isolates || crate::region::region_of(address) == Some(Region::CpuEntryArea);
     proof.require(own == should, || {
         format!("{name}: {part} in the process's root: expected {should}, found {walk}")
     });

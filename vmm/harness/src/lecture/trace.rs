@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use heirloom_inspect::changes::EntryChange;
-use heirloom_inspect::judge::GroundTruth;
+use heirloom_inspect::history::GroundTruth;
 use heirloom_inspect::{Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk};
 
 use super::proof::{ClaimError, missing};
@@ -177,8 +177,8 @@ impl Trace {
     pub(crate) fn new(observations: Vec<Observation>, judge: &Judge) -> Trace {
         Trace {
             observations,
-            truth: judge.world().truth().clone(),
-            imprecise: judge.world().machine().contains(&SOFTWARE_KVM),
+            truth: judge.model().truth().clone(),
+            imprecise: judge.model().machine().contains(&SOFTWARE_KVM),
         }
     }
 

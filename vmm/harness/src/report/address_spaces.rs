@@ -1,6 +1,6 @@
 //! Address spaces side by side: how each kernel half compares, and what the kernel's PGD entries are.
 
-use heirloom_inspect::region::{Region, regions_of_top_entry};
+use crate::region::{Region, regions_of_top_entry};
 use heirloom_inspect::{
     Comparer, EntryDifferenceKind, Half, Mappings, PhysAddr, Root, RootLabel, Snapshot, VirtRange,
 };

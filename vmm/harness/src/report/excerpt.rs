@@ -1,7 +1,7 @@
 //! The one event of a run that its report shows in full.
 
+use crate::engine::Engine;
 use heirloom_inspect::Snapshot;
-use heirloom_inspect::judge::Judge;
 
 use crate::event::{Event, describe};
 
@@ -22,9 +22,9 @@ pub struct Excerpt {
 impl Excerpt {
     /// Keeps `before` or takes the event that `judge` has just judged.
     #[must_use]
-    pub fn choose(before: Option<Excerpt>, judge: &Judge, event: &Event) -> Option<Excerpt> {
+    pub fn choose(before: Option<Excerpt>, judge: &Engine, event: &Event) -> Option<Excerpt> {
         let snapshot = judge.snapshot()?;
-        let world = judge.world();
+        let world = judge.model();
         let mapped = world
             .allocations()
             .map(|allocation| allocation.range.bytes())

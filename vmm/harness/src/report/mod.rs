@@ -6,8 +6,10 @@ mod excerpt;
 pub use address_spaces::{AddressSpace, EntryGroup, KernelHalf};
 pub use excerpt::Excerpt;
 
+use crate::engine::Engine;
 use address_spaces::{address_spaces, entry_groups};
-use heirloom_inspect::judge::{Judge, ProcessRecord, Verdict};
+use heirloom_inspect::history::ProcessRecord;
+use heirloom_inspect::rules::Verdict;
 use heirloom_inspect::rules::{how_many_hold, not_tried};
 use serde::Serialize;
 
@@ -51,14 +53,14 @@ pub struct Report {
 
 impl Report {
     /// The report of a run that `judge` has judged, with `excerpt` shown in full.
-    pub fn new(judge: &Judge, excerpt: &Excerpt, counters: Counters) -> Report {
-        let world = judge.world();
+    pub fn new(judge: &Engine, excerpt: &Excerpt, counters: Counters) -> Report {
+        let world = judge.model();
         Report {
             version: REPORT_VERSION,
             propagation: world.expectation().strategy.name(),
             machine: world.machine().to_vec(),
             holds: judge.all_hold(),
-            complete: judge.world().is_done(),
+            complete: judge.model().is_done(),
             events: world.events(),
             processes: world.processes().copied().collect(),
             shown_event: excerpt.event,

@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use crate::model::Expectation;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::DOORBELL_PORT;
 use heirloom_abi::options::{self, Strategy};
 use heirloom_abi::{PAGE_SIZE, layout};
-use heirloom_inspect::judge::{Expectation, GroundTruth, Image};
+use heirloom_inspect::history::{GroundTruth, Image};
 use heirloom_inspect::{Capturer, PhysAddr, VirtAddr};
 use heirloom_machine::{Config, Host, KernelImage, Machine, MemorySize, Module};
 

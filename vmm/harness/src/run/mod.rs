@@ -245,7 +245,7 @@ impl Run {
     /// # Errors
     /// [`RecordError`].
     pub fn record(&mut self, file: &Path) -> Result<(), RecordError> {
-        let world = self.judge.world();
+        let world = self.judge.model();
         let header = Header {
             command: std::env::args().collect(),
             kernel_command_line: self.command_line.clone(),

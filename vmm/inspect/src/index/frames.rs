@@ -149,10 +149,8 @@ fn counted(part: &Part, dynamic: Option<VirtRange>) -> impl Iterator<Item = &Pag
     let is_dynamic = move |page: &&Page| {
         part.half == Half::User || dynamic.is_some_and(|area| area.contains(page.va))
     };
-    let pages = match part.half == Half::User || part.dynamic > 0 {
-        true => part.pages.as_slice(),
-        false => &[],
-    };
+    let counts = part.half == Half::User || part.dynamic > 0;
+    let pages = if counts { part.pages.as_slice() } else { &[] };
     pages.iter().filter(is_dynamic)
 }
 

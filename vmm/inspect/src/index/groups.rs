@@ -70,7 +70,7 @@ struct Below {
 /// All groups, and what is below their entries.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    groups: Vec<Option<Group>>,
+    all: Vec<Option<Group>>,
     free: Vec<u32>,
     by_key: HashMap<Key, GroupId>,
     order: Vec<GroupId>,
@@ -111,13 +111,13 @@ impl Groups {
             key: key.clone(),
         };
         let id = GroupId(self.free.pop().unwrap_or_else(|| {
-            self.groups.push(None);
-            u32::try_from(self.groups.len() - 1).unwrap_or(u32::MAX)
+            self.all.push(None);
+            u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX)
         }));
         for entry in group.present() {
             self.below.entry(entry).or_default().groups.push(id);
         }
-        self.groups[id.0 as usize] = Some(group);
+        self.all[id.0 as usize] = Some(group);
         self.by_key.insert(key, id);
         self.order.push(id);
         self.changed = true;
@@ -147,7 +147,7 @@ impl Groups {
         if group.members > 0 {
             return;
         }
-        if let Some(group) = self.groups[id.0 as usize].take() {
+        if let Some(group) = self.all[id.0 as usize].take() {
             for entry in group.present() {
                 if let Some(below) = self.below.get_mut(&entry) {
                     below.groups.retain(|known| *known != id);
@@ -178,12 +178,12 @@ impl Groups {
     ) -> bool {
         let mut order: Vec<GroupId> = Vec::with_capacity(self.order.len());
         for id in &self.order {
-            if let Some(group) = &mut self.groups[id.0 as usize] {
+            if let Some(group) = &mut self.all[id.0 as usize] {
                 group.first = usize::MAX;
             }
         }
         for (at, id) in members.enumerate() {
-            if let Some(group) = &mut self.groups[id.0 as usize]
+            if let Some(group) = &mut self.all[id.0 as usize]
                 && group.first == usize::MAX
             {
                 group.first = at;
@@ -260,14 +260,14 @@ impl Groups {
             first: 0,
             key: None,
         };
-        self.groups
+        self.all
             .get(id.0 as usize)
             .and_then(Option::as_ref)
             .unwrap_or(&NONE)
     }
 
     fn get_mut(&mut self, id: GroupId) -> &mut Group {
-        self.groups[id.0 as usize].get_or_insert(Group {
+        self.all[id.0 as usize].get_or_insert(Group {
             members: 0,
             first: 0,
             key: None,

@@ -19,7 +19,7 @@ mod part;
 mod tables;
 mod update;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use crate::memory::PhysRange;
@@ -27,7 +27,7 @@ use crate::sharing::Placement;
 use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::table::Slot;
 use frames::Frames;
-use heirloom_paging::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::level::{Half, Level};
 
@@ -174,9 +174,10 @@ impl TableIndex {
 
     /// The group of an address space.
     pub fn group_of(&self, root: RootId) -> Option<GroupId> {
-        let space = match self.is_whole {
-            true => self.spaces.get(root.0 as usize),
-            false => self.spaces.iter().find(|space| space.root == root),
+        let space = if self.is_whole {
+            self.spaces.get(root.0 as usize)
+        } else {
+            self.spaces.iter().find(|space| space.root == root)
         };
         space.map(|space| space.group)
     }

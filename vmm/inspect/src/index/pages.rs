@@ -114,10 +114,8 @@ impl TableIndex {
     ) -> impl Iterator<Item = (PartId, &Page)> {
         let end = start.wrapping_add(bytes);
         let pages = self.sorted_user_pages();
-        let largest = match self.frames.has_large() {
-            true => 1 << 30,
-            false => PAGE_SIZE,
-        };
+        let has_large = self.frames.has_large();
+        let largest = if has_large { 1 << 30 } else { PAGE_SIZE };
         let first =
             pages.partition_point(|at| self.page_at(*at).1.pa.wrapping_add(largest) <= start);
         pages[first..]

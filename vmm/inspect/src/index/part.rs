@@ -105,7 +105,7 @@ pub(super) struct Totals {
 /// All parts of an index.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    parts: Vec<Option<Part>>,
+    all: Vec<Option<Part>>,
     free: Vec<PartId>,
     kernel: Totals,
     user: Totals,
@@ -116,9 +116,9 @@ impl Parts {
     /// The number that the next part will have.
     pub(super) fn reserve(&mut self) -> PartId {
         self.free.pop().unwrap_or_else(|| {
-            self.parts.push(None);
+            self.all.push(None);
             // There are no more parts than roots and 256 entries of each.
-            PartId(u32::try_from(self.parts.len() - 1).unwrap_or(u32::MAX))
+            PartId(u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX))
         })
     }
 
@@ -128,11 +128,11 @@ impl Parts {
         totals.pages += part.pages.len() as u64;
         totals.ring_3 += part.ring_3;
         self.dynamic += part.dynamic;
-        self.parts[id.0 as usize] = Some(part);
+        self.all[id.0 as usize] = Some(part);
     }
 
     pub(super) fn take(&mut self, id: PartId) -> Option<Part> {
-        let part = self.parts.get_mut(id.0 as usize)?.take()?;
+        let part = self.all.get_mut(id.0 as usize)?.take()?;
         self.free.push(id);
         let totals = self.totals_mut(part.half);
         totals.tables -= part.tables.len() as u64;
@@ -155,7 +155,7 @@ impl Parts {
             dynamic: 0,
             ring_3: 0,
         };
-        self.parts
+        self.all
             .get(id.0 as usize)
             .and_then(Option::as_ref)
             .unwrap_or(&NONE)
@@ -163,7 +163,7 @@ impl Parts {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (PartId, &Part)> {
         (0u32..)
-            .zip(&self.parts)
+            .zip(&self.all)
             .filter_map(|(id, part)| Some((PartId(id), part.as_ref()?)))
     }
 

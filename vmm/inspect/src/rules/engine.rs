@@ -17,13 +17,14 @@ use heirloom_paging::level::Half;
 /// What makes two findings one: the rule, whose it is, the place, and the entry.
 type Key = (usize, Option<RootLabel>, String, Option<(Pfn, u16)>);
 
-/// What decided a clause's last answer, each as it was then; `None` before the first.
-type Stamp = Option<[u64; 6]>;
+/// What decided a clause's last answer, each as it was then.
+type Stamp = [u64; 6];
 
 /// A clause's last answer.
 #[derive(Debug, Default)]
 struct Memo {
-    stamp: Stamp,
+    /// `None` before the first answer.
+    stamp: Option<Stamp>,
     evidence: Evidence,
     pages: KnownPages,
     /// Where the findings are in the rule's list.
@@ -175,10 +176,9 @@ fn refresh(
         context,
         moment,
     );
-    if memo.stamp == stamp {
+    if memo.stamp == Some(stamp) {
         return false;
     }
-    memo.stamp = stamp;
     let mut evidence = Evidence::default();
     match clause.judge {
         Judge::Tables(judge) => judge(context, &mut evidence),
@@ -205,7 +205,12 @@ fn refresh(
         finding.complete(rule.info.name, context);
     }
     // A clause that is broken names address spaces.
-    memo.stamp = stamp_of(clause.reads, evidence.violations() > 0, context, moment);
+    memo.stamp = Some(stamp_of(
+        clause.reads,
+        evidence.violations() > 0,
+        context,
+        moment,
+    ));
     memo.evidence = evidence;
     true
 }
@@ -214,14 +219,14 @@ fn stamp_of(reads: Reads, is_broken: bool, context: &Context<'_>, moment: u64) -
     let now = context.index.generations();
     let if_read = |what, value| if reads.has(what) { value } else { 0 };
     let memory = context.history.map_or(0, History::memory_generation);
-    Some([
+    [
         if_read(Reads::KERNEL, now.kernel),
         if_read(Reads::USER, now.user),
         if_read(if is_broken { reads } else { Reads::SPACES }, now.spaces),
         if_read(Reads::TABLES, now.tables),
         if_read(Reads::MEMORY, memory),
         if_read(Reads::EVENT, moment),
-    ])
+    ]
 }
 
 /// Takes a finding in, if it is new. Its place in the rule's list.

@@ -178,10 +178,9 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
     let mut tallier = Tallier::new(context.snapshot());
     for space in context.judged {
         let has_own_half = match space.kind {
-            Kind::Process | Kind::NoPages | Kind::Foreign => true,
+            Kind::Process | Kind::NoPages | Kind::Foreign | Kind::Separate => true,
             // What it has instead of its kernel root's is another rule's.
             Kind::UserRoot => space.partner.is_none(),
-            Kind::Separate => true,
             Kind::Kernel
             | Kind::Trampoline
             | Kind::Identity

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use heirloom_inspect::judge::GroundTruth;
+use heirloom_inspect::history::GroundTruth;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Capturer, CpuState, Cr3, Depth, Entry, Mode, PageSize, Pfn, PhysAddr, PhysRange, RootLabel,

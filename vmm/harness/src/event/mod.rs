@@ -1,33 +1,42 @@
-//! What the guest said, as the host keeps it.
+//! What the guest kernel reports: it fills its probe page and rings the doorbell. An event is a claim;
+//! what it claims is checked against CR3 and the page tables.
 
-use heirloom_abi::event::{self as abi, Event, KERNEL_PID, ProbePage};
+mod describe;
+
+pub use describe::describe;
+
+use heirloom_abi::event::{self as abi, KERNEL_PID, ProbePage};
 use heirloom_abi::options::Strategy;
 use serde::Serialize;
 
-use crate::snapshot::RootLabel;
-use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr};
-use heirloom_paging::entry::Entry;
+use heirloom_inspect::RootLabel;
+use heirloom_inspect::paging::addr::{Pfn, PhysAddr, VirtAddr};
+use heirloom_inspect::paging::entry::Entry;
 
 /// The probe page holds no event.
 pub type MalformedEvent = abi::Malformed;
 
 /// One event: who told it, when, what, and the counters of that moment. All of it is claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Told {
+pub struct Event {
     /// Counts the CPU's events from 0.
     pub sequence: u64,
+    /// The CPU that reports.
     pub cpu: u32,
     /// The process whose address space the CPU has, 0 for the kernel's own.
     pub pid: u32,
+    /// What it says.
     #[serde(flatten)]
-    pub claim: Claim,
+    pub claim: EventKind,
+    /// The guest's running totals.
     pub counters: Counters,
 }
 
 /// What the event says.
+#[expect(missing_docs, reason = "heirloom_abi::event documents the fields")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Claim {
+pub enum EventKind {
     /// The kernel is up.
     Boot {
         root: PhysAddr,
@@ -107,6 +116,7 @@ pub enum Claim {
 }
 
 /// The guest's running totals; see `heirloom_abi::event::Counters` for what each counts.
+#[expect(missing_docs, reason = "heirloom_abi::event documents the fields")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
     pub frames_total: u64,
@@ -129,23 +139,23 @@ pub struct Counters {
     pub cycles: u64,
 }
 
-impl Told {
+impl Event {
     /// Reads the bytes of a probe page.
     ///
     /// # Errors
     /// [`MalformedEvent`], whatever the bytes are.
-    pub fn from_bytes(bytes: [u8; size_of::<ProbePage>()]) -> Result<Told, MalformedEvent> {
-        Told::decode(&zerocopy::transmute!(bytes))
+    pub fn from_bytes(bytes: [u8; size_of::<ProbePage>()]) -> Result<Event, MalformedEvent> {
+        Event::decode(&zerocopy::transmute!(bytes))
     }
 
     /// Reads a probe page.
     ///
     /// # Errors
     /// [`MalformedEvent`], whatever the bytes are.
-    pub fn decode(page: &ProbePage) -> Result<Told, MalformedEvent> {
-        let claim = Claim::of(page.decode()?);
+    pub fn decode(page: &ProbePage) -> Result<Event, MalformedEvent> {
+        let claim = EventKind::of(page.decode()?);
         let header = &page.header;
-        Ok(Told {
+        Ok(Event {
             sequence: header.sequence,
             cpu: header.cpu,
             pid: header.pid,
@@ -161,7 +171,7 @@ impl Told {
 }
 
 /// The label of process `pid`; 0 is the kernel itself.
-pub(super) fn label(pid: u32) -> RootLabel {
+pub(crate) fn label(pid: u32) -> RootLabel {
     if pid == KERNEL_PID {
         RootLabel::Kernel
     } else {
@@ -169,12 +179,12 @@ pub(super) fn label(pid: u32) -> RootLabel {
     }
 }
 
-impl Claim {
-    fn of(event: Event<'_>) -> Claim {
+impl EventKind {
+    fn of(event: abi::Event<'_>) -> EventKind {
         // Process numbers are 32 bits wide; a greater one is no process.
         let pid = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         match event {
-            Event::Boot(boot) => Claim::Boot {
+            abi::Event::Boot(boot) => EventKind::Boot {
                 root: PhysAddr::new(boot.root),
                 vmalloc_start: VirtAddr::new(boot.vmalloc_start),
                 strategy: usize::try_from(boot.strategy)
@@ -187,48 +197,48 @@ impl Claim {
                     .map(|(name, _)| name)
                     .collect(),
             },
-            Event::ProcessCreated(created) => Claim::ProcessCreated {
+            abi::Event::ProcessCreated(created) => EventKind::ProcessCreated {
                 child: pid(created.pid),
                 parent: pid(created.parent),
                 root: PhysAddr::new(created.root),
             },
-            Event::ProcessExecuted(executed) => Claim::ProcessExecuted {
+            abi::Event::ProcessExecuted(executed) => EventKind::ProcessExecuted {
                 process: pid(executed.pid),
             },
-            Event::ProcessExited(exited) => Claim::ProcessExited {
+            abi::Event::ProcessExited(exited) => EventKind::ProcessExited {
                 process: pid(exited.pid),
                 status: exited.status,
                 root: PhysAddr::new(exited.root),
             },
-            Event::ProcessKilled(killed) => Claim::ProcessKilled {
+            abi::Event::ProcessKilled(killed) => EventKind::ProcessKilled {
                 process: pid(killed.pid),
                 vector: killed.vector,
                 error_code: killed.error_code,
                 rip: VirtAddr::new(killed.rip),
                 address: VirtAddr::new(killed.address),
             },
-            Event::KernelMapped(mapped, frames) => Claim::KernelMapped {
+            abi::Event::KernelMapped(mapped, frames) => EventKind::KernelMapped {
                 address: VirtAddr::new(mapped.address),
                 pages: mapped.pages,
                 writable: is_writable(mapped.protection),
                 frames: frames.iter().map(|frame| Pfn::new(*frame)).collect(),
             },
-            Event::KernelUnmapped(unmapped) => Claim::KernelUnmapped {
+            abi::Event::KernelUnmapped(unmapped) => EventKind::KernelUnmapped {
                 address: VirtAddr::new(unmapped.address),
                 pages: unmapped.pages,
             },
-            Event::KernelProtected(protected) => Claim::KernelProtected {
+            abi::Event::KernelProtected(protected) => EventKind::KernelProtected {
                 address: VirtAddr::new(protected.address),
                 pages: protected.pages,
                 writable: is_writable(protected.protection),
             },
-            Event::KernelAccess(access) => Claim::KernelAccess {
+            abi::Event::KernelAccess(access) => EventKind::KernelAccess {
                 address: access.address,
                 value: access.value,
                 write: access.write != 0,
                 fault: (access.faulted != 0).then_some(access.error_code),
             },
-            Event::PageFaultHandled(handled) => Claim::PageFaultHandled {
+            abi::Event::PageFaultHandled(handled) => EventKind::PageFaultHandled {
                 process: pid(handled.pid),
                 address: VirtAddr::new(handled.address),
                 error_code: handled.error_code,
@@ -236,17 +246,17 @@ impl Claim {
                 before: Entry::new(handled.before),
                 after: Entry::new(handled.after),
             },
-            Event::Checkpoint(text) => Claim::Checkpoint {
+            abi::Event::Checkpoint(text) => EventKind::Checkpoint {
                 text: text.to_owned(),
             },
-            Event::Crash(crash) => Claim::Crash {
+            abi::Event::Crash(crash) => EventKind::Crash {
                 vector: (crash.vector != abi::Crash::PANIC).then_some(crash.vector),
                 error_code: crash.error_code,
                 rip: VirtAddr::new(crash.rip),
                 rbp: VirtAddr::new(crash.rbp),
                 address: VirtAddr::new(crash.address),
             },
-            Event::Done(done) => Claim::Done {
+            abi::Event::Done(done) => EventKind::Done {
                 status: done.status,
             },
         }

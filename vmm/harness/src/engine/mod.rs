@@ -1,44 +1,37 @@
 //! Judging our own guest: what it tells, held against CR3 and its tables.
 //!
-//! A [`Judge`] hears one event of the guest after the other and sees the CPU's registers and the tables
-//! of every address space while the guest stands still. It keeps a [`World`], what must be so if the guest
+//! A [`Engine`] takes in one event of the guest after the other and sees the CPU's registers and the tables
+//! of every address space while the guest stands still. It keeps a [`Model`], what must be so if the guest
 //! tells the truth, and holds every rule against it. The guest's word alone never makes a rule hold.
 
 mod accounting;
 mod claims;
-mod describe;
-mod event;
-mod model;
 
-pub use describe::describe;
-pub use event::{Claim, Counters, MalformedEvent, Told};
-pub use model::{Expectation, World, areas};
-
-pub use crate::history::{Allocation, GroundTruth, Image, Life, ProcessRecord, Sharing};
-pub use crate::rules::{Finding, MAX_FINDINGS, RuleInfo, Seen, Verdict};
-
-use crate::index::{Scope, TableIndex};
-use crate::layout::Area;
-use crate::rules::{Context, Examination, RuleSet, WITH_HISTORY};
-use crate::snapshot::{RootLabel, Snapshot};
-use crate::{PhysAddr, PhysicalMemory};
-use heirloom_paging::mode::CpuState;
+use crate::event::{Counters, Event};
+use crate::model::{Expectation, Model};
+use heirloom_inspect::history::{GroundTruth, Sharing};
+use heirloom_inspect::index::{Scope, TableIndex};
+use heirloom_inspect::layout::Area;
+use heirloom_inspect::paging::mode::CpuState;
+use heirloom_inspect::rules::{Context, Examination, RuleSet, Verdict, WITH_HISTORY};
+use heirloom_inspect::{PhysAddr, PhysicalMemory};
+use heirloom_inspect::{RootLabel, Snapshot};
 
 /// What the rules over claims are held against: the present event, as it was told.
-struct Event {
-    told: Told,
+struct Present {
+    event: Event,
     expectation: Expectation,
     /// The counters of the boot event.
     at_boot: Option<Counters>,
 }
 
 /// Holds the rules against one run of a guest.
-pub struct Judge {
-    world: World,
+pub struct Engine {
+    model: Model,
     examination: Examination,
     index: Option<TableIndex>,
     /// The last event that was observed, with the CPU that told it.
-    last: Option<(Event, CpuState)>,
+    last: Option<(Present, CpuState)>,
 }
 
 /// All rules that a guest is held to, in the order in which they are shown.
@@ -52,11 +45,11 @@ fn rules(sharing: Sharing) -> RuleSet {
     }
 }
 
-impl Judge {
-    /// A judge with all rules for our own guest.
-    pub fn new(truth: GroundTruth, expectation: Expectation) -> Judge {
-        Judge {
-            world: World::new(truth, expectation),
+impl Engine {
+    /// All rules for our own guest.
+    pub fn new(truth: GroundTruth, expectation: Expectation) -> Engine {
+        Engine {
+            model: Model::new(truth, expectation),
             examination: Examination::new(&rules(expectation.sharing())),
             index: None,
             last: None,
@@ -64,8 +57,8 @@ impl Judge {
     }
 
     /// What is known of the guest.
-    pub fn world(&self) -> &World {
-        &self.world
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
     /// The last moment's tables.
@@ -73,48 +66,47 @@ impl Judge {
         self.index.as_ref().map(TableIndex::snapshot)
     }
 
-    /// Takes in what the guest told. The roots that must be captured for [`Judge::observe`] are
-    /// those of the world afterwards.
-    pub fn hear(&mut self, told: &Told) {
-        self.world.hear(told);
+    /// Takes in what the guest told. The roots that must be captured for [`Engine::observe`] are
+    /// those of the model afterwards.
+    pub fn apply(&mut self, event: &Event) {
+        self.model.apply(event);
     }
 
     /// The address spaces that exist, as far as the guest told.
     pub fn roots(&self) -> Vec<(RootLabel, PhysAddr)> {
-        self.world.roots().to_vec()
+        self.model.roots().to_vec()
     }
 
-    /// Holds every rule against the moment of the event that was heard last.
+    /// Holds every rule against the moment of the event that came last.
     pub fn observe<M: PhysicalMemory + ?Sized>(
         &mut self,
-        told: &Told,
+        event: &Event,
         cpu: &CpuState,
         snapshot: &Snapshot,
         memory: &M,
     ) {
-        self.world.witness(snapshot, memory);
-        let history = self.world.history();
-        match &mut self.index {
-            Some(index) => index.update(snapshot),
-            None => {
-                let scope = Scope {
-                    ram: history.truth().ram.clone(),
-                    dynamic: history.area(Area::Vmalloc),
-                    kernel_has_own_root: true,
-                };
-                self.index = Some(TableIndex::new(snapshot, scope));
-            }
+        self.model.witness(snapshot, memory);
+        let history = self.model.history();
+        if let Some(index) = &mut self.index {
+            index.update(snapshot);
+        } else {
+            let scope = Scope {
+                ram: history.truth().ram.clone(),
+                dynamic: history.area(Area::Vmalloc),
+                kernel_has_own_root: true,
+            };
+            self.index = Some(TableIndex::new(snapshot, scope));
         }
         self.last = Some((
-            Event {
-                told: told.clone(),
-                expectation: self.world.expectation(),
-                at_boot: self.world.counters_at_boot().copied(),
+            Present {
+                event: event.clone(),
+                expectation: self.model.expectation(),
+                at_boot: self.model.counters_at_boot().copied(),
             },
             *cpu,
         ));
-        if let Some(context) = context(&self.world, self.index.as_ref(), self.last.as_ref()) {
-            self.examination.event(&context, told.sequence);
+        if let Some(context) = context(&self.model, self.index.as_ref(), self.last.as_ref()) {
+            self.examination.event(&context, event.sequence);
         }
     }
 
@@ -122,11 +114,11 @@ impl Judge {
     /// address space that the kernel did it in. It is all that judging reads of memory beside tables.
     pub fn accessed_value<M: PhysicalMemory + ?Sized>(
         &self,
-        _told: &Told,
+        _event: &Event,
         snapshot: &Snapshot,
         memory: &M,
     ) -> Option<u64> {
-        self.world.history().in_memory(snapshot, memory)
+        self.model.history().in_memory(snapshot, memory)
     }
 
     /// What each rule found so far.
@@ -145,7 +137,7 @@ impl Judge {
     /// # Errors
     /// The first difference, in words.
     pub fn verify(&self) -> Result<(), String> {
-        match context(&self.world, self.index.as_ref(), self.last.as_ref()) {
+        match context(&self.model, self.index.as_ref(), self.last.as_ref()) {
             Some(context) => self.examination.verify(&context),
             None => Ok(()),
         }
@@ -154,12 +146,12 @@ impl Judge {
 
 /// What the rules are held against; `None` before the first moment.
 fn context<'a>(
-    world: &'a World,
+    model: &'a Model,
     index: Option<&'a TableIndex>,
-    last: Option<&'a (Event, CpuState)>,
+    last: Option<&'a (Present, CpuState)>,
 ) -> Option<Context<'a>> {
     let (event, cpu) = last?;
-    let history = world.history();
+    let history = model.history();
     Some(Context {
         cpus: std::slice::from_ref(cpu),
         areas: history.areas(),

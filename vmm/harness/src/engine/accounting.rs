@@ -1,9 +1,9 @@
 //! Frames come back.
 
-use super::Event;
-use super::event::Claim;
-use crate::history::History;
-use crate::rules::{Clause, Context, Evidence, Finding, Judge, Reads, Rule, RuleInfo};
+use super::Present;
+use crate::event::EventKind;
+use heirloom_inspect::history::History;
+use heirloom_inspect::rules::{Clause, Context, Evidence, Finding, Judge, Reads, Rule, RuleInfo};
 
 /// Whatever the guest counts as in use is reachable: nothing of the dead is left over.
 pub(super) const FRAMES_RELEASED: Rule = Rule {
@@ -16,7 +16,7 @@ pub(super) const FRAMES_RELEASED: Rule = Rule {
     clauses: &[Clause {
         reads: Reads::EVENT,
         judge: Judge::History(|context, history, evidence| {
-            if let Some(event) = context.extension::<Event>() {
+            if let Some(event) = context.extension::<Present>() {
                 frames_released(context, history, event, evidence);
             }
         }),
@@ -26,13 +26,13 @@ pub(super) const FRAMES_RELEASED: Rule = Rule {
 fn frames_released(
     context: &Context<'_>,
     history: &History,
-    event: &Event,
+    event: &Present,
     evidence: &mut Evidence,
 ) {
-    if matches!(event.told.claim, Claim::Crash { .. }) {
+    if matches!(event.event.claim, EventKind::Crash { .. }) {
         return;
     }
-    let counters = &event.told.counters;
+    let counters = &event.event.counters;
     let tables = context.index.table_frames();
     let user = context.index.user_frames();
     let allocated = history.allocated_pages();

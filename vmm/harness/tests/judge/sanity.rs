@@ -1,6 +1,6 @@
 //! `reserved-bits-clear`, `canonical` and `cr3-known`.
 
-use heirloom_inspect::judge::Claim;
+use heirloom_harness::event::EventKind;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{Depth, Entry, Level, VirtAddr, VirtRange};
 
@@ -122,7 +122,7 @@ fn kernel_memory_outside_the_vmalloc_area_is_found() {
 
 #[test]
 fn a_process_that_died_at_an_address_that_is_none_is_found() {
-    let killed = |rip| Claim::ProcessKilled {
+    let killed = |rip| EventKind::ProcessKilled {
         process: 4,
         vector: 13,
         error_code: 0,

@@ -2,8 +2,8 @@
 
 pub use heirloom_abi::layout::Region;
 
-use heirloom_paging::addr::{VirtAddr, VirtRange};
-use heirloom_paging::level::Depth;
+use heirloom_inspect::paging::addr::{VirtAddr, VirtRange};
+use heirloom_inspect::paging::level::Depth;
 
 /// The named region that an address lies in. Names hold for the 4-level layout; with five levels
 /// and our own guest they hold too, because it keeps its addresses.

@@ -1,7 +1,9 @@
 //! Whatever the guest says, and whatever its tables are, the judge comes to an end and does not panic.
 
 use heirloom_abi::options::Strategy as Propagation;
-use heirloom_inspect::judge::{Claim, Counters, Expectation, Judge, Told};
+use heirloom_harness::engine::Engine;
+use heirloom_harness::event::{Counters, Event, EventKind};
+use heirloom_harness::model::Expectation;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{Capturer, CpuState, Cr3, Entry, Pfn, PhysAddr, VirtAddr};
 use proptest::prelude::*;
@@ -50,28 +52,28 @@ fn root() -> impl Strategy<Value = PhysAddr> {
     prop_oneof![6 => frame, 1 => number()].prop_map(PhysAddr::new)
 }
 
-fn claim() -> impl Strategy<Value = Claim> {
+fn claim() -> impl Strategy<Value = EventKind> {
     let va = || address().prop_map(VirtAddr::new);
     let frames = proptest::collection::vec(number().prop_map(Pfn::new), 0..4);
     prop_oneof![
-        1 => (root(), va()).prop_map(|(root, vmalloc_start)| Claim::Boot {
+        1 => (root(), va()).prop_map(|(root, vmalloc_start)| EventKind::Boot {
             root,
             vmalloc_start,
             strategy: Some("prealloc"),
             machine: vec!["nx"],
         }),
-        3 => (pid(), pid(), root()).prop_map(|(child, parent, root)| Claim::ProcessCreated {
+        3 => (pid(), pid(), root()).prop_map(|(child, parent, root)| EventKind::ProcessCreated {
             child,
             parent,
             root,
         }),
-        1 => pid().prop_map(|process| Claim::ProcessExecuted { process }),
-        1 => (pid(), root()).prop_map(|(process, root)| Claim::ProcessExited {
+        1 => pid().prop_map(|process| EventKind::ProcessExecuted { process }),
+        1 => (pid(), root()).prop_map(|(process, root)| EventKind::ProcessExited {
             process,
             status: 0,
             root,
         }),
-        1 => (pid(), va()).prop_map(|(process, rip)| Claim::ProcessKilled {
+        1 => (pid(), va()).prop_map(|(process, rip)| EventKind::ProcessKilled {
             process,
             vector: 14,
             error_code: 0,
@@ -79,7 +81,7 @@ fn claim() -> impl Strategy<Value = Claim> {
             address: rip,
         }),
         4 => (va(), number(), any::<bool>(), frames).prop_map(
-            |(address, pages, writable, frames)| Claim::KernelMapped {
+            |(address, pages, writable, frames)| EventKind::KernelMapped {
                 address,
                 pages,
                 writable,
@@ -87,23 +89,23 @@ fn claim() -> impl Strategy<Value = Claim> {
             }
         ),
         2 => (va(), number())
-            .prop_map(|(address, pages)| Claim::KernelUnmapped { address, pages }),
+            .prop_map(|(address, pages)| EventKind::KernelUnmapped { address, pages }),
         1 => (va(), number(), any::<bool>()).prop_map(|(address, pages, writable)| {
-            Claim::KernelProtected {
+            EventKind::KernelProtected {
                 address,
                 pages,
                 writable,
             }
         }),
         3 => (address(), number(), any::<bool>(), proptest::option::of(number())).prop_map(
-            |(address, value, write, fault)| Claim::KernelAccess {
+            |(address, value, write, fault)| EventKind::KernelAccess {
                 address,
                 value,
                 write,
                 fault,
             }
         ),
-        1 => Just(Claim::Done { status: 0 }),
+        1 => Just(EventKind::Done { status: 0 }),
     ]
 }
 
@@ -121,9 +123,9 @@ fn counters() -> impl Strategy<Value = Counters> {
     })
 }
 
-fn told() -> impl Strategy<Value = Told> {
+fn told() -> impl Strategy<Value = Event> {
     (number(), 0..2_u32, pid(), claim(), counters()).prop_map(
-        |(sequence, cpu, pid, claim, counters)| Told {
+        |(sequence, cpu, pid, claim, counters)| Event {
             sequence,
             cpu,
             pid,
@@ -171,7 +173,7 @@ proptest! {
             memory.poke(Pfn::new(FIRST_FRAME + frame), index, Entry::new(word));
         }
         let expectation = Expectation { strategy: Propagation::Prealloc };
-        let mut judge = Judge::new(truth(), expectation);
+        let mut judge = Engine::new(truth(), expectation);
         let mut capturer = Capturer::new();
         for (told, rip, root) in events {
             let cpu = CpuState {
@@ -179,7 +181,7 @@ proptest! {
                 cr3: Cr3::new(root.get()),
                 ..CpuState::default()
             };
-            judge.hear(&told);
+            judge.apply(&told);
             let snapshot = capturer.capture(&memory, MODE, &judge.roots());
             judge.observe(&told, &cpu, &snapshot, &memory);
         }
@@ -198,7 +200,7 @@ proptest! {
         for frame in 0..FRAMES {
             memory.add(Pfn::new(FIRST_FRAME + frame));
         }
-        let mut judges = [(); 2].map(|()| Judge::new(truth(), expectation));
+        let mut judges = [(); 2].map(|()| Engine::new(truth(), expectation));
         let mut remembering = Capturer::new();
         for (number, (words, mut told)) in (1..).zip(moments) {
             for (frame, index, word) in words.into_iter().take(6) {
@@ -206,7 +208,7 @@ proptest! {
             }
             if number < 5 {
                 // A few processes with roots that are tables, so that there is something to see.
-                told.claim = Claim::ProcessCreated {
+                told.claim = EventKind::ProcessCreated {
                     child: number,
                     parent: number - 1,
                     root: Pfn::new(FIRST_FRAME + u64::from(number)).base(),
@@ -216,7 +218,7 @@ proptest! {
             let mut forgetful = Capturer::new();
             let capturers = [&mut remembering, &mut forgetful];
             for (judge, capturer) in judges.iter_mut().zip(capturers) {
-                judge.hear(&told);
+                judge.apply(&told);
                 let snapshot = capturer.capture(&memory, MODE, &judge.roots());
                 judge.observe(&told, &CpuState::default(), &snapshot, &memory);
             }
@@ -238,7 +240,7 @@ fn thousands_of_allocations_are_no_more_than_ram_has_frames() {
     let pages = ram / 1000;
     for number in 0..2000 {
         let address = VMALLOC.wrapping_add(number * (pages + 1) * PAGE);
-        let claim = Claim::KernelMapped {
+        let claim = EventKind::KernelMapped {
             address,
             pages,
             writable: true,
@@ -246,7 +248,7 @@ fn thousands_of_allocations_are_no_more_than_ram_has_frames() {
         };
         scene.tell(0, claim);
     }
-    let world = scene.judge.world();
+    let world = scene.judge.model();
     assert_eq!(world.allocations().count() as u64, ram / pages);
     assert_eq!(world.history().allocated_pages(), ram / pages * pages);
     assert!(world.contradictions()[0].contains("RAM has not that many frames"));
@@ -258,18 +260,18 @@ fn memory_that_is_claimed_and_freed_again_and_again_is_not_walked_page_by_page()
     let pages = truth().frames();
     for number in 0..500 {
         let address = VMALLOC.wrapping_add(number * (pages + 1) * PAGE);
-        let claim = Claim::KernelMapped {
+        let claim = EventKind::KernelMapped {
             address,
             pages,
             writable: true,
             frames: Vec::new(),
         };
         scene.tell(0, claim);
-        scene.tell(0, Claim::KernelUnmapped { address, pages });
+        scene.tell(0, EventKind::KernelUnmapped { address, pages });
     }
     let freed: u64 = scene
         .judge
-        .world()
+        .model()
         .history()
         .revoked()
         .map(|range| range.bytes() / PAGE)
@@ -279,18 +281,18 @@ fn memory_that_is_claimed_and_freed_again_and_again_is_not_walked_page_by_page()
 
 #[test]
 fn processes_beyond_a_bound_are_not_followed() {
-    let mut judge = Judge::new(
+    let mut judge = Engine::new(
         truth(),
         Expectation {
             strategy: Propagation::Prealloc,
         },
     );
     for child in 1..10_000 {
-        judge.hear(&Told {
+        judge.apply(&Event {
             sequence: u64::from(child),
             cpu: 0,
             pid: 0,
-            claim: Claim::ProcessCreated {
+            claim: EventKind::ProcessCreated {
                 child,
                 parent: 0,
                 root: PhysAddr::new(u64::from(child) << 12),
@@ -299,7 +301,7 @@ fn processes_beyond_a_bound_are_not_followed() {
         });
     }
     assert_eq!(judge.roots().len(), 1 << 13);
-    let contradictions = judge.world().contradictions();
+    let contradictions = judge.model().contradictions();
     assert!(
         contradictions
             .iter()
@@ -327,12 +329,12 @@ fn tables_that_multiply_by_pointing_to_themselves_are_looked_through_once() {
             scene.memory.poke(scene.root(pid).pfn(), index, entry);
         }
     }
-    let counters = scene.judge.world().counters_at_boot().copied().unwrap();
-    scene.hear(&Told {
+    let counters = scene.judge.model().counters_at_boot().copied().unwrap();
+    scene.apply(&Event {
         sequence: scene.sequence,
         cpu: 0,
         pid: 1,
-        claim: Claim::Checkpoint {
+        claim: EventKind::Checkpoint {
             text: String::new(),
         },
         counters,

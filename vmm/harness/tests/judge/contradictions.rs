@@ -1,6 +1,6 @@
 //! `claims-match-tables`: what the guest tells that cannot be, given what it told before.
 
-use heirloom_inspect::judge::{Claim, Told};
+use heirloom_harness::event::{Event, EventKind};
 use heirloom_inspect::{Level, PhysAddr, VirtAddr};
 
 use crate::scene::{IMAGE, PAGE, Scene, VMALLOC, pa};
@@ -8,7 +8,7 @@ use crate::scene::{IMAGE, PAGE, Scene, VMALLOC, pa};
 const RULE: &str = "claims-match-tables";
 
 /// A sound family that then tells `claim`.
-fn after(pid: u32, claim: Claim) -> Scene {
+fn after(pid: u32, claim: EventKind) -> Scene {
     let mut scene = Scene::family();
     scene.tell(pid, claim);
     scene
@@ -18,7 +18,7 @@ fn after(pid: u32, claim: Claim) -> Scene {
 #[track_caller]
 fn assert_contradiction(scene: &Scene, what: &str) {
     scene.assert_broken(&[RULE]);
-    let contradictions = scene.judge.world().contradictions();
+    let contradictions = scene.judge.model().contradictions();
     assert!(
         contradictions.iter().any(|known| known.contains(what)),
         "{contradictions:?}"
@@ -33,14 +33,14 @@ fn events_that_are_missing_or_come_twice_are_found() {
         let mut scene = Scene::family();
         scene.sequence = sequence;
         let text = String::new();
-        let told = Told {
+        let told = Event {
             sequence,
             cpu: 0,
             pid: 1,
-            claim: Claim::Checkpoint { text },
+            claim: EventKind::Checkpoint { text },
             counters: scene.counters(),
         };
-        scene.hear(&told);
+        scene.apply(&told);
         assert_contradiction(&scene, &format!("tells event {sequence} where"));
     }
 }
@@ -49,16 +49,16 @@ fn events_that_are_missing_or_come_twice_are_found() {
 fn each_cpu_counts_its_own_events() {
     let mut scene = Scene::family();
     let text = String::new();
-    let told = Told {
+    let told = Event {
         sequence: 0,
         cpu: 3,
         pid: 1,
-        claim: Claim::Checkpoint { text },
+        claim: EventKind::Checkpoint { text },
         counters: scene.counters(),
     };
-    scene.hear(&told);
+    scene.apply(&told);
     scene.assert_broken(&[]);
-    scene.hear(&told);
+    scene.apply(&told);
     assert_contradiction(&scene, "CPU 3 tells event 0 where event 1");
 }
 
@@ -68,14 +68,14 @@ fn a_process_cannot_be_created_twice() {
     let root = scene.root(2);
     scene.tell(
         1,
-        Claim::ProcessCreated {
+        EventKind::ProcessCreated {
             child: 2,
             parent: 1,
             root,
         },
     );
     assert_contradiction(&scene, "process 2 was created and lives already");
-    assert_eq!(scene.judge.world().live_count(), 4);
+    assert_eq!(scene.judge.model().live_count(), 4);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_process_cannot_have_anothers_root() {
     let root = scene.root(5);
     scene.tell(
         1,
-        Claim::ProcessCreated {
+        EventKind::ProcessCreated {
             child: 6,
             parent: 1,
             root,
@@ -92,13 +92,13 @@ fn a_process_cannot_have_anothers_root() {
     );
     // With the root it shares every user table.
     scene.assert_broken(&["user-half-private", RULE]);
-    let contradictions = scene.judge.world().contradictions();
+    let contradictions = scene.judge.model().contradictions();
     assert_eq!(contradictions, ["process 6 has the root of process 5"]);
 
     let root = Scene::family().kernel;
     let scene = after(
         1,
-        Claim::ProcessCreated {
+        EventKind::ProcessCreated {
             child: 6,
             parent: 1,
             root,
@@ -113,7 +113,7 @@ fn created(child: u32, parent: u32) -> Scene {
     let root = scene.memory.child_of(scene.kernel);
     scene.tell(
         1,
-        Claim::ProcessCreated {
+        EventKind::ProcessCreated {
             child,
             parent,
             root,
@@ -143,13 +143,13 @@ fn a_root_must_be_a_frame_of_ram() {
     for root in [0, 0x30_0800, 0x90_0000, 1 << 51, u64::MAX] {
         let scene = after(
             1,
-            Claim::ProcessCreated {
+            EventKind::ProcessCreated {
                 child: 6,
                 parent: 1,
                 root: pa(root),
             },
         );
-        let contradictions = scene.judge.world().contradictions();
+        let contradictions = scene.judge.model().contradictions();
         assert_eq!(
             contradictions,
             [format!("the root {root:#x} is not a frame of RAM")]
@@ -160,19 +160,19 @@ fn a_root_must_be_a_frame_of_ram() {
 
 #[test]
 fn only_the_living_end_and_run_programs_and_are_killed() {
-    let killed = Claim::ProcessKilled {
+    let killed = EventKind::ProcessKilled {
         process: 3,
         vector: 14,
         error_code: 5,
         rip: IMAGE,
         address: IMAGE,
     };
-    let exited = Claim::ProcessExited {
+    let exited = EventKind::ProcessExited {
         process: 3,
         status: 0,
         root: pa(0x1000),
     };
-    for claim in [killed, exited, Claim::ProcessExecuted { process: 3 }] {
+    for claim in [killed, exited, EventKind::ProcessExecuted { process: 3 }] {
         assert_contradiction(&after(1, claim), "process 3 does not live");
     }
 }
@@ -189,13 +189,13 @@ fn a_process_ends_with_the_root_that_it_had() {
     });
     scene.tell(
         0,
-        Claim::ProcessExited {
+        EventKind::ProcessExited {
             process: 5,
             status: 0,
             root,
         },
     );
-    let contradictions = scene.judge.world().contradictions();
+    let contradictions = scene.judge.model().contradictions();
     assert!(contradictions[0].contains("process 5 had the root"));
     assert!(scene.broken().contains(&RULE));
 }
@@ -210,7 +210,7 @@ fn the_kernel_boots_once_and_first() {
     scene.checkpoint(0);
     // No address space is known, so CR3 has a root of nobody, and no table is anybody's.
     scene.assert_broken(&["cr3-known", RULE, "frames-released"]);
-    let contradictions = scene.judge.world().contradictions();
+    let contradictions = scene.judge.model().contradictions();
     assert_eq!(contradictions, ["the kernel has not booted yet"]);
 }
 
@@ -218,8 +218,8 @@ fn the_kernel_boots_once_and_first() {
 fn only_what_is_mapped_is_unmapped_or_protected() {
     let address = Scene::freed_memory();
     let claims = [
-        Claim::KernelUnmapped { address, pages: 2 },
-        Claim::KernelProtected {
+        EventKind::KernelUnmapped { address, pages: 2 },
+        EventKind::KernelProtected {
             address,
             pages: 2,
             writable: true,
@@ -234,7 +234,7 @@ fn only_what_is_mapped_is_unmapped_or_protected() {
 fn memory_has_as_many_pages_as_it_was_mapped_with() {
     let address = Scene::memory_of_2();
     for pages in [0, 3, 5, u64::MAX] {
-        let protected = Claim::KernelProtected {
+        let protected = EventKind::KernelProtected {
             address,
             pages,
             writable: true,
@@ -252,7 +252,7 @@ fn memory_has_as_many_pages_as_it_was_mapped_with() {
             counters.frames_kernel -= 4;
             counters.frames_free += 4;
         });
-        scene.tell(1, Claim::KernelUnmapped { address, pages });
+        scene.tell(1, EventKind::KernelUnmapped { address, pages });
         assert_contradiction(&scene, "has 4 pages, not");
     }
 }
@@ -266,7 +266,7 @@ fn memory_that_is_mapped_is_not_mapped_again() {
         let frames = vec![scene.translate(0, address).unwrap().pfn()];
         scene.tell(
             1,
-            Claim::KernelMapped {
+            EventKind::KernelMapped {
                 address,
                 pages,
                 writable: true,
@@ -274,7 +274,7 @@ fn memory_that_is_mapped_is_not_mapped_again() {
             },
         );
         assert_contradiction(&scene, "some of it was mapped already");
-        assert_eq!(scene.judge.world().allocations().count(), 1);
+        assert_eq!(scene.judge.model().allocations().count(), 1);
     }
 }
 
@@ -303,16 +303,16 @@ fn memory_that_cannot_be_is_no_memory() {
     ] {
         let scene = after(
             2,
-            Claim::KernelMapped {
+            EventKind::KernelMapped {
                 address,
                 pages,
                 writable: true,
                 frames: Vec::new(),
             },
         );
-        let contradictions = scene.judge.world().contradictions();
+        let contradictions = scene.judge.model().contradictions();
         assert!(contradictions[0].contains(why), "{contradictions:?}");
         assert!(scene.broken().contains(&RULE));
-        assert_eq!(scene.judge.world().allocations().count(), 1);
+        assert_eq!(scene.judge.model().allocations().count(), 1);
     }
 }

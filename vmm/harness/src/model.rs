@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use heirloom_abi::layout::Region as GuestRegion;
 use heirloom_abi::propagation::{Promise, Strategy};
 
-use super::event::{Claim, Counters, Told};
-use crate::history::{Access, Allocation, GroundTruth, History, Present, ProcessRecord, Sharing};
-use crate::layout::{Area, Region};
-use crate::snapshot::{RootLabel, Snapshot};
-use crate::{PhysAddr, PhysicalMemory, region};
+use crate::event::{Counters, Event, EventKind};
+use crate::region;
+use heirloom_inspect::history::{
+    Access, Allocation, GroundTruth, History, Present, ProcessRecord, Sharing,
+};
+use heirloom_inspect::layout::{Area, Region};
+use heirloom_inspect::{PhysAddr, PhysicalMemory};
+use heirloom_inspect::{RootLabel, Snapshot};
 
 /// How the kernel half is to be shared: what the user asked for, which is what the guest is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +55,7 @@ pub fn areas() -> Vec<Region> {
 }
 
 /// The state of the guest, as far as it is told or known.
-pub struct World {
+pub struct Model {
     history: History,
     expectation: Expectation,
     /// The counters of the boot event.
@@ -63,10 +66,10 @@ pub struct World {
     done: bool,
 }
 
-impl World {
+impl Model {
     /// Before the guest has told anything.
-    pub fn new(truth: GroundTruth, expectation: Expectation) -> World {
-        World {
+    pub fn new(truth: GroundTruth, expectation: Expectation) -> Model {
+        Model {
             history: History::new(truth, expectation.sharing(), areas()),
             expectation,
             at_boot: None,
@@ -107,7 +110,7 @@ impl World {
         self.at_boot.as_ref()
     }
 
-    /// Events heard.
+    /// Events so far.
     pub fn events(&self) -> u64 {
         self.events
     }
@@ -143,46 +146,46 @@ impl World {
     }
 
     /// Takes an event in.
-    pub(super) fn hear(&mut self, told: &Told) {
+    pub(crate) fn apply(&mut self, told: &Event) {
         self.events += 1;
         self.history.begin(present(told));
         self.count_on(told);
         let history = &mut self.history;
         match &told.claim {
-            Claim::Boot { root, machine, .. } => {
+            EventKind::Boot { root, machine, .. } => {
                 history.boot(*root);
                 machine.clone_into(&mut self.machine);
                 self.at_boot = Some(told.counters);
             }
-            Claim::Crash { .. } => {}
+            EventKind::Crash { .. } => {}
             _ if history.kernel_root().is_none() => {
                 history.contradict("the kernel has not booted yet");
             }
             _ => {}
         }
         match told.claim {
-            Claim::Done { .. } => self.done = true,
-            Claim::ProcessCreated {
+            EventKind::Done { .. } => self.done = true,
+            EventKind::ProcessCreated {
                 child,
                 parent,
                 root,
             } => history.create(child, parent, root),
-            Claim::ProcessExited {
+            EventKind::ProcessExited {
                 process,
                 status,
                 root,
             } => history.end(process, status, root),
-            Claim::ProcessExecuted { process } | Claim::ProcessKilled { process, .. } => {
+            EventKind::ProcessExecuted { process } | EventKind::ProcessKilled { process, .. } => {
                 history.must_live(process);
             }
-            Claim::KernelMapped {
+            EventKind::KernelMapped {
                 address,
                 pages,
                 writable,
                 ..
             } => history.map(address, pages, writable),
-            Claim::KernelUnmapped { address, pages } => history.unmap(address, pages),
-            Claim::KernelProtected {
+            EventKind::KernelUnmapped { address, pages } => history.unmap(address, pages),
+            EventKind::KernelProtected {
                 address,
                 pages,
                 writable,
@@ -191,12 +194,12 @@ impl World {
         }
     }
 
-    /// Takes in what tables and memory show of the event that was heard last.
-    pub(super) fn witness<M: PhysicalMemory + ?Sized>(&mut self, snapshot: &Snapshot, memory: &M) {
+    /// Takes in what tables and memory show of the event that came last.
+    pub(crate) fn witness<M: PhysicalMemory + ?Sized>(&mut self, snapshot: &Snapshot, memory: &M) {
         self.history.witness(snapshot, memory);
     }
 
-    fn count_on(&mut self, told: &Told) {
+    fn count_on(&mut self, told: &Event) {
         let (sequence, cpu) = (told.sequence, told.cpu);
         let next = sequence.wrapping_add(1);
         let expected = self.next_sequence.insert(cpu, next).unwrap_or(0);
@@ -209,16 +212,16 @@ impl World {
 }
 
 /// What of an event the rules look at.
-fn present(told: &Told) -> Present {
+fn present(told: &Event) -> Present {
     let mut present = Present {
         sequence: told.sequence,
         pid: told.pid,
         ..Present::default()
     };
     match told.claim {
-        Claim::KernelMapped { address, pages, .. } => present.mapped = Some((address, pages)),
-        Claim::ProcessKilled { rip, .. } => present.ring_3_rip = Some(rip),
-        Claim::KernelAccess {
+        EventKind::KernelMapped { address, pages, .. } => present.mapped = Some((address, pages)),
+        EventKind::ProcessKilled { rip, .. } => present.ring_3_rip = Some(rip),
+        EventKind::KernelAccess {
             address,
             value,
             write,

@@ -1,6 +1,6 @@
 //! `frames-released`.
 
-use heirloom_inspect::judge::{Claim, Counters};
+use heirloom_harness::event::{Counters, EventKind};
 
 use crate::scene::{DATA, STACK, Scene};
 
@@ -104,7 +104,7 @@ fn a_number_that_is_used_again_does_not_confuse_the_books() {
     scene.adopt_as(5, 2, again);
     scene.checkpoint(5);
     scene.assert_broken(&[]);
-    let claim = Claim::ProcessExecuted { process: 5 };
+    let claim = EventKind::ProcessExecuted { process: 5 };
     scene.tell(5, claim);
     scene.assert_broken(&[]);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use heirloom_inspect::judge::Claim;
+use heirloom_harness::event::EventKind;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Entry, Level, Pfn, PhysAddr, PhysicalMemory, VirtAddr, translate_in_memory,
@@ -53,7 +53,7 @@ impl Scene {
         self.processes.insert(child, Process { root, pages });
         self.tell(
             parent,
-            Claim::ProcessCreated {
+            EventKind::ProcessCreated {
                 child,
                 parent,
                 root,
@@ -66,7 +66,7 @@ impl Scene {
         for va in [TEXT, DATA, STACK] {
             self.touch(pid, va);
         }
-        self.tell(pid, Claim::ProcessExecuted { process: pid });
+        self.tell(pid, EventKind::ProcessExecuted { process: pid });
     }
 
     /// A page fault puts a page of its own into place; told with the next event.
@@ -106,7 +106,7 @@ impl Scene {
         self.allocations.insert(address, pages);
         self.tell(
             pid,
-            Claim::KernelMapped {
+            EventKind::KernelMapped {
                 address,
                 pages,
                 writable: true,
@@ -138,7 +138,7 @@ impl Scene {
     /// Tells that memory was unmapped, and does nothing.
     pub(crate) fn tell_unmapped(&mut self, pid: u32, address: VirtAddr) {
         let pages = self.allocations.remove(&address).unwrap();
-        self.tell(pid, Claim::KernelUnmapped { address, pages });
+        self.tell(pid, EventKind::KernelUnmapped { address, pages });
     }
 
     pub(crate) fn protect(&mut self, pid: u32, address: VirtAddr, writable: bool) {
@@ -160,7 +160,7 @@ impl Scene {
         let pages = self.allocations[&address];
         self.tell(
             pid,
-            Claim::KernelProtected {
+            EventKind::KernelProtected {
                 address,
                 pages,
                 writable,
@@ -229,7 +229,7 @@ impl Scene {
         let address = at.get();
         self.tell(
             pid,
-            Claim::KernelAccess {
+            EventKind::KernelAccess {
                 address,
                 value,
                 write,
@@ -245,7 +245,7 @@ impl Scene {
         self.zombies += 1;
         self.tell(
             0,
-            Claim::ProcessExited {
+            EventKind::ProcessExited {
                 process: pid,
                 status: 0,
                 root,
@@ -261,6 +261,6 @@ impl Scene {
     /// Tells nothing but how it stands.
     pub(crate) fn checkpoint(&mut self, pid: u32) {
         let text = "so it stands".into();
-        self.tell(pid, Claim::Checkpoint { text });
+        self.tell(pid, EventKind::Checkpoint { text });
     }
 }

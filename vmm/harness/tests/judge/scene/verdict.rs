@@ -1,6 +1,6 @@
 //! What the judge says of the scene.
 
-use heirloom_inspect::judge::{Finding, Verdict};
+use heirloom_inspect::rules::{Finding, Verdict};
 use heirloom_inspect::{RootLabel, VirtAddr};
 
 use super::Scene;

@@ -176,7 +176,7 @@ fn a_root_outside_ram_is_found_with_its_owner() {
     let mut scene = Scene::family();
     scene.tell(
         1,
-        heirloom_inspect::judge::Claim::ProcessCreated {
+        heirloom_harness::event::EventKind::ProcessCreated {
             child: 9,
             parent: 1,
             root: pa(NO_RAM.base().get()),

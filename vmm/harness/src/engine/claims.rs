@@ -1,10 +1,10 @@
 //! What the guest says is what the tables show.
 
-use super::Event;
-use super::event::{Claim, Told};
-use crate::history::{self, Access, History};
-use crate::rules::{Clause, Context, Evidence, Finding, Judge, Reads, Rule, RuleInfo};
-use heirloom_paging::addr::PAGE_SIZE;
+use super::Present;
+use crate::event::{Event, EventKind};
+use heirloom_inspect::history::{self, Access, History};
+use heirloom_inspect::paging::addr::PAGE_SIZE;
+use heirloom_inspect::rules::{Clause, Context, Evidence, Finding, Judge, Reads, Rule, RuleInfo};
 
 /// Every claim of the guest that tables can confirm is confirmed by them.
 pub(super) const CLAIMS_MATCH_TABLES: Rule = Rule {
@@ -18,7 +18,7 @@ pub(super) const CLAIMS_MATCH_TABLES: Rule = Rule {
         Clause {
             reads: Reads::EVENT,
             judge: Judge::History(|context, history, evidence| {
-                if let Some(event) = context.extension::<Event>() {
+                if let Some(event) = context.extension::<Present>() {
                     event_is_so(context, history, event, evidence);
                 }
             }),
@@ -30,9 +30,9 @@ pub(super) const CLAIMS_MATCH_TABLES: Rule = Rule {
     ],
 };
 
-fn event_is_so(context: &Context<'_>, history: &History, event: &Event, evidence: &mut Evidence) {
+fn event_is_so(context: &Context<'_>, history: &History, event: &Present, evidence: &mut Evidence) {
     evidence.checked(1);
-    let told = &event.told;
+    let told = &event.event;
     for contradiction in history.contradictions() {
         evidence.broken(|| claim(told, "event", "no contradiction", contradiction));
     }
@@ -43,12 +43,12 @@ fn event_is_so(context: &Context<'_>, history: &History, event: &Event, evidence
 }
 
 /// The kernel runs with the strategy that was asked for.
-fn boot(event: &Event, evidence: &mut Evidence) {
-    if let Claim::Boot { strategy, .. } = event.told.claim {
+fn boot(event: &Present, evidence: &mut Evidence) {
+    if let EventKind::Boot { strategy, .. } = event.event.claim {
         let asked = event.expectation.strategy.name();
         evidence.check(strategy == Some(asked), || {
             let found = strategy.unwrap_or("a strategy that has no name");
-            claim(&event.told, "propagation strategy", asked, found)
+            claim(&event.event, "propagation strategy", asked, found)
         });
     }
 }
@@ -99,8 +99,8 @@ fn access(context: &Context<'_>, history: &History, evidence: &mut Evidence) {
 }
 
 /// The frames that a mapping event lists are those that the maker's tables lead to, and RAM.
-fn mapped_frames(context: &Context<'_>, history: &History, told: &Told, evidence: &mut Evidence) {
-    let Claim::KernelMapped {
+fn mapped_frames(context: &Context<'_>, history: &History, told: &Event, evidence: &mut Evidence) {
+    let EventKind::KernelMapped {
         address,
         pages,
         writable,
@@ -165,10 +165,10 @@ fn vmalloc_is_told(context: &Context<'_>, history: &History, evidence: &mut Evid
     }
 }
 
-fn counters(context: &Context<'_>, history: &History, event: &Event, evidence: &mut Evidence) {
-    let told = &event.told;
+fn counters(context: &Context<'_>, history: &History, event: &Present, evidence: &mut Evidence) {
+    let told = &event.event;
     let counters = &told.counters;
-    if matches!(told.claim, Claim::Crash { .. }) {
+    if matches!(told.claim, EventKind::Crash { .. }) {
         // A kernel that cannot go on cannot count either.
         return;
     }
@@ -221,7 +221,7 @@ fn counters(context: &Context<'_>, history: &History, event: &Event, evidence: &
     }
 }
 
-fn claim(told: &Told, place: &str, expected: &str, found: &str) -> Finding {
+fn claim(told: &Event, place: &str, expected: &str, found: &str) -> Finding {
     Finding {
         whose: Some(told.label()),
         place: place.to_owned(),

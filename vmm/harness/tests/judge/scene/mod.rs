@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::judge::{Claim, Counters, Expectation, GroundTruth, Image, Judge, Told};
+use heirloom_harness::engine::Engine;
+use heirloom_harness::event::{Counters, Event, EventKind};
+use heirloom_harness::model::Expectation;
+use heirloom_inspect::history::{GroundTruth, Image};
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Capturer, CpuState, Cr3, Depth, Entry, Level, Mode, PageSize, Pfn, PhysAddr, PhysRange,
@@ -59,7 +62,7 @@ struct Process {
 pub(crate) struct Scene {
     pub(crate) memory: FakeMemory,
     pub(crate) kernel: PhysAddr,
-    pub(crate) judge: Judge,
+    pub(crate) judge: Engine,
     /// What the CPU shows where a test does not want what the kernel has loaded.
     pub(crate) cpu: CpuState,
     /// CR3, where it shall be another than that of the process that tells.
@@ -120,7 +123,7 @@ impl Scene {
         let mut scene = Scene {
             memory,
             kernel,
-            judge: Judge::new(truth(), Expectation { strategy }),
+            judge: Engine::new(truth(), Expectation { strategy }),
             cpu: CpuState {
                 rip: IMAGE.wrapping_add(0x1234),
                 ..CpuState::default()
@@ -175,8 +178,8 @@ impl Scene {
         self.adopt_as(child, parent, root);
     }
 
-    pub(crate) fn boot_claim(&self) -> Claim {
-        Claim::Boot {
+    pub(crate) fn boot_claim(&self) -> EventKind {
+        EventKind::Boot {
             root: self.kernel,
             vmalloc_start: VMALLOC,
             strategy: Some(Strategy::Prealloc.name()),
@@ -331,10 +334,10 @@ impl Scene {
 /// Telling.
 impl Scene {
     /// Tells the judge, who looks at memory as it is now.
-    pub(crate) fn tell(&mut self, pid: u32, claim: Claim) {
+    pub(crate) fn tell(&mut self, pid: u32, claim: EventKind) {
         let mut counters = self.counters();
         (self.lie)(&mut counters);
-        let told = Told {
+        let told = Event {
             sequence: self.sequence,
             cpu: 0,
             pid,
@@ -342,11 +345,11 @@ impl Scene {
             counters,
         };
         self.sequence += 1;
-        self.hear(&told);
+        self.apply(&told);
     }
 
     /// Lets the judge hear and see.
-    pub(crate) fn hear(&mut self, told: &Told) {
+    pub(crate) fn apply(&mut self, told: &Event) {
         let known = if told.pid == 0 || self.processes.contains_key(&told.pid) {
             self.root(told.pid).get()
         } else {
@@ -356,7 +359,7 @@ impl Scene {
             cr3: Cr3::new(self.cr3.unwrap_or(known)),
             ..self.cpu
         };
-        self.judge.hear(told);
+        self.judge.apply(told);
         let roots = self.judge.roots();
         let snapshot = self.capturer.capture(&self.memory, MODE, &roots);
         self.judge.observe(told, &cpu, &snapshot, &self.memory);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use heirloom_inspect::judge::Counters;
+use heirloom_harness::event::Counters;
 use heirloom_inspect::{Entry, Level, Pfn, PhysAddr, PhysicalMemory};
 
 use super::{MODE, PAGE, RAM, RESERVED_FRAMES, Scene};

@@ -1,7 +1,8 @@
 //! A kernel that keeps its word is found to do so, and every rule has looked at something.
 
 use crate::scene::{DATA, PAGE, STACK, Scene, VMALLOC};
-use heirloom_inspect::judge::{Claim, Life};
+use heirloom_harness::event::EventKind;
+use heirloom_inspect::history::Life;
 
 #[test]
 fn a_sound_run_holds_every_rule_and_every_rule_looked_at_something() {
@@ -28,7 +29,7 @@ fn a_sound_run_holds_every_rule_and_every_rule_looked_at_something() {
         scene.exit(pid);
         scene.reap();
     }
-    scene.tell(0, Claim::Done { status: 0 });
+    scene.tell(0, EventKind::Done { status: 0 });
     scene.assert_broken(&[]);
     assert_eq!(scene.judge.verdicts().len(), 17);
     for verdict in scene.judge.verdicts() {
@@ -40,7 +41,7 @@ fn a_sound_run_holds_every_rule_and_every_rule_looked_at_something() {
 #[test]
 fn the_world_knows_the_family_and_its_generations() {
     let scene = Scene::family();
-    let world = scene.judge.world();
+    let world = scene.judge.model();
     let family: Vec<_> = world
         .processes()
         .map(|process| (process.pid, process.parent, process.generation))

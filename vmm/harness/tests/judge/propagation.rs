@@ -11,7 +11,7 @@ const PRIVATE: [&str; 2] = ["kernel-half-shared", "kernel-tables-same-frames"];
 
 /// The event that made [`Scene::memory_of_2`].
 fn made(scene: &Scene) -> u64 {
-    let mut allocations = scene.judge.world().allocations();
+    let mut allocations = scene.judge.model().allocations();
     allocations.next().unwrap().made
 }
 

@@ -1,7 +1,7 @@
 //! `claims-match-tables`: what the guest tells of its tables and frames.
 
+use heirloom_harness::event::{Counters, EventKind};
 use heirloom_inspect::Pfn;
-use heirloom_inspect::judge::{Claim, Counters};
 use heirloom_inspect::testing::FakeMemory;
 
 use crate::scene::{IMAGE, PAGE, Scene, VMALLOC, assert_evidence, assert_walks, label, pa};
@@ -52,7 +52,7 @@ fn a_kernel_that_crashes_need_not_count() {
     scene.lie = Box::new(|counters| *counters = Counters::default());
     scene.tell(
         4,
-        Claim::Crash {
+        EventKind::Crash {
             vector: None,
             error_code: 0,
             rip: IMAGE,
@@ -80,7 +80,7 @@ fn frames_of_a_mapping_that_the_tables_do_not_have_are_a_lie() {
         });
         scene.tell(
             2,
-            Claim::KernelMapped {
+            EventKind::KernelMapped {
                 address: at,
                 pages: 1,
                 writable: true,
@@ -157,7 +157,7 @@ fn another_strategy_than_the_one_asked_for_is_found() {
         let mut scene = Scene::unbooted();
         scene.tell(
             0,
-            Claim::Boot {
+            EventKind::Boot {
                 root: scene.kernel,
                 vmalloc_start: VMALLOC,
                 strategy,
