@@ -80,7 +80,7 @@ impl Capturer {
     /// [`Snapshot::omitted`].
     pub fn with_limit(limit: usize) -> Self {
         Capturer {
-            // Half of 2^32, so that neither slots nor references ever run out of numbers.
+            // 16 GiB of tables: neither slots nor references (512 a table) run out of 32-bit numbers.
             limit: limit.min(1 << 22),
             mode: None,
             nodes: Nodes::default(),

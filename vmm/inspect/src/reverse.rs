@@ -50,30 +50,27 @@ impl Snapshot {
             let roots: Arc<[RootId]> = subtree.roots.into();
             let mut entries = self.traverse(roots[0], subtree.range).limited(steps);
             while let Some(visited) = entries.next() {
-                match visited.at.decoded {
-                    Decoded::Leaf(leaf) => {
-                        let Some(offset) = offset_in(leaf, pa) else {
-                            continue;
-                        };
-                        let Some(left) = room.checked_sub(1 + roots.len()) else {
-                            found.is_cut = true;
-                            return found;
-                        };
-                        room = left;
-                        found.reached.push(Reached {
-                            va: visited.at.va.wrapping_add(offset),
-                            mapping: Mapping::of(&visited, leaf),
-                            roots: Arc::clone(&roots),
-                        });
-                    }
+                let Decoded::Leaf(leaf) = visited.at.decoded else {
                     // Down into those tables only that lead to the address.
-                    _ => {
-                        let below = visited.table.link(visited.at.index);
-                        if !below.is_some_and(|below| leading.below(below, false)) {
-                            entries.skip_below();
-                        }
+                    let below = visited.table.link(visited.at.index);
+                    if !below.is_some_and(|below| leading.below(below, false)) {
+                        entries.skip_below();
                     }
-                }
+                    continue;
+                };
+                let Some(offset) = offset_in(leaf, pa) else {
+                    continue;
+                };
+                let Some(left) = room.checked_sub(1 + roots.len()) else {
+                    found.is_cut = true;
+                    return found;
+                };
+                room = left;
+                found.reached.push(Reached {
+                    va: visited.at.va.wrapping_add(offset),
+                    mapping: Mapping::of(&visited, leaf),
+                    roots: Arc::clone(&roots),
+                });
             }
             if entries.stopped_at().is_some() {
                 found.is_cut = true;

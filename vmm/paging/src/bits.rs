@@ -116,7 +116,9 @@ mod tests {
     fn a_union_has_what_either_has_and_an_intersection_what_both_have() {
         let set = |members: &[u16]| {
             let mut set = EntrySet::default();
-            members.iter().for_each(|&member| set.insert(member));
+            for &member in members {
+                set.insert(member);
+            }
             set
         };
         let (one, other) = (set(&[0, 63, 64, 511]), set(&[63, 64, 300]));
