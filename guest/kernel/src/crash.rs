@@ -10,6 +10,7 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use heirloom_abi::event::{Crash, KERNEL_PID};
 use heirloom_abi::layout::Region;
+use heirloom_paging::Depth;
 
 const MAX_CALLERS: usize = 32;
 const FAILED: u32 = 0x7f;
@@ -145,7 +146,11 @@ fn print_walk(address: VirtAddr) {
     let root = unsafe { Root::new(cpu::loaded_root()) };
     println!("walk of {:#x}:", address.get());
     root.walk(address, |level, index, entry| {
-        println!("  {}[{index}] = {:#018x}", level.name(), entry.get());
+        println!(
+            "  {}[{index}] = {:#018x}",
+            Depth::Four.name(level),
+            entry.get()
+        );
     });
 }
 

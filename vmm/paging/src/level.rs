@@ -63,11 +63,12 @@ impl Level {
         }
     }
 
-    /// What people call the table in a walk of four levels; [`Depth::name`] knows about five, too.
+    /// Intel's name of the table. [`Depth::name`] is the one for people: it calls the root of four levels the
+    /// PGD.
     pub const fn name(self) -> &'static str {
         match self {
             Level::Pml5 => "PML5",
-            Level::Pml4 => "PGD",
+            Level::Pml4 => "PML4",
             Level::Pdpt => "PDPT",
             Level::Pd => "PD",
             Level::Pt => "PT",
@@ -116,7 +117,7 @@ impl Depth {
     /// is one.
     pub const fn name(self, level: Level) -> &'static str {
         match (self, level) {
-            (Depth::Five, Level::Pml4) => "PML4",
+            (Depth::Four, Level::Pml4) => "PGD",
             _ => level.name(),
         }
     }
@@ -248,7 +249,7 @@ mod tests {
         let names = |depth: Depth| Level::ALL.map(|level| depth.name(level));
         assert_eq!(names(Depth::Four)[1..], ["PGD", "PDPT", "PD", "PT"]);
         assert_eq!(names(Depth::Five), ["PML5", "PML4", "PDPT", "PD", "PT"]);
-        assert_eq!(Level::ALL.map(Level::name), names(Depth::Four));
+        assert_eq!(Level::ALL.map(Level::name), names(Depth::Five));
     }
 
     #[test]

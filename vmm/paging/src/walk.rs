@@ -106,7 +106,7 @@ impl fmt::Display for FaultText {
     }
 }
 
-/// With the tables called as a walk of four levels has them; [`Fault::display`] knows about five, too.
+/// With Intel's names of the tables; [`Fault::display`] has those for people.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f, Level::name)

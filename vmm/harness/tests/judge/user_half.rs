@@ -49,7 +49,11 @@ fn a_user_table_that_two_processes_share_is_named_with_both() {
             scene.assert_broken(&[PRIVATE]);
             // One finding for all that is below the table, whoever had it first.
             let finding = scene.finding(PRIVATE);
-            let place = format!("{level} in frame {}", entry.address().pfn());
+            let place = format!(
+                "{} in frame {}",
+                Depth::Four.name(level),
+                entry.address().pfn()
+            );
             let base = TEXT.get() & !(above.entry_span() - 1);
             assert_evidence(finding, 5, &place, VirtAddr::new(base));
             assert_walks(finding, &[4, 5]);

@@ -278,7 +278,7 @@ impl<'a> Context<'a> {
         let entry = self.entry_of(page);
         Finding {
             whose: Some(self.label(root)),
-            place: format!("{}[{}]", entry.level, entry.index),
+            place: self.entry_name(entry.level, entry.index),
             entry: Some(entry),
             address: Some(page.va),
             range: Some(page.range()),
@@ -288,6 +288,16 @@ impl<'a> Context<'a> {
             walks: vec![self.walk(root, page.va)],
             ..Finding::default()
         }
+    }
+
+    /// What people call the tables of this level.
+    pub(super) fn level_name(&self, level: Level) -> &'static str {
+        self.snapshot().mode().depth.name(level)
+    }
+
+    /// `PGD[273]`
+    pub(super) fn entry_name(&self, level: Level, index: u16) -> String {
+        format!("{}[{index}]", self.level_name(level))
     }
 
     /// A finding about an entry of a table that `placement` reaches.
@@ -302,7 +312,7 @@ impl<'a> Context<'a> {
         let (at, va) = self.place(placement, index);
         Finding {
             whose: Some(self.label(placement.root)),
-            place: format!("{level}[{index}]"),
+            place: self.entry_name(level, index),
             entry: Some(at),
             address: Some(va),
             range: VirtRange::new(va, level.entry_span()),
@@ -343,11 +353,6 @@ pub(super) fn shown(entry: Entry) -> String {
 pub(super) fn shown_end(walk: &Walk) -> String {
     match &walk.result {
         Ok(found) => format!("frame {}, {}", found.pa.pfn(), found.rights),
-        Err(fault) => fault.to_string(),
+        Err(fault) => fault.display(walk.depth).to_string(),
     }
-}
-
-/// `PGD[273]` of a root.
-pub(super) fn top_place(level: Level, index: u16) -> String {
-    format!("{level}[{index}]")
 }

@@ -55,7 +55,11 @@ fn tables_are_in_ram(context: &Context<'_>, _: &History, evidence: &mut Evidence
     for slot in &tables.outside_ram {
         if let Some(table) = context.snapshot().table_at(*slot) {
             evidence.broken(|| Finding {
-                place: format!("{} in frame {}", table.level(), table.pfn()),
+                place: format!(
+                    "{} in frame {}",
+                    context.level_name(table.level()),
+                    table.pfn()
+                ),
                 expected: "a table in RAM".into(),
                 found: "memory that the guest was not told of".into(),
                 ..Finding::default()
@@ -80,14 +84,14 @@ fn missing_table(context: &Context<'_>, missing: MissingTable) -> Finding {
             .map(|(root, _)| context.label(root))
             .or(root.map(|root| root.label)),
         place: match parent {
-            Some(parent) => format!(
-                "{}[{}] in frame {}",
-                parent.level, parent.index, parent.table
-            ),
+            Some(parent) => {
+                let entry = context.entry_name(parent.level, parent.index);
+                format!("{entry} in frame {}", parent.table)
+            }
             None => format!("root in frame {}", missing.pfn),
         },
         address: place.map(|(_, at)| at),
-        expected: format!("a {} in RAM", missing.level),
+        expected: format!("a {} in RAM", context.level_name(missing.level)),
         found: format!("frame {}, which is not in RAM", missing.pfn),
         walks: context.walk_at(place),
         what: "no RAM",
@@ -111,7 +115,9 @@ fn tables_have_one_level(context: &Context<'_>, _: &History, evidence: &mut Evid
                 place: format!("table in frame {}", table.pfn()),
                 address: place.map(|(_, at)| at),
                 expected: "a table of one level".into(),
-                found: format!("a {} and a {}", other.level(), table.level()),
+                found: [other, table]
+                    .map(|table| format!("a {}", context.level_name(table.level())))
+                    .join(" and "),
                 walks: context.walk_at(place),
                 what: "two levels",
                 ..Finding::default()
@@ -132,7 +138,11 @@ fn tables_have_one_place(context: &Context<'_>, _: &History, evidence: &mut Evid
             let [(owner, first), (root, again)]: [Place; 2] = twice.places(index);
             Finding {
                 whose: Some(context.label(root)),
-                place: format!("{} in frame {}", twice.level, twice.table),
+                place: format!(
+                    "{} in frame {}",
+                    context.level_name(twice.level),
+                    twice.table
+                ),
                 address: Some(again),
                 expected: format!("a table for {first} and nothing else"),
                 found: format!("what is at {first} is also at {again}"),

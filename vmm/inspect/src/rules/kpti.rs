@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::context::{Context, shown, top_place};
+use super::context::{Context, shown};
 use super::evidence::Evidence;
 use super::exceptions::{CPU_TSS, ESPFIX, Exception, GLOBAL_IMAGE, LDT_REMAP, VSYSCALL};
 use super::finding::{EntryPlace, Finding};
@@ -114,7 +114,7 @@ fn allowed(
 fn leak(context: &Context<'_>, found: &Discovery, members: &[&Space], page: &Mapping) -> Finding {
     let level = page.size.level();
     Finding {
-        place: top_place(level, page.index),
+        place: context.entry_name(level, page.index),
         entry: Some(EntryPlace {
             level,
             table: page.table,
@@ -263,7 +263,7 @@ fn top_finding(
     let va = first.map_or(range.first, |page| page.va);
     Finding {
         whose: Some(space.label),
-        place: top_place(table.level(), index),
+        place: context.entry_name(table.level(), index),
         address: Some(va),
         entry: Some(EntryPlace {
             level: table.level(),

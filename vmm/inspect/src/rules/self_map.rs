@@ -1,6 +1,6 @@
 //! Recursive paging: the window through which a kernel sees its own tables.
 
-use super::context::{Context, shown, top_place};
+use super::context::{Context, shown};
 use super::evidence::Evidence;
 use super::finding::{EntryPlace, Finding};
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
@@ -34,7 +34,7 @@ fn self_map_supervisor(context: &Context<'_>, _: &Discovery, evidence: &mut Evid
                 let entry = table.entry(map.index);
                 Finding {
                     whose: Some(space.label),
-                    place: top_place(table.level(), map.index),
+                    place: context.entry_name(table.level(), map.index),
                     entry: Some(EntryPlace {
                         level: table.level(),
                         table: table.pfn(),

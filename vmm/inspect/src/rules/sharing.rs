@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use super::context::{Context, shown, top_place};
+use super::context::{Context, shown};
 use super::evidence::Evidence;
 use super::exceptions::{Exception, HUGETLB, LDT_REMAP, PRIVATE_COPIES, TRAMPOLINE};
 use super::finding::{EntryPlace, Finding};
@@ -140,7 +140,7 @@ fn finding(
     let table = space.address.pfn();
     Finding {
         whose: Some(space.label),
-        place: top_place(top, difference.index),
+        place: context.entry_name(top, difference.index),
         address: Some(va),
         entry: Some(EntryPlace {
             level: top,
@@ -240,7 +240,7 @@ fn shared(
     let (level, entry) = (table.level(), table.entry(index));
     Finding {
         whose: Some(space.label),
-        place: top_place(level, index),
+        place: context.entry_name(level, index),
         address: Some(va),
         entry: Some(EntryPlace {
             level,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::context::{Context, shown, top_place};
+use super::context::{Context, shown};
 use super::evidence::Evidence;
 use super::exceptions::ESPFIX;
 use super::finding::{EntryPlace, Finding, Spaces};
@@ -51,7 +51,7 @@ fn reserved_bits_clear(context: &Context<'_>, evidence: &mut Evidence) {
                 let place = context.index.place_of((at.table, at.level), index);
                 Finding {
                     whose: place.map(|(root, _)| context.label(root)),
-                    place: top_place(at.level, index),
+                    place: context.entry_name(at.level, index),
                     entry: Some(at),
                     address: place.map(|(_, va)| va),
                     range: place.and_then(|(_, va)| VirtRange::new(va, at.level.entry_span())),
@@ -149,9 +149,15 @@ fn no_loop(context: &Context<'_>, _: &Discovery, evidence: &mut Evidence) {
             if let Some(above) = above {
                 evidence.broken(|| {
                     let what = if target == table.pfn() {
-                        format!("a self-map: frame {target} is the {} itself", table.level())
+                        format!(
+                            "a self-map: frame {target} is the {} itself",
+                            context.level_name(table.level())
+                        )
                     } else {
-                        format!("a loop: frame {target} is the {} above", above.level)
+                        format!(
+                            "a loop: frame {target} is the {} above",
+                            context.level_name(above.level)
+                        )
                     };
                     context.entry_finding(
                         placement,
@@ -204,8 +210,8 @@ fn one_level_per_table(context: &Context<'_>, _: &Discovery, evidence: &mut Evid
                 place: format!("frame {pfn}"),
                 range: VirtRange::new(placement.base, 1),
                 spaces: context.only(placement.root),
-                expected: format!("a {first}, as elsewhere"),
-                found: format!("a {level}, too"),
+                expected: format!("a {}, as elsewhere", context.level_name(first)),
+                found: format!("a {}, too", context.level_name(level)),
                 walks: vec![context.walk(placement.root, placement.base)],
                 ..Finding::default()
             });

@@ -75,7 +75,7 @@ fn kernel_has_none(context: &Context<'_>, _: &History, evidence: &mut Evidence) 
             let at = context.address_below(index);
             Finding {
                 whose: Some(root.label),
-                place: format!("{}[{index}]", Level::name(top.level())),
+                place: context.entry_name(top.level(), index),
                 address: Some(at),
                 expected: "absent: the boot's identity map is gone".into(),
                 found: shown(top.entry(index)),
@@ -96,7 +96,11 @@ fn tables_are_private(context: &Context<'_>, _: &History, evidence: &mut Evidenc
             let [(owner, at), (root, again)] = twice.places(context.index);
             Finding {
                 whose: Some(context.label(root)),
-                place: format!("{} in frame {}", twice.level, twice.table),
+                place: format!(
+                    "{} in frame {}",
+                    context.level_name(twice.level),
+                    twice.table
+                ),
                 address: Some(again),
                 expected: "a table of its own".into(),
                 found: format!("the table of {}", context.label(owner)),

@@ -92,7 +92,7 @@ fn a_frame_has_the_levels_it_is_a_table_of_and_the_addresses_that_reach_it() {
     };
     let root = json(guest.init);
     assert_eq!(root["is_root"], true);
-    assert_eq!(root["tables"][0]["level"], "PGD");
+    assert_eq!(root["tables"][0]["level"], "PML4");
     let text = json(IMAGE_TEXT.wrapping_add(0x42));
     assert_eq!(text["in_ram"], true);
     assert_eq!(text["reached"].as_array().unwrap().len(), 3);

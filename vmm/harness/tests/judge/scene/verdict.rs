@@ -1,7 +1,7 @@
 //! What the judge says of the scene.
 
 use heirloom_inspect::rules::{Finding, Verdict};
-use heirloom_inspect::{RootLabel, VirtAddr};
+use heirloom_inspect::{Depth, RootLabel, VirtAddr};
 
 use super::Scene;
 
@@ -73,7 +73,7 @@ pub(crate) fn assert_walks(finding: &Finding, pids: &[u32]) {
 #[track_caller]
 pub(crate) fn place_of(finding: &Finding, at: VirtAddr) -> String {
     let level = finding.entry.expect("a finding about an entry").level;
-    format!("{level}[{}]", at.index(level))
+    format!("{}[{}]", Depth::Four.name(level), at.index(level))
 }
 
 pub(crate) fn label(pid: u32) -> RootLabel {

@@ -34,7 +34,10 @@ fn a_reserved_bit_is_found_at_each_level_once() {
                 assert_eq!(broken(&guest), ["reserved-bits-clear"], "{level} {bit}");
                 let finding = finding(&guest, "reserved-bits-clear");
                 assert_eq!(finding.entry.unwrap().level, level);
-                assert_eq!(finding.place, format!("{level}[{}]", va.index(level)));
+                assert_eq!(
+                    finding.place,
+                    format!("{}[{}]", guest.plan.depth.name(level), va.index(level))
+                );
                 assert_eq!(finding.range.unwrap().first.index(level), va.index(level));
                 let bits = Entry::new(1 << bit).to_string();
                 assert!(finding.found.contains(&bits), "{finding:?}");
@@ -147,7 +150,10 @@ fn a_self_map_is_no_other_rules_business() {
             self_map(&mut guest);
             let found = &findings(&guest, "no-loop")[0];
             assert_eq!(found.entry.unwrap().index, 400);
-            assert_eq!(found.place, format!("{level}[400]"));
+            assert_eq!(
+                found.place,
+                format!("{}[400]", guest.plan.depth.name(level))
+            );
             assert!(found.found.contains("a self-map"), "{found:?}");
         }
     }

@@ -292,7 +292,11 @@ impl Guest {
 
     /// `PGD[273]`.
     pub(crate) fn top_place(&self, va: VirtAddr) -> String {
-        format!("{}[{}]", self.top(), self.top_index(va))
+        format!(
+            "{}[{}]",
+            self.plan.depth.name(self.top()),
+            self.top_index(va)
+        )
     }
 
     /// Where the direct map shows a physical address.
