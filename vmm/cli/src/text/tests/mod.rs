@@ -3,21 +3,19 @@
 use super::maps::HEADER;
 use super::{Shown, Text};
 use heirloom_inspect::check::{Check, Strictness};
-use heirloom_inspect::difference::Difference;
 use heirloom_inspect::report::{
-    CheckReport, DifferenceReport, LayoutReport, NamedRange, ReverseReport, Roots, TranslateReport,
+    CheckReport, LayoutReport, NamedRange, ReverseReport, Roots, TranslateReport,
 };
-use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{
-    Cr3, Depth, Discovery, Entry, Level, PageSize, Pfn, PhysAddr, VirtAddr, VirtRange,
-};
-use proptest::prelude::*;
-use scene::{Guest, IMAGE_TEXT, PAGE, Plan, USER_DATA, USER_TEXT, bits, range};
+use heirloom_inspect::{Cr3, Depth, Discovery, Entry, Level, PhysAddr, VirtAddr, VirtRange};
+use scene::{Guest, IMAGE_TEXT, PAGE, Plan, USER_DATA, bits};
 
 /// The same hand-made guests that the inspector's own tests look at.
-#[path = "../../../inspect/tests/inspection/scene/mod.rs"]
+#[path = "../../../../inspect/tests/inspection/scene/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod scene;
+
+mod changes;
+mod hostile;
 
 /// Columns as a terminal counts them: `–` and `×` are one.
 fn column_of(line: &str, word: &str) -> Option<usize> {
@@ -314,106 +312,6 @@ fn a_frame_is_told_with_what_it_is_and_who_reaches_it() {
     );
 }
 
-fn difference_shown(before: &Guest, after: &Guest) -> String {
-    let (before, after) = (before.discover(), after.discover());
-    let difference = Difference::between(&before, &after).unwrap();
-    shown(&DifferenceReport::new(
-        ("a", &before),
-        ("b", &after),
-        difference,
-    ))
-}
-
-#[test]
-fn a_difference_of_a_and_d_alone_is_none() {
-    for guest in Guest::all() {
-        let mut later = guest.clone();
-        let root = later.processes[0];
-        later.change(root, USER_TEXT, Level::Pt, |entry| {
-            entry.without(Entry::ACCESSED | Entry::DIRTY)
-        });
-        assert_eq!(
-            difference_shown(&guest, &later),
-            "from a to b\nnothing changed but A and D bits, if those"
-        );
-    }
-}
-
-type Change = fn(&mut Guest, PhysAddr);
-
-#[test]
-fn each_kind_of_change_has_its_word() {
-    let guest = Guest::new(Plan::new(Depth::Four, false));
-    let root = guest.processes[1];
-    let cases: [(&str, Change); 4] = [
-        ("mapped", |guest, root| {
-            let (to, va) = (guest.data_page(), USER_DATA.wrapping_add(9 * PAGE));
-            guest.map_user(root, va, to, PageSize::Size4KiB, bits::USER_DATA);
-        }),
-        ("unmapped", |guest, root| {
-            guest.change(root, USER_DATA, Level::Pt, |_| Entry::ABSENT);
-        }),
-        ("rights changed", |guest, root| {
-            guest.change(root, USER_DATA, Level::Pt, |entry| {
-                entry.without(Entry::WRITABLE)
-            });
-        }),
-        ("moved", |guest, root| {
-            let to = guest.data_page();
-            guest.change(root, USER_DATA, Level::Pt, |_| {
-                Entry::pointing_to(to, bits::USER_DATA)
-            });
-        }),
-    ];
-    for (word, change) in cases {
-        let mut later = guest.clone();
-        change(&mut later, root);
-        let text = difference_shown(&guest, &later);
-        assert!(text.contains(&format!(" {word}: ")), "{text}");
-        assert_tidy(&text);
-    }
-}
-
-/// Tables of a process that map one page table over and over.
-fn fan_out(guest: &mut Guest) -> (Pfn, PhysAddr) {
-    let (root, va) = (guest.processes[1], VirtAddr::new(0x3000_0000_0000));
-    let [pt, pd, pdpt] =
-        [Level::Pt, Level::Pd, Level::Pdpt].map(|level| guest.table(root, va, level));
-    let page = guest.data_page();
-    guest
-        .memory
-        .poke(pt, 7, Entry::pointing_to(page, bits::USER_DATA));
-    for index in 0..512 {
-        for (table, below) in [(pd, pt), (pdpt, pd)] {
-            let entry = Entry::pointing_to(below.base(), bits::TABLE);
-            guest.memory.poke(table, index, entry);
-        }
-    }
-    guest.mirror(root);
-    (pt, page)
-}
-
-#[test]
-fn too_many_addresses_are_cut_and_said_to_be() {
-    let mut guest = Guest::new(Plan::new(Depth::Four, false));
-    let (pt, _) = fan_out(&mut guest);
-    let mut later = guest.clone();
-    let page = later.data_page();
-    for index in (0..512).step_by(2) {
-        let entry = Entry::pointing_to(page, bits::USER_DATA);
-        later.memory.poke(pt, index, entry);
-    }
-    let text = difference_shown(&guest, &later);
-    assert!(text.ends_with("… and more that were not looked for: too many"));
-    for index in 0..512 {
-        let entry = Entry::pointing_to(page, bits::USER_DATA);
-        later.memory.poke(pt, index, entry);
-    }
-    let report = ReverseReport::new("raw:guest", &later.discover(), page);
-    assert!(report.is_cut);
-    assert!(shown(&report).ends_with("… and too many more to list"));
-}
-
 #[test]
 fn a_layout_is_a_table_without_blanks_at_the_ends() {
     let guest = Guest::new(Plan::new(Depth::Four, false));
@@ -446,62 +344,4 @@ fn a_layout_is_a_table_without_blanks_at_the_ends() {
         assert!(line[column + 2..].starts_with(name), "{line}");
     }
     assert_eq!(lines.len(), header + 1 + names.len());
-}
-
-/// Words that lead to frames 0 to 15 more often than chance would.
-fn word() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        2 => any::<u64>(),
-        6 => (0u64..16, 0u64..0x200, any::<bool>())
-            .prop_map(|(pfn, flags, nx)| pfn << 12 | flags | u64::from(nx) << 63),
-        2 => (0u64..16).prop_map(|pfn| pfn << 12 | 0x67),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
-
-    #[test]
-    fn whatever_memory_holds_every_report_has_a_text(
-        frames in proptest::collection::vec(proptest::collection::vec((0u16..512, word()), 0..600), 16),
-        damage in proptest::collection::vec((any::<prop::sample::Index>(), 0u16..512, word()), 0..6),
-        which in 0usize..4,
-    ) {
-        let mut memory = FakeMemory::new();
-        for (pfn, words) in (0..).map(Pfn::new).zip(frames) {
-            memory.add(pfn);
-            for (index, word) in words {
-                memory.poke(pfn, index, Entry::new(word));
-            }
-        }
-        let mut random = Guest::new(Plan { processes: 0, ..Plan::new(Depth::Four, false) }).target();
-        random.ram = vec![range(0, 16 << 12)];
-        random.memory = Box::new(memory);
-        random.cpus[0].cr3 = Cr3::new(0x3000);
-        let mut damaged = Guest::all().remove(which);
-        let tables: Vec<Pfn> = damaged.discover().snapshot.tables().map(|table| table.pfn()).collect();
-        for (at, index, raw) in damage {
-            damaged.memory.poke(tables[at.index(tables.len())], index, Entry::new(raw));
-        }
-        for target in [random, damaged.target()] {
-            let Ok(discovery) = Discovery::of(&target) else { continue };
-            let pa = PhysAddr::new(0x161_0123);
-            let va = VirtAddr::new(0xffff_8880_0000_1234);
-            let mut texts = vec![
-                shown(&report(&discovery)),
-                shown(&Roots::new("raw:guest", &discovery)),
-                shown(&LayoutReport::new("raw:guest", &discovery)),
-                shown(&ReverseReport::new("raw:guest", &discovery, pa)),
-            ];
-            for space in discovery.spaces.iter().take(3) {
-                texts.push(shown(&TranslateReport::new("raw:guest", &discovery, space.root, va)));
-            }
-            let named = ("raw:guest", &discovery);
-            let difference = Difference::between(&discovery, &discovery).unwrap();
-            texts.push(shown(&DifferenceReport::new(named, named, difference)));
-            for text in texts {
-                assert_tidy(&text);
-            }
-        }
-    }
 }
