@@ -51,7 +51,7 @@ fn verify(file: &Path) -> usize {
     for moment in recording.moments() {
         let moment = moment.unwrap();
         let Some(page) = moment.event else { continue };
-        let told = Told::decode(&ProbePage::read_from_bytes(&page[..]).unwrap()).unwrap();
+        let told = Event::decode(&ProbePage::read_from_bytes(&page[..]).unwrap()).unwrap();
         kept.apply(&told);
         anew.apply(&told);
         let Some(tables) = moment.tables else {
