@@ -51,7 +51,7 @@ fn verify(file: &Path) -> usize {
     for moment in recording.moments() {
         let moment = moment.unwrap();
         let Some(page) = moment.event else { continue };
-        let told = Told::decode(&ProbePage::read_from_bytes(&page[..]).unwrap()).unwrap();
+        let told = Event::decode(&ProbePage::read_from_bytes(&page[..]).unwrap()).unwrap();
         kept.apply(&told);
         anew.apply(&told);
         let Some(tables) = moment.tables else {
@@ -59,6 +59,7 @@ fn verify(file: &Path) -> usize {
         };
         let (cpu, shared) = (tables.cpu(), &tables.snapshot);
         kept.observe(&told, &cpu, shared, &moment.memory);
+        assert_eq!(kept.verify(), Ok(()), "{}", file.display());
         let apart = Capturer::new().capture(&moment.memory, *shared.mode(), &tables.roots());
         anew.observe(&told, &cpu, &apart, &moment.memory);
         let (of_kept, of_anew) = (judged(&kept), judged(&anew));
