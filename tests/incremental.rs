@@ -59,6 +59,7 @@ fn verify(file: &Path) -> usize {
         };
         let (cpu, shared) = (tables.cpu(), &tables.snapshot);
         kept.observe(&told, &cpu, shared, &moment.memory);
+        assert_eq!(kept.verify(), Ok(()), "{}", file.display());
         let apart = Capturer::new().capture(&moment.memory, *shared.mode(), &tables.roots());
         anew.observe(&told, &cpu, &apart, &moment.memory);
         let (of_kept, of_anew) = (judged(&kept), judged(&anew));

@@ -78,7 +78,7 @@ impl Guest {
     }
 
     /// Runs to the next event, and captures.
-    fn next(&mut self) -> (Told, Snapshot) {
+    fn next(&mut self) -> (Event, Snapshot) {
         let stop = self.machine.run(self.deadline).unwrap();
         let Stop::Doorbell { value: frame } = stop else {
             panic!("the guest did not ring: {stop:?}");
@@ -89,7 +89,7 @@ impl Guest {
             .memory()
             .read_slice(&mut bytes, address)
             .unwrap();
-        let told = Told::decode(&ProbePage::read_from_bytes(&bytes).unwrap()).unwrap();
+        let told = Event::decode(&ProbePage::read_from_bytes(&bytes).unwrap()).unwrap();
 
         let cpu = cpu_state(&self.machine.registers().unwrap());
         let phys_bits = PhysBits::new(self.machine.max_phys_addr().into()).unwrap();
@@ -194,9 +194,9 @@ fn around(first: u64, last: u64) -> [u64; 4] {
 
 /// Whether the event changes something about the tables, or is an access across the PGD boundary; the
 /// others would only repeat.
-fn is_telling(claim: &Claim) -> bool {
+fn is_telling(claim: &EventKind) -> bool {
     match claim {
-        Claim::KernelAccess { address, .. } => *address >= SECOND_VMALLOC_ENTRY,
+        EventKind::KernelAccess { address, .. } => *address >= SECOND_VMALLOC_ENTRY,
         _ => true,
     }
 }
@@ -217,15 +217,15 @@ fn kvm_and_the_walker_agree_on_every_page_and_its_neighbours_throughout_a_run() 
         assert!(guest.compared.mapped - before.mapped > 1000, "{told:?}");
         assert!(guest.compared.unmapped - before.unmapped > 900, "{told:?}");
         let name = match told.claim {
-            Claim::Boot { .. } => "the kernel is up",
-            Claim::KernelMapped { .. } => "kernel memory was mapped",
-            Claim::KernelProtected { .. } => "kernel memory was made read-only",
-            Claim::KernelUnmapped { .. } => "kernel memory was freed",
-            Claim::KernelAccess { .. } => {
+            EventKind::Boot { .. } => "the kernel is up",
+            EventKind::KernelMapped { .. } => "kernel memory was mapped",
+            EventKind::KernelProtected { .. } => "kernel memory was made read-only",
+            EventKind::KernelUnmapped { .. } => "kernel memory was freed",
+            EventKind::KernelAccess { .. } => {
                 assert!(told.counters.processes_live >= 12, "{told:?}");
                 "twelve processes see memory across the PGD boundary"
             }
-            Claim::Done { .. } => break,
+            EventKind::Done { .. } => break,
             _ => continue,
         };
         stops.insert(name);
@@ -241,8 +241,8 @@ fn kvm_and_the_walker_agree_in_whose_tables_a_new_pgd_entry_is_missing() {
     loop {
         let (told, snapshot) = guest.next();
         match told.claim {
-            Claim::Done { .. } => break,
-            Claim::KernelAccess { address, fault, .. } if address >= SECOND_VMALLOC_ENTRY => {
+            EventKind::Done { .. } => break,
+            EventKind::KernelAccess { address, fault, .. } if address >= SECOND_VMALLOC_ENTRY => {
                 guest.compare(&snapshot, telling_addresses(&snapshot));
                 guest.compare(&snapshot, [address]);
                 // KVM, the walker and the CPU itself are of one mind.
@@ -270,8 +270,8 @@ fn kvm_and_the_walker_agree_with_every_strategy_on_memory_below_a_new_pgd_entry(
         loop {
             let (told, snapshot) = guest.next();
             match told.claim {
-                Claim::Done { .. } => break,
-                Claim::KernelAccess { address, .. } if address >= SECOND_VMALLOC_ENTRY => {
+                EventKind::Done { .. } => break,
+                EventKind::KernelAccess { address, .. } if address >= SECOND_VMALLOC_ENTRY => {
                     guest.compare(&snapshot, telling_addresses(&snapshot));
                     assert!(guest.kvm(address).is_some(), "{strategy:?}: {told:?}");
                     roots.insert(snapshot.roots()[0].address);
@@ -296,7 +296,7 @@ fn kvm_and_the_walker_agree_on_ram_above_four_gibibytes() {
     const GIB: u64 = 1 << 30;
     let mut guest = Guest::new("6G", "prealloc");
     let (told, snapshot) = guest.next();
-    assert!(matches!(told.claim, Claim::Boot { .. }), "{told:?}");
+    assert!(matches!(told.claim, EventKind::Boot { .. }), "{told:?}");
     guest.compare(&snapshot, telling_addresses(&snapshot));
     let at = |physical: u64| Region::DirectMap.start() + physical;
     for physical in [4 * GIB, 5 * GIB + 0x1234, 7 * GIB - 1] {
@@ -317,7 +317,7 @@ fn kvm_and_the_walker_agree_page_by_page_where_the_layout_puts_things() {
     let mut guest = Guest::new("64M", "prealloc");
     let snapshot = loop {
         let (told, snapshot) = guest.next();
-        if matches!(told.claim, Claim::KernelAccess { address, .. } if address >= SECOND_VMALLOC_ENTRY)
+        if matches!(told.claim, EventKind::KernelAccess { address, .. } if address >= SECOND_VMALLOC_ENTRY)
         {
             break snapshot;
         }

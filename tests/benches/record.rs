@@ -98,7 +98,7 @@ fn host_alone(recording: &Recording) -> Result<f64, Box<dyn Error>> {
         // Read all tables of this moment once, so that looking them up is not measured.
         memory.read_u64(tables.snapshot.roots()[0].address)?;
         let start = Instant::now();
-        let told = Told::from_bytes(*event)?;
+        let told = Event::from_bytes(*event)?;
         judge.apply(&told);
         let roots = tables.roots();
         let snapshot = capturer.capture(&memory, *tables.snapshot.mode(), &roots);
