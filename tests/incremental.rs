@@ -62,9 +62,13 @@ fn verify(file: &Path) -> usize {
         assert_eq!(kept.verify(), Ok(()), "{}", file.display());
         let apart = Capturer::new().capture(&moment.memory, *shared.mode(), &tables.roots());
         anew.observe(&told, &cpu, &apart, &moment.memory);
+        // And by the rule engine's own account: an index made anew, every rule asked again.
+        let event = told.sequence;
+        if let Err(difference) = kept.verify() {
+            panic!("{}, event {event}: {difference}", file.display());
+        }
         let (of_kept, of_anew) = (judged(&kept), judged(&anew));
         for (rule, of_rule) in &of_anew {
-            let event = told.sequence;
             assert_eq!(
                 &of_kept[rule],
                 of_rule,
@@ -98,7 +102,9 @@ fn every_bug_and_every_strategy_without_one_is_judged_the_same_anew() {
     let folder = record(&["bugs", "--run"], &[0]);
     let events = verify_all(folder.path());
     assert_eq!(events.len(), bugs::ALL.len() + Strategy::ALL.len() - 1);
-    assert!(events.iter().all(|events| *events > 10), "{events:?}");
+    // Some of them end the kernel early.
+    assert!(events.iter().all(|events| *events > 0), "{events:?}");
+    assert!(events.iter().sum::<usize>() > 2000, "{events:?}");
 }
 
 #[test]
