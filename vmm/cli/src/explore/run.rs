@@ -78,7 +78,7 @@ fn finding_of(
     timeline: &Timeline,
     verdict: &Verdict,
     place: usize,
-    finding: &judge::Finding,
+    finding: &rules::Finding,
 ) -> Finding {
     let rule = &verdict.rule;
     Finding {
