@@ -122,6 +122,11 @@ impl Depth {
         }
     }
 
+    /// What people call the root: the PGD of four levels, the PML5 of five.
+    pub const fn root_name(self) -> &'static str {
+        self.name(self.top())
+    }
+
     /// 4 or 5.
     pub const fn levels(self) -> u32 {
         match self {
@@ -250,6 +255,10 @@ mod tests {
         assert_eq!(names(Depth::Four)[1..], ["PGD", "PDPT", "PD", "PT"]);
         assert_eq!(names(Depth::Five), ["PML5", "PML4", "PDPT", "PD", "PT"]);
         assert_eq!(Level::ALL.map(Level::name), names(Depth::Five));
+        assert_eq!(
+            [Depth::Four, Depth::Five].map(Depth::root_name),
+            ["PGD", "PML5"]
+        );
     }
 
     #[test]

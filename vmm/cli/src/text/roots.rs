@@ -114,7 +114,7 @@ fn difference(roots: &Roots, space: &Space, difference: &EntryDifference) -> Str
         mappings,
         ..
     } = difference;
-    let place = format!("{}[{index}]", roots.top);
+    let place = format!("{}[{index}]", roots.target.mode.depth.root_name());
     let name = roots
         .areas
         .get(&(space.address, *index))

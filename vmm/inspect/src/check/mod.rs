@@ -144,7 +144,7 @@ fn idle_roots(discovery: &Discovery) -> Vec<String> {
         "{count} {roots} idle or freed: memory does not tell a kernel thread's root from a freed one; what \
          {they_have} besides the kernel half is not judged"
     )];
-    let top = discovery.mode().depth.top();
+    let top = discovery.mode().depth.root_name();
     // Which roots differ in an entry, and how; then which entries have the same said of them.
     let mut by_entry: BTreeMap<(&str, u16), (Vec<PhysAddr>, &str)> = BTreeMap::new();
     for space in idle() {
@@ -197,7 +197,7 @@ fn self_maps(discovery: &Discovery) -> Option<String> {
     for map in discovery.spaces.iter().flat_map(|space| &space.self_maps) {
         *roots.entry(map.index).or_default() += 1;
     }
-    let top = discovery.mode().depth.top();
+    let top = discovery.mode().depth.root_name();
     let slots: Vec<String> = roots
         .iter()
         .map(|(index, roots)| format!("{top}[{index}] of {roots} roots"))

@@ -114,7 +114,7 @@ impl Layout {
                 range: VirtRange::of_top_entry(index, depth),
                 evidence: format!(
                     "{}[{index}] of each root points to a root: recursive paging shows the tables here",
-                    depth.top()
+                    depth.root_name()
                 ),
             });
         }

@@ -9,7 +9,6 @@ use crate::compare::{EntryDifference, Mappings};
 use crate::discover::{Discovery, Kind, Space};
 use crate::layout::{Area, Layout, area_at};
 use heirloom_paging::addr::PhysAddr;
-use heirloom_paging::level::Level;
 
 /// What `heirloom roots` found.
 #[derive(Clone, Debug, Serialize)]
@@ -21,9 +20,6 @@ pub struct Roots {
     /// Roots with the very same kernel half, the largest cluster first.
     pub clusters: Vec<Cluster>,
     pub roots: Vec<Space>,
-    /// The level of the roots.
-    #[serde(skip)]
-    pub top: Level,
     /// Names for the places at which an address space differs, by its root and the entry.
     #[serde(skip)]
     pub areas: BTreeMap<(PhysAddr, u16), &'static str>,
@@ -67,7 +63,6 @@ impl Roots {
             kinds,
             clusters: clusters.into_values().collect(),
             roots: discovery.spaces.clone(),
-            top: discovery.mode().depth.top(),
             areas,
         }
     }

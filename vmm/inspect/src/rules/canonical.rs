@@ -38,7 +38,7 @@ fn kernel_half_is_named(context: &Context<'_>, _: &History, evidence: &mut Evide
         let named = areas.any(|area| area.range.overlaps(&subtree.range));
         evidence.check(named, || {
             let root = context.index.first_of(subtree.groups[0]);
-            let top = context.snapshot().mode().depth.top();
+            let top = context.snapshot().mode().depth.root_name();
             Finding {
                 whose: Some(context.label(root)),
                 place: format!("{top}[{}]", subtree.index),

@@ -51,7 +51,7 @@ fn user_root_isolated(context: &Context<'_>, history: &History, evidence: &mut E
             for root in processes() {
                 evidence.broken(|| {
                     let (label, walk) = context.walk(root, page.va);
-                    let top = context.snapshot().mode().depth.top();
+                    let top = context.snapshot().mode().depth.root_name();
                     Finding {
                         whose: Some(label),
                         place: format!("{top}[{}]", subtree.index),

@@ -148,7 +148,7 @@ fn differs(
     };
     Finding {
         whose: Some(context.label(root)),
-        place: format!("{}[{index}]", context.snapshot().mode().depth.top()),
+        place: format!("{}[{index}]", context.snapshot().mode().depth.root_name()),
         address: Some(address),
         expected: format!("{}, {promise}", shown(expected)),
         found: shown(found),
@@ -255,7 +255,7 @@ fn finding(context: &Context<'_>, subtree: &Subtree, root: RootId) -> Finding {
         whose: Some(context.label(root)),
         place: format!(
             "{}[{}]",
-            context.snapshot().mode().depth.top(),
+            context.snapshot().mode().depth.root_name(),
             subtree.index
         ),
         address: Some(context.address_below(subtree.index)),

@@ -49,7 +49,7 @@ fn what_an_idle_or_freed_root_lacks_is_told_and_a_fault_if_that_is_wanted() {
         assert_eq!(broken(&check), []);
         let notes = check.notes.join("\n");
         assert!(notes.contains(&format!("{threads} root")), "{notes}");
-        let lacks = format!("{} lacks {}[{index}]", roots[0], ram.top());
+        let lacks = format!("{} lacks {}[{index}]", roots[0], depth.root_name());
         assert!(notes.contains(&lacks), "no {lacks} in {notes}");
         let strict = Strictness {
             idle: true,
