@@ -24,6 +24,8 @@ const NUMBER_WIDTH: u16 = 4;
 const CLAIM_WIDTH: u16 = 28;
 const EXPERIMENT_WIDTH: u16 = 24;
 const VERDICT_WIDTH: u16 = 9;
+/// Columns between these.
+const SEPARATORS: u16 = 5;
 
 /// A claim's row, under the table's header if it is the first. Rows of one terminal stand under each other.
 pub(super) fn row(result: &ClaimResult, is_first: bool) -> String {
@@ -45,7 +47,7 @@ pub(super) fn row(result: &ClaimResult, is_first: bool) -> String {
     let width = table.width().unwrap_or(WIDTH).max(MIN_WIDTH);
     table.set_width(width);
     let fixed = NUMBER_WIDTH + CLAIM_WIDTH + EXPERIMENT_WIDTH + VERDICT_WIDTH;
-    let found = (width - fixed) / 2;
+    let found = (width - fixed - SEPARATORS) / 2;
     let widths = [
         NUMBER_WIDTH,
         CLAIM_WIDTH,
@@ -180,9 +182,9 @@ mod tests {
         // Above, below the header, and below each row.
         assert_eq!(widths.len(), 5, "{text}");
         assert!(widths.iter().all(|width| *width == widths[0]), "{text}");
-        for (line, word) in [(4, "HOLDS"), (1, "BROKEN")] {
-            let row = if line == 4 { &rows[0] } else { &rows[1] };
-            assert!(row.contains(word), "{row}");
+        assert!(widths[0] <= usize::from(WIDTH), "{text}");
+        for (row, verdict) in rows.iter().zip(["HOLDS", "BROKEN", "OUT OF"]) {
+            assert!(row.contains(verdict), "{row}");
         }
     }
 
