@@ -45,12 +45,18 @@ pub struct Strictness {
 }
 
 impl Check {
-    /// Holds every rule against the live address spaces.
+    /// Holds every built-in rule against the live address spaces.
     pub fn of(discovery: &Discovery, strictness: Strictness) -> Check {
+        Check::by(&RuleSet::new(FOR_ANY), discovery, strictness)
+    }
+
+    /// Holds `rules` against the live address spaces: the built-in ones and others' own, as
+    /// [`RuleSet::with`] puts them together.
+    pub fn by(rules: &RuleSet, discovery: &Discovery, strictness: Strictness) -> Check {
         let spaces = judged(discovery, strictness.idle);
         let index = index(discovery, &spaces);
         let mut notes = notes(discovery, &index);
-        let mut examination = Examination::new(&RuleSet::new(FOR_ANY));
+        let mut examination = Examination::new(rules);
         examination.once(&Context {
             cpus: &discovery.cpus,
             areas: &discovery.layout.regions,
