@@ -126,7 +126,7 @@ fn every_strategy_on_the_default_scenario_and_on_forbidden_accesses_is_judged_th
 
 #[test]
 fn every_experiment_of_the_lecture_is_judged_the_same_anew() {
-    let folder = record(&["lecture"], &[0]);
+    let folder = record(&["lecture", "--timeout", "3600"], &[0]);
     let events = verify_all(folder.path());
     assert!(events.len() > 10, "{events:?}");
 }
