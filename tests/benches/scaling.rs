@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let numbers = std::env::args()
         .skip(1)
         .filter_map(|word| word.parse().ok());
-    let most: u64 = numbers.last().unwrap_or(u64::MAX);
+    let most: u64 = numbers.next_back().unwrap_or(u64::MAX);
     println!("processes      user    system      wall");
     let mut measured = Vec::new();
     for processes in PROCESSES.into_iter().filter(|count| *count <= most) {
@@ -50,7 +50,7 @@ fn run(processes: u64) -> Result<[Duration; 2], Box<dyn Error>> {
         return Err(format!("heirloom run --processes {processes} ended with {status}").into());
     }
     let after = of_children()?;
-    Ok([after[0] - before[0], after[1] - before[1]])
+    Ok([0, 1].map(|kind| after[kind].saturating_sub(before[kind])))
 }
 
 /// User and system time of all children that have ended.

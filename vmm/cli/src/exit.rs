@@ -105,7 +105,7 @@ impl From<CellError> for Failure {
         let what = match problem {
             Problem::Run(error) => hinted(error),
             problem if problem.needs_memory() => format!("{problem}, see --memory"),
-            problem => problem.to_string(),
+            problem @ Problem::Program(_) => problem.to_string(),
         };
         Failure::new(problem.cause().into(), format!("{cell}: {what}{console}"))
     }

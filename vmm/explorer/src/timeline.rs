@@ -212,13 +212,12 @@ impl Timeline {
     /// Adds what is wrong at the moment that was added last, or says that it is still wrong then.
     pub fn finding(&mut self, finding: Finding) {
         let now = self.events.len().saturating_sub(1);
-        match self.known.get(&finding.identity) {
-            Some(&number) => self.findings[number].seen_at(now),
-            None => {
-                self.known
-                    .insert(finding.identity.clone(), self.findings.len());
-                self.findings.push(Sighting::new(finding, now));
-            }
+        if let Some(&number) = self.known.get(&finding.identity) {
+            self.findings[number].seen_at(now);
+        } else {
+            self.known
+                .insert(finding.identity.clone(), self.findings.len());
+            self.findings.push(Sighting::new(finding, now));
         }
     }
 

@@ -93,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
 pub(crate) fn exit(recording: &Recording, judge: Option<&Judge>) -> Result<Exit, Failure> {
     let exit = match recording.ending() {
         Ending::Ended(End::Done { status }) => {
-            let all_hold = judge.is_none_or(|judge| judge.all_hold());
+            let all_hold = judge.is_none_or(heirloom_harness::Judge::all_hold);
             return outcome(all_hold, ExitStatus(*status));
         }
         Ending::Ended(End::Failed { code, message }) => {

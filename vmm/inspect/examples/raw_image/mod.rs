@@ -22,7 +22,7 @@ impl PhysicalMemory for Image {
 
 /// Finds the address spaces of the image in `file`. `cr3`, in hexadecimal, says where to begin; without it
 /// they are looked for in all of memory.
-pub fn discover(file: &str, cr3: Option<&str>) -> Result<Discovery, Box<dyn Error>> {
+pub(crate) fn discover(file: &str, cr3: Option<&str>) -> Result<Discovery, Box<dyn Error>> {
     let bytes = std::fs::read(file).map_err(|error| format!("reading {file}: {error}"))?;
     let ram = PhysRange {
         start: PhysAddr::new(0),

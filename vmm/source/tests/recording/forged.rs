@@ -49,8 +49,8 @@ const MOMENT: [(&str, u64); 32] = [
 fn moment(changes: &[(&str, u64)]) -> Vec<u8> {
     let mut contents = Vec::new();
     for (name, value) in MOMENT {
-        let changed = changes.iter().find(|(changed, _)| *changed == name);
-        contents.put_varint(changed.map_or(value, |(_, changed)| *changed));
+        let forged = changes.iter().find(|(known, _)| *known == name);
+        contents.put_varint(forged.map_or(value, |(_, value)| *value));
     }
     contents
 }
@@ -125,7 +125,7 @@ fn what_cannot_be_is_refused_by_name_and_what_is_just_possible_is_not() {
         ),
         (
             "physical address bits",
-            1 << 32 | 46,
+            1 << 32 | 0x2e,
             Some("the physical address width"),
         ),
         ("CPUs", 0, Some("")),

@@ -303,8 +303,8 @@ fn more_cpus_than_a_moment_has_are_refused_and_as_many_are_not() {
             reporting_cpu: count,
             pieces: &[],
         };
-        let recorded = recorder.record(None, Some(capture));
-        assert_eq!(recorded.is_ok(), fits, "{count}");
+        let result = recorder.record(None, Some(capture));
+        assert_eq!(result.is_ok(), fits, "{count}");
         if fits {
             let tables = open(file.bytes()).moment(0).unwrap().tables.unwrap();
             assert_eq!(tables.cpus.len(), count);
