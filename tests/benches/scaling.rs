@@ -15,7 +15,7 @@ const GOAL: f64 = 1.1;
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo itself passes `--bench`.
-    let numbers = std::env::args()
+    let mut numbers = std::env::args()
         .skip(1)
         .filter_map(|word| word.parse().ok());
     let most: u64 = numbers.next_back().unwrap_or(u64::MAX);

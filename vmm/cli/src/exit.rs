@@ -104,8 +104,8 @@ impl From<CellError> for Failure {
         } = &error;
         let what = match problem {
             Problem::Run(error) => hinted(error),
-            problem if problem.needs_memory() => format!("{problem}, see --memory"),
-            problem @ Problem::Program(_) => problem.to_string(),
+            Problem::Program(_) if problem.needs_memory() => format!("{problem}, see --memory"),
+            Problem::Program(_) => problem.to_string(),
         };
         Failure::new(problem.cause().into(), format!("{cell}: {what}{console}"))
     }
