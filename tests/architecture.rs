@@ -74,7 +74,6 @@ const HYPERVISOR: [&str; 6] = [
     "kvm-bindings",
     "kvm-ioctls",
     "linux-loader",
-    "vm-memory",
     "vm-superio",
     "vmm-sys-util",
 ];
@@ -88,7 +87,6 @@ const FORMATS: [&str; 9] = [
     "memmap2",
     "miniz_oxide",
     "object",
-    "zerocopy",
 ];
 
 fn top() -> PathBuf {
@@ -358,7 +356,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn no_source_file_is_longer_than_450_lines() {
+fn no_source_file_is_longer_than_480_lines_and_no_test_than_550() {
     let mut files = Vec::new();
     for folder in ["guest", "tests", "vmm"] {
         sources(&top().join(folder), &mut files);
@@ -376,7 +374,10 @@ fn no_source_file_is_longer_than_450_lines() {
     let long: Vec<(usize, &PathBuf)> = files
         .iter()
         .map(|file| (fs::read_to_string(file).unwrap().lines().count(), file))
-        .filter(|(lines, _)| *lines > 450)
+        .filter(|(lines, file)| {
+            let is_test = file.components().any(|part| part.as_os_str() == "tests");
+            *lines > if is_test { 550 } else { 480 }
+        })
         .collect();
     assert!(long.is_empty(), "{long:#?}");
 }

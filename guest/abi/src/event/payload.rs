@@ -53,7 +53,7 @@ pub mod machine {
 pub struct ProcessCreated {
     /// The new process.
     pub pid: u64,
-    /// [`KERNEL_PID`] for the first process.
+    /// [`KERNEL_PID`](super::KERNEL_PID) for the first process.
     pub parent: u64,
     /// Guest-physical address of its PGD.
     pub root: u64,
