@@ -70,7 +70,7 @@ const TERMINAL: [&str; 10] = [
     "indicatif",
 ];
 /// Crates of KVM and of virtual machines.
-const HYPERVISOR: [&str; 6] = [
+const HYPERVISOR: [&str; 5] = [
     "kvm-bindings",
     "kvm-ioctls",
     "linux-loader",
@@ -78,7 +78,7 @@ const HYPERVISOR: [&str; 6] = [
     "vmm-sys-util",
 ];
 /// Crates that read or write a file format.
-const FORMATS: [&str; 9] = [
+const FORMATS: [&str; 8] = [
     "addr2line",
     "base64",
     "crc32fast",
