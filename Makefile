@@ -41,8 +41,9 @@ deny: deny-tools
 	$(CARGO) deny --locked --log-level error check licenses bans sources
 	cd guest && $(CARGO) deny --locked --log-level error --config ../deny.toml check licenses bans sources
 
-## Every library as it would be published, built from its package.
-package:
+## Every library as it would be published, built from its package. The harness takes the guest with it.
+package: guest-target
+	$(CARGO) run --quiet --package heirloom-harness --example prebuilt -- vmm/harness/prebuilt
 	$(CARGO) package --workspace --exclude heirloom --locked --allow-dirty
 
 clean:

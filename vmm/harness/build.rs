@@ -1,5 +1,8 @@
 //! Builds the guest (`guest/`, a workspace of its own for x86_64-unknown-none) and embeds its kernel
 //! and programs: `$OUT_DIR/guest.rs` names each artifact's bytes.
+//!
+//! A published package is away from the repository, so it carries the guest as it was built for it:
+//! `prebuilt/kernel` and `prebuilt/programs/*`, which `examples/prebuilt.rs` writes.
 
 use std::env;
 use std::fmt::Write as _;
@@ -50,33 +53,17 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
-    let root = Path::new(&variable("CARGO_MANIFEST_DIR")?)
-        .join("../..")
-        .canonicalize()
-        .map_err(|error| format!("could not find the repository's root: {error}"))?;
-    for source in SOURCES {
-        println!("cargo::rerun-if-changed={}", root.join(source).display());
-    }
+    let package = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
-    require_target()?;
-    let artifacts = build_guest(&root.join("guest"), &out.join("guest"))?;
-
-    let mut kernel = None;
-    let mut programs = Vec::new();
-    for Artifact {
-        package,
-        name,
-        file,
-    } in artifacts
-    {
-        if name == KERNEL {
-            kernel = Some(file);
-        } else if package == PROGRAMS_PACKAGE {
-            programs.push((name, file));
-        }
-    }
-    let kernel = kernel.ok_or_else(|| format!("the guest's build made no `{KERNEL}`"))?;
-    programs.sort();
+    let repository = package.join("../..");
+    let Guest { kernel, programs } = if repository.join("guest/kernel/Cargo.toml").is_file() {
+        let root = repository
+            .canonicalize()
+            .map_err(|error| format!("could not find the repository's root: {error}"))?;
+        built_guest(&root, &out.join("guest"))?
+    } else {
+        prebuilt_guest(&package.join("prebuilt"))?
+    };
     let mut source = format!(
         "/// The guest kernel: an ELF with a PVH note.\npub static KERNEL: &[u8] = include_bytes!({kernel:?});\n"
     );
@@ -90,6 +77,63 @@ fn build() -> Result<(), String> {
     source.push_str("];\n");
     let path = out.join("guest.rs");
     fs::write(&path, source).map_err(|error| format!("could not write {}: {error}", path.display()))
+}
+
+/// The files of a guest.
+struct Guest {
+    kernel: PathBuf,
+    /// By name, sorted.
+    programs: Vec<(String, PathBuf)>,
+}
+
+fn built_guest(root: &Path, target_folder: &Path) -> Result<Guest, String> {
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    require_target()?;
+    let mut kernel = None;
+    let mut programs = Vec::new();
+    for Artifact {
+        package,
+        name,
+        file,
+    } in build_guest(&root.join("guest"), target_folder)?
+    {
+        if name == KERNEL {
+            kernel = Some(file);
+        } else if package == PROGRAMS_PACKAGE {
+            programs.push((name, file));
+        }
+    }
+    programs.sort();
+    Ok(Guest {
+        kernel: kernel.ok_or_else(|| format!("the guest's build made no `{KERNEL}`"))?,
+        programs,
+    })
+}
+
+/// The guest that a published package carries.
+fn prebuilt_guest(folder: &Path) -> Result<Guest, String> {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let missing = |error| {
+        format!(
+            "{}: {error}\n\
+             this package was made without its guest; in the repository, `make package` makes it with one",
+            folder.display()
+        )
+    };
+    let kernel = folder.join("kernel");
+    fs::metadata(&kernel).map_err(missing)?;
+    let mut programs = Vec::new();
+    for entry in fs::read_dir(folder.join("programs")).map_err(missing)? {
+        let entry = entry.map_err(missing)?;
+        programs.push((
+            entry.file_name().to_string_lossy().into_owned(),
+            entry.path(),
+        ));
+    }
+    programs.sort();
+    Ok(Guest { kernel, programs })
 }
 
 /// Says how to get the target's standard library where it is missing; cargo's own error would be a
@@ -114,7 +158,7 @@ struct Artifact {
     package: String,
     name: String,
     /// An absolute path.
-    file: String,
+    file: PathBuf,
 }
 
 fn build_guest(guest: &Path, target_folder: &Path) -> Result<Vec<Artifact>, String> {
@@ -162,7 +206,7 @@ fn artifact(line: &str) -> Option<Artifact> {
     Some(Artifact {
         package: package_name(message.get("manifest_path")?.as_str()?)?,
         name: message.get("target")?.get("name")?.as_str()?.to_string(),
-        file: file.to_string(),
+        file: PathBuf::from(file),
     })
 }
 
