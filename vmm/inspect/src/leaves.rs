@@ -33,6 +33,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    #[inline]
     pub(crate) fn of(visited: &Visited<'_>, leaf: Leaf) -> Mapping {
         let at = &visited.at;
         Mapping {
@@ -97,12 +98,12 @@ impl Iterator for Leaves<'_> {
     type Item = Mapping;
 
     fn next(&mut self) -> Option<Mapping> {
-        self.0
-            .by_ref()
-            .find_map(|visited| match visited.at.decoded {
-                Decoded::Leaf(leaf) => Some(Mapping::of(&visited, leaf)),
-                _ => None,
-            })
+        loop {
+            let visited = self.0.next()?;
+            if let Decoded::Leaf(leaf) = visited.at.decoded {
+                return Some(Mapping::of(&visited, leaf));
+            }
+        }
     }
 }
 

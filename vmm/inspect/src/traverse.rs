@@ -106,8 +106,8 @@ pub struct Traversal<'s> {
     depth: Depth,
     range: VirtRange,
     stack: Vec<(Place<'s>, u16)>,
-    /// The table below the entry that came last.
-    below: Option<Place<'s>>,
+    /// The entry that came last leads to a table, which comes next.
+    descends: bool,
     steps_left: u32,
     stopped_at: Option<VirtAddr>,
 }
@@ -122,26 +122,30 @@ impl Snapshot {
     /// # Panics
     /// If `root` comes from another snapshot that has more roots.
     pub fn traverse(&self, root: RootId, range: VirtRange) -> Traversal<'_> {
-        Traversal {
+        let mut traversal = Traversal {
             snapshot: self,
             depth: self.mode().depth,
             range,
             stack: Vec::with_capacity(5),
-            below: self.root_table(root).map(|table| Place {
+            descends: false,
+            steps_left: STEP_LIMIT,
+            stopped_at: None,
+        };
+        if let Some(table) = self.root_table(root) {
+            traversal.enter(Place {
                 table,
                 base: VirtAddr::new(0),
                 rights: Rights::ALL,
-            }),
-            steps_left: STEP_LIMIT,
-            stopped_at: None,
+            });
         }
+        traversal
     }
 }
 
 impl<'s> Traversal<'s> {
     /// Leaves out what is below the entry that came last.
     pub fn skip_below(&mut self) {
-        self.below = None;
+        self.descends = false;
     }
 
     /// The address from which on entries may be missing, because the tables claim absurdly many.
@@ -161,8 +165,25 @@ impl<'s> Traversal<'s> {
         self.steps_left
     }
 
-    /// Goes one table down.
-    fn descend(&mut self, place: Place<'s>) {
+    /// Goes into the table below the entry that came last.
+    #[inline(never)]
+    fn descend(&mut self) {
+        self.descends = false;
+        let Some((place, next)) = self.stack.last() else {
+            return;
+        };
+        let at = place.entry(next - 1, self.depth);
+        if let Some(table) = self.snapshot.child(place.table, at.index) {
+            self.enter(Place {
+                table,
+                base: at.va,
+                rights: at.rights,
+            });
+        }
+    }
+
+    /// Begins a table, at the first of its entries that may be in the range.
+    fn enter(&mut self, place: Place<'s>) {
         let (level, first) = (place.table.level(), self.range.first);
         let next = if level != self.depth.top() {
             let skip = first.get().saturating_sub(place.base.get()) >> level.shift();
@@ -186,10 +207,14 @@ impl<'s> Traversal<'s> {
 impl<'s> Iterator for Traversal<'s> {
     type Item = Visited<'s>;
 
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "listing pages is this, half a million times in a row: a third faster"
+    )]
+    #[inline(always)]
     fn next(&mut self) -> Option<Visited<'s>> {
-        if let Some(place) = self.below.take() {
-            self.descend(place);
+        if self.descends {
+            self.descend();
         }
         loop {
             let (place, next) = self.stack.last_mut()?;
@@ -212,13 +237,7 @@ impl<'s> Iterator for Traversal<'s> {
                 return self.end();
             }
             self.steps_left -= 1;
-            if let Decoded::Table(_) = at.decoded {
-                self.below = self.snapshot.child(table, index).map(|table| Place {
-                    table,
-                    base: at.va,
-                    rights: at.rights,
-                });
-            }
+            self.descends = matches!(at.decoded, Decoded::Table(_));
             return Some(Visited { table, at });
         }
     }
