@@ -81,9 +81,10 @@ fn build() -> Result<(), String> {
 
 /// The files of a guest.
 struct Guest {
-    kernel: PathBuf,
-    /// By name, sorted.
-    programs: Vec<(String, PathBuf)>,
+    /// An absolute path.
+    kernel: String,
+    /// Names and absolute paths, sorted.
+    programs: Vec<(String, String)>,
 }
 
 fn built_guest(root: &Path, target_folder: &Path) -> Result<Guest, String> {
@@ -124,16 +125,17 @@ fn prebuilt_guest(folder: &Path) -> Result<Guest, String> {
     };
     let kernel = folder.join("kernel");
     fs::metadata(&kernel).map_err(missing)?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut programs = Vec::new();
     for entry in fs::read_dir(folder.join("programs")).map_err(missing)? {
         let entry = entry.map_err(missing)?;
-        programs.push((
-            entry.file_name().to_string_lossy().into_owned(),
-            entry.path(),
-        ));
+        programs.push((text(Path::new(&entry.file_name())), text(&entry.path())));
     }
     programs.sort();
-    Ok(Guest { kernel, programs })
+    Ok(Guest {
+        kernel: text(&kernel),
+        programs,
+    })
 }
 
 /// Says how to get the target's standard library where it is missing; cargo's own error would be a
@@ -158,7 +160,7 @@ struct Artifact {
     package: String,
     name: String,
     /// An absolute path.
-    file: PathBuf,
+    file: String,
 }
 
 fn build_guest(guest: &Path, target_folder: &Path) -> Result<Vec<Artifact>, String> {
@@ -206,7 +208,7 @@ fn artifact(line: &str) -> Option<Artifact> {
     Some(Artifact {
         package: package_name(message.get("manifest_path")?.as_str()?)?,
         name: message.get("target")?.get("name")?.as_str()?.to_string(),
-        file: PathBuf::from(file),
+        file: file.to_string(),
     })
 }
 
