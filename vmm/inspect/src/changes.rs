@@ -14,10 +14,15 @@ use heirloom_paging::level::Level;
 /// An entry that is not what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EntryChange {
+    /// The frame of the table.
     pub table: Pfn,
+    /// The level at which the table is used.
     pub level: Level,
+    /// Which of its 512 entries.
     pub index: u16,
+    /// What the entry was.
     pub before: Entry,
+    /// What it is now.
     pub after: Entry,
 }
 

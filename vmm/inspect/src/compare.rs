@@ -20,11 +20,15 @@ use heirloom_paging::rights::Rights;
 /// them on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EntryDifference {
+    /// Which entry of the root tables.
     pub index: u16,
     /// What the entry translates.
     pub range: VirtRange,
+    /// In which way the two differ.
     pub kind: EntryDifferenceKind,
+    /// The entry of the first root.
     pub left: Entry,
+    /// The entry of the second root.
     pub right: Entry,
     /// Whether any address in `range` is translated differently.
     pub mappings: Mappings,
@@ -51,9 +55,11 @@ pub enum EntryDifferenceKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mappings {
+    /// All addresses lead to the same frames with the same rights.
     Same,
     /// `first` is the lowest address that differs.
     Differ {
+        /// The lowest address that differs.
         first: VirtAddr,
     },
     /// The tables are so many, and so nearly equal, that the comparison was given up.

@@ -22,7 +22,9 @@ use heirloom_paging::rights::Rights;
      other"
 )]
 pub struct DifferentDepth {
+    /// Levels of the first guest's tables.
     pub left: u32,
+    /// Levels of the second guest's tables.
     pub right: u32,
 }
 
@@ -40,6 +42,7 @@ pub struct Difference {
     pub gone: Vec<Space>,
     /// Tables that only one of them has.
     pub tables_new: usize,
+    /// Tables that only the earlier moment had.
     pub tables_gone: usize,
     /// Entries that were written, in tables that both have; A and D do not count.
     pub entries: Vec<EntryChange>,
@@ -52,13 +55,17 @@ pub struct Difference {
 /// Addresses that are translated otherwise than before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RangeChange {
+    /// The addresses.
     pub range: VirtRange,
+    /// The half that they belong to.
     pub half: Half,
     /// What the range's first address led to, and leads to.
     pub before: Option<Destination>,
+    /// What it leads to now.
     pub after: Option<Destination>,
     /// The address spaces concerned, as the later moment has them.
     pub spaces: Vec<RootLabel>,
+    /// One of these address spaces, in the later moment's snapshot.
     #[serde(skip)]
     pub root: RootId,
 }
@@ -66,7 +73,9 @@ pub struct RangeChange {
 /// Where an address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Destination {
+    /// The physical address.
     pub pa: PhysAddr,
+    /// What all entries of the walk allow together.
     pub rights: Rights,
 }
 
@@ -342,6 +351,7 @@ impl<'s> Pieces<'s> {
 
 /// What was done to a range, in a word.
 impl RangeChange {
+    /// What became of the addresses, in a word.
     pub fn what(&self) -> &'static str {
         match (&self.before, &self.after) {
             (None, _) => "mapped",

@@ -17,6 +17,7 @@ pub struct Mapping {
     pub va: VirtAddr,
     /// Where it is.
     pub pa: PhysAddr,
+    /// How large the page is.
     pub size: PageSize,
     /// What all entries of the walk allow together.
     pub rights: Rights,
@@ -28,7 +29,9 @@ pub struct Mapping {
     pub dirty: bool,
     /// The leaf itself, and where it stands.
     pub entry: Entry,
+    /// The table that the leaf stands in.
     pub table: Pfn,
+    /// Which entry of that table.
     pub index: u16,
 }
 

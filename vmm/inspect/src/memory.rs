@@ -14,7 +14,9 @@ pub type Words = [u64; 512];
 /// Physical addresses `start..start + bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PhysRange {
+    /// The first address.
     pub start: PhysAddr,
+    /// How many bytes.
     pub bytes: u64,
 }
 

@@ -14,9 +14,11 @@ use heirloom_paging::rights::Rights;
 /// Addresses that are mapped without a gap, virtually and physically, with the same rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MappedRange {
+    /// The virtual addresses.
     pub range: VirtRange,
     /// Where its first byte is.
     pub pa: PhysAddr,
+    /// What all entries of the walks allow together.
     pub rights: Rights,
     /// How many pages of each size it consists of.
     pub pages: PageCounts,
@@ -25,10 +27,13 @@ pub struct MappedRange {
 /// Pages by size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct PageCounts {
+    /// Pages of 4 KiB.
     #[serde(rename = "4KiB")]
     pub size_4_kib: u64,
+    /// Pages of 2 MiB.
     #[serde(rename = "2MiB")]
     pub size_2_mib: u64,
+    /// Pages of 1 GiB.
     #[serde(rename = "1GiB")]
     pub size_1_gib: u64,
 }

@@ -30,14 +30,18 @@ pub struct Subtree {
 /// An entry that points to some table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Parent {
+    /// The frame of the table that the entry stands in.
     pub table: Pfn,
+    /// The level of that table.
     pub level: Level,
+    /// Which entry of it.
     pub index: u16,
 }
 
 /// How many frames hold tables; a frame counts once, at however many levels it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct TableFrames {
+    /// All of them.
     pub total: usize,
     /// Frames that are the root of an address space.
     pub roots: usize,

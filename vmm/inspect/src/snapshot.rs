@@ -48,7 +48,9 @@ impl fmt::Display for RootLabel {
 /// One address space: its root table and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Root {
+    /// Its number in the snapshot.
     pub id: RootId,
+    /// Whose it is, where that is known.
     pub label: RootLabel,
     /// The root table, what CR3 points to.
     pub address: PhysAddr,
@@ -59,7 +61,9 @@ pub struct Root {
 /// A table that entries point to and that guest memory does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct MissingTable {
+    /// The frame.
     pub pfn: Pfn,
+    /// The level at which it was to be read as a table.
     pub level: Level,
 }
 

@@ -20,6 +20,7 @@ enum Register {
 /// `clearcpuid=` takes for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feature {
+    /// The name.
     pub name: &'static str,
     leaf: u32,
     register: Register,
@@ -83,6 +84,7 @@ pub enum Standing {
     /// The guest's CPUID shows it, but KVM cannot run it. kvm_pvm does so: it shows host features, such as
     /// SMEP, that fault when a guest switches them on.
     Overstated,
+    /// It is not there.
     Absent,
 }
 

@@ -16,6 +16,10 @@ const API_VERSION: i32 = 12;
 
 /// Why this host's KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each variant's message says what it is and what its fields are"
+)]
 pub enum KvmError {
     #[error(
         "there is no {}: KVM is not on this host. Load its module (`sudo modprobe kvm_intel` or \
@@ -125,6 +129,7 @@ impl fmt::Display for KvmModule {
 pub struct Capability {
     /// Its name in Linux's `kvm.h`.
     pub name: &'static str,
+    /// What it is for here.
     pub purpose: &'static str,
     /// Without it no machine can be made.
     pub required: bool,

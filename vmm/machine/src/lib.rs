@@ -13,6 +13,8 @@
 //! The guest is hostile: whatever its memory, its kernel file or its port writes hold, the host
 //! neither panics nor allocates without bound, and [`Machine::run`] returns by its deadline.
 
+#![deny(missing_docs)]
+
 pub mod address;
 pub mod boot;
 pub mod cpuid;

@@ -19,7 +19,9 @@ use crate::watchdog::{Interrupter, Watchdog};
 
 /// What a machine is made from.
 pub struct Config {
+    /// How much RAM.
     pub memory: MemorySize,
+    /// The kernel that it boots.
     pub kernel: KernelImage,
     /// The kernel's command line: printable ASCII. Where KVM overstates the CPU
     /// ([`Standing::Overstated`], [`KvmModule::unemulated`]), `clearcpuid=` with the features' names is

@@ -30,6 +30,10 @@ pub const HOLE_END: u64 = 4 * GIB;
 
 /// Why there is no guest memory.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each variant's message says what it is and what its fields are"
+)]
 pub enum MemoryError {
     #[error("`{text}` is no memory size: write a number with M or G, such as 128M or 6G")]
     Syntax { text: String },
@@ -117,7 +121,9 @@ impl fmt::Display for MemorySize {
 /// A piece of guest-physical memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RamRange {
+    /// The first address.
     pub start: GuestAddress,
+    /// How many bytes.
     pub bytes: u64,
 }
 

@@ -5,15 +5,21 @@ use kvm_bindings::{kvm_regs, kvm_sregs};
 /// A vCPU's registers while it stands still; raw contents, as the CPU holds them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registers {
+    /// The next instruction.
     pub rip: u64,
+    /// The stack.
     pub rsp: u64,
+    /// The frame, where code keeps one.
     pub rbp: u64,
+    /// The flags.
     pub rflags: u64,
+    /// Paging on or off, and whether ring 0 heeds read-only pages.
     pub cr0: u64,
     /// The address of the last page fault.
     pub cr2: u64,
     /// The root table's guest-physical address, with PCID or cache bits in its low 12 bits.
     pub cr3: u64,
+    /// Which paging features are on.
     pub cr4: u64,
     /// The IA32_EFER register.
     pub efer: u64,

@@ -21,7 +21,10 @@ const INSTRUCTION_LIMIT: usize = 15;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The guest wrote this word to the doorbell port and waits.
-    Doorbell { value: u32 },
+    Doorbell {
+        /// The word.
+        value: u32,
+    },
     /// The deadline has passed.
     TimeLimit,
     /// Somebody called [`Interrupter::interrupt`](crate::Interrupter::interrupt).
@@ -32,18 +35,29 @@ pub enum Stop {
     Shutdown,
     /// KVM could not go on; suberror 1 is an instruction that it cannot emulate.
     InternalError {
+        /// KVM's own number for it.
         suberror: u32,
         /// The instruction at RIP, at most 15 bytes; empty if it cannot be read.
         instruction: Vec<u8>,
     },
     /// The CPU refused the guest's state (`hardware_entry_failure_reason` of KVM).
-    FailEntry { reason: u64 },
+    FailEntry {
+        /// The CPU's own code for it.
+        reason: u64,
+    },
     /// An exit of KVM that no guest here has a use for, by its name.
-    Unexpected { exit: String },
+    Unexpected {
+        /// The name.
+        exit: String,
+    },
 }
 
 /// Why a machine could not be run.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each variant's message says what it is and what its fields are"
+)]
 pub enum RunError {
     #[error("could not run the vCPU (KVM_RUN): {0}; `sudo dmesg | tail` may say more")]
     Vcpu(io::Error),

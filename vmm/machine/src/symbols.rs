@@ -13,6 +13,10 @@ const DEPTH_LIMIT: usize = 64;
 
 /// Why a kernel's symbols cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each variant's message says what it is and what its fields are"
+)]
 pub enum SymbolsError {
     #[error("could not read the symbols of the kernel: {0}; it is damaged: build it again")]
     Object(#[from] object::Error),
@@ -35,7 +39,9 @@ pub struct Location {
 /// A function whose code became part of another's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inlined {
+    /// Its demangled name.
     pub function: String,
+    /// Where it was called, where the kernel has DWARF for it.
     pub source: Option<Line>,
 }
 

@@ -24,7 +24,9 @@ const REPEAT: Duration = Duration::from_millis(2);
 /// Why the watchdog wants the vCPU to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
+    /// The deadline has passed.
     TimeLimit,
+    /// Somebody asked for it.
     Interrupted,
 }
 

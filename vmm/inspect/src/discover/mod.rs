@@ -50,13 +50,23 @@ use start::Start;
 pub enum DiscoverError {
     /// None of the CPUs pages in long mode.
     #[error("{name}: {source}")]
-    Mode { name: String, source: ModeError },
+    Mode {
+        /// The target.
+        name: String,
+        /// What its registers say instead.
+        source: ModeError,
+    },
     /// There is no CR3 to begin with, and nothing in memory looks like a kernel half.
     #[error(
         "{name}: no page tables found in {mib} MiB of RAM without a CR3 to begin with; if the guest was \
          running, name its root (`{name},cr3=…`)"
     )]
-    Nothing { name: String, mib: u64 },
+    Nothing {
+        /// The target.
+        name: String,
+        /// How much RAM was looked through, in MiB.
+        mib: u64,
+    },
 }
 
 /// What the search began with.
@@ -81,6 +91,7 @@ pub struct Space {
     pub address: PhysAddr,
     /// Whose it is, where that is known.
     pub label: RootLabel,
+    /// What it is taken for.
     pub kind: Kind,
     /// Why it is taken for that.
     pub evidence: String,
@@ -93,6 +104,7 @@ pub struct Space {
     pub cluster: usize,
     /// Present entries of the root in each half.
     pub kernel_entries: usize,
+    /// Present entries of the root's user half.
     pub user_entries: usize,
     /// Leaves of the user half that ring 3 can access.
     pub user_pages: u64,
@@ -110,6 +122,7 @@ pub struct Discovery {
     pub snapshot: Snapshot,
     /// Ascending by address, or in the order that a recording has.
     pub spaces: Vec<Space>,
+    /// How the roots were found.
     pub basis: Basis,
     /// The root whose kernel half the others were compared with; `None` if no kernel half maps anything.
     pub reference: Option<RootId>,
@@ -120,7 +133,9 @@ pub struct Discovery {
     pub kernel_part: EntrySet,
     /// What the reference's kernel half has where.
     pub layout: Layout,
+    /// The guest's RAM, ascending.
     pub ram: Vec<PhysRange>,
+    /// The registers of the CPUs, by number.
     pub cpus: Vec<CpuState>,
     /// What was assumed, in sentences for people: the target's notes and those of the search.
     pub notes: Vec<String>,

@@ -10,7 +10,9 @@ use heirloom_paging::level::Half;
 /// Kernel memory that is said to be mapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Allocation {
+    /// The addresses.
     pub range: VirtRange,
+    /// Whether ring 0 may write there.
     pub writable: bool,
     /// The address space in which it was made; 0 is the kernel's own.
     pub maker: u32,

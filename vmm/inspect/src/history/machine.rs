@@ -8,11 +8,15 @@ use heirloom_paging::addr::{PhysAddr, VirtAddr};
 /// A segment of the kernel image, as the host loaded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Image {
+    /// Where it is mapped.
     pub va: VirtAddr,
+    /// Where it was loaded.
     pub pa: PhysAddr,
     /// In memory, whole pages.
     pub bytes: u64,
+    /// Whether it may be written.
     pub writable: bool,
+    /// Whether it holds code.
     pub executable: bool,
 }
 

@@ -32,9 +32,11 @@ pub const MAX_LIVE: usize = 1 << 13;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Life {
+    /// It has one.
     Live,
     /// Ended, with this status.
     Ended {
+        /// What it gave as its exit status.
         status: u64,
     },
 }
@@ -42,11 +44,15 @@ pub enum Life {
 /// A process, living or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessRecord {
+    /// Its number.
     pub pid: u32,
+    /// The number of its parent; 0 for the first process.
     pub parent: u32,
     /// 1 for the first process, one more for each generation.
     pub generation: u32,
+    /// Its root table: what CR3 holds while it runs.
     pub root: PhysAddr,
+    /// Whether it still has an address space.
     #[serde(flatten)]
     pub life: Life,
     /// The event that told its birth.
@@ -56,9 +62,11 @@ pub struct ProcessRecord {
 /// The kernel read or wrote 8 bytes of its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
+    /// The virtual address.
     pub address: u64,
     /// What it read or wrote.
     pub value: u64,
+    /// Whether it was a write.
     pub write: bool,
     /// The page-fault error code, if the CPU faulted.
     pub fault: Option<u64>,
@@ -70,9 +78,11 @@ pub struct Access {
 /// What the present event is about, as far as rules look at it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Present {
+    /// Its number, from 1.
     pub sequence: u64,
     /// The process whose address space the reporting CPU has.
     pub pid: u32,
+    /// The access to kernel memory that it reports.
     pub access: Option<Access>,
     /// Kernel memory was mapped: the first address, and pages.
     pub mapped: Option<(VirtAddr, u64)>,

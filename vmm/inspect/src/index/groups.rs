@@ -52,6 +52,7 @@ impl Group {
 /// What is below one kernel-half entry, and who has that very entry.
 #[derive(Clone, Debug)]
 pub struct Subtree {
+    /// Which entry of the root tables.
     pub index: u16,
     /// What software wrote there.
     pub entry: Entry,

@@ -16,13 +16,17 @@ pub type Place = (RootId, VirtAddr);
 /// A leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
+    /// The first virtual address.
     pub va: VirtAddr,
+    /// The first physical address.
     pub pa: PhysAddr,
+    /// How large the page is.
     pub size: PageSize,
     /// What all entries of the walk allow together.
     pub rights: Rights,
     /// The table that the leaf stands in, and where.
     pub table: Pfn,
+    /// Which entry of that table.
     pub index: u16,
 }
 
@@ -61,11 +65,13 @@ pub struct PlacedTable {
 /// What is below one entry of the kernel half, or one user half.
 #[derive(Clone, Debug)]
 pub struct Part {
+    /// The half that it belongs to.
     pub half: Half,
     /// What it translates.
     pub range: VirtRange,
     /// Of the kernel half: the entry, as software wrote it.
     pub(super) entry: Option<(u16, u64)>,
+    /// Its tables, each once.
     pub tables: Vec<PlacedTable>,
     /// In the order in which the tables were reached.
     pub pages: Vec<Page>,
@@ -78,7 +84,9 @@ pub struct Part {
 /// A table that is reached in two places, where it must be reached in one only.
 #[derive(Clone, Copy, Debug)]
 pub struct Twice {
+    /// The table's frame.
     pub table: Pfn,
+    /// The level at which it is used.
     pub level: Level,
     pub(super) first: (PartId, VirtAddr),
     pub(super) again: (PartId, VirtAddr),

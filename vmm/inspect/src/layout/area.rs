@@ -13,17 +13,29 @@ use heirloom_paging::level::Depth;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Area {
+    /// The lower half: what processes map.
     User,
+    /// Linux: the page of local descriptor tables and what else belongs to one address space.
     Ldt,
+    /// All physical memory, linearly.
     DirectMap,
+    /// Dynamically mapped kernel memory.
     Vmalloc,
+    /// The array of `struct page`.
     Vmemmap,
+    /// Linux: what stays mapped of the kernel while ring 3 runs.
     CpuEntryArea,
+    /// Linux: stacks for returns to 16-bit segments.
     EspFix,
+    /// Linux: run-time services of the firmware.
     Efi,
+    /// The kernel's own text and data.
     KernelImage,
+    /// Loadable modules.
     Modules,
+    /// Linux: addresses fixed at compile time.
     Fixmap,
+    /// Linux: the legacy page of system calls.
     Vsyscall,
     /// Entries of roots that point to roots: recursive paging.
     SelfMap,

@@ -12,6 +12,7 @@ const KERNEL_IMAGE_LAST: VirtAddr = VirtAddr::new(0xffff_ffff_bfff_ffff);
 /// The kernel's own text and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct KernelImage {
+    /// Its virtual addresses.
     pub range: VirtRange,
     /// Where its first byte is.
     pub pa: PhysAddr,

@@ -46,8 +46,11 @@ use heirloom_paging::level::{Depth, Half, Level};
 /// An area that is in use, where it is, and what tells so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Region {
+    /// What it is.
     pub area: Area,
+    /// Where it lies.
     pub range: VirtRange,
+    /// Why it is taken for that.
     pub evidence: String,
 }
 
@@ -56,11 +59,13 @@ pub struct Region {
 pub struct Layout {
     /// Ascending; only areas in which something is mapped, and the user half.
     pub regions: Vec<Region>,
+    /// Where all physical memory is mapped, if anywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct_map: Option<DirectMap>,
     /// The linear mapping at the top: the kernel's text and data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_image: Option<KernelImage>,
+    /// Where the array of `struct page` lies, if anywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vmemmap: Option<Vmemmap>,
 }

@@ -9,10 +9,13 @@ use crate::discover::Discovery;
 /// What `heirloom check` found.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckReport {
+    /// The version of this form, [`super::INSPECTION_VERSION`].
     pub version: u32,
+    /// What was looked at.
     pub target: Subject,
     /// Roots that were judged, freed ones and such as are no root left out.
     pub live_roots: usize,
+    /// The verdict of every rule.
     #[serde(flatten)]
     pub check: Check,
 }

@@ -10,9 +10,13 @@ use crate::layout::{Area, area_at};
 /// What `heirloom diff` found.
 #[derive(Clone, Debug, Serialize)]
 pub struct DifferenceReport {
+    /// The version of this form, [`super::INSPECTION_VERSION`].
     pub version: u32,
+    /// The earlier moment, or the first guest.
     pub before: Subject,
+    /// The later moment, or the second guest.
     pub after: Subject,
+    /// What differs.
     #[serde(flatten)]
     pub difference: Difference,
     /// Where each changed range lies.

@@ -9,8 +9,11 @@ use crate::layout::Layout;
 /// What `heirloom layout` found.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayoutReport {
+    /// The version of this form, [`super::INSPECTION_VERSION`].
     pub version: u32,
+    /// What was looked at.
     pub target: Subject,
+    /// What lies where.
     #[serde(flatten)]
     pub layout: Layout,
 }

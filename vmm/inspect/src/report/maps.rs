@@ -9,8 +9,10 @@ use crate::ranges::MappedRange;
 /// A range with the name of where it lies.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct NamedRange {
+    /// The addresses, where they lead and what is allowed.
     #[serde(flatten)]
     pub mapped: MappedRange,
+    /// The area that they lie in.
     pub area: Option<Area>,
 }
 

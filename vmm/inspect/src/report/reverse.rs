@@ -14,14 +14,19 @@ use heirloom_paging::level::Level;
 /// What `heirloom reverse` found.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReverseReport {
+    /// The version of this form, [`super::INSPECTION_VERSION`].
     pub version: u32,
+    /// What was looked at.
     pub target: Subject,
+    /// The physical address that was asked for.
     pub pa: PhysAddr,
+    /// Whether there is RAM at it.
     pub in_ram: bool,
     /// The levels at which the frame is a page table, and the entries that point to it.
     pub tables: Vec<UsedAsTable>,
     /// Whether the frame is a root.
     pub is_root: bool,
+    /// Every virtual address that leads to it.
     pub reached: Vec<ReachedBy>,
     /// There are absurdly many more.
     pub is_cut: bool,
@@ -33,16 +38,21 @@ pub struct ReverseReport {
 /// A level at which a frame is a page table.
 #[derive(Clone, Debug, Serialize)]
 pub struct UsedAsTable {
+    /// The level.
     pub level: Level,
+    /// The entries that point to it as such a table.
     pub entries: Vec<Parent>,
 }
 
 /// A virtual address and the address spaces that have it.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReachedBy {
+    /// The virtual address, and how it is mapped.
     #[serde(flatten)]
     pub reached: Reached,
+    /// The area that it lies in.
     pub area: Option<Area>,
+    /// The root tables of the address spaces that have it.
     pub roots: Vec<PhysAddr>,
 }
 

@@ -13,12 +13,15 @@ use heirloom_paging::addr::PhysAddr;
 /// What `heirloom roots` found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Roots {
+    /// The version of this form, [`super::INSPECTION_VERSION`].
     pub version: u32,
+    /// What was looked at.
     pub target: Subject,
     /// How many roots there are of each kind.
     pub kinds: BTreeMap<Kind, usize>,
     /// Roots with the very same kernel half, the largest cluster first.
     pub clusters: Vec<Cluster>,
+    /// Every address space, in the order of the snapshot.
     pub roots: Vec<Space>,
     /// Names for the places at which an address space differs, by its root and the entry.
     #[serde(skip)]
@@ -28,10 +31,13 @@ pub struct Roots {
 /// Roots whose kernel halves are the same, entry for entry.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cluster {
+    /// Its number; 0 is the largest.
     pub number: usize,
+    /// How many roots are in it.
     pub roots: usize,
     /// Present entries of the kernel half.
     pub kernel_entries: usize,
+    /// How many of them are of each kind.
     pub kinds: BTreeMap<Kind, usize>,
 }
 

@@ -15,10 +15,13 @@ pub const INSPECTION_VERSION: u32 = 1;
 pub struct Subject {
     /// As the user named it.
     pub name: String,
+    /// How the CPUs page.
     pub mode: Mode,
     /// What the search for address spaces began with.
     pub basis: Basis,
+    /// The registers of the CPUs, by number.
     pub cpus: Vec<CpuState>,
+    /// The guest's RAM, ascending.
     pub ram: Vec<PhysRange>,
     /// What was assumed.
     pub notes: Vec<String>,

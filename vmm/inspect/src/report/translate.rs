@@ -13,25 +13,33 @@ use heirloom_paging::walk::Walk;
 /// What `heirloom translate` found.
 #[derive(Clone, Debug, Serialize)]
 pub struct TranslateReport {
+    /// The version of this form, [`super::INSPECTION_VERSION`].
     pub version: u32,
+    /// What was looked at.
     pub target: Subject,
+    /// Whose address space it is.
     pub whose: RootLabel,
+    /// What kind of address space it is.
     pub kind: Kind,
     /// The other root of a KPTI pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partner: Option<PhysAddr>,
+    /// The area that the address lies in.
     pub area: Option<Area>,
     /// The index at each level, from the root down.
     pub indices: Vec<Index>,
     /// The byte in the page of 4 KiB.
     pub offset: u64,
+    /// The walk itself, entry by entry.
     pub walk: Walk,
 }
 
 /// Which entry of a level's table translates an address.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Index {
+    /// The level.
     pub level: Level,
+    /// The index of the entry in its table.
     pub index: u16,
 }
 

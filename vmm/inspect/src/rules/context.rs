@@ -23,6 +23,7 @@ use heirloom_paging::walk::Walk;
 /// What a kernel does on purpose.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
+    /// What it is for, in a word.
     pub name: &'static str,
     /// Deviations from the rules that are meant.
     pub exceptions: &'static [Exception],
@@ -46,11 +47,13 @@ impl Profile {
 pub struct Context<'a> {
     /// The tables, looked through.
     pub index: &'a TableIndex,
+    /// The registers of the CPUs, by number.
     pub cpus: &'a [CpuState],
     /// What the kernel has where, ascending.
     pub areas: &'a [Region],
     /// Ascending.
     pub ram: &'a [PhysRange],
+    /// What the kernel is known to do on purpose.
     pub profile: Profile,
     /// What must be so, in a guest that is followed from its boot.
     pub history: Option<&'a History>,
@@ -90,7 +93,9 @@ impl Budget {
 /// A leaf, and the part of the index that it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct PageAt<'a> {
+    /// The leaf.
     pub page: &'a Page,
+    /// The part of the index.
     pub part: PartId,
 }
 

@@ -19,8 +19,10 @@ const MAX_WALKS: u64 = 1 << 24;
 /// An exception that was met.
 #[derive(Clone, Debug, Serialize)]
 pub struct Excepted {
+    /// Which exception.
     #[serde(flatten)]
     pub exception: Exception,
+    /// How many pages or entries it covered.
     pub count: u64,
     /// The first addresses at which it was met.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -34,7 +34,9 @@ pub struct Finding {
     pub area: Option<Area>,
     /// The address spaces concerned.
     pub spaces: Spaces,
+    /// What should be there.
     pub expected: String,
+    /// What is there.
     pub found: String,
     /// The walks that show it, each with the address space that it was made in; only of the first
     /// findings of a rule.
@@ -60,10 +62,13 @@ pub struct Seen {
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EntryPlace {
+    /// The level of the entry's table.
     pub level: Level,
     /// The frame of its table.
     pub table: Pfn,
+    /// Which entry of that table.
     pub index: u16,
+    /// The entry as it stands in memory.
     pub entry: Entry,
 }
 

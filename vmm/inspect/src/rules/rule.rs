@@ -28,9 +28,11 @@ pub struct RuleInfo {
 /// tables. It holds if all of them do.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
+    /// Its name, statement and source.
     pub info: RuleInfo,
     /// Why there may be nothing to hold it against: what is missing then.
     pub untried: &'static str,
+    /// What its verdict is made of; all of them must hold.
     pub clauses: &'static [Clause],
 }
 
@@ -39,6 +41,7 @@ pub struct Rule {
 pub struct Clause {
     /// What decides the answer: as long as none of it changes, the last answer stands.
     pub reads: Reads,
+    /// What judges.
     pub judge: Judge,
 }
 
@@ -74,11 +77,13 @@ impl fmt::Debug for Judge {
 pub enum Fact {
     /// It is none of the rule's concern.
     Other,
+    /// It is as it must be.
     Holds,
     /// It would be wrong, but is meant.
     Excepted(Exception),
     /// It is wrong: what was expected. The page is not counted as one that was looked at.
     Found(Broken),
+    /// It is wrong, and counted as one that was looked at.
     Broken(Broken),
 }
 
@@ -87,6 +92,7 @@ pub enum Fact {
 pub struct Broken {
     /// In a word or two, the same from run to run: it is part of the finding's identity.
     pub what: &'static str,
+    /// What should be there.
     pub expected: String,
     /// What was found, where the page's own description does not say it.
     pub found: Option<String>,

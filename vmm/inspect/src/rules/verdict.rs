@@ -10,10 +10,13 @@ use super::rule::RuleInfo;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
 pub enum Outcome {
+    /// Something was checked, and nothing is wrong.
     Holds,
+    /// There are findings.
     Broken,
     /// There was nothing to hold it against.
     NotTried {
+        /// What was missing to try it.
         why: &'static str,
     },
 }
@@ -21,7 +24,9 @@ pub enum Outcome {
 /// A rule's verdict so far.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
+    /// The rule's name, statement and source.
     pub rule: RuleInfo,
+    /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// How many single facts were held against the rule.

@@ -6,6 +6,10 @@ use crate::memory::{MemoryError, MemorySize};
 
 /// Why a machine was not made.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each variant's message says what it is and what its fields are"
+)]
 pub enum BootError {
     #[error(transparent)]
     Kvm(#[from] KvmError),

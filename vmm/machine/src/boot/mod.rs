@@ -30,7 +30,9 @@ pub const COMMAND_LINE_LIMIT: usize = 64 << 10;
 /// A file handed to the guest kernel; its name becomes the module's command line.
 #[derive(Clone, Debug)]
 pub struct Module {
+    /// Its name.
     pub name: String,
+    /// Its content.
     pub bytes: Cow<'static, [u8]>,
 }
 
@@ -39,12 +41,16 @@ pub struct Module {
 pub enum Entry {
     /// PVH: 32-bit protected mode without paging, EBX at the start info.
     Pvh {
+        /// The first instruction.
         at: GuestAddress,
+        /// The `hvm_start_info` structure.
         start_info: GuestAddress,
     },
     /// Linux's 64-bit boot protocol: memory mapped as it is, RSI at the boot parameters.
     Long {
+        /// The first instruction.
         at: GuestAddress,
+        /// The `boot_params` structure, Linux's "zero page".
         boot_params: GuestAddress,
     },
 }

@@ -29,8 +29,11 @@ pub struct Segment {
     pub file_bytes: u64,
     /// Bytes that it takes in memory; at least `file_bytes`, never 0.
     pub memory_bytes: u64,
+    /// `PF_R` of its program header.
     pub readable: bool,
+    /// `PF_W` of its program header.
     pub writable: bool,
+    /// `PF_X` of its program header.
     pub executable: bool,
 }
 

@@ -4,6 +4,10 @@ use std::io;
 
 /// Why a file is no kernel for this machine.
 #[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each variant's message says what it is and what its fields are"
+)]
 pub enum ImageError {
     #[error("there is no kernel file {name}: check the path")]
     Missing { name: String },
