@@ -5,6 +5,8 @@ mod boot;
 mod bugs;
 mod completions;
 mod doctor;
+#[cfg(test)]
+mod documentation;
 mod exit;
 mod explore;
 mod extract;
