@@ -13,9 +13,10 @@ pub enum Counter {
     Cr3Loads,
     PageFlushes,
     SystemCalls,
+    TimerInterrupts,
 }
 
-const COUNT: usize = Counter::SystemCalls as usize + 1;
+const COUNT: usize = Counter::TimerInterrupts as usize + 1;
 
 /// Running totals since boot.
 pub struct Counters([AtomicU64; COUNT]);

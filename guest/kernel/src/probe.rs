@@ -47,9 +47,10 @@ static PAGE: Page = Page(UnsafeCell::new(ProbePage {
         user_faults: 0,
         cr3_loads: 0,
         page_flushes: 0,
+        timer_interrupts: 0,
         system_calls: 0,
         cycles: 0,
-        reserved: [0; 3],
+        reserved: [0; 2],
     },
     payload: [0; PAYLOAD_WORDS],
 }));
@@ -150,8 +151,9 @@ impl Kernel {
             cr3_loads: COUNTERS.get(Counter::Cr3Loads),
             page_flushes: COUNTERS.get(Counter::PageFlushes),
             system_calls: COUNTERS.get(Counter::SystemCalls),
+            timer_interrupts: COUNTERS.get(Counter::TimerInterrupts),
             cycles: cpu::cycles(),
-            reserved: [0; 3],
+            reserved: [0; 2],
         }
     }
 }

@@ -71,6 +71,7 @@ impl Kernel {
             }
             PAGE_FAULT => self.user_page_fault(frame, cpu::fault_address()),
             TIMER => {
+                COUNTERS.add(Counter::TimerInterrupts);
                 apic::end_of_interrupt();
                 self.yield_now(frame);
             }

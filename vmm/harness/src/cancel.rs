@@ -29,6 +29,11 @@ impl CancelToken {
         }
     }
 
+    /// Whether somebody called [`CancelToken::cancel`].
+    pub fn is_cancelled(&self) -> bool {
+        self.lock().cancelled
+    }
+
     /// The machine of `interrupter` runs next.
     pub fn watch(&self, interrupter: Interrupter) {
         let mut state = self.lock();

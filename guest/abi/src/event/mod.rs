@@ -95,10 +95,12 @@ pub struct Counters {
     pub page_flushes: u64,
     /// System calls served.
     pub system_calls: u64,
+    /// Timer interrupts taken in ring 3.
+    pub timer_interrupts: u64,
     /// The time-stamp counter when the event was told.
     pub cycles: u64,
     /// Zeros.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 /// A payload that has a kind of its own.

@@ -135,6 +135,7 @@ pub struct Counters {
     pub cr3_loads: u64,
     pub page_flushes: u64,
     pub system_calls: u64,
+    pub timer_interrupts: u64,
     /// The guest's time-stamp counter.
     pub cycles: u64,
 }
@@ -286,6 +287,7 @@ impl Counters {
             cr3_loads: page.cr3_loads,
             page_flushes: page.page_flushes,
             system_calls: page.system_calls,
+            timer_interrupts: page.timer_interrupts,
             cycles: page.cycles,
         }
     }

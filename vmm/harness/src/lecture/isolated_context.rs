@@ -1,7 +1,5 @@
 //! Claim 1: "why not treat kernel as an isolated MM context?"
 
-use std::time::Duration;
-
 use crate::region::Region;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::level::Half;
@@ -22,9 +20,6 @@ pub(crate) const CLAIM: Claim = Claim {
 
 const BATCHES: usize = 4;
 
-/// How often the kernel has the timer interrupt it.
-const TIME_SLICE: Duration = Duration::from_millis(10);
-
 /// System calls that do next to nothing, under `strategy`.
 pub(crate) fn experiment(strategy: Strategy) -> Experiment {
     Experiment::new(strategy, &["calls", "4", "50"])
@@ -37,30 +32,19 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     judge_mapped(&isolated, &shared, proof)
 }
 
-/// System calls that follow each other, the loads of CR3 meanwhile, and the host's time from one
-/// checkpoint to the other.
+/// System calls that follow each other, the timer interrupts of ring 3 and the loads of CR3 meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Batch {
     calls: u64,
+    interrupts: u64,
     loads: u64,
-    time: Duration,
 }
 
 impl Batch {
-    /// Entries into the kernel that were no system calls, if each entry is two loads.
-    fn other_entries(&self) -> Option<u64> {
-        let loads = self.loads.checked_sub(self.calls.checked_mul(2)?)?;
-        loads.is_multiple_of(2).then_some(loads / 2)
-    }
-
-    /// Whether that is two for each system call, and two for each timer interrupt: which come at most
-    /// as often as the kernel asks for them, and one may have waited while the host looked.
+    /// Whether that is two for each entry into the kernel.
     fn is_two_for_each(&self) -> bool {
-        let interrupts = self.time.as_nanos() / TIME_SLICE.as_nanos() + 1;
-        self.calls > 0
-            && self
-                .other_entries()
-                .is_some_and(|entries| u128::from(entries) <= interrupts)
+        let entries = self.calls.checked_add(self.interrupts);
+        self.calls > 0 && entries.and_then(|entries| entries.checked_mul(2)) == Some(self.loads)
     }
 }
 
@@ -75,8 +59,8 @@ fn batches(trace: &Trace) -> Result<Vec<Batch>, ClaimError> {
         .zip(ends)
         .map(|(start, end)| Batch {
             calls: grown(start, end, |counters| counters.system_calls),
+            interrupts: grown(start, end, |counters| counters.timer_interrupts),
             loads: grown(start, end, |counters| counters.cr3_loads),
-            time: end.at - start.at,
         })
         .collect();
     if batches.len() == BATCHES {
@@ -105,7 +89,7 @@ fn judge_cost(isolated: &Trace, shared: &Trace, proof: &mut Proof) -> Result<(),
          in {} system calls",
         isolated.iter().map(|batch| batch.loads).sum::<u64>(),
         isolated.iter().map(|batch| batch.calls).sum::<u64>(),
-        isolated.iter().filter_map(Batch::other_entries).sum::<u64>(),
+        isolated.iter().map(|batch| batch.interrupts).sum::<u64>(),
         shared.iter().map(|batch| batch.loads).sum::<u64>(),
         shared.iter().map(|batch| batch.calls).sum::<u64>(),
     ));
@@ -203,22 +187,21 @@ mod tests {
 
     #[test]
     fn loads_that_neither_system_calls_nor_the_timer_explain_break_the_claim() {
-        let batch = |loads, milliseconds| Batch {
-            calls: 50,
-            loads,
-            time: Duration::from_millis(milliseconds),
-        };
-        for (batch, is) in [
-            (batch(100, 0), true),
-            (batch(102, 0), true),
-            (batch(104, 0), false),
-            (batch(106, 29), true),
-            (batch(108, 29), false),
-            (batch(101, 29), false),
-            (batch(99, 0), false),
-            (batch(150, 29), false),
-            (batch(0, 0), false),
+        for (calls, interrupts, loads, is) in [
+            (50, 0, 100, true),
+            (50, 3, 106, true),
+            (50, 3, 104, false),
+            (50, 0, 102, false),
+            (50, 0, 99, false),
+            (0, 0, 0, false),
+            (0, 1, 2, false),
+            (u64::MAX, 1, 0, false),
         ] {
+            let batch = Batch {
+                calls,
+                interrupts,
+                loads,
+            };
             assert_eq!(batch.is_two_for_each(), is, "{batch:?}");
         }
     }

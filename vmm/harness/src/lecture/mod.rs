@@ -23,7 +23,7 @@ mod update_all;
 
 use std::time::Instant;
 
-use crate::error::RunError;
+use crate::error::{Cause, RunError};
 
 pub use proof::{ClaimError, ClaimResult};
 pub use runner::Runner;
@@ -67,7 +67,8 @@ impl Claim {
     /// judged, and costs no other claim its own.
     ///
     /// # Errors
-    /// [`RunError`]: an experiment did not come to its end for another reason.
+    /// [`RunError`]: an experiment was not made, or was cancelled. A guest that crashes speaks against the
+    /// claim instead.
     pub fn judge(&self, runner: &mut Runner) -> Result<ClaimResult, RunError> {
         let start = Instant::now();
         let mut proof = Proof::default();
@@ -83,6 +84,12 @@ impl Claim {
                     self.number,
                     runner.budget().as_secs()
                 );
+            }
+            // A kernel that cannot make the experiment does not do what is claimed of it.
+            Err(ClaimError::Run(error))
+                if error.cause() == Cause::Guest && !runner.is_cancelled() =>
+            {
+                proof.object(|| error.to_string());
             }
             Err(ClaimError::Run(error)) => return Err(error),
         }

@@ -103,6 +103,11 @@ impl Runner {
         self.deadline = Instant::now() + self.budget;
     }
 
+    /// Whether somebody cancelled the experiments.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     /// What the experiments of one claim may take.
     pub(crate) fn budget(&self) -> Duration {
         self.budget
@@ -177,6 +182,5 @@ pub(crate) fn observation(seen: &Seen<'_>) -> Option<Observation> {
         event: seen.event.clone(),
         cr3: seen.cpu()?.cr3.root(),
         snapshot: seen.snapshot()?.clone(),
-        at: Instant::now(),
     })
 }

@@ -1,7 +1,5 @@
 //! What was seen of a run: every event with the page tables of that moment.
 
-use std::time::Instant;
-
 use heirloom_inspect::changes::EntryChange;
 use heirloom_inspect::history::GroundTruth;
 use heirloom_inspect::{Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk};
@@ -17,8 +15,6 @@ pub(crate) struct Observation {
     /// The root that CR3 had.
     pub(crate) cr3: PhysAddr,
     pub(crate) snapshot: Snapshot,
-    /// When the host had looked.
-    pub(crate) at: Instant,
 }
 
 impl Observation {

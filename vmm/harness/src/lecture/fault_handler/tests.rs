@@ -1,7 +1,5 @@
 //! Doctored page faults: each thing that is wrong with one breaks the claim.
 
-use std::time::Instant;
-
 use heirloom_inspect::paging::mode::Mode;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{Capturer, Depth, PageSize, RootLabel};
@@ -95,7 +93,6 @@ fn fault_seen(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> F
             },
             cr3: root,
             snapshot: Capturer::new().capture(memory, Mode::typical(DEPTH), &roots),
-            at: Instant::now(),
         }
     };
     let earlier = moment(&memory);
