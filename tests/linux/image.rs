@@ -72,6 +72,11 @@ impl Image {
         self.moment.target()
     }
 
+    /// What the guest says of itself.
+    pub(crate) fn listing(&self) -> &Listing {
+        &self.guest.listing
+    }
+
     /// The tables of every address space that the kernel knows of.
     pub(crate) fn capture(&self) -> Snapshot {
         self.moment.capture(&self.guest.listing)

@@ -111,6 +111,7 @@ pub mod history;
 pub mod index;
 pub mod layout;
 pub mod leaves;
+pub mod linux;
 pub mod memory;
 mod nodes;
 pub mod ranges;

@@ -6,7 +6,7 @@ use heirloom_inspect::report::{INSPECTION_VERSION, NamedRange, Subject};
 use heirloom_inspect::{Discovery, Half, RootId, VirtRange};
 use serde::Serialize;
 
-use super::root::RootName;
+use super::root;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::text::{Shown, maps};
@@ -17,9 +17,8 @@ use crate::text::{Shown, maps};
 pub(crate) struct Options {
     #[command(flatten)]
     common: super::Options,
-    /// The address space: a root's address, `kernel`, `cpu1`, `pid7`. Without it, that of CPU 0.
-    #[arg(long, value_name = "ROOT")]
-    root: Option<RootName>,
+    #[command(flatten)]
+    root: root::Options,
     /// The kernel half only.
     #[arg(long, conflicts_with = "user")]
     kernel: bool,
@@ -30,7 +29,7 @@ pub(crate) struct Options {
 
 /// Writes the ranges.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let (name, discovery, root) = options.common.discover_root(options.root)?;
+    let (name, discovery, root) = options.common.discover_root(&options.root)?;
     let within = match (options.kernel, options.user) {
         (true, _) => VirtRange::half(Half::Kernel),
         (_, true) => VirtRange::half(Half::User),

@@ -56,6 +56,14 @@ impl Options {
         discover_in(&self.open()?)
     }
 
+    /// The same, with what the kernel's own data say of names.
+    fn discover_named(&self) -> Result<(String, Discovery), Failure> {
+        let target = self.open()?;
+        let (name, mut discovery) = discover_in(&target)?;
+        discovery.read_names(&target);
+        Ok((name, discovery))
+    }
+
     fn open(&self) -> Result<Target, Failure> {
         let mut target = open(&self.target)?;
         if self.blind {
@@ -67,12 +75,10 @@ impl Options {
         Ok(target)
     }
 
-    /// Opens the target, finds its address spaces, and the one that `root` names; a root that is named by
-    /// its address need not be among them, if there is memory.
-    fn discover_root(
-        &self,
-        root: Option<root::RootName>,
-    ) -> Result<(String, Discovery, RootId), Failure> {
+    /// Opens the target, finds its address spaces, what the kernel's own data say of names, and the address
+    /// space that `root` names; a root that is named by its address need not be among them, if there is memory.
+    fn discover_root(&self, root: &root::Options) -> Result<(String, Discovery, RootId), Failure> {
+        let root = root.name();
         let target = self.open()?;
         let (name, mut discovery) = discover_in(&target)?;
         // As CR3 has it: with the bit that says that the root is encrypted, too.
@@ -87,7 +93,8 @@ impl Options {
             discovery = Discovery::including(&target, &[address])
                 .map_err(|error| Failure::new(Exit::Usage, error))?;
         }
-        let root = root::find(&discovery, root)?;
+        discovery.read_names(&target);
+        let root = root::find(&discovery, root.as_ref())?;
         Ok((name, discovery, root))
     }
 

@@ -1,5 +1,11 @@
 //! Addresses on the command line.
 
+use std::str::FromStr;
+
+use heirloom_inspect::{Discovery, VirtAddr};
+
+use crate::exit::{Exit, Failure};
+
 /// A number in hexadecimal (`0xffff888000000000`, also with `_` between digits) or decimal.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
     let digits = text.replace('_', "");
@@ -19,6 +25,54 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
 
 fn refused(text: &str) -> String {
     format!("`{text}` is no address: write it in hexadecimal, such as 0xffff888000000000")
+}
+
+/// A virtual address, as users write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    Number(u64),
+    /// A symbol of the kernel's, and bytes behind it.
+    Symbol(String, u64),
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        let (name, offset) = match text.split_once('+') {
+            Some((name, offset)) => (name, parse(offset)?),
+            None => (text, 0),
+        };
+        let is_name = name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+            && name
+                .chars()
+                .all(|c| c.is_alphanumeric() || "_.$".contains(c));
+        if is_name {
+            return Ok(Address::Symbol(name.to_owned(), offset));
+        }
+        parse(text).map(Address::Number)
+    }
+}
+
+impl Address {
+    /// The address in a guest whose names were read.
+    pub(super) fn resolve(&self, discovery: &Discovery) -> Result<VirtAddr, Failure> {
+        let (name, offset) = match self {
+            Address::Number(number) => return Ok(VirtAddr::new(*number)),
+            Address::Symbol(name, offset) => (name, *offset),
+        };
+        let at = discovery.symbols.address_of(name).ok_or_else(|| {
+            let why = if discovery.symbols.is_empty() {
+                "the guest's memory has no symbols of a Linux kernel; write the address in hexadecimal, such as \
+                 0xffff888000000000"
+                    .to_owned()
+            } else {
+                format!("none of the kernel's {} symbols is called so", discovery.symbols.len())
+            };
+            Failure::new(Exit::Usage, format!("`{name}`: {why}"))
+        })?;
+        Ok(at.wrapping_add(offset))
+    }
 }
 
 #[cfg(test)]

@@ -4,20 +4,48 @@ use std::fmt;
 use std::str::FromStr;
 
 use heirloom_inspect::discover::Kind;
+use heirloom_inspect::linux::Owner;
 use heirloom_inspect::{Cr3, Discovery, Entry, PhysAddr, RootId, RootLabel};
 
 use super::number;
 use crate::exit::{Exit, Failure};
 
+/// Options of commands that are about one address space.
+#[derive(clap::Args)]
+#[group(skip)]
+pub(super) struct Options {
+    /// The address space: a root's address, `kernel`, `cpu1`, `pid7`. Without it, that of CPU 0.
+    #[arg(long, value_name = "ROOT")]
+    root: Option<RootName>,
+    /// That of the process with this number.
+    #[arg(long, value_name = "N", conflicts_with = "root")]
+    pid: Option<u32>,
+    /// That of the process whose command has this name, where there is one such process.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["root", "pid"])]
+    comm: Option<String>,
+}
+
+impl Options {
+    /// The one that is meant, if any is named.
+    pub(super) fn name(&self) -> Option<RootName> {
+        self.root
+            .clone()
+            .or(self.pid.map(RootName::Process))
+            .or(self.comm.clone().map(RootName::Command))
+    }
+}
+
 /// An address space, as users name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RootName {
     /// By the address of its root table, as CR3 has it: PCID and flags do not matter.
     Address(PhysAddr),
     /// The one that a CPU runs on.
     Cpu(u32),
-    /// A process of a recording.
+    /// A process.
     Process(u32),
+    /// A process, by its command's name.
+    Command(String),
     /// The kernel's own.
     Kernel,
 }
@@ -57,7 +85,7 @@ impl FromStr for RootName {
 fn refused(text: &str) -> String {
     format!(
         "`{text}` names no address space: write its root's address (0x1234000; `heirloom roots` lists them), \
-         `kernel`, `cpu0`, or `pid7` in a recording"
+         `kernel`, `cpu0`, or `pid7`"
     )
 }
 
@@ -67,13 +95,14 @@ impl fmt::Display for RootName {
             RootName::Address(address) => write!(f, "{address}"),
             RootName::Cpu(cpu) => write!(f, "cpu{cpu}"),
             RootName::Process(pid) => write!(f, "pid{pid}"),
+            RootName::Command(comm) => write!(f, "of the command `{comm}`"),
             RootName::Kernel => f.write_str("kernel"),
         }
     }
 }
 
 /// The root that is meant; without a name that of CPU 0, or else the kernel's own, or the first.
-pub(super) fn find(discovery: &Discovery, name: Option<RootName>) -> Result<RootId, Failure> {
+pub(super) fn find(discovery: &Discovery, name: Option<&RootName>) -> Result<RootId, Failure> {
     let spaces = &discovery.spaces;
     let by_kind = || {
         let kernel = spaces.iter().find(|space| space.kind == Kind::Kernel);
@@ -88,12 +117,16 @@ pub(super) fn find(discovery: &Discovery, name: Option<RootName>) -> Result<Root
         None => of_cpu(0)
             .or_else(by_kind)
             .or(spaces.first().map(|space| space.root)),
-        Some(RootName::Address(address)) => at(address),
-        Some(RootName::Cpu(number)) => of_cpu(number),
+        Some(RootName::Address(address)) => at(*address),
+        Some(RootName::Cpu(number)) => of_cpu(*number),
         Some(RootName::Process(pid)) => spaces
             .iter()
-            .find(|space| space.label == RootLabel::Process(pid))
+            .find(|space| {
+                space.label == RootLabel::Process(*pid)
+                    || space.owners.iter().any(|owner| owner.pid() == Some(*pid))
+            })
             .map(|space| space.root),
+        Some(RootName::Command(comm)) => by_command(discovery, comm)?,
         Some(RootName::Kernel) => by_kind(),
     };
     found.ok_or_else(|| {
@@ -106,6 +139,32 @@ pub(super) fn find(discovery: &Discovery, name: Option<RootName>) -> Result<Root
         };
         Failure::new(Exit::Usage, format!("{what}: `heirloom roots` lists them"))
     })
+}
+
+/// The root of the one process whose command is `comm`.
+fn by_command(discovery: &Discovery, comm: &str) -> Result<Option<RootId>, Failure> {
+    let mut roots = Vec::new();
+    let mut pids = Vec::new();
+    for space in &discovery.spaces {
+        for owner in &space.owners {
+            if let Owner::Process { pid, comm: other } = owner
+                && other == comm
+            {
+                roots.push(space.root);
+                pids.push(pid.to_string());
+            }
+        }
+    }
+    roots.dedup();
+    if roots.len() > 1 {
+        let what = format!(
+            "{} processes have the command `{comm}`: name one by --pid: {}",
+            pids.len(),
+            pids.join(", ")
+        );
+        return Err(Failure::new(Exit::Usage, what));
+    }
+    Ok(roots.first().copied())
 }
 
 #[cfg(test)]

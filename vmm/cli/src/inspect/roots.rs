@@ -14,7 +14,7 @@ pub(crate) struct Options {
 
 /// Finds and lists them.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let (name, discovery) = options.common.discover()?;
+    let (name, discovery) = options.common.discover_named()?;
     options.common.print(&Roots::new(&name, &discovery))?;
     super::conclusive(&name, &discovery)?;
     Ok(Exit::Good)

@@ -20,6 +20,7 @@ impl Text for Roots {
         table.set_header([
             "root",
             "kind",
+            "whose",
             "user root",
             "CPU",
             "kernel half",
@@ -39,7 +40,7 @@ impl Text for Roots {
             let user_root = user_roots.get(&Some(space.address)).copied();
             table.add_row(row(self, space, user_root));
         }
-        for column in [0, 2, 5] {
+        for column in [0, 3, 6] {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -61,7 +62,7 @@ impl Text for Roots {
     }
 }
 
-fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; 7] {
+fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; 8] {
     let mut cpus: Vec<String> = space.cpus.iter().map(ToString::to_string).collect();
     if let Some(user) = user_root {
         cpus.extend(user.cpus.iter().map(|cpu| format!("{cpu} (user root)")));
@@ -73,6 +74,7 @@ fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; 7] {
     [
         address,
         space.kind.to_string(),
+        whose(space),
         user_root.map_or_else(|| "–".into(), |user| user.address.to_string()),
         cpus.join(", "),
         kernel_half(roots, space),
@@ -86,6 +88,22 @@ fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; 7] {
             None => space.evidence.clone(),
         },
     ]
+}
+
+/// The processes, or the kernel's own variable, that have it.
+fn whose(space: &Space) -> String {
+    const MAX: usize = 3;
+    let mut names: Vec<String> = space
+        .owners
+        .iter()
+        .take(MAX)
+        .map(ToString::to_string)
+        .collect();
+    let more = space.owners.len().saturating_sub(MAX);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
 }
 
 fn kernel_half(roots: &Roots, space: &Space) -> String {

@@ -18,6 +18,9 @@ impl Text for TranslateReport {
         if let Some(area) = self.area {
             write!(f, ", {area}")?;
         }
+        if let Some(symbol) = &self.symbol {
+            write!(f, ", {symbol}")?;
+        }
         match (self.kind, self.partner) {
             (Kind::UserRoot, Some(kernel)) => write!(
                 f,

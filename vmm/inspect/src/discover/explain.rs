@@ -163,6 +163,7 @@ impl Discovery {
                     user_pages: look.user_pages,
                     differences: Vec::new(),
                     self_maps: Vec::new(),
+                    owners: Vec::new(),
                 }
             })
             .collect();

@@ -33,6 +33,7 @@ pub use part::SelfMap;
 use crate::capture::Capturer;
 use crate::compare::EntryDifference;
 use crate::layout::Layout;
+use crate::linux::{Owner, Symbols};
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::target::Target;
@@ -113,6 +114,9 @@ pub struct Space {
     /// Entries of the root that point to a root, its own mostly, where the kernel uses recursive paging.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub self_maps: Vec<SelfMap>,
+    /// Whose it is, as the kernel's own data have it, where [`Discovery::read_names`] found them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<Owner>,
 }
 
 /// Every address space of a guest.
@@ -137,6 +141,8 @@ pub struct Discovery {
     pub ram: Vec<PhysRange>,
     /// The registers of the CPUs, by number.
     pub cpus: Vec<CpuState>,
+    /// The names of the kernel's functions and variables, where [`Discovery::read_names`] found them.
+    pub symbols: Symbols,
     /// What was assumed, in sentences for people: the target's notes and those of the search.
     pub notes: Vec<String>,
     /// Where in `spaces` a root is.
@@ -161,6 +167,24 @@ enum Role {
     User,
     /// CR3 points to it, or a recording names it, and it is none of these.
     Named,
+}
+
+/// The candidates with the labels that the target has for them.
+fn labelled(target: &Target, candidates: &[Candidate]) -> Vec<(RootLabel, PhysAddr)> {
+    let labels: HashMap<Pfn, RootLabel> = target
+        .roots
+        .iter()
+        .filter(|(label, _)| !matches!(label, RootLabel::Cpu(_)))
+        .map(|(label, root)| (root.pfn(), *label))
+        .collect();
+    candidates
+        .iter()
+        .map(|candidate| {
+            let address = candidate.pfn.base();
+            let found = RootLabel::Found(address);
+            (*labels.get(&candidate.pfn).unwrap_or(&found), address)
+        })
+        .collect()
 }
 
 impl Discovery {
@@ -242,20 +266,7 @@ impl Discovery {
                 .collect();
             candidates.sort_by_key(|candidate| order.get(&candidate.pfn).copied());
         }
-        let labels: HashMap<Pfn, RootLabel> = target
-            .roots
-            .iter()
-            .filter(|(label, _)| !matches!(label, RootLabel::Cpu(_)))
-            .map(|(label, root)| (root.pfn(), *label))
-            .collect();
-        let roots: Vec<(RootLabel, PhysAddr)> = candidates
-            .iter()
-            .map(|candidate| {
-                let address = candidate.pfn.base();
-                let found = RootLabel::Found(address);
-                (*labels.get(&candidate.pfn).unwrap_or(&found), address)
-            })
-            .collect();
+        let roots = labelled(target, &candidates);
         let snapshot = Capturer::new().capture(&*target.memory, start.mode, &roots);
         let mut discovery = Discovery {
             snapshot,
@@ -274,6 +285,7 @@ impl Discovery {
                     ..*cpu
                 })
                 .collect(),
+            symbols: Symbols::default(),
             notes,
             places: HashMap::new(),
         };

@@ -26,6 +26,9 @@ pub struct TranslateReport {
     pub partner: Option<PhysAddr>,
     /// The area that the address lies in.
     pub area: Option<Area>,
+    /// The symbol at or before the address, where the kernel's symbols are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbol: Option<String>,
     /// The index at each level, from the root down.
     pub indices: Vec<Index>,
     /// The byte in the page of 4 KiB.
@@ -55,6 +58,7 @@ impl TranslateReport {
             kind: discovery.space(root).kind,
             partner: discovery.space(root).partner,
             area: area_at(&discovery.layout, snapshot, va),
+            symbol: discovery.symbol_at(va),
             indices: levels
                 .iter()
                 .map(|&level| Index {
