@@ -1,4 +1,4 @@
-//! A KVM virtual machine for x86-64 guests that boot by PVH or by Linux's 64-bit boot protocol.
+//! A KVM virtual machine for x86-64 guests that boot by PVH, Multiboot or Linux's 64-bit boot protocol.
 //!
 //! A room per thing, each usable from the ones below it:
 //!

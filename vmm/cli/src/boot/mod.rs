@@ -39,8 +39,9 @@ const VERSION: u32 = 1;
 
 /// What `--help` says besides.
 const HELP: &str = "Kernels:
-  an ELF with a PVH note is entered by PVH, any other x86-64 ELF and a bzImage by Linux's 64-bit boot
-  protocol. The machine has one CPU, a serial port (COM1) and a PC's interrupt controllers and timer, but
+  an ELF with a PVH note is entered by PVH, one with a Multiboot header as GRUB would, any other x86-64 ELF
+  and a bzImage by Linux's 64-bit boot protocol. There is no BIOS: a kernel that calls it does not get far
+  (Xen: `no-real-mode`). The machine has one CPU, a serial port (COM1) and a PC's interrupt controllers and timer, but
   no ACPI tables, no PCI and no disks: Linux finds out by itself; `acpi=off pci=off` spare it the search.
 
 The guest is stopped when it prints TEXT, after SECS, or when it ends: it resets its machine, halts with
@@ -54,13 +55,14 @@ cannot be used, 3 this host cannot run it, 4 the guest did not get there.";
 #[derive(clap::Args)]
 #[command(after_long_help = HELP)]
 pub(crate) struct Options {
-    /// The kernel: a PVH ELF, a vmlinux, or a bzImage such as a distribution's /boot/vmlinuz.
+    /// The kernel: a PVH ELF, a vmlinux, a bzImage such as a distribution's /boot/vmlinuz, or one for GRUB
+    /// with a Multiboot or Multiboot2 header.
     #[arg(value_name = "KERNEL")]
     kernel: PathBuf,
-    /// Linux's initial RAM disk; for other kernels that boot by PVH, the first boot module.
+    /// Linux's initial RAM disk; for other kernels that boot by PVH or Multiboot, the first boot module.
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// A boot module; may be given several times. Only PVH has them.
+    /// A boot module; may be given several times. Only PVH and Multiboot have them.
     #[arg(long = "module", value_name = "FILE")]
     modules: Vec<PathBuf>,
     /// The kernel's command line; Linux's is `console=ttyS0 earlyprintk=serial,ttyS0 panic=-1` unless
@@ -160,11 +162,13 @@ impl Options {
     fn config(&self, seen: &Arc<Seen>, progress: &mut Progress) -> Result<Config, Failure> {
         let kernel =
             KernelImage::read(&self.kernel).map_err(|error| Failure::new(Exit::Usage, error))?;
-        if !self.modules.is_empty() && *kernel.kind() != Kind::Pvh {
+        let takes_modules = matches!(kernel.kind(), Kind::Pvh | Kind::Multiboot(_));
+        if !self.modules.is_empty() && !takes_modules {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(
-                    "{} has no boot modules, as it is not entered by PVH: give its initial RAM disk as --initrd",
+                    "{} has no boot modules, as it is entered by Linux's own protocol: give its initial RAM disk \
+                     as --initrd",
                     kernel.name()
                 ),
             ));

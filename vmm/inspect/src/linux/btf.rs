@@ -157,3 +157,110 @@ fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     let word = bytes.get(at..)?.first_chunk()?;
     Some(u32::from_le_bytes(*word))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes BTF: strings are given by their text, types in their order.
+    #[derive(Default)]
+    struct Writer {
+        types: Vec<u8>,
+        strings: Vec<u8>,
+    }
+
+    impl Writer {
+        fn new() -> Writer {
+            Writer {
+                types: Vec::new(),
+                strings: vec![0],
+            }
+        }
+
+        fn string(&mut self, text: &str) -> u32 {
+            if text.is_empty() {
+                return 0;
+            }
+            let at = u32::try_from(self.strings.len()).unwrap();
+            self.strings.extend(text.bytes().chain([0]));
+            at
+        }
+
+        fn words(&mut self, words: &[u32]) {
+            for word in words {
+                self.types.extend(word.to_le_bytes());
+            }
+        }
+
+        /// A structure with these members: name, type, place in bits.
+        fn structure(&mut self, name: &str, flag: u32, members: &[(&str, u32, u32)]) {
+            let name = self.string(name);
+            let info = flag << 31 | 4 << 24 | u32::try_from(members.len()).unwrap();
+            self.words(&[name, info, 0]);
+            for (name, number, place) in members {
+                let name = self.string(name);
+                self.words(&[name, *number, *place]);
+            }
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let types = u32::try_from(self.types.len()).unwrap();
+            let strings = u32::try_from(self.strings.len()).unwrap();
+            let mut bytes = HEADER.to_vec();
+            for word in [0, types, types, strings] {
+                bytes.extend(word.to_le_bytes());
+            }
+            [bytes, self.types.clone(), self.strings.clone()].concat()
+        }
+    }
+
+    /// An integer (1), an unnamed structure (2), `const` of it (3), and `task_struct` (4) with it inside.
+    fn example() -> Vec<u8> {
+        let mut btf = Writer::new();
+        let name = btf.string("int");
+        btf.words(&[name, 1 << 24, 4, 32]);
+        btf.structure("", 0, &[("first", 1, 0), ("mm", 1, 64)]);
+        btf.words(&[0, 10 << 24, 2]);
+        // With the kind flag the upper 8 bits of a place are a width.
+        btf.structure(
+            "task_struct",
+            1,
+            &[("pid", 1, 32), ("flag", 1, 1 << 24 | 65), ("", 3, 128)],
+        );
+        btf.bytes()
+    }
+
+    #[test]
+    fn members_are_found_and_those_of_unnamed_structures_behind_qualifiers_too() {
+        let image = [vec![0xcc; 100], HEADER.to_vec(), example(), vec![0xcc; 9]].concat();
+        let btf = Btf::find(&image).unwrap();
+        assert_eq!(btf.offset_of("task_struct", "pid"), Some(4));
+        assert_eq!(btf.offset_of("task_struct", "mm"), Some(24));
+        assert_eq!(btf.offset_of("task_struct", "flag"), None, "no whole byte");
+        assert_eq!(btf.offset_of("task_struct", "comm"), None);
+        assert_eq!(btf.offset_of("mm_struct", "pgd"), None);
+    }
+
+    #[test]
+    fn a_structure_inside_itself_and_every_wrong_byte_come_to_an_end() {
+        let mut btf = Writer::new();
+        btf.structure("task_struct", 0, &[("", 1, 0), ("", 2, 0)]);
+        btf.words(&[0, 8 << 24, 2]);
+        let bytes = btf.bytes();
+        assert_eq!(
+            Btf::parse(&bytes).unwrap().offset_of("task_struct", "pid"),
+            None
+        );
+        let example = example();
+        for at in 0..example.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = example.clone();
+                bytes[at] = value;
+                if let Some(btf) = Btf::parse(&bytes) {
+                    btf.offset_of("task_struct", "mm");
+                }
+            }
+            assert!(Btf::parse(&example[..at]).is_none(), "{at}");
+        }
+    }
+}

@@ -1,20 +1,20 @@
 //! Everything that a guest finds when it starts: kernel, modules or initial RAM disk, command line, and
 //! what tells it of them.
 //!
-//! A kernel comes up by `pvh`, or by Linux's 64-bit boot protocol (`linux`, entered in
-//! `long_mode`).
+//! A kernel comes up by `pvh` or `multiboot`, which share the mode in which it is entered, or by Linux's 64-bit
+//! boot protocol (`linux`, entered in `long_mode`).
 
 mod command_line;
 mod error;
 mod linux;
 pub(crate) mod long_mode;
+mod low_memory;
+mod modules;
+mod multiboot;
 mod pvh;
 
 use std::borrow::Cow;
-use std::io::Cursor;
 
-use linux_loader::loader::KernelLoader;
-use linux_loader::loader::elf::Elf;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::image::{KernelImage, Kind};
@@ -24,7 +24,7 @@ pub(crate) use command_line::without_features;
 pub use error::BootError;
 pub use pvh::START_INFO;
 
-/// Bytes of command line that a PVH guest may get, its final NUL included.
+/// Bytes of command line that a guest entered by PVH or Multiboot may get, its final NUL included.
 pub const COMMAND_LINE_LIMIT: usize = 64 << 10;
 
 /// A file handed to the guest kernel; its name becomes the module's command line.
@@ -39,12 +39,14 @@ pub struct Module {
 /// The state in which a CPU enters the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// PVH: 32-bit protected mode without paging, EBX at the start info.
-    Pvh {
+    /// PVH and Multiboot: 32-bit protected mode without paging.
+    Protected {
         /// The first instruction.
         at: GuestAddress,
-        /// The `hvm_start_info` structure.
-        start_info: GuestAddress,
+        /// What EAX says: the loader's magic number under Multiboot.
+        magic: u32,
+        /// What EBX points at: `hvm_start_info`, or the Multiboot information.
+        info: GuestAddress,
     },
     /// Linux's 64-bit boot protocol: memory mapped as it is, RSI at the boot parameters.
     Long {
@@ -57,8 +59,8 @@ pub enum Entry {
 
 /// Loads everything and says how to enter the guest.
 ///
-/// Under PVH the modules lie in the order in which they are given; Linux takes the first one as its
-/// initial RAM disk. By Linux's own protocol there can be no other.
+/// Under PVH and Multiboot the modules lie in the order in which they are given; Linux takes the first one as
+/// its initial RAM disk. By Linux's own protocol there can be no other.
 ///
 /// # Errors
 /// [`BootError`] names what does not fit or is malformed.
@@ -70,11 +72,13 @@ pub fn load(
 ) -> Result<Entry, BootError> {
     match image.kind() {
         Kind::Pvh => pvh::load(ram, image, command_line, modules),
+        Kind::Multiboot(version) => multiboot::load(ram, image, *version, command_line, modules),
         Kind::Vmlinux | Kind::BzImage(_) => linux::load(ram, image, command_line, modules),
     }
 }
 
-/// Copies an ELF's segments and returns where the last one ends.
+/// Copies an image's segments and returns where the last one ends. Memory is fresh, so what the file does not
+/// have of a segment is zero.
 fn load_segments(ram: &Ram, image: &KernelImage) -> Result<GuestAddress, BootError> {
     let mut kernel_end = GuestAddress(0);
     for segment in image.segments() {
@@ -89,10 +93,8 @@ fn load_segments(ram: &Ram, image: &KernelImage) -> Result<GuestAddress, BootErr
             });
         }
         kernel_end = kernel_end.max(end);
+        write(ram.memory(), "kernel", image.content(segment), start)?;
     }
-    // The loader copies what the file has; memory is fresh, so the rest of each segment is zero.
-    Elf::load(ram.memory(), None, &mut Cursor::new(image.bytes()), None)
-        .map_err(|error| not_loaded(image, &error))?;
     Ok(kernel_end)
 }
 

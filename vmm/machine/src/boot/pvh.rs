@@ -17,13 +17,11 @@ use linux_loader::loader::elf::start_info::{
 };
 use vm_memory::GuestAddress;
 
-use super::{
-    BootError, COMMAND_LINE_LIMIT, Entry, Module, command_line::CommandLine, high_ram_end,
-    load_segments, write,
-};
-use crate::PAGE_SIZE;
+use super::command_line::CommandLine;
+use super::low_memory::LowMemory;
+use super::{BootError, COMMAND_LINE_LIMIT, Entry, Module, load_segments, modules, write};
 use crate::image::KernelImage;
-use crate::memory::{LOW_END, Ram};
+use crate::memory::Ram;
 
 /// Where `hvm_start_info` lies.
 pub const START_INFO: GuestAddress = GuestAddress(0x6000);
@@ -33,70 +31,16 @@ pub(super) fn load(
     ram: &Ram,
     image: &KernelImage,
     command_line: &str,
-    modules: &[Module],
+    files: &[Module],
 ) -> Result<Entry, BootError> {
     let kernel_end = load_segments(ram, image)?;
-    let placed = load_modules(ram, kernel_end, modules)?;
-    write_start_info(ram, command_line, modules, &placed)?;
-    Ok(Entry::Pvh {
+    let placed = modules::load(ram, kernel_end, files)?;
+    write_start_info(ram, command_line, files, &placed)?;
+    Ok(Entry::Protected {
         at: image.entry(),
-        start_info: START_INFO,
+        magic: 0,
+        info: START_INFO,
     })
-}
-
-/// Copies the modules behind the kernel, below 4 GiB, and returns where each went.
-fn load_modules(
-    ram: &Ram,
-    kernel_end: GuestAddress,
-    modules: &[Module],
-) -> Result<Vec<GuestAddress>, BootError> {
-    let limit = high_ram_end(ram);
-    let mut next = kernel_end.0.next_multiple_of(PAGE_SIZE);
-    let mut placed = Vec::with_capacity(modules.len());
-    for module in modules {
-        if module.name.is_empty() || module.name.contains('\0') {
-            return Err(BootError::ModuleName {
-                name: module.name.clone(),
-            });
-        }
-        let end = next.saturating_add(module.bytes.len() as u64);
-        if end > limit {
-            return Err(BootError::ModulesTooBig {
-                module: module.name.clone(),
-                end,
-                limit,
-            });
-        }
-        write(
-            ram.memory(),
-            "boot module",
-            &module.bytes,
-            GuestAddress(next),
-        )?;
-        placed.push(GuestAddress(next));
-        next = end.next_multiple_of(PAGE_SIZE);
-    }
-    Ok(placed)
-}
-
-/// Gives out the low memory that start info and its companions share.
-struct LowMemory {
-    next: u64,
-    modules: usize,
-}
-
-impl LowMemory {
-    fn take(&mut self, bytes: usize) -> Result<GuestAddress, BootError> {
-        let start = self.next.next_multiple_of(8);
-        let end = start.saturating_add(bytes as u64);
-        if end > LOW_END {
-            return Err(BootError::NoRoomForStartInfo {
-                count: self.modules,
-            });
-        }
-        self.next = end;
-        Ok(GuestAddress(start))
-    }
 }
 
 fn write_start_info(
@@ -106,10 +50,7 @@ fn write_start_info(
     placed: &[GuestAddress],
 ) -> Result<(), BootError> {
     let memory = ram.memory();
-    let mut low = LowMemory {
-        next: START_INFO.0,
-        modules: modules.len(),
-    };
+    let mut low = LowMemory::new(START_INFO, modules.len());
     let header_address = low.take(size_of::<hvm_start_info>())?;
     let map_address = low.take(size_of::<hvm_memmap_table_entry>() * ram.told().len())?;
     let list_address = low.take(size_of::<hvm_modlist_entry>() * modules.len())?;

@@ -1,11 +1,12 @@
-//! An ELF kernel: its loaded segments, and where its PVH note, or else its ELF header, says to enter it.
+//! An ELF kernel: its loaded segments, and where its PVH note, its Multiboot header, or else its ELF header says
+//! to enter it. One of 32 bits is entered by the first two only.
 //!
 //! The note (owner `Xen`, type `XEN_ELFNOTE_PHYS32_ENTRY`) holds the guest-physical address at which a
 //! PVH loader enters the kernel in 32-bit protected mode without paging (Xen's
 //! docs/misc/pvh.pandoc). A kernel that has it is not entered at the ELF's own entry point.
 
 use object::LittleEndian;
-use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::elf::{self, FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use vm_memory::GuestAddress;
 
@@ -25,6 +26,8 @@ pub struct Segment {
     pub virtual_address: GuestVirtual,
     /// Where it is loaded.
     pub physical_address: GuestAddress,
+    /// Where it begins in the file, in bytes.
+    pub file_offset: u64,
     /// Bytes that come from the file; the rest reads as zero.
     pub file_bytes: u64,
     /// Bytes that it takes in memory; at least `file_bytes`, never 0.
@@ -51,17 +54,37 @@ struct Notes {
     is_linux: bool,
 }
 
-type Header = FileHeader64<LittleEndian>;
-
 /// Whether the file is an ELF, of whatever machine.
 pub(super) fn is_elf(bytes: &[u8]) -> bool {
     bytes.starts_with(&elf::ELFMAG)
 }
 
 impl Candidate<'_> {
-    /// What an ELF says, if it is a whole x86-64 kernel.
+    /// What an ELF says, if it is a whole x86 kernel.
     pub(super) fn elf(&self) -> Result<Contents, ImageError> {
-        let (header, headers) = self.program_headers()?;
+        match self.bytes.get(4..6) {
+            // The class and data bytes alone tell another machine's ELF from a cut one.
+            Some(&[class, data]) if data == elf::ELFDATA2LSB.0 && class == elf::ELFCLASS32.0 => {
+                self.elf_of::<FileHeader32<LittleEndian>>(elf::EM_386)
+            }
+            Some(&[class, data]) if data != elf::ELFDATA2LSB.0 || class != elf::ELFCLASS64.0 => {
+                Err(self.wrong_machine())
+            }
+            _ => self.elf_of::<FileHeader64<LittleEndian>>(elf::EM_X86_64),
+        }
+    }
+
+    fn wrong_machine(&self) -> ImageError {
+        ImageError::WrongMachine {
+            name: self.name.into(),
+        }
+    }
+
+    fn elf_of<H: FileHeader<Endian = LittleEndian>>(
+        &self,
+        machine: elf::Machine,
+    ) -> Result<Contents, ImageError> {
+        let (header, headers) = self.program_headers::<H>(machine)?;
         let mut segments = Vec::new();
         let mut notes = Notes::default();
         for (index, header) in headers.iter().enumerate() {
@@ -77,9 +100,18 @@ impl Candidate<'_> {
         if segments.is_empty() {
             return Err(self.damaged("it has no segment to load"));
         }
-        let (kind, entry) = match notes.pvh_entry {
-            Some(entry) => (Kind::Pvh, entry),
-            None => (Kind::Vmlinux, GuestAddress(header.e_entry(LittleEndian))),
+        let own_entry = header.e_entry(LittleEndian).into();
+        let (kind, entry) = match (notes.pvh_entry, self.multiboot()?) {
+            (Some(entry), _) => (Kind::Pvh, entry),
+            (None, Some(header)) => {
+                let entry = header.entry.map_or(own_entry, u64::from);
+                (
+                    Kind::Multiboot(header.version),
+                    multiboot_entry(&segments, entry),
+                )
+            }
+            (None, None) if header.is_class_64() => (Kind::Vmlinux, GuestAddress(own_entry)),
+            (None, None) => return Err(self.wrong_machine()),
         };
         let inside =
             |segment: &Segment| segment.physical_address <= entry && entry < segment.physical_end();
@@ -97,28 +129,27 @@ impl Candidate<'_> {
         })
     }
 
-    /// The header and the program headers of what is a 64-bit little-endian x86 executable.
-    fn program_headers(&self) -> Result<(&Header, &[ProgramHeader64<LittleEndian>]), ImageError> {
-        let name = || self.name.to_string();
-        // The class and data bytes alone tell another machine's ELF from a cut one.
-        if let Some([class, data]) = self.bytes.get(4..6)
-            && (*class != elf::ELFCLASS64.0 || *data != elf::ELFDATA2LSB.0)
-        {
-            return Err(ImageError::WrongMachine { name: name() });
+    /// The header and the program headers of what is a little-endian executable for this machine.
+    fn program_headers<H: FileHeader<Endian = LittleEndian>>(
+        &self,
+        machine: elf::Machine,
+    ) -> Result<(&H, &[H::ProgramHeader]), ImageError> {
+        if self.bytes.len() < size_of::<H>() {
+            return Err(self.truncated("the ELF header", size_of::<H>() as u64));
         }
-        if self.bytes.len() < size_of::<Header>() {
-            return Err(self.truncated("the ELF header", size_of::<Header>() as u64));
-        }
-        let header = Header::parse(self.bytes).map_err(|error| self.damaged(&error.to_string()))?;
+        let header = H::parse(self.bytes).map_err(|error| self.damaged(&error.to_string()))?;
         let kind = header.e_type(LittleEndian);
-        if header.e_machine(LittleEndian) != elf::EM_X86_64
+        if header.e_machine(LittleEndian) != machine
             || (kind != elf::ET_EXEC && kind != elf::ET_DYN)
         {
-            return Err(ImageError::WrongMachine { name: name() });
+            return Err(self.wrong_machine());
         }
         let table_end = u64::from(header.e_phnum(LittleEndian))
-            .checked_mul(size_of::<ProgramHeader64<LittleEndian>>() as u64)
-            .and_then(|length| header.e_phoff(LittleEndian).checked_add(length))
+            .checked_mul(size_of::<H::ProgramHeader>() as u64)
+            .and_then(|length| {
+                let start: u64 = header.e_phoff(LittleEndian).into();
+                start.checked_add(length)
+            })
             .ok_or_else(|| self.damaged("its program headers lie beyond 2^64"))?;
         if table_end > self.bytes.len() as u64 {
             return Err(self.truncated("the table of program headers", table_end));
@@ -133,14 +164,15 @@ impl Candidate<'_> {
     fn segment(
         &self,
         index: usize,
-        header: &ProgramHeader64<LittleEndian>,
+        header: &impl ProgramHeader<Endian = LittleEndian>,
     ) -> Result<Option<Segment>, ImageError> {
         self.file_range(index, header)?;
         let segment = Segment {
-            virtual_address: GuestVirtual(header.p_vaddr(LittleEndian)),
-            physical_address: GuestAddress(header.p_paddr(LittleEndian)),
-            file_bytes: header.p_filesz(LittleEndian),
-            memory_bytes: header.p_memsz(LittleEndian),
+            virtual_address: GuestVirtual(header.p_vaddr(LittleEndian).into()),
+            physical_address: GuestAddress(header.p_paddr(LittleEndian).into()),
+            file_offset: header.p_offset(LittleEndian).into(),
+            file_bytes: header.p_filesz(LittleEndian).into(),
+            memory_bytes: header.p_memsz(LittleEndian).into(),
             readable: header.p_flags(LittleEndian).0 & elf::PF_R.0 != 0,
             writable: header.p_flags(LittleEndian).0 & elf::PF_W.0 != 0,
             executable: header.p_flags(LittleEndian).0 & elf::PF_X.0 != 0,
@@ -170,11 +202,14 @@ impl Candidate<'_> {
     fn file_range(
         &self,
         index: usize,
-        header: &ProgramHeader64<LittleEndian>,
+        header: &impl ProgramHeader<Endian = LittleEndian>,
     ) -> Result<(), ImageError> {
-        let end = header
-            .p_offset(LittleEndian)
-            .checked_add(header.p_filesz(LittleEndian))
+        let (start, bytes): (u64, u64) = (
+            header.p_offset(LittleEndian).into(),
+            header.p_filesz(LittleEndian).into(),
+        );
+        let end = start
+            .checked_add(bytes)
             .ok_or_else(|| self.damaged(&format!("segment {index} lies beyond 2^64")))?;
         if end > self.bytes.len() as u64 {
             return Err(self.truncated(&format!("segment {index}"), end));
@@ -185,7 +220,7 @@ impl Candidate<'_> {
     /// Adds what a `PT_NOTE` segment says; the first of several entries counts.
     fn read_notes(
         &self,
-        header: &ProgramHeader64<LittleEndian>,
+        header: &impl ProgramHeader<Endian = LittleEndian>,
         notes: &mut Notes,
     ) -> Result<(), ImageError> {
         let damaged = |error: object::Error| self.damaged(&error.to_string());
@@ -216,4 +251,13 @@ impl Candidate<'_> {
             _ => Err(self.damaged("its PVH note holds no 32-bit address")),
         }
     }
+}
+
+/// Where a kernel is entered by Multiboot: its header's entry is virtual if it is linked so, as GRUB has it.
+fn multiboot_entry(segments: &[Segment], entry: u64) -> GuestAddress {
+    let inside = segments.iter().find_map(|segment| {
+        let offset = entry.checked_sub(segment.virtual_address.0)?;
+        (offset < segment.memory_bytes).then(|| segment.physical_address.0.checked_add(offset))?
+    });
+    GuestAddress(inside.unwrap_or(entry))
 }

@@ -18,12 +18,15 @@ pub enum ImageError {
     #[error("{name} is larger than 4 GiB, which no kernel is")]
     TooLarge { name: String },
     #[error(
-        "{name} is neither an ELF file nor a bzImage: give the kernel as a Linux build's `vmlinux` or \
-         `bzImage` (a distribution's /boot/vmlinuz-… is one), or as an ELF with a PVH note; unpack it \
-         first if it is compressed as a whole"
+        "{name} is neither an ELF file nor a bzImage, and has no Multiboot header: give the kernel as a Linux \
+         build's `vmlinux` or `bzImage` (a distribution's /boot/vmlinuz-… is one), as an ELF with a PVH note, \
+         or as GRUB would boot it; unpack it first if it is compressed as a whole"
     )]
     NoKernel { name: String },
-    #[error("{name} is an ELF, but not a 64-bit x86-64 executable: build the kernel for x86-64")]
+    #[error(
+        "{name} is an ELF, but neither a 64-bit x86-64 executable nor a 32-bit one that is entered by PVH or \
+         Multiboot: build the kernel for x86-64"
+    )]
     WrongMachine { name: String },
     #[error(
         "{name} is cut off: {what} ends at byte {end}, but the file has only {length}; build or copy it again"

@@ -1,13 +1,15 @@
-//! A kernel file, checked before anything is loaded: which of three kinds it is, what of it goes where,
+//! A kernel file, checked before anything is loaded: which of four kinds it is, what of it goes where,
 //! and where it is entered.
 //!
 //! - an ELF with a PVH note: entered by PVH in 32-bit protected mode without paging;
+//! - a file with a Multiboot or Multiboot2 header, mostly an ELF of 32 or 64 bits: entered in the same mode;
 //! - any other ELF (Linux's `vmlinux`): entered as Linux's 64-bit boot protocol has it;
 //! - a bzImage: the same, by its setup header.
 
 mod bzimage;
 mod elf;
 mod error;
+mod multiboot;
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -19,6 +21,7 @@ use vm_memory::GuestAddress;
 pub use bzimage::SetupHeader;
 pub use elf::Segment;
 pub use error::ImageError;
+pub use multiboot::Version as MultibootVersion;
 
 /// Larger files are no kernels; the largest distribution kernels with debug information have 1 GiB.
 const FILE_LIMIT: u64 = 4 << 30;
@@ -28,7 +31,9 @@ const FILE_LIMIT: u64 = 4 << 30;
 pub enum Kind {
     /// An ELF with a PVH note.
     Pvh,
-    /// An ELF without one, entered at its ELF entry in 64-bit mode with Linux's boot parameters.
+    /// A file with a Multiboot header and no PVH note.
+    Multiboot(MultibootVersion),
+    /// An ELF without either, entered at its ELF entry in 64-bit mode with Linux's boot parameters.
     Vmlinux,
     /// Linux's compressed image, which unpacks itself.
     BzImage(SetupHeader),
@@ -123,6 +128,8 @@ impl KernelImage {
             candidate.elf()?
         } else if bzimage::is_bzimage(&bytes) {
             candidate.bzimage()?
+        } else if let Some(header) = candidate.multiboot()? {
+            candidate.by_addresses(&header)?
         } else {
             return Err(ImageError::NoKernel { name });
         };
@@ -140,7 +147,9 @@ impl KernelImage {
     pub fn require_pvh(self) -> Result<KernelImage, ImageError> {
         match self.contents.kind {
             Kind::Pvh => Ok(self),
-            Kind::Vmlinux | Kind::BzImage(_) => Err(ImageError::NoPvhNote { name: self.name }),
+            Kind::Multiboot(_) | Kind::Vmlinux | Kind::BzImage(_) => {
+                Err(ImageError::NoPvhNote { name: self.name })
+            }
         }
     }
 
@@ -152,6 +161,15 @@ impl KernelImage {
     /// The file's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// What the file has of one of its segments.
+    pub(crate) fn content(&self, segment: &Segment) -> &[u8] {
+        // The check at reading rules anything else out.
+        let start = usize::try_from(segment.file_offset).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(segment.file_bytes).unwrap_or_default();
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        rest.get(..bytes).unwrap_or_default()
     }
 
     /// What it is.

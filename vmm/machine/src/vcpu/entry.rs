@@ -56,9 +56,9 @@ pub(super) fn set_registers(special: &mut kvm_sregs, entry: &Entry) -> kvm_regs 
         ..Default::default()
     };
     match *entry {
-        Entry::Pvh { at, start_info } => {
+        Entry::Protected { at, magic, info } => {
             set_segments(special, flat_segment(0x08, CODE), 0x10, 0x18);
-            // The PVH ABI leaves the tables undefined: the kernel loads its own before it needs them.
+            // PVH and Multiboot leave the tables undefined: the kernel loads its own before it needs them.
             special.gdt = kvm_dtable::default();
             special.cr0 = CR0_PROTECTED;
             special.cr3 = 0;
@@ -66,7 +66,8 @@ pub(super) fn set_registers(special: &mut kvm_sregs, entry: &Entry) -> kvm_regs 
             special.efer = 0;
             kvm_regs {
                 rip: at.0,
-                rbx: start_info.0,
+                rax: magic.into(),
+                rbx: info.0,
                 ..general
             }
         }
