@@ -24,7 +24,7 @@ pub enum ImageError {
     )]
     NoKernel { name: String },
     #[error(
-        "{name} is an ELF, but neither a 64-bit x86-64 executable nor a 32-bit one that is entered by PVH or \
+        "{name} is an ELF, but not a 64-bit x86-64 executable, nor a 32-bit one that is entered by PVH or \
          Multiboot: build the kernel for x86-64"
     )]
     WrongMachine { name: String },
