@@ -32,7 +32,7 @@ const NAME: &str = "heirloom";
 /// Boots a guest kernel on KVM and proves from outside that kernel mappings propagate to every
 /// process.
 #[derive(Parser)]
-#[command(version, after_help = exit::HELP, max_term_width = 100)]
+#[command(version, after_help = exit::HELP, max_term_width = 80)]
 struct Cli {
     #[command(flatten)]
     ui: ui::Options,
