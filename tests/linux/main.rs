@@ -15,4 +15,5 @@ mod maps;
 mod names;
 mod reverse;
 mod roots;
+mod rows;
 mod walks;

@@ -3,10 +3,11 @@
 use std::io::{BufWriter, Write};
 
 use heirloom_inspect::report::{INSPECTION_VERSION, NamedRange, Subject};
-use heirloom_inspect::{Discovery, Half, RootId, VirtRange};
+use heirloom_inspect::{Discovery, Half, PageSize, RootId, VirtRange};
 use serde::Serialize;
 
-use super::root;
+use super::root::{self, RootName};
+use super::rows::{self, Filter, Format, Row};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::text::{Shown, maps};
@@ -25,21 +26,42 @@ pub(crate) struct Options {
     /// The user half only.
     #[arg(long)]
     user: bool,
+    /// Only these addresses: FIRST-LAST, both included.
+    #[arg(long, value_name = "FIRST-LAST", value_parser = rows::range, conflicts_with_all = ["kernel", "user"])]
+    range: Option<VirtRange>,
+    /// A row for each page or range, for programs to read; also of all address spaces: --root all.
+    #[arg(long, value_enum, conflicts_with = "json")]
+    format: Option<Format>,
+    /// Rows are single pages with their bits and where their entry stands, not merged ranges.
+    #[arg(long, requires = "format")]
+    leaves: bool,
+    /// Only pages of this size: 4K, 2M or 1G.
+    #[arg(long, value_name = "SIZE", value_parser = rows::size, requires = "leaves")]
+    size: Option<PageSize>,
+    /// Only what is so: words out of w, ro, x, nx, u, s (for ring 0 alone) and, of single pages, g, a, d; each
+    /// may have ! in front. `w x` is what is writable and executable.
+    #[arg(long, value_name = "WORDS", requires = "format")]
+    filter: Option<Filter>,
 }
 
 /// Writes the ranges.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let (name, discovery, root) = options.common.discover_root(&options.root)?;
-    let within = match (options.kernel, options.user) {
-        (true, _) => VirtRange::half(Half::Kernel),
-        (_, true) => VirtRange::half(Half::User),
+    let within = match (options.kernel, options.user, options.range) {
+        (true, _, _) => VirtRange::half(Half::Kernel),
+        (_, true, _) => VirtRange::half(Half::User),
+        (_, _, Some(range)) => range,
         _ => VirtRange::ALL,
     };
     let mut output = BufWriter::new(Output::new()?);
-    let written = if options.common.json {
-        write_json(&mut output, &name, &discovery, root, within)
+    let written = if let Some(format) = options.format {
+        options.write_rows(&mut output, format, within)?
     } else {
-        write_lines(&mut output, &name, &discovery, root, within)
+        let (name, discovery, root) = options.common.discover_root(&options.root)?;
+        if options.common.json {
+            write_json(&mut output, &name, &discovery, root, within)
+        } else {
+            write_lines(&mut output, &name, &discovery, root, within)
+        }
     };
     written.and_then(|()| output.flush()).map_err(|error| {
         Failure::new(
@@ -48,6 +70,51 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         )
     })?;
     Ok(Exit::Good)
+}
+
+impl Options {
+    fn write_rows(
+        &self,
+        output: &mut impl Write,
+        format: Format,
+        within: VirtRange,
+    ) -> Result<std::io::Result<()>, Failure> {
+        let filter = self.filter.clone().unwrap_or_default();
+        if filter.needs_pages() && !self.leaves {
+            return Err(Failure::new(
+                Exit::Usage,
+                "g, a and d are true of single pages: --filter with them needs --leaves",
+            ));
+        }
+        let (discovery, roots) = if self.root.name() == Some(RootName::All) {
+            let (_, discovery) = self.common.discover_named()?;
+            let roots = discovery.spaces.iter().map(|space| space.root).collect();
+            (discovery, roots)
+        } else {
+            let (_, discovery, root) = self.common.discover_root(&self.root)?;
+            (discovery, vec![root])
+        };
+        let mut write = || {
+            format.begin(output)?;
+            for root in roots {
+                let space = discovery.space(root);
+                if !self.leaves {
+                    let ranges = discovery.snapshot.ranges(root, within);
+                    for range in ranges.filter(|range| filter.takes(range.rights)) {
+                        format.write(output, &Row::range(space, &range, &discovery))?;
+                    }
+                    continue;
+                }
+                for page in discovery.snapshot.leaves(root, within) {
+                    if self.size.is_none_or(|size| size == page.size) && filter.takes_page(&page) {
+                        format.write(output, &Row::page(space, &page, &discovery))?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        Ok(write())
+    }
 }
 
 fn write_lines(

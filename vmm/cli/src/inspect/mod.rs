@@ -11,6 +11,7 @@ pub(crate) mod translate;
 
 mod number;
 mod root;
+mod rows;
 
 use std::sync::Once;
 

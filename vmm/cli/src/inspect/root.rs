@@ -48,6 +48,8 @@ pub(super) enum RootName {
     Command(String),
     /// The kernel's own.
     Kernel,
+    /// Every one, where a command can list several.
+    All,
 }
 
 impl RootName {
@@ -67,8 +69,10 @@ impl FromStr for RootName {
 
     fn from_str(text: &str) -> Result<RootName, String> {
         let number = |digits: &str| digits.parse().map_err(|_| refused(text));
-        if text == "kernel" {
-            return Ok(RootName::Kernel);
+        match text {
+            "kernel" => return Ok(RootName::Kernel),
+            "all" => return Ok(RootName::All),
+            _ => {}
         }
         if let Some(cpu) = text.strip_prefix("cpu") {
             return number(cpu).map(RootName::Cpu);
@@ -97,6 +101,7 @@ impl fmt::Display for RootName {
             RootName::Process(pid) => write!(f, "pid{pid}"),
             RootName::Command(comm) => write!(f, "of the command `{comm}`"),
             RootName::Kernel => f.write_str("kernel"),
+            RootName::All => f.write_str("all"),
         }
     }
 }
@@ -128,6 +133,12 @@ pub(super) fn find(discovery: &Discovery, name: Option<&RootName>) -> Result<Roo
             .map(|space| space.root),
         Some(RootName::Command(comm)) => by_command(discovery, comm)?,
         Some(RootName::Kernel) => by_kind(),
+        Some(RootName::All) => {
+            return Err(Failure::new(
+                Exit::Usage,
+                "`all` is for `heirloom maps --format jsonl` or `csv`: name one address space",
+            ));
+        }
     };
     found.ok_or_else(|| {
         let what = match name {
