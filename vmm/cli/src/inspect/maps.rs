@@ -94,7 +94,7 @@ impl Options {
             let (_, discovery, root) = self.common.discover_root(&self.root)?;
             (discovery, vec![root])
         };
-        let mut write = || {
+        let write = || {
             format.begin(output)?;
             for root in roots {
                 let space = discovery.space(root);
