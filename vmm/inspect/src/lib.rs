@@ -114,6 +114,7 @@ pub mod leaves;
 pub mod linux;
 pub mod memory;
 mod nodes;
+pub mod profile;
 pub mod ranges;
 pub mod report;
 pub mod reverse;
@@ -139,6 +140,7 @@ pub use heirloom_paging::{
 pub use layout::Layout;
 pub use leaves::{Leaves, Mapping};
 pub use memory::{MemoryError, PhysRange, PhysicalMemory, Written, translate_in_memory};
+pub use profile::Profile;
 pub use ranges::{MappedRange, Ranges};
 pub use sharing::{Parent, Placement, Subtree, TableFrames};
 pub use snapshot::{MissingTable, Root, RootId, RootLabel, Snapshot};

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
+use heirloom_inspect::layout::Area;
 use heirloom_inspect::report::CheckReport;
 use heirloom_inspect::rules::{Finding, MAX_FINDINGS, Outcome, Verdict, how_many_hold, not_tried};
 
@@ -42,7 +43,7 @@ impl Text for CheckReport {
         }
         writeln!(f, "{}", table.trim_fmt())?;
         for verdict in self.check.rules.iter().filter(|rule| rule.violations > 0) {
-            write_findings(f, verdict)?;
+            write_findings(f, verdict, |area| self.target.name_of(area))?;
         }
         for note in &self.check.notes {
             writeln!(f, "note: {note}")?;
@@ -87,10 +88,14 @@ fn let_pass(verdict: &Verdict) -> String {
     names.join(", ")
 }
 
-fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
+fn write_findings(
+    f: &mut fmt::Formatter<'_>,
+    verdict: &Verdict,
+    name_of: impl Fn(Area) -> &'static str,
+) -> fmt::Result {
     writeln!(f, "\n{}: {}", verdict.rule.name, verdict.rule.statement)?;
     for finding in verdict.findings.iter().take(MAX_SHOWN) {
-        write_finding(f, finding)?;
+        write_finding(f, finding, &name_of)?;
     }
     let more = verdict.findings.len().saturating_sub(MAX_SHOWN);
     if more > 0 || verdict.left_out > 0 {
@@ -103,7 +108,11 @@ fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result 
     Ok(())
 }
 
-fn write_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
+fn write_finding(
+    f: &mut fmt::Formatter<'_>,
+    finding: &Finding,
+    name_of: impl Fn(Area) -> &'static str,
+) -> fmt::Result {
     write!(f, "  {}", finding.place)?;
     if let Some(entry) = &finding.entry {
         write!(f, " in frame {}", entry.table)?;
@@ -112,7 +121,7 @@ fn write_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
         write!(f, ", {range}")?;
     }
     if let Some(area) = finding.area {
-        write!(f, ", {area}")?;
+        write!(f, ", {}", name_of(area))?;
     }
     let spaces = &finding.spaces;
     if spaces.count == spaces.of && spaces.of > 1 {

@@ -18,7 +18,7 @@ use crate::compare::{EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
 use crate::history::is_ram;
 use crate::index::{Scope, TableIndex};
-use crate::rules::{Context, Examination, FOR_ANY, Profile, RuleSet};
+use crate::rules::{Context, Examination, FOR_ANY, RuleSet};
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::level::{Half, PageSize};
 
@@ -61,7 +61,7 @@ impl Check {
             cpus: &discovery.cpus,
             areas: &discovery.layout.regions,
             ram: &discovery.ram,
-            profile: Profile::LINUX,
+            profile: &discovery.profile,
             found: Some(discovery),
             judged: &spaces,
             ..Context::new(&index)
@@ -162,7 +162,7 @@ fn idle_roots(discovery: &Discovery) -> Vec<String> {
                 _ => "has something else at",
             };
             let mut areas = discovery.layout.regions_in(difference.range);
-            let area = areas.next().map_or("", |region| region.area.name());
+            let area = areas.next().map_or("", |region| region.name.as_str());
             let (roots, _) = by_entry
                 .entry((what, difference.index))
                 .or_insert((Vec::new(), area));
@@ -275,9 +275,9 @@ fn notes(discovery: &Discovery, index: &TableIndex) -> Vec<String> {
     let pages = index.pages(Half::Kernel).chain(index.pages(Half::User));
     for (_, page) in pages {
         if !is_ram(&discovery.ram, page.pa, page.size.bytes()) {
-            let area = crate::layout::area_at(&discovery.layout, &discovery.snapshot, page.va);
+            let area = crate::layout::area_at(&discovery.layout, page.va);
             *devices
-                .entry(area.map_or("elsewhere", |area| area.name()))
+                .entry(area.map_or("elsewhere", |area| discovery.name_of(area)))
                 .or_default() += 1;
         }
     }

@@ -69,7 +69,9 @@ impl Discovery {
             let mut roots = self.snapshot.roots().iter();
             let root = roots.find(|root| root.address.pfn() == reference.pfn);
             self.reference = root.map(|root| root.id);
-            self.kernel_part = part::of_all(&self.snapshot, &reference.part, kernels);
+            let given = self.profile.kernel_entries(self.mode().depth);
+            self.kernel_part =
+                given.unwrap_or_else(|| part::of_all(&self.snapshot, &reference.part, kernels));
         }
         if self.identity_alone(kernels) {
             self.kernel_part = part::upper_half();
@@ -80,7 +82,9 @@ impl Discovery {
             let of_reference = maps.get(&reference).into_iter().flatten();
             let slots: Vec<u16> = of_reference.map(|map| map.index).collect();
             let [kernel, _] = self.parts_less(maps.get(&reference));
-            self.layout = Layout::infer_in(&self.snapshot, reference, &self.ram, &kernel, &slots);
+            let entries = (&kernel, &slots[..]);
+            self.layout =
+                Layout::infer_in(&self.snapshot, reference, &self.ram, entries, &self.profile);
         }
         false
     }

@@ -32,9 +32,10 @@ pub use part::SelfMap;
 
 use crate::capture::Capturer;
 use crate::compare::EntryDifference;
-use crate::layout::Layout;
+use crate::layout::{Area, Layout};
 use crate::linux::{Owner, Symbols};
 use crate::memory::PhysRange;
+use crate::profile::{self, Kernel, Profile, Recognized};
 use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use anchors::Anchors;
@@ -135,6 +136,10 @@ pub struct Discovery {
     /// Which entries of a root are the kernel's: 256 to 511, and those of the lower half in which a kernel
     /// is that has its code there, or that all share for ring 0 alone.
     pub kernel_part: EntrySet,
+    /// What the kernel is known to do …
+    pub profile: Profile,
+    /// … and what tells that it is this kernel.
+    pub recognized: Recognized,
     /// What the reference's kernel half has where.
     pub layout: Layout,
     /// The guest's RAM, ascending.
@@ -147,6 +152,16 @@ pub struct Discovery {
     pub notes: Vec<String>,
     /// Where in `spaces` a root is.
     places: HashMap<PhysAddr, usize>,
+}
+
+/// How to search.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    /// Roots that are captured and named, too, whatever they are: for a walk of a root that was not found.
+    /// They decide nothing of the others.
+    pub including: Vec<PhysAddr>,
+    /// What the kernel is known to do, by the user's word.
+    pub profile: Option<Profile>,
 }
 
 /// A root, before its tables are captured.
@@ -193,22 +208,36 @@ impl Discovery {
     /// # Errors
     /// [`DiscoverError`].
     pub fn of(target: &Target) -> Result<Discovery, DiscoverError> {
-        Discovery::including(target, &[])
+        Discovery::by(target, Search::default())
     }
 
-    /// As [`Discovery::of`], with these roots captured and named, too, whatever they are: for a walk of a
-    /// root that was not found. They decide nothing of the others.
+    /// As [`Discovery::of`], with these roots captured and named, too: see [`Search::including`].
     ///
     /// # Errors
     /// [`DiscoverError`].
     pub fn including(target: &Target, more: &[PhysAddr]) -> Result<Discovery, DiscoverError> {
+        let including = more.to_vec();
+        let search = Search {
+            including,
+            ..Search::default()
+        };
+        Discovery::by(target, search)
+    }
+
+    /// As [`Discovery::of`], with more that is known.
+    ///
+    /// # Errors
+    /// [`DiscoverError`].
+    pub fn by(target: &Target, search: Search) -> Result<Discovery, DiscoverError> {
         let mut notes = target.notes.clone();
-        let start = start::find(target, &mut notes)?;
+        let mut start = start::find(target, &mut notes)?;
+        let (profile, recognized) = recognize(target, &start, search.profile);
+        start.keep_to(&profile);
         let mut candidates: Vec<Candidate> = start
             .named
             .iter()
             .copied()
-            .chain(more.iter().map(|root| root.pfn()))
+            .chain(search.including.iter().map(|root| root.pfn()))
             .map(|pfn| named(target, pfn, &start))
             .collect();
         let anchors = match (&start.reference, &start.snapshot) {
@@ -239,7 +268,11 @@ impl Discovery {
         if start.basis == Basis::Given {
             users.retain(|user, _| start.named.contains(user));
         } else if let (true, Some(reference)) = (users.is_empty(), &start.reference) {
-            let isolated = pairs::isolated_roots(target, reference, start.mode.depth);
+            let depth = start.mode.depth;
+            let way_in = profile.place_of(Area::CpuEntryArea, depth);
+            let isolated = way_in.map_or_else(Vec::new, |way_in| {
+                pairs::isolated_roots(target, reference, (way_in, depth))
+            });
             users.extend(isolated.into_iter().map(|user| (user, user)));
             if let (true, Some(anchors)) = (users.is_empty(), &anchors) {
                 let full = candidates
@@ -276,6 +309,8 @@ impl Discovery {
             user_reference: None,
             layout: Layout::default(),
             kernel_part: part::upper_half(),
+            profile,
+            recognized,
             ram: target.ram.clone(),
             cpus: target
                 .cpus
@@ -323,6 +358,11 @@ impl Discovery {
     /// If `root` comes from another snapshot that has more roots.
     pub fn space(&self, root: RootId) -> &Space {
         &self.spaces[root.0 as usize]
+    }
+
+    /// What people call an area of this kernel.
+    pub fn name_of(&self, area: Area) -> &'static str {
+        self.profile.name_of(area)
     }
 
     /// How the tables are read.
@@ -412,6 +452,39 @@ impl Role {
             Role::Named => 3,
         }
     }
+}
+
+/// What the kernel is known to do, and what tells so: the user, who recorded it, or its own memory.
+fn recognize(target: &Target, start: &Start, given: Option<Profile>) -> (Profile, Recognized) {
+    let by = |profile: Profile, evidence: &str| {
+        let name = profile.name;
+        let evidence = evidence.to_owned();
+        (profile, Recognized { name, evidence })
+    };
+    if let Some(profile) = given {
+        return by(profile, "the user says so");
+    }
+    if start.basis == Basis::Given {
+        return by(Profile::heirloom(), "a recording of it");
+    }
+    let found = start.reference.as_ref().zip(start.snapshot.as_ref());
+    let found = found.and_then(|(reference, snapshot)| {
+        let mut roots = snapshot.roots().iter();
+        let root = roots.find(|root| root.address == reference.pfn.base())?;
+        let kernel = Kernel {
+            memory: &*target.memory,
+            snapshot,
+            root: root.id,
+            part: &reference.part,
+            ram: &target.ram,
+        };
+        profile::recognize(Profile::built_in(), &kernel)
+    });
+    found.unwrap_or_else(|| {
+        let generic = Profile::generic();
+        let nothing = Recognized::nothing(generic.name);
+        (generic, nothing)
+    })
 }
 
 /// A root that is known to be one.

@@ -8,7 +8,7 @@ use super::pages::finding;
 use super::rule::{Broken, Clause, Fact, Judge, Reads, Rule, RuleInfo};
 use crate::discover::{Basis, Discovery, Kind};
 use crate::index::Page;
-use crate::layout::{Area, VSYSCALL as VSYSCALL_PAGE};
+use crate::layout::VSYSCALL as VSYSCALL_PAGE;
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::level::{Half, PageSize};
 
@@ -151,20 +151,14 @@ impl<'a> Text<'a> {
         Text { pages, furthest }
     }
 
-    /// Whether the direct map shows all of it writable, in a kernel that is none like Linux: then the kernel
-    /// does not protect text there, and no page is a mistake.
+    /// Whether the direct map shows all of it writable: then the kernel does not protect text there, and no
+    /// page is a mistake.
     fn is_all_writable_in_the_direct_map(&self, context: &Context<'_>, found: &Discovery) -> bool {
-        let is_like_linux = found
-            .layout
-            .regions
-            .iter()
-            .any(|region| matches!(region.area, Area::Vmemmap | Area::CpuEntryArea));
         let (Some(map), Some(reference)) = (found.layout.direct_map, found.reference) else {
             return false;
         };
         // Of a recording it is known what its kernel promises.
         found.basis != Basis::Given
-            && !is_like_linux
             && self.pages.iter().all(|at| {
                 let va = map.base.wrapping_add(at.page.pa.get());
                 let walk = context.snapshot().translate(reference, va);
@@ -213,8 +207,12 @@ fn no_alias_of_what_is_executable(
             let Some(executable) = text.aliased_by(page) else {
                 continue;
             };
-            if map.is_some_and(|map| map.range.contains(page.va)) {
-                evidence.excepted(WRITABLE_DIRECT_MAP, page.va);
+            let meant = match map.is_some_and(|map| map.range.contains(page.va)) {
+                true => Some(WRITABLE_DIRECT_MAP),
+                false => context.lets_pass(NO_WRITABLE_TEXT_ALIAS.info.name, page),
+            };
+            if let Some(exception) = meant {
+                evidence.excepted(exception, page.va);
                 continue;
             }
             evidence.broken(|| {
@@ -295,6 +293,10 @@ fn tables_not_mapped(context: &Context<'_>, evidence: &mut Evidence, half: Half,
             continue;
         }
         if let Some(frame) = context.index.table_in(page) {
+            if let Some(exception) = context.lets_pass(TABLES_NOT_USER_MAPPED.info.name, page) {
+                evidence.excepted(exception, page.va);
+                continue;
+            }
             evidence.broken(|| {
                 let expected = format!("no page table: frame {frame} is one");
                 finding(

@@ -5,12 +5,14 @@ use std::collections::{HashMap, HashSet};
 
 use super::context::{Context, shown};
 use super::evidence::Evidence;
-use super::exceptions::{Exception, HUGETLB, LDT_REMAP, PRIVATE_COPIES, TRAMPOLINE};
+use super::exceptions::{
+    Exception, HUGETLB, LDT_REMAP, PRIVATE_AREA, PRIVATE_COPIES, PV_PAIR, TRAMPOLINE,
+};
 use super::finding::{EntryPlace, Finding};
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
 use crate::compare::{EntryDifference, EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
-use crate::layout::ldt_area;
+use crate::layout::Area;
 use crate::snapshot::RootId;
 use crate::table::{Slot, Table};
 use crate::tally::Tallier;
@@ -82,7 +84,11 @@ fn each_difference(
             if !wrong(difference.mappings) {
                 continue;
             }
-            if context.excepts(LDT_REMAP) && is_ldt(context, space, difference) {
+            let depth = context.snapshot().mode().depth;
+            if context.excepts(PRIVATE_AREA) && context.profile.is_private(difference.range, depth)
+            {
+                evidence.excepted(PRIVATE_AREA, difference.range.first);
+            } else if context.excepts(LDT_REMAP) && is_ldt(context, space, difference) {
                 evidence.excepted(LDT_REMAP, difference.range.first);
             } else if let Some(exception) = meant {
                 evidence.excepted(exception, difference.range.first);
@@ -97,7 +103,10 @@ fn each_difference(
 fn is_ldt(context: &Context<'_>, space: &Space, difference: &EntryDifference) -> bool {
     let depth = context.snapshot().mode().depth;
     let is_its_own = difference.kind == EntryDifferenceKind::OnlyRight
-        && ldt_area(depth).contains(difference.range.first);
+        && context
+            .profile
+            .place_of(Area::Ldt, depth)
+            .is_some_and(|area| area.contains(difference.range.first));
     is_its_own
         && context
             .snapshot()
@@ -215,6 +224,12 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
                     {
                         evidence.excepted(HUGETLB, va);
                     }
+                    Entry::Occupied(owner)
+                        if context.excepts(PV_PAIR)
+                            && is_pv_pair(context, *owner.get(), space.root) =>
+                    {
+                        evidence.excepted(PV_PAIR, va);
+                    }
                     // What ring 3 has no page below, at one address for both, is the kernel's.
                     Entry::Occupied(owner)
                         if context.snapshot().is_at(*owner.get(), va, slot)
@@ -227,6 +242,28 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
             }
         }
     }
+}
+
+/// Whether two roots have the same lower half, and one of them alone has a kernel in the upper one besides the
+/// hypervisor's part: a process of a paravirtualized guest.
+fn is_pv_pair(context: &Context<'_>, one: RootId, other: RootId) -> bool {
+    let snapshot = context.snapshot();
+    let (Some(one), Some(other)) = (snapshot.root_table(one), snapshot.root_table(other)) else {
+        return false;
+    };
+    let part = context.profile.kernel_entries(snapshot.mode().depth);
+    let Some(part) = part else { return false };
+    let same = Half::User.indices().all(|index| {
+        let (one, other) = (one.entry(index), other.entry(index));
+        one.present() == other.present() && (!one.present() || one.address() == other.address())
+    });
+    let has_kernel = |table: &Table| {
+        let mut upper = Half::Kernel
+            .indices()
+            .filter(|index| !part.contains(*index));
+        upper.any(|index| table.entry(index).present())
+    };
+    same && has_kernel(one) != has_kernel(other)
 }
 
 /// A table that two processes have.
