@@ -57,17 +57,35 @@ impl Text for CheckReport {
             .map(|rule| rule.rule.name)
             .collect();
         let (roots, rules) = (self.live_roots, self.check.rules.len());
-        if broken.is_empty() && roots == 0 {
+        let missing: Vec<String> = self
+            .check
+            .required_not_tried
+            .iter()
+            .map(|missing| format!("{} ({})", missing.rule, missing.why))
+            .collect();
+        if broken.is_empty() && !missing.is_empty() {
+            write!(
+                f,
+                "NOT TRIED, and required: {}; {} of {rules} rules hold.",
+                missing.join(", "),
+                self.check.rules.iter().filter(|rule| rule.holds()).count()
+            )
+        } else if broken.is_empty() && roots == 0 {
             write!(f, "NOTHING TO JUDGE: no live root.")
         } else if broken.is_empty() && !self.check.has_kernel_half {
             write!(f, "NOTHING TO JUDGE: no root has a kernel half.")
         } else if broken.is_empty() {
-            write!(
-                f,
-                "HOLDS: {} rules hold in all {roots} live roots ({checks} checks){}.",
-                how_many_hold(&self.check.rules),
-                not_tried(&self.check.rules)
-            )
+            let hold = how_many_hold(&self.check.rules);
+            match not_tried(&self.check.rules).as_str() {
+                "" => write!(
+                    f,
+                    "HOLDS: {hold} rules hold in all {roots} live roots ({checks} checks)."
+                ),
+                not_tried => write!(
+                    f,
+                    "HOLDS: {hold} rules hold, {not_tried}; in all {roots} live roots ({checks} checks)."
+                ),
+            }
         } else {
             write!(
                 f,

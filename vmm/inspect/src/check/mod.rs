@@ -18,6 +18,7 @@ use crate::compare::{EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
 use crate::history::is_ram;
 use crate::index::{Scope, TableIndex};
+use crate::profile::nearest;
 use crate::rules::{Context, Examination, FOR_ANY, RuleSet};
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::level::{Half, PageSize};
@@ -31,8 +32,26 @@ pub struct Check {
     pub has_kernel_half: bool,
     /// Every rule's verdict.
     pub rules: Vec<Verdict>,
+    /// Rules that must be tried and were not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub required_not_tried: Vec<NotTried>,
     /// What is worth knowing and no fault.
     pub notes: Vec<String>,
+}
+
+/// A rule that must be tried and was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct NotTried {
+    pub rule: &'static str,
+    pub why: &'static str,
+}
+
+/// There is no rule of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no rule `{name}`; the nearest is `{nearest}`")]
+pub struct UnknownRule {
+    pub name: String,
+    pub nearest: &'static str,
 }
 
 /// How strict to be.
@@ -87,7 +106,37 @@ impl Check {
             holds: !verdicts.iter().any(Verdict::is_broken),
             has_kernel_half: discovery.reference.is_some() && !spaces.is_empty(),
             rules: verdicts,
+            required_not_tried: Vec::new(),
             notes,
+        }
+    }
+
+    /// The built-in rule that is called so.
+    ///
+    /// # Errors
+    /// [`UnknownRule`], with the name that is most like it.
+    pub fn rule(name: &str) -> Result<RuleInfo, UnknownRule> {
+        Check::rules()
+            .find(|rule| rule.name == name)
+            .ok_or_else(|| UnknownRule {
+                name: name.to_owned(),
+                nearest: nearest(name, Check::rules().map(|rule| rule.name)),
+            })
+    }
+
+    /// Demands that these rules were tried.
+    pub fn require(&mut self, rules: &[RuleInfo]) {
+        for rule in rules {
+            let mut verdicts = self.rules.iter();
+            let why = match verdicts.find(|verdict| verdict.rule.name == rule.name) {
+                Some(verdict) => match verdict.outcome {
+                    Outcome::NotTried { why } => why,
+                    Outcome::Holds | Outcome::Broken => continue,
+                },
+                None => "it counts only where processes are judged strictly",
+            };
+            let rule = rule.name;
+            self.required_not_tried.push(NotTried { rule, why });
         }
     }
 

@@ -21,6 +21,7 @@ mod pairs;
 pub(crate) mod part;
 mod reference;
 mod scan;
+mod special;
 mod start;
 
 use std::collections::{HashMap, HashSet};
@@ -140,6 +141,9 @@ pub struct Discovery {
     pub profile: Profile,
     /// … and what tells that it is this kernel.
     pub recognized: Recognized,
+    /// There is one root, and by it no page of the kernel's image is read-only: what a kernel has that has not
+    /// come to protecting its pages yet.
+    pub is_unprotected: bool,
     /// What the reference's kernel half has where.
     pub layout: Layout,
     /// The guest's RAM, ascending.
@@ -311,6 +315,7 @@ impl Discovery {
             kernel_part: part::upper_half(),
             profile,
             recognized,
+            is_unprotected: false,
             ram: target.ram.clone(),
             cpus: target
                 .cpus

@@ -162,6 +162,28 @@ impl Layout {
         layout
     }
 
+    /// What an address space has where that has no kernel half, but memory at its own address.
+    ///
+    /// # Panics
+    /// If `root` comes from another snapshot that has more roots.
+    pub fn of_identity(snapshot: &Snapshot, root: RootId) -> Layout {
+        let mut layout = Layout::default();
+        let lower = VirtRange::half(Half::User);
+        let kernel = all_but(&upper_half());
+        if Tallier::new(snapshot).count_entries(root, &kernel).entries <= MOST_ENTRIES
+            && let Some(what) = mapped_in(snapshot, root, lower)
+        {
+            let range = VirtRange {
+                first: what.first,
+                last: what.last,
+            };
+            let code = executable_bytes(snapshot, root, lower) >> 10;
+            let evidence = format!("{what} for ring 0 alone, {code} KiB of it executable");
+            layout.add(Area::Other(Name::fixed("identity map")), range, evidence);
+        }
+        layout
+    }
+
     /// The named area that an address lies in.
     pub fn area_of(&self, va: VirtAddr) -> Option<Area> {
         self.region_of(va).map(|region| region.area)

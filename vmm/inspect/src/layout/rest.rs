@@ -120,6 +120,12 @@ impl Layout {
                     format!("{pages} for ring 0 alone, {code} KiB of it executable"),
                 ),
             };
+            // What the profile has a place for has its name.
+            let mut places = self.places.iter();
+            let place = places.find(|(_, place)| {
+                place.contains(stretch.range.first) && place.contains(stretch.range.last)
+            });
+            let area = place.map_or(area, |(area, _)| *area);
             self.add(area, stretch.range, evidence);
         }
     }

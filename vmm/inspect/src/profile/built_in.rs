@@ -82,7 +82,8 @@ const LINUX_MEMORY: [(Depth, VirtRange); 2] = [
 ];
 /// All that is Xen's.
 const XEN: VirtRange = range(0xffff_8000_0000_0000, 0xffff_87ff_ffff_ffff);
-const XEN_GUEST_TABLE: VirtRange = range(0xffff_8000_0000_0000, 0xffff_803f_ffff_ffff);
+/// With what Xen reserves behind it: all of an entry of the root.
+const XEN_GUEST_TABLE: VirtRange = range(0xffff_8000_0000_0000, 0xffff_807f_ffff_ffff);
 const XEN_TEXT: VirtRange = range(0xffff_82d0_4000_0000, 0xffff_82d0_bfff_ffff);
 const READ_ONLY_FOR_ALL: Rights = Rights {
     write: false,
@@ -183,6 +184,7 @@ impl Profile {
             self_maps: vec![258, 259],
             exceptions: vec![
                 pass::ISA_HOLE,
+                pass::EARLY_BOOT,
                 pass::PRIVATE_AREA,
                 pass::PV_PAIR,
                 pass::TRAMPOLINE,

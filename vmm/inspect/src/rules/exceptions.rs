@@ -108,7 +108,7 @@ pub(crate) const GUEST_TABLE: Exception = Exception {
 /// The two roots of a process in a paravirtualized guest.
 pub(crate) const PV_PAIR: Exception = Exception {
     name: "xen-pv-pair",
-    what: "a table of the lower half that two roots share whose lower halves are the same, entry for entry, of which one lacks the guest's kernel",
+    what: "a table of the lower half that two roots share whose lower halves are the same, entry for entry, of which one has less of the guest's kernel",
     source: "Xen arch/x86/pv: a 64-bit guest's kernel and its processes both run in ring 3, on a root each",
 };
 
@@ -119,8 +119,15 @@ pub(crate) const PV_TABLES_READ: Exception = Exception {
     source: "Xen arch/x86/mm.c: direct paging: the guest owns its page tables, and Xen writes them",
 };
 
+/// Xen before it has protected itself.
+pub(crate) const EARLY_BOOT: Exception = Exception {
+    name: "xen-early-boot",
+    what: "pages that are writable and executable while Xen boots: there is one root, and no page of Xen's image is read-only yet",
+    source: "Xen arch/x86/setup.c: __start_xen maps the image anew and then sets its rights",
+};
+
 /// All of them.
-pub const ALL: [Exception; 15] = [
+pub const ALL: [Exception; 16] = [
     LDT_REMAP,
     VSYSCALL,
     GLOBAL_IMAGE,
@@ -136,4 +143,5 @@ pub const ALL: [Exception; 15] = [
     GUEST_TABLE,
     PV_PAIR,
     PV_TABLES_READ,
+    EARLY_BOOT,
 ];

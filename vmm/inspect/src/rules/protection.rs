@@ -2,7 +2,7 @@
 
 use super::context::{Context, PageAt};
 use super::evidence::Evidence;
-use super::exceptions::{VSYSCALL, WRITABLE_DIRECT_MAP};
+use super::exceptions::{EARLY_BOOT, VSYSCALL, WRITABLE_DIRECT_MAP};
 use super::finding::Finding;
 use super::pages::finding;
 use super::rule::{Broken, Clause, Fact, Judge, Reads, Rule, RuleInfo};
@@ -53,9 +53,17 @@ fn no_execute_is_enabled(context: &Context<'_>, evidence: &mut Evidence) {
     }
 }
 
+/// Whether the kernel has not come to protecting its pages yet, and its profile knows that.
+fn is_early(context: &Context<'_>) -> bool {
+    context.excepts(EARLY_BOOT) && context.found.is_some_and(|found| found.is_unprotected)
+}
+
 fn write_xor_execute(context: &Context<'_>, PageAt { page, .. }: PageAt<'_>) -> Fact {
     if !page.rights.execute || !context.snapshot().mode().nxe {
         return Fact::Holds;
+    }
+    if page.rights.write && is_early(context) {
+        return Fact::Excepted(EARLY_BOOT);
     }
     if page.rights.write {
         return Fact::Broken(Broken::new("w+x", "writable or executable, not both"));
@@ -209,6 +217,7 @@ fn no_alias_of_what_is_executable(
             };
             let meant = match map.is_some_and(|map| map.range.contains(page.va)) {
                 true => Some(WRITABLE_DIRECT_MAP),
+                false if is_early(context) => Some(EARLY_BOOT),
                 false => context.lets_pass(NO_WRITABLE_TEXT_ALIAS.info.name, page),
             };
             if let Some(exception) = meant {

@@ -205,7 +205,11 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
         let mut pending = vec![(root, VirtAddr::new(0))];
         while let Some((table, base)) = pending.pop() {
             for (index, slot) in table.indexed_links() {
-                if table.level() == top && !user_part.contains(index) {
+                // A guest's kernel, where the profile says what the kernel's own part is, is all its
+                // processes'.
+                let is_guests =
+                    context.profile.kernel_half.is_some() && Half::of_index(index) == Half::Kernel;
+                if table.level() == top && (is_guests || !user_part.contains(index)) {
                     continue;
                 }
                 evidence.checked(1);
@@ -244,8 +248,8 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
     }
 }
 
-/// Whether two roots have the same lower half, and one of them alone has a kernel in the upper one besides the
-/// hypervisor's part: a process of a paravirtualized guest.
+/// Whether two roots have the same lower half, and one of them less of a guest's kernel than the other: a process
+/// of a paravirtualized guest.
 fn is_pv_pair(context: &Context<'_>, one: RootId, other: RootId) -> bool {
     let snapshot = context.snapshot();
     let (Some(one), Some(other)) = (snapshot.root_table(one), snapshot.root_table(other)) else {
@@ -257,13 +261,13 @@ fn is_pv_pair(context: &Context<'_>, one: RootId, other: RootId) -> bool {
         let (one, other) = (one.entry(index), other.entry(index));
         one.present() == other.present() && (!one.present() || one.address() == other.address())
     });
-    let has_kernel = |table: &Table| {
-        let mut upper = Half::Kernel
+    let guests = |table: &Table| {
+        let guests = Half::Kernel
             .indices()
             .filter(|index| !part.contains(*index));
-        upper.any(|index| table.entry(index).present())
+        guests.filter(|index| table.entry(*index).present()).count()
     };
-    same && has_kernel(one) != has_kernel(other)
+    same && guests(one) != guests(other)
 }
 
 /// A table that two processes have.

@@ -92,7 +92,7 @@ pub fn how_many_hold(verdicts: &[Verdict]) -> String {
     }
 }
 
-/// How many rules were not tried, and why: `; 2 not tried: no user root, no CPU`. Empty where all were.
+/// How many rules were not tried, and why: `2 not tried: no user root, no CPU`. Empty where all were.
 pub fn not_tried(verdicts: &[Verdict]) -> String {
     let mut reasons: Vec<&str> = Vec::new();
     let mut count = 0;
@@ -106,6 +106,6 @@ pub fn not_tried(verdicts: &[Verdict]) -> String {
     }
     match count {
         0 => String::new(),
-        count => format!("; {count} not tried: {}", reasons.join(", ")),
+        count => format!("{count} not tried: {}", reasons.join(", ")),
     }
 }
