@@ -119,6 +119,7 @@ pub mod ranges;
 pub mod report;
 pub mod reverse;
 pub mod rules;
+mod shadow;
 pub mod sharing;
 pub mod snapshot;
 pub mod table;

@@ -14,11 +14,13 @@
 mod anchors;
 mod blind;
 mod budget;
+mod candidates;
 mod clusters;
 mod explain;
 mod kind;
 mod pairs;
 pub(crate) mod part;
+mod recognize;
 mod reference;
 mod scan;
 mod special;
@@ -36,17 +38,17 @@ use crate::compare::EntryDifference;
 use crate::layout::{Area, Layout};
 use crate::linux::{Owner, Symbols};
 use crate::memory::PhysRange;
-use crate::profile::{self, Kernel, Profile, Recognized};
+use crate::profile::{Profile, Recognized};
 use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use anchors::Anchors;
+use candidates::{look_alikes, named};
 use clusters::{KernelHalf, kernel_half_of};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Decoded;
 use heirloom_paging::mode::{CpuState, Mode, ModeError, PhysBits};
-use reference::Reference;
-use start::Start;
+use recognize::recognize;
 
 /// Why no address space could be found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -287,6 +289,15 @@ impl Discovery {
                 users.extend(windows.into_iter().map(|user| (user, user)));
             }
         }
+        if let Some(snapshot) = start
+            .snapshot
+            .as_ref()
+            .filter(|_| start.basis != Basis::Given)
+        {
+            // What is a table below the first root is no root: that of a loader's identity map may look like one.
+            let top = start.mode.depth.top();
+            users.retain(|user, _| snapshot.levels_of(*user).all(|level| level == top));
+        }
         candidates.extend(users.keys().map(|&pfn| Candidate {
             pfn,
             role: Role::User,
@@ -457,87 +468,4 @@ impl Role {
             Role::Named => 3,
         }
     }
-}
-
-/// What the kernel is known to do, and what tells so: the user, who recorded it, or its own memory.
-fn recognize(target: &Target, start: &Start, given: Option<Profile>) -> (Profile, Recognized) {
-    let by = |profile: Profile, evidence: &str| {
-        let name = profile.name;
-        let evidence = evidence.to_owned();
-        (profile, Recognized { name, evidence })
-    };
-    if let Some(profile) = given {
-        return by(profile, "the user says so");
-    }
-    if start.basis == Basis::Given {
-        return by(Profile::heirloom(), "a recording of it");
-    }
-    let found = start.reference.as_ref().zip(start.snapshot.as_ref());
-    let found = found.and_then(|(reference, snapshot)| {
-        let mut roots = snapshot.roots().iter();
-        let root = roots.find(|root| root.address == reference.pfn.base())?;
-        let kernel = Kernel {
-            memory: &*target.memory,
-            snapshot,
-            root: root.id,
-            part: &reference.part,
-            ram: &target.ram,
-        };
-        profile::recognize(Profile::built_in(), &kernel)
-    });
-    found.unwrap_or_else(|| {
-        let generic = Profile::generic();
-        let nothing = Recognized::nothing(generic.name);
-        (generic, nothing)
-    })
-}
-
-/// A root that is known to be one.
-fn named(target: &Target, pfn: Pfn, start: &Start) -> Candidate {
-    let mut words = [0; 512];
-    let role = match &start.reference {
-        Some(reference) if target.memory.read_table(pfn, &mut words).is_ok() => {
-            match reference.role_of(&words) {
-                Some(role) => role,
-                // Whose a recorded root is, is known: its kernel half may be all private copies.
-                None if start.basis == Basis::Given
-                    && reference.has_places_of(&kernel_half_of(&words, &reference.part)) =>
-                {
-                    Role::Full
-                }
-                // A recording may have user roots without their kernel roots; elsewhere they come in pairs.
-                None if start.basis == Basis::Given
-                    && pairs::is_smaller(&kernel_half_of(&words, &reference.part), reference) =>
-                {
-                    Role::User
-                }
-                None => Role::Named,
-            }
-        }
-        _ => Role::Named,
-    };
-    Candidate { pfn, role }
-}
-
-/// The frames that have the reference's kernel half, or a part of it.
-fn look_alikes(target: &Target, reference: &Reference) -> Vec<Candidate> {
-    let memory = &*target.memory;
-    let mut frames: Vec<Pfn> = Vec::new();
-    for index in reference.columns() {
-        let wanted = reference.entry(index);
-        frames.extend(scan::frames_where(memory, &target.ram, index, |entry| {
-            entry.present() && entry.as_written() == wanted
-        }));
-    }
-    frames.sort_unstable();
-    frames.dedup();
-    let mut words = [0; 512];
-    frames
-        .into_iter()
-        .filter_map(|pfn| {
-            memory.read_table(pfn, &mut words).ok()?;
-            let role = reference.role_of(&words)?;
-            Some(Candidate { pfn, role })
-        })
-        .collect()
 }

@@ -68,6 +68,9 @@ impl Area {
         Area::Devices,
     ];
 
+    /// What says of memory whether it may be accessed, for sanitizers.
+    pub(crate) const SHADOW: Area = Area::Other(Name::fixed("KASAN shadow"));
+
     /// As JSON and profiles have it.
     pub const fn word(self) -> &'static str {
         match self {

@@ -44,7 +44,7 @@ pub(super) fn find_code(
     let leaves = || {
         let leaves = ranges
             .iter()
-            .flat_map(|range| snapshot.leaves(root, *range));
+            .flat_map(|range| snapshot.distinct_leaves(root, *range));
         leaves.filter(|page| !page.rights.user)
     };
     let offset = |page: &Mapping| page.va.get().wrapping_sub(page.pa.get());
@@ -92,7 +92,7 @@ pub(super) fn find_kernel_image(snapshot: &Snapshot, root: RootId) -> Option<Ker
         last: KERNEL_IMAGE_LAST,
     };
     let mut images: Vec<(KernelImage, u64)> = Vec::new();
-    for page in snapshot.leaves(root, window) {
+    for page in snapshot.distinct_leaves(root, window) {
         let offset = page.va.get().wrapping_sub(page.pa.get());
         let last = page.range().last;
         let same = |(image, _): &&mut (KernelImage, u64)| {

@@ -30,7 +30,6 @@ use crate::discover::part::{all_but, ranges, upper_half};
 use crate::memory::PhysRange;
 use crate::profile::{LayoutStyle, Name, Profile};
 use crate::snapshot::{RootId, Snapshot};
-use crate::tally::Tallier;
 use heirloom_paging::addr::{VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::level::Half;
@@ -122,10 +121,13 @@ impl Layout {
             let range = VirtRange::of_top_entry(index, depth);
             layout.regions.push(region(Area::SelfMap, range, evidence));
         }
-        let entries = Tallier::new(snapshot).count_entries(root, kernel).entries;
+        let entries = snapshot.distinct_entries(root, kernel);
         if entries > MOST_ENTRIES {
             // Looking through them would end before the end, and what was seen would say nothing.
             return layout;
+        }
+        if !snapshot.has_shadows() {
+            layout.places.retain(|(area, _)| *area != Area::SHADOW);
         }
         let parts = ranges(kernel, depth);
         let memory = profile.place_of(Area::DirectMap, depth);
@@ -170,7 +172,7 @@ impl Layout {
         let mut layout = Layout::default();
         let lower = VirtRange::half(Half::User);
         let kernel = all_but(&upper_half());
-        if Tallier::new(snapshot).count_entries(root, &kernel).entries <= MOST_ENTRIES
+        if snapshot.distinct_entries(root, &kernel) <= MOST_ENTRIES
             && let Some(what) = mapped_in(snapshot, root, lower)
         {
             let range = VirtRange {
@@ -265,7 +267,7 @@ impl fmt::Display for Mapped {
 
 fn mapped_in(snapshot: &Snapshot, root: RootId, range: VirtRange) -> Option<Mapped> {
     let mut mapped: Option<Mapped> = None;
-    for page in snapshot.leaves(root, range) {
+    for page in snapshot.distinct_leaves(root, range) {
         let last = page.range().last;
         match &mut mapped {
             None => {
@@ -288,7 +290,7 @@ fn mapped_in(snapshot: &Snapshot, root: RootId, range: VirtRange) -> Option<Mapp
 
 fn executable_bytes(snapshot: &Snapshot, root: RootId, range: VirtRange) -> u64 {
     snapshot
-        .leaves(root, range)
+        .distinct_leaves(root, range)
         .filter(|page| page.rights.execute)
         .map(|page| page.size.bytes())
         .sum()
@@ -299,6 +301,6 @@ fn executable_bytes(snapshot: &Snapshot, root: RootId, range: VirtRange) -> u64 
 pub(crate) fn shows_itself(snapshot: &Snapshot, root: RootId) -> bool {
     let frame = snapshot.root(root).address;
     snapshot
-        .leaves(root, VirtRange::half(Half::Kernel))
+        .distinct_leaves(root, VirtRange::half(Half::Kernel))
         .any(|page| page.pa <= frame && frame.get() - page.pa.get() < page.size.bytes())
 }

@@ -65,7 +65,7 @@ impl Layout {
         taken.sort_unstable();
         let mut stretches: Vec<Stretch> = Vec::new();
         for part in ranges(kernel, snapshot.mode().depth) {
-            for page in snapshot.leaves(root, part) {
+            for page in snapshot.distinct_leaves(root, part) {
                 let range = page.range();
                 let next = taken.partition_point(|taken| taken.last < range.first);
                 if taken.get(next).is_some_and(|taken| taken.overlaps(&range)) {

@@ -265,6 +265,14 @@ fn linux_areas() -> Vec<AreaPlace> {
             Depth::Five,
             at(Area::Ldt, 0xff10_0000_0000_0000, 0xff10_ffff_ffff_ffff),
         ),
+        with(
+            Depth::Four,
+            at(Area::SHADOW, 0xffff_ec00_0000_0000, 0xffff_fbff_ffff_ffff),
+        ),
+        with(
+            Depth::Five,
+            at(Area::SHADOW, 0xffdf_0000_0000_0000, 0xffff_fbff_ffff_ffff),
+        ),
         AreaPlace {
             range: CPU_ENTRY_AREA,
             ..at(Area::CpuEntryArea, 0, 0)

@@ -4,7 +4,6 @@ use crate::discover::part::ranges;
 use crate::layout::{DirectMap, MOST_ENTRIES};
 use crate::memory::{PhysRange, PhysicalMemory};
 use crate::snapshot::{RootId, Snapshot};
-use crate::tally::Tallier;
 use heirloom_paging::addr::{VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::level::Depth;
@@ -109,8 +108,7 @@ impl<M: PhysicalMemory + ?Sized> Kernel<'_, M> {
                 .map(|va| format!("pages at {va}")),
             Mark::Memory(places) => {
                 let depth = self.snapshot.mode().depth;
-                let mut tallier = Tallier::new(self.snapshot);
-                if tallier.count_entries(self.root, self.part).entries > MOST_ENTRIES {
+                if self.snapshot.distinct_entries(self.root, self.part) > MOST_ENTRIES {
                     return None;
                 }
                 let parts = ranges(self.part, depth);

@@ -29,7 +29,6 @@ mod propagation;
 mod protection;
 mod rule;
 mod self_map;
-mod shadow;
 mod sharing;
 mod tables;
 mod user_half;
