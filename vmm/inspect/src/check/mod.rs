@@ -42,7 +42,9 @@ pub struct Check {
 /// A rule that must be tried and was not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct NotTried {
+    /// Its name.
     pub rule: &'static str,
+    /// What was missing.
     pub why: &'static str,
 }
 
@@ -50,7 +52,9 @@ pub struct NotTried {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no rule `{name}`; the nearest is `{nearest}`")]
 pub struct UnknownRule {
+    /// As it was asked for.
     pub name: String,
+    /// The name of a rule that is most like it.
     pub nearest: &'static str,
 }
 

@@ -33,10 +33,13 @@ pub struct ProfileFile {
     /// Exceptions that apply, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub let_pass: Vec<String>,
+    /// Texts by which it is known.
     #[serde(rename = "mark", skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<MarkFile>,
+    /// Its areas.
     #[serde(rename = "area", skip_serializing_if = "Vec::is_empty")]
     pub areas: Vec<AreaFile>,
+    /// Pages that are let pass.
     #[serde(rename = "page", skip_serializing_if = "Vec::is_empty")]
     pub pages: Vec<PageFile>,
 }
@@ -45,6 +48,7 @@ pub struct ProfileFile {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct MarkFile {
+    /// What stands in the kernel's memory.
     pub text: String,
 }
 
@@ -52,6 +56,7 @@ pub struct MarkFile {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AreaFile {
+    /// What people call it.
     pub name: String,
     /// What it is to the rules: `direct-map`, `kernel-image` …
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,18 +75,22 @@ pub struct AreaFile {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PageFile {
+    /// The exception's name in reports.
     pub name: String,
     /// The rule that they would break.
     pub rule: String,
+    /// First and last address.
     pub range: String,
     /// The most that they may allow: `r--u`.
     pub rights: String,
     #[serde(default)]
+    /// Why the kernel has them.
     pub why: String,
 }
 
 /// Why a profile cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum ProfileError {
     #[error("a profile needs a name: name = \"mykernel\"")]
     NoName,

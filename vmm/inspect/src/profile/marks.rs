@@ -4,7 +4,7 @@ use crate::discover::part::ranges;
 use crate::layout::{DirectMap, MOST_ENTRIES};
 use crate::memory::{PhysRange, PhysicalMemory};
 use crate::snapshot::{RootId, Snapshot};
-use heirloom_paging::addr::{VirtAddr, VirtRange};
+use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::level::Depth;
 
@@ -24,6 +24,7 @@ const SHOWN: usize = 32;
 pub enum Mark {
     /// A text in its memory.
     Text {
+        /// Its bytes.
         text: String,
         /// A digit must follow, as in a version.
         digit_follows: bool,
@@ -159,6 +160,19 @@ impl<M: PhysicalMemory + ?Sized> Kernel<'_, M> {
             .find_map(|code| self.look_through(&needles, code))
     }
 
+    /// Fills `buffer`, with zeros where there is no memory.
+    fn read(&self, pa: PhysAddr, buffer: &mut [u8]) {
+        if self.memory.read_bytes(pa, buffer).is_ok() {
+            return;
+        }
+        for (page, piece) in (0..).zip(buffer.chunks_mut(4096)) {
+            let at = pa.wrapping_add(page * 4096);
+            if self.memory.read_bytes(at, piece).is_err() {
+                piece.fill(0);
+            }
+        }
+    }
+
     fn look_through(&self, needles: &[Needle<'_>], code: bool) -> Option<(usize, String)> {
         let longest = needles.iter().map(|needle| needle.text.len()).max()? + SHOWN;
         let anywhere = needles.iter().any(|needle| needle.range.is_none());
@@ -194,9 +208,7 @@ impl<M: PhysicalMemory + ?Sized> Kernel<'_, M> {
                     }
                     let known = bytes.len();
                     bytes.resize(known + usize::try_from(length).ok()?, 0);
-                    if self.memory.read_bytes(pa, &mut bytes[known..]).is_err() {
-                        continue;
-                    }
+                    self.read(pa, &mut bytes[known..]);
                     if let Some(found) = find(needles, &bytes, first) {
                         return Some(found);
                     }

@@ -51,7 +51,9 @@ pub struct Profile {
 /// Where an area may lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AreaPlace {
+    /// What it is to the rules.
     pub area: Area,
+    /// Its addresses.
     pub range: VirtRange,
     /// With so many levels; `None`: with any.
     pub depth: Option<Depth>,
@@ -71,6 +73,7 @@ pub enum LayoutStyle {
 /// Pages that would break a rule and are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PagePass {
+    /// Under which name.
     pub exception: Exception,
     /// The rule.
     pub rule: Name,
@@ -83,7 +86,9 @@ pub struct PagePass {
 /// Which profile is taken, and what tells so.
 #[derive(Clone, Debug, Serialize)]
 pub struct Recognized {
+    /// The profile's name.
     pub name: Name,
+    /// What tells.
     pub evidence: String,
 }
 
