@@ -45,7 +45,8 @@ fn a_uefi_shell_runs_on_an_identity_map() {
 #[test]
 fn a_memory_test_runs_on_an_identity_map() {
     let kernel = memtest().display().to_string();
-    let options = ["-m", "256M", "-kernel", &kernel, "-append", "console=ttyS0"];
+    let mut options = vec!["-m", "256M", "-vga", "std", "-kernel", &kernel];
+    options.extend(["-append", "console=ttyS0"]);
     let machine = boot(&options, &[], "Memtest86+ v");
     assert_is_an_identity_map(&Moment::now(&machine));
 }

@@ -48,7 +48,7 @@ fn the_roots_of_xen_and_of_a_paravirtualized_linux_are_named_and_nothing_is_brok
         "-append",
         "console=com1 com1=115200,8n1 noreboot dom0_mem=256M",
         "-initrd",
-        "FOLDER/vmlinuz console=hvc0 quiet,FOLDER/initrd",
+        "FOLDER/vmlinuz console=hvc0 earlyprintk=xen,,keep quiet,FOLDER/initrd",
     ];
     let files: [(&str, &[u8]); 2] = [("vmlinuz", &linux), ("initrd", &initrd)];
     let machine = boot(&options, &files, "== ready with 5 processes ==");

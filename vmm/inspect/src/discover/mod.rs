@@ -143,6 +143,8 @@ pub struct Discovery {
     pub profile: Profile,
     /// … and what tells that it is this kernel.
     pub recognized: Recognized,
+    /// Whether any entry of any table has NX.
+    pub uses_nx: bool,
     /// There is one root, and by it no page of the kernel's image is read-only: what a kernel has that has not
     /// come to protecting its pages yet.
     pub is_unprotected: bool,
@@ -326,6 +328,7 @@ impl Discovery {
             kernel_part: part::upper_half(),
             profile,
             recognized,
+            uses_nx: false,
             is_unprotected: false,
             ram: target.ram.clone(),
             cpus: target

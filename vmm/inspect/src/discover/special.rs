@@ -36,8 +36,11 @@ impl Discovery {
         }
     }
 
-    /// Sees whether no page of the kernel's image is read-only yet.
+    /// Sees whether pages are kept from being executed, and whether no page of the kernel's image is read-only
+    /// yet.
     pub(super) fn see_whether_protected(&mut self) {
+        let mut tables = self.snapshot.tables();
+        self.uses_nx = tables.any(|table| table.entries().any(|(_, entry)| entry.no_execute()));
         let (Some(root), Some(image)) = (self.reference, self.layout.kernel_image) else {
             return;
         };

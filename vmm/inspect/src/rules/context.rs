@@ -110,6 +110,12 @@ impl<'a> Context<'a> {
         Some(&self.history?.truth().image)
     }
 
+    /// Whether any page is kept from being executed. What a core does not say of EFER, the entries tell: without
+    /// NX in any of them it is the same.
+    pub(super) fn uses_nx(&self) -> bool {
+        self.snapshot().mode().nxe && self.found.is_none_or(|found| found.uses_nx)
+    }
+
     /// Whether the kernel does this on purpose.
     pub(super) fn excepts(&self, exception: Exception) -> bool {
         self.profile.excepts(exception)

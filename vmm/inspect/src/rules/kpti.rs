@@ -184,7 +184,7 @@ pub(super) const USER_HALF_NX: Rule = Rule {
 };
 
 fn user_half_nx(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
-    if !context.snapshot().mode().nxe {
+    if !context.uses_nx() {
         return;
     }
     for (kernel, _) in pairs(context, found) {

@@ -34,20 +34,30 @@ pub(super) const WRITE_XOR_EXECUTE: Rule = Rule {
     ],
 };
 
-/// Without EFER.NXE every page is executable, and there is one thing to mend.
+/// Without NX every page is executable, and there is one thing to mend.
 fn no_execute_is_enabled(context: &Context<'_>, evidence: &mut Evidence) {
-    if context.snapshot().mode().nxe {
+    if context.uses_nx() {
         return;
     }
     let mut pages = context.index.pages(Half::Kernel);
+    let found = match context.snapshot().mode().nxe {
+        true => {
+            "set, and no entry has NX: every page of the kernel is executable, the writable ones, too"
+        }
+        false => "clear: every page of the kernel is executable, the writable ones, too",
+    };
     if let Some((part, page)) = pages.find(|(_, page)| page.rights.write) {
+        if is_early(context) {
+            evidence.excepted(EARLY_BOOT, page.va);
+            return;
+        }
         let roots: Vec<PhysAddr> = context.roots().collect();
         evidence.broken(|| Finding {
             place: "EFER.NXE".into(),
             entry: None,
             range: None,
             spaces: context.spaces(&roots),
-            found: "clear: every page of the kernel is executable, the writable ones, too".into(),
+            found: found.into(),
             ..context.page_finding(PageAt { page, part }, "set, so that pages can have NX")
         });
     }
@@ -59,7 +69,7 @@ fn is_early(context: &Context<'_>) -> bool {
 }
 
 fn write_xor_execute(context: &Context<'_>, PageAt { page, .. }: PageAt<'_>) -> Fact {
-    if !page.rights.execute || !context.snapshot().mode().nxe {
+    if !page.rights.execute || !context.uses_nx() {
         return Fact::Holds;
     }
     if page.rights.write && is_early(context) {
@@ -193,7 +203,7 @@ fn no_alias_of_what_is_executable(
     found: &Discovery,
     evidence: &mut Evidence,
 ) {
-    if !context.snapshot().mode().nxe {
+    if !context.uses_nx() {
         // Without NX nothing tells text from data.
         return;
     }
@@ -328,7 +338,7 @@ pub(super) const USER_WRITE_XOR_EXECUTE: Rule = Rule {
     clauses: &[Clause {
         reads: Reads::USER,
         judge: Judge::UserPages(|context, PageAt { page, .. }| match page.rights {
-            rights if !rights.user || !context.snapshot().mode().nxe => Fact::Other,
+            rights if !rights.user || !context.uses_nx() => Fact::Other,
             rights if rights.write && rights.execute => {
                 Fact::Broken(Broken::new("w+x", "writable or executable, not both"))
             }
