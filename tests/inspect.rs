@@ -364,3 +364,94 @@ fn help_of_each_command_tells_of_targets() {
     let said = heirloom(&["check", "--help"]);
     assert!(said.out.contains("kernel-tables-shared") && said.out.contains("vsyscall-page"));
 }
+
+#[test]
+fn the_profile_is_said_with_its_evidence_and_can_be_given_by_name_or_file() {
+    let image = Image::new();
+    let target = image.target("guest");
+    let said = heirloom(&["layout", &target]);
+    let line = "  profile: generic (no known kernel's marks)\n";
+    assert!(said.out.contains(line), "{}", said.out);
+    assert!(said.out.contains("linear map of physical memory"));
+    let said = heirloom(&["layout", &target, "--profile", "linux"]);
+    assert!(said.out.contains("  profile: linux (the user says so)\n"));
+    assert!(said.out.contains("direct map"), "{}", said.out);
+    // The file that the command prints is one that it takes, and what is changed in it shows.
+    let printed = heirloom(&["profile", &target]);
+    assert_eq!(printed.code, Some(0), "{}", printed.err);
+    let path = image.path("mine.toml");
+    let text = printed
+        .out
+        .replace("\"linear map of physical memory\"", "\"everything\"");
+    fs::write(&path, text).unwrap();
+    let path = path.display().to_string();
+    let said = heirloom(&["layout", &target, "--profile", &path]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(
+        said.out
+            .contains("  profile: mykernel (the user says so)\n")
+    );
+    assert!(said.out.contains(" everything "), "{}", said.out);
+    let said = heirloom(&["check", &target, "--json", "--profile", &path]);
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(report["target"]["profile"]["name"], "mykernel");
+    assert_eq!(report["holds"], true);
+}
+
+#[test]
+fn a_profile_that_is_no_good_is_refused_with_the_file_and_what_is_wrong() {
+    let image = Image::new();
+    let target = image.target("guest");
+    assert_refused(
+        &["check", &target, "--profile", "minix"],
+        &["profile minix:", "write linux, xen, heirloom, generic"],
+    );
+    let long = format!("name = \"{}\"", "x".repeat(2 << 20));
+    for (text, words) in [
+        ("name = \"x\"\nareas = 5\n", ["line 2", "unknown field"]),
+        ("name = ", ["line 1", "mine.toml"]),
+        (
+            "like = \"linux\"\n",
+            ["a profile needs a name", "mine.toml"],
+        ),
+        (
+            "name = \"x\"\nlet-pass = [\"vsyscal-page\"]\n",
+            ["nearest is `vsyscall-page`", "mine.toml"],
+        ),
+        (&long, ["1 MiB", "mine.toml"]),
+        ("\u{0}", ["line 1", "mine.toml"]),
+    ] {
+        let path = image.path("mine.toml");
+        fs::write(&path, text).unwrap();
+        let path = path.display().to_string();
+        assert_refused(&["roots", &target, "--profile", &path], &words);
+    }
+}
+
+#[test]
+fn a_rule_that_is_required_and_not_tried_is_a_fault_and_an_unknown_one_is_refused() {
+    let image = Image::new();
+    let target = image.target("guest");
+    let said = heirloom(&["check", &target, "--require", "write-xor-execute"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let last = said.out.lines().last().unwrap();
+    assert!(last.contains(" rules hold, ") && last.contains(" not tried: "));
+    let said = heirloom(&[
+        "check",
+        &target,
+        "--require",
+        "write-xor-execute",
+        "--require",
+        "user-half-nx",
+    ]);
+    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+    let last = said.out.lines().last().unwrap();
+    assert!(
+        last.starts_with("NOT TRIED, and required: user-half-nx (no pair "),
+        "{last}"
+    );
+    assert_refused(
+        &["check", &target, "--require", "user-half-xn"],
+        &["there is no rule `user-half-xn`; the nearest is `user-half-nx`"],
+    );
+}
