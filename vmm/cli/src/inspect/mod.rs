@@ -79,7 +79,7 @@ impl Options {
     /// The same, with what the kernel's own data say of names.
     fn discover_named(&self) -> Result<(String, Discovery), Failure> {
         let target = self.open()?;
-        let (name, mut discovery) = discover_in(&target)?;
+        let (name, mut discovery) = self.discover_in(&target)?;
         discovery.read_names(&target);
         Ok((name, discovery))
     }
