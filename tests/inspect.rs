@@ -455,3 +455,98 @@ fn a_rule_that_is_required_and_not_tried_is_a_fault_and_an_unknown_one_is_refuse
         &["there is no rule `user-half-xn`; the nearest is `user-half-nx`"],
     );
 }
+
+#[test]
+fn known_findings_pass_and_new_ones_do_not() {
+    let mut image = Image::new();
+    let text = PhysAddr::new(RAM - 4096);
+    let writable = |image: &mut Image, at: u64| {
+        let (kernel, va) = (image.kernel, VirtAddr::new(at));
+        let flags = FakeMemory::KERNEL_TEXT | Entry::WRITABLE;
+        let size = PageSize::Size4KiB;
+        image.memory.map(Depth::Four, kernel, va, text, size, flags);
+    };
+    writable(&mut image, TEXT + 0x1_0000);
+    let target = image.target("guest");
+    assert_eq!(heirloom(&["check", &target]).code, Some(1));
+    let file = image.path("baseline.json").display().to_string();
+    let said = heirloom(&["check", &target, "--write-baseline", &file]);
+    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+    let said = heirloom(&["check", &target, "--baseline", &file]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert!(said.out.contains(" known, 0 new, 0 gone\n"), "{}", said.out);
+    // One more, and it alone is told.
+    writable(&mut image, TEXT + 0x2_0000);
+    let more = image.target("more");
+    let said = heirloom(&["check", &more, "--baseline", &file, "--json"]);
+    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(report["compared"]["gone"], serde_json::json!([]));
+    for rule in report["rules"].as_array().unwrap() {
+        for finding in rule["findings"].as_array().unwrap() {
+            let range = &finding["range"]["first"];
+            assert_eq!(range, &format!("{:#x}", TEXT + 0x2_0000), "{finding}");
+        }
+    }
+    // What is gone is said, and no fault.
+    let sound = Image::new();
+    let said = heirloom(&[
+        "check",
+        &sound.target("sound"),
+        "--baseline",
+        &file,
+        "--json",
+    ]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    assert_ne!(report["compared"]["gone"], serde_json::json!([]));
+    for (text, words) in [
+        ("", "baseline"),
+        ("{}", "version"),
+        ("{\"version\":9,\"findings\":[]}", "version 9"),
+    ] {
+        fs::write(&file, text).unwrap();
+        assert_refused(&["check", &target, "--baseline", &file], &[words, &file]);
+    }
+}
+
+#[test]
+fn what_the_user_allows_passes_there_and_nowhere_else() {
+    let mut image = Image::new();
+    let (kernel, text) = (image.kernel, PhysAddr::new(RAM - 4096));
+    let va = VirtAddr::new(TEXT + 0x1_0000);
+    let flags = FakeMemory::KERNEL_TEXT | Entry::WRITABLE;
+    image
+        .memory
+        .map(Depth::Four, kernel, va, text, PageSize::Size4KiB, flags);
+    let target = image.target("guest");
+    let range = format!("@{TEXT:#x}-{:#x}", TEXT + 0x1_ffff);
+    let both = |range: &str| {
+        let rules = ["write-xor-execute", "no-writable-text-alias"];
+        let [one, other] = rules.map(|rule| format!("{rule}{range}"));
+        heirloom(&["check", &target, "--allow", &one, "--allow", &other])
+    };
+    for range in ["", &range] {
+        let said = both(range);
+        assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+        assert!(
+            said.out.contains("let pass, as the user allows"),
+            "{}",
+            said.out
+        );
+    }
+    assert_eq!(both("@0x1000-0x1fff").code, Some(1));
+    for (words, wrong) in [
+        (
+            ["--allow", "write-xor-exec"],
+            "nearest is `write-xor-execute`",
+        ),
+        (
+            ["--allow", "no-loop@0x2000-0x1000"],
+            "no range of addresses",
+        ),
+        (["--allow", "no-loop@here"], "no range of addresses"),
+    ] {
+        assert_refused(&["check", &target, words[0], words[1]], &[wrong]);
+    }
+}

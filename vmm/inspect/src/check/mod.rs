@@ -5,9 +5,13 @@
 //! private copy of a table and maps the same, or a *mapping* divergence, where it maps something else. What
 //! kernels do on purpose is let pass by name ([`EXCEPTIONS`]) and counted.
 
+mod baseline;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+pub use baseline::{Allowance, Baseline, BaselineError, Compared};
 
 pub use crate::rules::{
     EXCEPTIONS, EntryPlace, Excepted, Exception, Finding, MAX_FINDINGS, Outcome, RuleInfo, Spaces,
@@ -35,6 +39,9 @@ pub struct Check {
     /// Rules that must be tried and were not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub required_not_tried: Vec<NotTried>,
+    /// What a baseline made of the findings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Compared>,
     /// What is worth knowing and no fault.
     pub notes: Vec<String>,
 }
@@ -111,6 +118,7 @@ impl Check {
             has_kernel_half: discovery.reference.is_some() && !spaces.is_empty(),
             rules: verdicts,
             required_not_tried: Vec::new(),
+            compared: None,
             notes,
         }
     }

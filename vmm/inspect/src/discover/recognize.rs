@@ -35,6 +35,9 @@ pub(super) fn recognize(
         };
         profile::recognize(Profile::built_in(), &kernel)
     });
+    if let (None, Some(release)) = (&found, target.linux_release()) {
+        return by(Profile::linux(), &format!("Linux {release} by VMCOREINFO"));
+    }
     found.unwrap_or_else(|| {
         let generic = Profile::generic();
         let nothing = Recognized::nothing(generic.name);

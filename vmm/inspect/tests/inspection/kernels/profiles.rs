@@ -4,7 +4,7 @@ use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::discover::Search;
 use heirloom_inspect::layout::Area;
 use heirloom_inspect::profile::{AreaFile, MarkFile, PageFile, ProfileError, ProfileFile};
-use heirloom_inspect::{Depth, Discovery, Entry, PageSize, PhysAddr, Profile, VirtAddr};
+use heirloom_inspect::{Depth, Discovery, Entry, PageSize, PhysAddr, Profile, Target, VirtAddr};
 
 use super::ram::{CODE, DATA, LARGE, PAGE, Ram, broken};
 
@@ -61,6 +61,25 @@ fn a_kernel_is_known_by_its_banner_where_the_banner_is() {
         ram.write(3 * LARGE, b"heirloom guest kernel 0.1.0");
         assert_eq!(profile_of(&ram).0, "heirloom");
     }
+}
+
+#[test]
+fn what_a_dump_says_of_its_kernel_counts_where_memory_has_no_mark() {
+    let (mut ram, _) = guest(Depth::Four, IMAGE);
+    let says = format!(
+        "{}6.9-mine; what it says of itself is used",
+        Target::LINUX_SAYS
+    );
+    let recognized = |ram: &Ram| {
+        let mut target = ram.target();
+        target.notes.push(says.clone());
+        let found = Discovery::of(&target).unwrap().recognized;
+        (found.name.as_str(), found.evidence)
+    };
+    let by_dump = "Linux 6.9-mine by VMCOREINFO".to_owned();
+    assert_eq!(recognized(&ram), ("linux", by_dump));
+    ram.write(3 * LARGE, b"heirloom guest kernel 0.1.0");
+    assert_eq!(recognized(&ram).0, "heirloom");
 }
 
 #[test]
