@@ -4,16 +4,17 @@ CARGO ?= cargo
 CARGO_DENY := ^0.20
 GUEST_TARGET := x86_64-unknown-none
 LINUX_GUEST := $(or $(CARGO_TARGET_DIR),target)/linux-guest
+OTHER_KERNELS := $(or $(CARGO_TARGET_DIR),target)/other-kernels
 REPORT := $(or $(CARGO_TARGET_DIR),target)/report.html
 
-.PHONY: run test report screenshots lint deny package clean guest-target lint-tools deny-tools qemu linux-guest chromium
+.PHONY: run test report screenshots lint deny package clean guest-target lint-tools deny-tools qemu linux-guest other-kernels chromium
 
 ## Boots the guest and judges it.
 run: guest-target
 	$(CARGO) run --release -- run
 
 ## Runs every test, on the real /dev/kvm and on QEMU.
-test: guest-target qemu linux-guest chromium
+test: guest-target qemu linux-guest other-kernels chromium
 	$(CARGO) test --workspace --doc
 	$(CARGO) test --workspace --lib --bins --tests --no-fail-fast
 
@@ -84,6 +85,10 @@ qemu:
 # Others boot a distribution's Linux there.
 linux-guest:
 	@tests/common/linux/fetch.sh "$(LINUX_GUEST)"
+
+# And others Xen, firmware and a memory test.
+other-kernels:
+	@tests/common/others/fetch.sh "$(OTHER_KERNELS)"
 
 # The tests of the explorer drive it in a browser.
 chromium:

@@ -5,6 +5,8 @@ pub(crate) mod browser;
 pub(crate) mod events;
 pub(crate) mod guest;
 pub(crate) mod linux;
+pub(crate) mod machine;
+pub(crate) mod others;
 pub(crate) mod program;
 pub(crate) mod promises;
 

@@ -20,8 +20,24 @@ pub(crate) fn build() -> Vec<u8> {
         ("bin/workload", PROGRAM, &workload),
         ("init", PROGRAM, include_bytes!("init.sh")),
     ];
+    archive(&members)
+}
+
+/// The archive of a guest that has busybox and this as its process 1, and nothing else.
+pub(crate) fn small(init: &[u8]) -> Vec<u8> {
+    let busybox = artifacts::busybox();
+    archive(&[
+        ("bin", FOLDER, &[]),
+        ("dev", FOLDER, &[]),
+        ("proc", FOLDER, &[]),
+        ("bin/busybox", PROGRAM, &busybox),
+        ("init", PROGRAM, init),
+    ])
+}
+
+fn archive(members: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
-    for (number, (name, mode, contents)) in (1..).zip(members) {
+    for (number, (name, mode, contents)) in (1..).zip(members.iter().copied()) {
         append(&mut archive, number, mode, name, contents);
     }
     append(&mut archive, 0, 0, "TRAILER!!!", &[]);

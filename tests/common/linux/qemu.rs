@@ -1,15 +1,14 @@
 //! A Linux guest under QEMU, from its boot to its end.
 
-use std::fs::File;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::{Listing, artifacts, initramfs, qmp::Qmp};
+use crate::common::machine::Machine;
 
 /// A boot takes five seconds where there is time for it; this is so that nothing hangs.
 const BOOT_LIMIT: Duration = Duration::from_secs(600);
@@ -120,26 +119,6 @@ pub(crate) struct Guest {
     machine: Machine,
 }
 
-/// A QEMU, with a folder for its files that goes with it.
-struct Machine {
-    /// The shell that looks after both.
-    watchdog: Child,
-    folder: PathBuf,
-}
-
-/// Runs QEMU, the arguments behind the first, until standard input ends; then removes the first, a folder.
-/// Whatever ends the test's process, its end of the pipe closes. Statics, as guests that tests share are,
-/// are never dropped.
-const WATCHDOG: &str = r#"
-folder=$1
-shift
-"$@" < /dev/null &
-read -r _
-kill $! 2> /dev/null
-wait $!
-rm -rf "$folder"
-"#;
-
 impl Guest {
     /// Boots, and waits until the guest stands still.
     ///
@@ -154,9 +133,9 @@ impl Guest {
         let mut reasons: Vec<String> = Vec::new();
         loop {
             let started = Instant::now();
-            let machine = Machine::start(variant, options);
+            let machine = start(variant, options);
             let boots = BOOTS.fetch_add(1, Relaxed) + 1;
-            match machine.wait_until_ready() {
+            match wait_until_ready(&machine) {
                 Ok(console) => {
                     return Guest {
                         variant,
@@ -185,7 +164,7 @@ impl Guest {
     /// Has the guest's shell do something, and waits until it is done.
     pub(crate) fn tell(&self, command: &str) {
         let before = self.machine.console().matches(DONE).count();
-        let mut stream = UnixStream::connect(self.machine.folder.join("serial")).unwrap();
+        let mut stream = UnixStream::connect(self.machine.at("serial")).unwrap();
         writeln!(stream, "{command}").unwrap();
         let started = Instant::now();
         while self.machine.console().matches(DONE).count() == before {
@@ -200,81 +179,62 @@ impl Guest {
 
     /// Where QEMU listens for QMP; one client at a time, so this is for the command under test.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.machine.folder.join("qmp")
+        self.machine.socket()
     }
 
     /// The test's own connection.
     pub(crate) fn qmp(&self) -> Qmp {
-        Qmp::connect(&self.machine.folder.join("qmp-of-the-test"))
+        self.machine.qmp()
     }
 
     /// A folder that ends with the guest.
     pub(crate) fn folder(&self) -> &Path {
-        &self.machine.folder
+        self.machine.folder()
     }
 }
 
-impl Machine {
-    fn start(variant: Variant, options: &[&str]) -> Machine {
-        static INITRAMFS: OnceLock<Vec<u8>> = OnceLock::new();
-        let folder = tempfile::tempdir().unwrap().keep();
-        let at = |name: &str| folder.join(name);
-        let listens_at = |name| format!("{},server=on,wait=off", at(name).display());
-        std::fs::write(at("initrd"), INITRAMFS.get_or_init(initramfs::build)).unwrap();
+fn start(variant: Variant, options: &[&str]) -> Machine {
+    static INITRAMFS: OnceLock<Vec<u8>> = OnceLock::new();
+    Machine::start(|machine| {
+        std::fs::write(
+            machine.at("initrd"),
+            INITRAMFS.get_or_init(initramfs::build),
+        )
+        .unwrap();
         let console = format!(
-            "socket,id=console,path={},logfile={}",
-            listens_at("serial"),
-            at("console").display()
+            "socket,id=console,path={},server=on,wait=off,logfile={}",
+            machine.at("serial").display(),
+            machine.at("console").display()
         );
-        let watchdog = Command::new("sh")
-            .args(["-c", WATCHDOG, "sh"])
-            .arg(&folder)
-            .arg("qemu-system-x86_64")
-            .args(variant.options())
-            .args(options)
-            .arg("-kernel")
-            .arg(artifacts::kernel())
-            .arg("-initrd")
-            .arg(at("initrd"))
-            .args(["-chardev", &console, "-serial", "chardev:console"])
-            .args(["-qmp", &format!("unix:{}", listens_at("qmp"))])
-            .args(["-qmp", &format!("unix:{}", listens_at("qmp-of-the-test"))])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(File::create(at("errors")).unwrap())
-            .spawn()
-            .unwrap();
-        Machine { watchdog, folder }
-    }
+        let mut arguments = variant.options();
+        arguments.extend(options.iter().map(|option| (*option).to_owned()));
+        let kernel = artifacts::kernel().display().to_string();
+        let initrd = machine.at("initrd").display().to_string();
+        let more = ["-kernel", &kernel, "-initrd", &initrd];
+        let console = ["-chardev", &console, "-serial", "chardev:console"];
+        arguments.extend(more.into_iter().chain(console).map(String::from));
+        arguments
+    })
+}
 
-    /// Waits: the console's text, or if the guest has crashed what its kernel says of that.
-    fn wait_until_ready(&self) -> Result<String, String> {
-        let started = Instant::now();
-        loop {
-            let console = self.console();
-            if console.lines().any(|line| line == READY) {
-                return Ok(console);
-            }
-            if let Some(crash) = crash_in(&console) {
-                return Err(crash);
-            }
-            let errors = self.read("errors");
-            assert!(
-                errors.is_empty() && started.elapsed() < BOOT_LIMIT,
-                "the guest is not ready after {:?}: {errors}\n{console}",
-                started.elapsed()
-            );
-            std::thread::sleep(Duration::from_millis(50));
+/// Waits: the console's text, or if the guest has crashed what its kernel says of that.
+fn wait_until_ready(machine: &Machine) -> Result<String, String> {
+    let started = Instant::now();
+    loop {
+        let console = machine.console();
+        if console.lines().any(|line| line == READY) {
+            return Ok(console);
         }
-    }
-
-    fn console(&self) -> String {
-        self.read("console")
-    }
-
-    fn read(&self, name: &str) -> String {
-        let bytes = std::fs::read(self.folder.join(name)).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).replace('\r', "")
+        if let Some(crash) = crash_in(&console) {
+            return Err(crash);
+        }
+        let errors = machine.read("errors");
+        assert!(
+            errors.is_empty() && started.elapsed() < BOOT_LIMIT,
+            "the guest is not ready after {:?}: {errors}\n{console}",
+            started.elapsed()
+        );
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -285,11 +245,4 @@ fn crash_in(console: &str) -> Option<String> {
     let causes = console.lines().filter(is_cause).take(3);
     let lines: Vec<&str> = causes.chain([panic]).map(str::trim).collect();
     Some(lines.join("; "))
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        drop(self.watchdog.stdin.take());
-        let _ = self.watchdog.wait();
-    }
 }

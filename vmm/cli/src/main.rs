@@ -60,6 +60,8 @@ enum Command {
     Maps(inspect::maps::Options),
     /// Infers what a kernel has where: direct map, image, vmalloc and more.
     Layout(inspect::layout::Options),
+    /// Prints a file that says what is known of a guest's kernel, to begin with.
+    Profile(inspect::profile::Options),
     /// Walks the tables for one virtual address.
     Translate(inspect::translate::Options),
     /// Finds every virtual address that reaches a physical one.
@@ -99,6 +101,7 @@ fn main() -> process::ExitCode {
         Command::Check(options) => inspect::check::run(&options),
         Command::Maps(options) => inspect::maps::run(&options),
         Command::Layout(options) => inspect::layout::run(&options),
+        Command::Profile(options) => inspect::profile::run(&options),
         Command::Translate(options) => inspect::translate::run(&options),
         Command::Reverse(options) => inspect::reverse::run(&options),
         Command::Diff(options) => inspect::diff::run(&options),

@@ -11,6 +11,7 @@ use heirloom_inspect::history::{
     Access, Allocation, GroundTruth, History, Present, ProcessRecord, Sharing,
 };
 use heirloom_inspect::layout::{Area, Region};
+use heirloom_inspect::profile::Name;
 use heirloom_inspect::{PhysAddr, PhysicalMemory};
 use heirloom_inspect::{RootLabel, Snapshot};
 
@@ -48,6 +49,7 @@ pub fn areas() -> Vec<Region> {
     regions
         .map(|of| Region {
             area: area(of),
+            name: Name::fixed(area(of).name()),
             range: region::range_of_region(of),
             evidence: "the guest's layout".into(),
         })

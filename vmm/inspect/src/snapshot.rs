@@ -1,6 +1,6 @@
 //! The page tables of all address spaces at one moment: immutable, and cheap to keep.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -88,6 +88,8 @@ struct Inner {
     index: FrameIndex,
     counts: Counts,
     parents: OnceLock<HashMap<Slot, Vec<Parent>>>,
+    /// Tables that show one page many times; empty before they matter.
+    shadows: OnceLock<HashSet<Slot>>,
 }
 
 impl Snapshot {
@@ -105,6 +107,7 @@ impl Snapshot {
             index,
             counts,
             parents: OnceLock::new(),
+            shadows: OnceLock::new(),
         }))
     }
 
@@ -244,6 +247,10 @@ impl Snapshot {
 
     pub(crate) fn slot_of(&self, pfn: Pfn, level: Level) -> Option<Slot> {
         self.0.index.slot(pfn, level)
+    }
+
+    pub(crate) fn shadows(&self) -> &OnceLock<HashSet<Slot>> {
+        &self.0.shadows
     }
 
     pub(crate) fn parents_index(&self) -> &OnceLock<HashMap<Slot, Vec<Parent>>> {

@@ -37,6 +37,18 @@ pub struct Target {
     pub notes: Vec<String>,
 }
 
+impl Target {
+    /// What the note of a source begins with that says which Linux runs, by the kernel's own account of itself.
+    pub const LINUX_SAYS: &str = "by VMCOREINFO the guest runs Linux ";
+
+    /// The release of Linux that runs, if the source knows of one.
+    pub fn linux_release(&self) -> Option<&str> {
+        let mut notes = self.notes.iter();
+        let said = notes.find_map(|note| note.strip_prefix(Target::LINUX_SAYS))?;
+        said.split([';', ' ']).next()
+    }
+}
+
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Target")

@@ -36,7 +36,7 @@ pub(crate) fn timeline_of(name: &str, discovery: &Discovery, check: &Check) -> T
             .regions
             .iter()
             .map(|region| NamedRange {
-                name: region.area.name().to_owned(),
+                name: region.name.to_string(),
                 range: region.range,
             })
             .collect(),

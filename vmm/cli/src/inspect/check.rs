@@ -1,10 +1,18 @@
 //! `heirloom check`: the generic rules over all address spaces of a guest.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufReader, Read as _};
+use std::path::{Path, PathBuf};
 
-use heirloom_inspect::check::{Check, EXCEPTIONS, Strictness};
+use heirloom_inspect::check::{
+    Allowance, Baseline, Check, EXCEPTIONS, RuleInfo, Strictness, UnknownRule,
+};
+use heirloom_inspect::discover::{Discovery, Kind};
 use heirloom_inspect::report::CheckReport;
+use heirloom_inspect::{VirtAddr, VirtRange};
 
+use super::number;
 use crate::exit::{Exit, Failure};
 
 /// Options of `heirloom check`.
@@ -19,6 +27,68 @@ pub(crate) struct Options {
     /// Counts what a root lacks that is idle or freed, memory does not tell which, as a fault.
     #[arg(long)]
     strict_idle: bool,
+    /// Demands that a rule has something to be held against: not tried is a fault, too. May be repeated.
+    #[arg(long, value_name = "RULE")]
+    require: Vec<String>,
+    /// Lets findings of a rule pass, all of them or those in a range of addresses:
+    /// user-write-xor-execute@0x400000-0x4fffff. May be repeated.
+    #[arg(long, value_name = "RULE[@FIRST-LAST]")]
+    allow: Vec<String>,
+    /// Lets the findings pass that this file has; new ones are faults, and gone ones are counted.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Writes what was found to a file, for --baseline of later checks.
+    #[arg(long, value_name = "FILE")]
+    write_baseline: Option<PathBuf>,
+}
+
+/// Bytes that a baseline has at most.
+const LONGEST: u64 = 64 << 20;
+
+/// What `--allow` says.
+fn allowance(text: &str) -> Result<Allowance, Failure> {
+    let (rule, range) = match text.split_once('@') {
+        Some((rule, range)) => (rule, Some(range)),
+        None => (text, None),
+    };
+    let rule = Check::rule(rule).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let range = range.map(|range| {
+        let (first, last) = range.split_once('-')?;
+        let [first, last] = [first, last].map(|text| number::parse(text).map(VirtAddr::new));
+        let (first, last) = (first.ok()?, last.ok()?);
+        (first <= last).then_some(VirtRange { first, last })
+    });
+    match range {
+        Some(None) => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "--allow {text}: behind @ stands no range of addresses; write the first and the last: \
+                 0x400000-0x4fffff"
+            ),
+        )),
+        range => Ok(Allowance {
+            rule,
+            range: range.flatten(),
+        }),
+    }
+}
+
+fn read_baseline(path: &Path) -> Result<Baseline, Failure> {
+    let refused =
+        |why: String| Failure::new(Exit::Usage, format!("baseline {}: {why}", path.display()));
+    let file = File::open(path).map_err(|error| refused(error.to_string()))?;
+    let baseline: Baseline = serde_json::from_reader(BufReader::new(file.take(LONGEST)))
+        .map_err(|error| refused(format!("{error}; --write-baseline writes such files")))?;
+    baseline.valid().map_err(|error| refused(error.to_string()))
+}
+
+fn write_baseline(path: &Path, baseline: &Baseline) -> Result<(), Failure> {
+    let failed = |error: String| {
+        let what = format!("baseline {}: could not be written: {error}", path.display());
+        Failure::new(Exit::Usage, what)
+    };
+    let text = serde_json::to_string_pretty(baseline).map_err(|error| failed(error.to_string()))?;
+    std::fs::write(path, format!("{text}\n")).map_err(|error| failed(error.to_string()))
 }
 
 /// Targets, rules, and what is let pass by name.
@@ -45,26 +115,59 @@ fn long_help() -> String {
 
 /// Holds the rules against the target.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let required: Result<Vec<RuleInfo>, UnknownRule> = options
+        .require
+        .iter()
+        .map(|name| Check::rule(name))
+        .collect();
+    let required = required.map_err(|error| Failure::new(Exit::Usage, error))?;
+    let allowed: Result<Vec<Allowance>, Failure> =
+        options.allow.iter().map(|text| allowance(text)).collect();
+    let allowed = allowed?;
+    let known = options.baseline.as_deref().map(read_baseline).transpose()?;
     let (name, discovery) = options.common.discover()?;
     let strictness = Strictness {
         user: options.strict_user,
         idle: options.strict_idle,
     };
-    let check = Check::of(&discovery, strictness);
+    let mut check = Check::of(&discovery, strictness);
+    check.allow(&allowed);
+    let found = check.baseline();
+    if let Some(known) = &known {
+        check.compare(known);
+    }
+    check.require(&required);
+    if let Some(path) = &options.write_baseline {
+        write_baseline(path, &found)?;
+    }
     let report = CheckReport::new(&name, &discovery, check);
     options.common.print_verdict(&report)?;
-    if report.check.holds {
+    if report.check.holds && report.check.required_not_tried.is_empty() {
         super::conclusive(&name, &discovery)?;
         if !report.check.has_kernel_half {
-            let what = format!(
-                "{name}: no root has a kernel half; is CR3 right? --blind looks for roots without it"
-            );
+            let what = match only_identity(&discovery) {
+                true => format!(
+                    "{name}: there is no kernel half to judge: every root maps memory at its own address, as \
+                     firmware, loaders and memory tests do"
+                ),
+                false => format!(
+                    "{name}: no root has a kernel half; is CR3 right? --blind looks for roots without it"
+                ),
+            };
             return Err(Failure::new(Exit::Usage, what));
         }
     }
-    Ok(if report.check.holds {
-        Exit::Good
-    } else {
-        Exit::Broken
-    })
+    Ok(
+        if report.check.holds && report.check.required_not_tried.is_empty() {
+            Exit::Good
+        } else {
+            Exit::Broken
+        },
+    )
+}
+
+/// Whether firmware, a loader or a memory test runs, and no kernel.
+fn only_identity(discovery: &Discovery) -> bool {
+    let mut spaces = discovery.spaces.iter();
+    spaces.all(|space| space.kind == Kind::Identity)
 }

@@ -9,12 +9,15 @@ pub(crate) mod reverse;
 pub(crate) mod roots;
 pub(crate) mod translate;
 
+pub(crate) mod profile;
+
 mod number;
 mod root;
 mod rows;
 
 use std::sync::Once;
 
+use heirloom_inspect::discover::Search;
 use heirloom_inspect::{Discovery, RootId, Target};
 use heirloom_source::Spec;
 use serde::Serialize;
@@ -49,18 +52,35 @@ pub(crate) struct Options {
     /// Forgets what is known of CPUs and roots, and looks for kernel halves in all of memory.
     #[arg(long)]
     blind: bool,
+    /// What is known of the kernel: linux, xen, heirloom, generic, or a file that `heirloom profile` began.
+    /// Without it the kernel's own memory tells.
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    profile: Option<String>,
 }
 
 impl Options {
     /// Opens the target and finds its address spaces.
     fn discover(&self) -> Result<(String, Discovery), Failure> {
-        discover_in(&self.open()?)
+        self.discover_in(&self.open()?)
+    }
+
+    /// What is known before the search.
+    fn search(&self) -> Result<Search, Failure> {
+        let profile = self.profile.as_deref().map(profile::named).transpose()?;
+        Ok(Search {
+            profile,
+            ..Search::default()
+        })
+    }
+
+    fn discover_in(&self, target: &Target) -> Result<(String, Discovery), Failure> {
+        search_in(target, self.search()?)
     }
 
     /// The same, with what the kernel's own data say of names.
     fn discover_named(&self) -> Result<(String, Discovery), Failure> {
         let target = self.open()?;
-        let (name, mut discovery) = discover_in(&target)?;
+        let (name, mut discovery) = self.discover_in(&target)?;
         discovery.read_names(&target);
         Ok((name, discovery))
     }
@@ -81,7 +101,7 @@ impl Options {
     fn discover_root(&self, root: &root::Options) -> Result<(String, Discovery, RootId), Failure> {
         let root = root.name();
         let target = self.open()?;
-        let (name, mut discovery) = discover_in(&target)?;
+        let (name, mut discovery) = self.discover_in(&target)?;
         // As CR3 has it: with the bit that says that the root is encrypted, too.
         let root = root.map(|root| root.without(target.encryption));
         if let Some(root::RootName::Address(address)) = root
@@ -91,12 +111,23 @@ impl Options {
                 .read_table(address.pfn(), &mut [0; 512])
                 .is_ok()
         {
-            discovery = Discovery::including(&target, &[address])
-                .map_err(|error| Failure::new(Exit::Usage, error))?;
+            discovery = Discovery::by(
+                &target,
+                Search {
+                    including: vec![address],
+                    ..self.search()?
+                },
+            )
+            .map_err(|error| Failure::new(Exit::Usage, error))?;
         }
         discovery.read_names(&target);
         let root = root::find(&discovery, root.as_ref())?;
         Ok((name, discovery, root))
+    }
+
+    /// Prints something as JSON.
+    fn print_json<R: Serialize>(report: &R) -> Result<(), Failure> {
+        Output::new()?.line(&to_json(report)?)
     }
 
     /// Prints a report, as tables or as JSON.
@@ -136,7 +167,7 @@ fn open(spec: &Spec) -> Result<Target, Failure> {
 
 /// Opens a target and finds its address spaces. A live guest runs on afterwards.
 pub(crate) fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
-    discover_in(&open(spec)?)
+    search_in(&open(spec)?, Search::default())
 }
 
 /// That something can be concluded from what was found.
@@ -150,19 +181,22 @@ fn conclusive(name: &str, discovery: &Discovery) -> Result<(), Failure> {
     }
 }
 
-fn discover_in(target: &Target) -> Result<(String, Discovery), Failure> {
-    let discovery = Discovery::of(target).map_err(|error| Failure::new(Exit::Usage, error))?;
+fn search_in(target: &Target, search: Search) -> Result<(String, Discovery), Failure> {
+    let found = Discovery::by(target, search);
+    let discovery = found.map_err(|error| Failure::new(Exit::Usage, error))?;
     Ok((target.name.clone(), discovery))
 }
 
 fn print<R: Serialize + Text>(report: &R, json: bool) -> Result<(), Failure> {
     let mut output = Output::new()?;
     if json {
-        let text = serde_json::to_string_pretty(report).map_err(|error| {
-            Failure::new(Exit::Usage, format!("the report cannot be JSON: {error}"))
-        })?;
-        output.line(&text)
+        output.line(&to_json(report)?)
     } else {
         output.tables(&Shown(report))
     }
+}
+
+fn to_json<R: Serialize>(report: &R) -> Result<String, Failure> {
+    serde_json::to_string_pretty(report)
+        .map_err(|error| Failure::new(Exit::Usage, format!("the report cannot be JSON: {error}")))
 }

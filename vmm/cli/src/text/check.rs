@@ -3,6 +3,7 @@
 use std::fmt;
 
 use comfy_table::{CellAlignment, Table, presets};
+use heirloom_inspect::layout::Area;
 use heirloom_inspect::report::CheckReport;
 use heirloom_inspect::rules::{Finding, MAX_FINDINGS, Outcome, Verdict, how_many_hold, not_tried};
 
@@ -42,7 +43,7 @@ impl Text for CheckReport {
         }
         writeln!(f, "{}", table.trim_fmt())?;
         for verdict in self.check.rules.iter().filter(|rule| rule.violations > 0) {
-            write_findings(f, verdict)?;
+            write_findings(f, verdict, |area| self.target.name_of(area))?;
         }
         for note in &self.check.notes {
             writeln!(f, "note: {note}")?;
@@ -56,17 +57,35 @@ impl Text for CheckReport {
             .map(|rule| rule.rule.name)
             .collect();
         let (roots, rules) = (self.live_roots, self.check.rules.len());
-        if broken.is_empty() && roots == 0 {
+        let missing: Vec<String> = self
+            .check
+            .required_not_tried
+            .iter()
+            .map(|missing| format!("{} ({})", missing.rule, missing.why))
+            .collect();
+        if broken.is_empty() && !missing.is_empty() {
+            write!(
+                f,
+                "NOT TRIED, and required: {}; {} of {rules} rules hold.",
+                missing.join(", "),
+                self.check.rules.iter().filter(|rule| rule.holds()).count()
+            )
+        } else if broken.is_empty() && roots == 0 {
             write!(f, "NOTHING TO JUDGE: no live root.")
         } else if broken.is_empty() && !self.check.has_kernel_half {
             write!(f, "NOTHING TO JUDGE: no root has a kernel half.")
         } else if broken.is_empty() {
-            write!(
-                f,
-                "HOLDS: {} rules hold in all {roots} live roots ({checks} checks){}.",
-                how_many_hold(&self.check.rules),
-                not_tried(&self.check.rules)
-            )
+            let hold = how_many_hold(&self.check.rules);
+            match not_tried(&self.check.rules).as_str() {
+                "" => write!(
+                    f,
+                    "HOLDS: {hold} rules hold in all {roots} live roots ({checks} checks)."
+                ),
+                not_tried => write!(
+                    f,
+                    "HOLDS: {hold} rules hold, {not_tried}; in all {roots} live roots ({checks} checks)."
+                ),
+            }
         } else {
             write!(
                 f,
@@ -87,10 +106,14 @@ fn let_pass(verdict: &Verdict) -> String {
     names.join(", ")
 }
 
-fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
+fn write_findings(
+    f: &mut fmt::Formatter<'_>,
+    verdict: &Verdict,
+    name_of: impl Fn(Area) -> &'static str,
+) -> fmt::Result {
     writeln!(f, "\n{}: {}", verdict.rule.name, verdict.rule.statement)?;
     for finding in verdict.findings.iter().take(MAX_SHOWN) {
-        write_finding(f, finding)?;
+        write_finding(f, finding, &name_of)?;
     }
     let more = verdict.findings.len().saturating_sub(MAX_SHOWN);
     if more > 0 || verdict.left_out > 0 {
@@ -103,7 +126,11 @@ fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result 
     Ok(())
 }
 
-fn write_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
+fn write_finding(
+    f: &mut fmt::Formatter<'_>,
+    finding: &Finding,
+    name_of: impl Fn(Area) -> &'static str,
+) -> fmt::Result {
     write!(f, "  {}", finding.place)?;
     if let Some(entry) = &finding.entry {
         write!(f, " in frame {}", entry.table)?;
@@ -112,7 +139,7 @@ fn write_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
         write!(f, ", {range}")?;
     }
     if let Some(area) = finding.area {
-        write!(f, ", {area}")?;
+        write!(f, ", {}", name_of(area))?;
     }
     let spaces = &finding.spaces;
     if spaces.count == spaces.of && spaces.of > 1 {

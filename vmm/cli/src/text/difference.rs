@@ -5,7 +5,6 @@ use std::fmt;
 use heirloom_inspect::Entry;
 use heirloom_inspect::difference::{Destination, Difference, RangeChange, entries_by_level};
 use heirloom_inspect::discover::Space;
-use heirloom_inspect::layout::Area;
 use heirloom_inspect::report::DifferenceReport;
 
 use super::Text;
@@ -59,7 +58,8 @@ impl Text for DifferenceReport {
         write_more(f, entries.len())?;
         write!(f, "addresses that lead elsewhere: {}", ranges.len())?;
         for (change, area) in ranges.iter().zip(&self.areas).take(MAX_LISTED) {
-            write_range(f, change, *area)?;
+            let area = area.map_or("", |area| self.after.name_of(area));
+            write_range(f, change, area)?;
         }
         if ranges.len() > MAX_LISTED {
             write!(f, "\n  … and {} more", ranges.len() - MAX_LISTED)?;
@@ -89,11 +89,7 @@ fn write_roots(f: &mut fmt::Formatter<'_>, what: &str, spaces: &[Space]) -> fmt:
     Ok(())
 }
 
-fn write_range(
-    f: &mut fmt::Formatter<'_>,
-    change: &RangeChange,
-    area: Option<Area>,
-) -> fmt::Result {
+fn write_range(f: &mut fmt::Formatter<'_>, change: &RangeChange, area: &str) -> fmt::Result {
     let named: Vec<String> = change
         .spaces
         .iter()
@@ -105,7 +101,7 @@ fn write_range(
         f,
         "\n  {} {:<14} {}: {} → {}, in {}",
         change.range,
-        area.map_or("", Area::name),
+        area,
         change.what(),
         leads(change.before),
         leads(change.after),

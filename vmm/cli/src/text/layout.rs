@@ -16,7 +16,7 @@ impl Text for LayoutReport {
         for region in &self.layout.regions {
             table.add_row([
                 region.range.to_string(),
-                region.area.name().to_owned(),
+                region.name.to_string(),
                 region.evidence.clone(),
             ]);
         }

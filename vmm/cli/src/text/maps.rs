@@ -3,7 +3,6 @@
 use std::fmt;
 
 use heirloom_inspect::MappedRange;
-use heirloom_inspect::layout::Area;
 use heirloom_inspect::report::NamedRange;
 
 use super::Text;
@@ -20,7 +19,7 @@ impl Text for NamedRange {
             rights,
             pages,
         } = self.mapped;
-        let area = self.area.map_or("", Area::name);
+        let area = self.name;
         write!(
             f,
             "{range}  {rights}  {:>9}K  {pa:<#18x}  {area:<14}  {pages}",

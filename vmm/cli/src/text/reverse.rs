@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use heirloom_inspect::layout::Area;
 use heirloom_inspect::report::ReverseReport;
 use heirloom_inspect::reverse::Reached;
 
@@ -35,7 +34,9 @@ impl Text for ReverseReport {
         }
         for by in &self.reached {
             let Reached { va, mapping, .. } = &by.reached;
-            let area = by.area.map_or("no named area", Area::name);
+            let area = by
+                .area
+                .map_or("no named area", |area| self.target.name_of(area));
             write!(
                 f,
                 "\n  {va:#018x}  {}  {} page  {area:<14}  ",

@@ -18,6 +18,11 @@ impl Text for Subject {
             self.ram_bytes() >> 20,
             self.mode.depth.levels()
         )?;
+        writeln!(
+            f,
+            "  profile: {} ({})",
+            self.profile.name, self.profile.evidence
+        )?;
         for (number, cpu) in self.cpus.iter().enumerate() {
             writeln!(
                 f,

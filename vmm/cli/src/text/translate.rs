@@ -16,7 +16,7 @@ impl Text for TranslateReport {
         }
         write!(f, " byte {:#x}", self.offset)?;
         if let Some(area) = self.area {
-            write!(f, ", {area}")?;
+            write!(f, ", {}", self.target.name_of(area))?;
         }
         if let Some(symbol) = &self.symbol {
             write!(f, ", {symbol}")?;

@@ -103,11 +103,14 @@ impl Report {
                  events ({checks} checks) until the run broke off."
             );
         }
+        let hold = how_many_hold(rules);
+        let not_tried = match not_tried(rules).as_str() {
+            "" => String::new(),
+            not_tried => format!("; {not_tried}"),
+        };
         format!(
-            "HOLDS: with propagation={propagation} {} rules hold at all {events} events \
-             ({checks} checks){}.",
-            how_many_hold(rules),
-            not_tried(rules)
+            "HOLDS: with propagation={propagation} {hold} rules hold at all {events} events \
+             ({checks} checks){not_tried}."
         )
     }
 }

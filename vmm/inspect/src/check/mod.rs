@@ -5,9 +5,13 @@
 //! private copy of a table and maps the same, or a *mapping* divergence, where it maps something else. What
 //! kernels do on purpose is let pass by name ([`EXCEPTIONS`]) and counted.
 
+mod baseline;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+pub use baseline::{Allowance, Baseline, BaselineError, Compared};
 
 pub use crate::rules::{
     EXCEPTIONS, EntryPlace, Excepted, Exception, Finding, MAX_FINDINGS, Outcome, RuleInfo, Spaces,
@@ -18,7 +22,8 @@ use crate::compare::{EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
 use crate::history::is_ram;
 use crate::index::{Scope, TableIndex};
-use crate::rules::{Context, Examination, FOR_ANY, Profile, RuleSet};
+use crate::profile::nearest;
+use crate::rules::{Context, Examination, FOR_ANY, RuleSet};
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::level::{Half, PageSize};
 
@@ -31,8 +36,33 @@ pub struct Check {
     pub has_kernel_half: bool,
     /// Every rule's verdict.
     pub rules: Vec<Verdict>,
+    /// Rules that must be tried and were not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub required_not_tried: Vec<NotTried>,
+    /// What a baseline made of the findings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Compared>,
     /// What is worth knowing and no fault.
     pub notes: Vec<String>,
+}
+
+/// A rule that must be tried and was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct NotTried {
+    /// Its name.
+    pub rule: &'static str,
+    /// What was missing.
+    pub why: &'static str,
+}
+
+/// There is no rule of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no rule `{name}`; the nearest is `{nearest}`")]
+pub struct UnknownRule {
+    /// As it was asked for.
+    pub name: String,
+    /// The name of a rule that is most like it.
+    pub nearest: &'static str,
 }
 
 /// How strict to be.
@@ -61,7 +91,7 @@ impl Check {
             cpus: &discovery.cpus,
             areas: &discovery.layout.regions,
             ram: &discovery.ram,
-            profile: Profile::LINUX,
+            profile: &discovery.profile,
             found: Some(discovery),
             judged: &spaces,
             ..Context::new(&index)
@@ -87,7 +117,38 @@ impl Check {
             holds: !verdicts.iter().any(Verdict::is_broken),
             has_kernel_half: discovery.reference.is_some() && !spaces.is_empty(),
             rules: verdicts,
+            required_not_tried: Vec::new(),
+            compared: None,
             notes,
+        }
+    }
+
+    /// The built-in rule that is called so.
+    ///
+    /// # Errors
+    /// [`UnknownRule`], with the name that is most like it.
+    pub fn rule(name: &str) -> Result<RuleInfo, UnknownRule> {
+        Check::rules()
+            .find(|rule| rule.name == name)
+            .ok_or_else(|| UnknownRule {
+                name: name.to_owned(),
+                nearest: nearest(name, Check::rules().map(|rule| rule.name)),
+            })
+    }
+
+    /// Demands that these rules were tried.
+    pub fn require(&mut self, rules: &[RuleInfo]) {
+        for rule in rules {
+            let mut verdicts = self.rules.iter();
+            let why = match verdicts.find(|verdict| verdict.rule.name == rule.name) {
+                Some(verdict) => match verdict.outcome {
+                    Outcome::NotTried { why } => why,
+                    Outcome::Holds | Outcome::Broken => continue,
+                },
+                None => "it counts only where processes are judged strictly",
+            };
+            let rule = rule.name;
+            self.required_not_tried.push(NotTried { rule, why });
         }
     }
 
@@ -162,7 +223,7 @@ fn idle_roots(discovery: &Discovery) -> Vec<String> {
                 _ => "has something else at",
             };
             let mut areas = discovery.layout.regions_in(difference.range);
-            let area = areas.next().map_or("", |region| region.area.name());
+            let area = areas.next().map_or("", |region| region.name.as_str());
             let (roots, _) = by_entry
                 .entry((what, difference.index))
                 .or_insert((Vec::new(), area));
@@ -275,9 +336,9 @@ fn notes(discovery: &Discovery, index: &TableIndex) -> Vec<String> {
     let pages = index.pages(Half::Kernel).chain(index.pages(Half::User));
     for (_, page) in pages {
         if !is_ram(&discovery.ram, page.pa, page.size.bytes()) {
-            let area = crate::layout::area_at(&discovery.layout, &discovery.snapshot, page.va);
+            let area = crate::layout::area_at(&discovery.layout, page.va);
             *devices
-                .entry(area.map_or("elsewhere", |area| area.name()))
+                .entry(area.map_or("elsewhere", |area| discovery.name_of(area)))
                 .or_default() += 1;
         }
     }

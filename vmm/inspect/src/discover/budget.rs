@@ -4,7 +4,6 @@
 use crate::layout::{self, DirectMap};
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
-use crate::tally::Tallier;
 use heirloom_paging::bits::EntrySet;
 
 use super::part::ranges;
@@ -28,7 +27,7 @@ impl Default for Budget {
 impl Budget {
     /// Whether the kernel's part of `root` may be walked, which is then done with.
     pub(super) fn allows(&mut self, snapshot: &Snapshot, root: RootId, part: &EntrySet) -> bool {
-        let entries = Tallier::new(snapshot).count_entries(root, part).entries;
+        let entries = snapshot.distinct_entries(root, part);
         if entries > layout::MOST_ENTRIES {
             return false;
         }

@@ -55,6 +55,7 @@ impl Discovery {
             self.reference = Some(majority);
         }
         self.compare();
+        self.see_whether_protected();
     }
 
     /// Which entries are the kernel's, and what lies there. Whether there is no kernel at all, but memory at
@@ -69,9 +70,12 @@ impl Discovery {
             let mut roots = self.snapshot.roots().iter();
             let root = roots.find(|root| root.address.pfn() == reference.pfn);
             self.reference = root.map(|root| root.id);
-            self.kernel_part = part::of_all(&self.snapshot, &reference.part, kernels);
+            let given = self.profile.kernel_entries(self.mode().depth);
+            self.kernel_part =
+                given.unwrap_or_else(|| part::of_all(&self.snapshot, &reference.part, kernels));
         }
         if self.identity_alone(kernels) {
+            self.layout = Layout::of_identity(&self.snapshot, kernels[0]);
             self.kernel_part = part::upper_half();
             self.reference = None;
             return true;
@@ -80,7 +84,9 @@ impl Discovery {
             let of_reference = maps.get(&reference).into_iter().flatten();
             let slots: Vec<u16> = of_reference.map(|map| map.index).collect();
             let [kernel, _] = self.parts_less(maps.get(&reference));
-            self.layout = Layout::infer_in(&self.snapshot, reference, &self.ram, &kernel, &slots);
+            let entries = (&kernel, &slots[..]);
+            self.layout =
+                Layout::infer_in(&self.snapshot, reference, &self.ram, entries, &self.profile);
         }
         false
     }
@@ -118,12 +124,18 @@ impl Discovery {
                 .map(|(number, _)| number)
                 .collect()
         };
+        let lower = part::all_but(&part::upper_half());
         let mut looker = kind::Looker::new(&self.snapshot);
         let looks: Vec<kind::Look> = candidates
             .iter()
             .zip(self.snapshot.roots())
             .map(|(candidate, root)| {
                 let [kernel, user] = parts_of(root.id);
+                let user = match self.profile.kernel_half {
+                    // What else is in the upper half is a guest's kernel.
+                    Some(_) => user.intersection(&lower),
+                    None => user,
+                };
                 looker.look(root.id, candidate.role, [&kernel, &user])
             })
             .collect();
@@ -170,6 +182,8 @@ impl Discovery {
         for space in &mut self.spaces {
             space.self_maps = maps.remove(&space.root).unwrap_or_default();
         }
+        self.name_firmware();
+        self.name_guests();
     }
 
     /// Whether all that the roots map is memory at its own address, for ring 0 alone: then it is no

@@ -364,6 +364,25 @@ pub(super) fn kernels_own(
     if own.values().any(|why| why == "the guest says so") {
         return own;
     }
+    // A kernel that keeps what its CPUs came up on in the lower half has no root without that.
+    let without_pages = || {
+        looks
+            .iter()
+            .zip(snapshot.roots())
+            .filter(|(look, _)| look.role == Role::Full && look.user_pages == 0)
+            .filter(|(look, _)| look.user_entries == 0 || look.is_identity())
+            .map(|(_, root)| root)
+    };
+    if alone().next().is_none()
+        && let (Some(only), None) = (without_pages().next(), without_pages().nth(1))
+    {
+        let why = match cpus_of(only) {
+            0 => "no page for ring 3, and the only one without",
+            _ => "no page for ring 3, the only one without, and a CPU runs on it",
+        };
+        own.insert(only.id, why.into());
+        return own;
+    }
     let image = layout.kernel_image.map(|image| image.physical());
     let distance = |root: &Root| {
         let table = snapshot.root_table(root.id)?;
@@ -373,12 +392,17 @@ pub(super) fn kernels_own(
     let in_image = |root: &&Root| {
         image.is_some_and(|image| image.start <= root.address && root.address < image.end())
     };
-    if let Some(root) = alone()
+    if let Some(root) = without_pages()
         .filter(in_image)
         .min_by_key(|root| (distance(root), root.id))
     {
+        let look = looks.get(root.id.0 as usize);
+        let what = match look.is_some_and(Look::is_kernel_half_alone) {
+            true => "no user half",
+            false => "no page for ring 3",
+        };
         own.entry(root.id).or_insert_with(|| {
-            "no user half; in the kernel image, next to the table that maps the image".into()
+            format!("{what}; in the kernel image, next to the table that maps the image")
         });
     } else if own.is_empty()
         && let (Some(only), None) = (alone().next(), alone().nth(1))

@@ -14,13 +14,16 @@
 mod anchors;
 mod blind;
 mod budget;
+mod candidates;
 mod clusters;
 mod explain;
 mod kind;
 mod pairs;
 pub(crate) mod part;
+mod recognize;
 mod reference;
 mod scan;
+mod special;
 mod start;
 
 use std::collections::{HashMap, HashSet};
@@ -32,19 +35,20 @@ pub use part::SelfMap;
 
 use crate::capture::Capturer;
 use crate::compare::EntryDifference;
-use crate::layout::Layout;
+use crate::layout::{Area, Layout};
 use crate::linux::{Owner, Symbols};
 use crate::memory::PhysRange;
+use crate::profile::{Profile, Recognized};
 use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use anchors::Anchors;
+use candidates::{look_alikes, named};
 use clusters::{KernelHalf, kernel_half_of};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Decoded;
 use heirloom_paging::mode::{CpuState, Mode, ModeError, PhysBits};
-use reference::Reference;
-use start::Start;
+use recognize::recognize;
 
 /// Why no address space could be found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,6 +139,15 @@ pub struct Discovery {
     /// Which entries of a root are the kernel's: 256 to 511, and those of the lower half in which a kernel
     /// is that has its code there, or that all share for ring 0 alone.
     pub kernel_part: EntrySet,
+    /// What the kernel is known to do …
+    pub profile: Profile,
+    /// … and what tells that it is this kernel.
+    pub recognized: Recognized,
+    /// Whether any entry of any table has NX.
+    pub uses_nx: bool,
+    /// There is one root, and by it no page of the kernel's image is read-only: what a kernel has that has not
+    /// come to protecting its pages yet.
+    pub is_unprotected: bool,
     /// What the reference's kernel half has where.
     pub layout: Layout,
     /// The guest's RAM, ascending.
@@ -147,6 +160,16 @@ pub struct Discovery {
     pub notes: Vec<String>,
     /// Where in `spaces` a root is.
     places: HashMap<PhysAddr, usize>,
+}
+
+/// How to search.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    /// Roots that are captured and named, too, whatever they are: for a walk of a root that was not found.
+    /// They decide nothing of the others.
+    pub including: Vec<PhysAddr>,
+    /// What the kernel is known to do, by the user's word.
+    pub profile: Option<Profile>,
 }
 
 /// A root, before its tables are captured.
@@ -193,22 +216,36 @@ impl Discovery {
     /// # Errors
     /// [`DiscoverError`].
     pub fn of(target: &Target) -> Result<Discovery, DiscoverError> {
-        Discovery::including(target, &[])
+        Discovery::by(target, Search::default())
     }
 
-    /// As [`Discovery::of`], with these roots captured and named, too, whatever they are: for a walk of a
-    /// root that was not found. They decide nothing of the others.
+    /// As [`Discovery::of`], with these roots captured and named, too: see [`Search::including`].
     ///
     /// # Errors
     /// [`DiscoverError`].
     pub fn including(target: &Target, more: &[PhysAddr]) -> Result<Discovery, DiscoverError> {
+        let including = more.to_vec();
+        let search = Search {
+            including,
+            ..Search::default()
+        };
+        Discovery::by(target, search)
+    }
+
+    /// As [`Discovery::of`], with more that is known.
+    ///
+    /// # Errors
+    /// [`DiscoverError`].
+    pub fn by(target: &Target, search: Search) -> Result<Discovery, DiscoverError> {
         let mut notes = target.notes.clone();
-        let start = start::find(target, &mut notes)?;
+        let mut start = start::find(target, &mut notes)?;
+        let (profile, recognized) = recognize(target, &start, search.profile);
+        start.keep_to(&profile);
         let mut candidates: Vec<Candidate> = start
             .named
             .iter()
             .copied()
-            .chain(more.iter().map(|root| root.pfn()))
+            .chain(search.including.iter().map(|root| root.pfn()))
             .map(|pfn| named(target, pfn, &start))
             .collect();
         let anchors = match (&start.reference, &start.snapshot) {
@@ -239,7 +276,11 @@ impl Discovery {
         if start.basis == Basis::Given {
             users.retain(|user, _| start.named.contains(user));
         } else if let (true, Some(reference)) = (users.is_empty(), &start.reference) {
-            let isolated = pairs::isolated_roots(target, reference, start.mode.depth);
+            let depth = start.mode.depth;
+            let way_in = profile.place_of(Area::CpuEntryArea, depth);
+            let isolated = way_in.map_or_else(Vec::new, |way_in| {
+                pairs::isolated_roots(target, reference, (way_in, depth))
+            });
             users.extend(isolated.into_iter().map(|user| (user, user)));
             if let (true, Some(anchors)) = (users.is_empty(), &anchors) {
                 let full = candidates
@@ -249,6 +290,15 @@ impl Discovery {
                 let windows = anchors.windows(target, &suspects, &known);
                 users.extend(windows.into_iter().map(|user| (user, user)));
             }
+        }
+        if let Some(snapshot) = start
+            .snapshot
+            .as_ref()
+            .filter(|_| start.basis != Basis::Given)
+        {
+            // What is a table below the first root is no root: that of a loader's identity map may look like one.
+            let top = start.mode.depth.top();
+            users.retain(|user, _| snapshot.levels_of(*user).all(|level| level == top));
         }
         candidates.extend(users.keys().map(|&pfn| Candidate {
             pfn,
@@ -276,6 +326,10 @@ impl Discovery {
             user_reference: None,
             layout: Layout::default(),
             kernel_part: part::upper_half(),
+            profile,
+            recognized,
+            uses_nx: false,
+            is_unprotected: false,
             ram: target.ram.clone(),
             cpus: target
                 .cpus
@@ -323,6 +377,11 @@ impl Discovery {
     /// If `root` comes from another snapshot that has more roots.
     pub fn space(&self, root: RootId) -> &Space {
         &self.spaces[root.0 as usize]
+    }
+
+    /// What people call an area of this kernel.
+    pub fn name_of(&self, area: Area) -> &'static str {
+        self.profile.name_of(area)
     }
 
     /// How the tables are read.
@@ -412,54 +471,4 @@ impl Role {
             Role::Named => 3,
         }
     }
-}
-
-/// A root that is known to be one.
-fn named(target: &Target, pfn: Pfn, start: &Start) -> Candidate {
-    let mut words = [0; 512];
-    let role = match &start.reference {
-        Some(reference) if target.memory.read_table(pfn, &mut words).is_ok() => {
-            match reference.role_of(&words) {
-                Some(role) => role,
-                // Whose a recorded root is, is known: its kernel half may be all private copies.
-                None if start.basis == Basis::Given
-                    && reference.has_places_of(&kernel_half_of(&words, &reference.part)) =>
-                {
-                    Role::Full
-                }
-                // A recording may have user roots without their kernel roots; elsewhere they come in pairs.
-                None if start.basis == Basis::Given
-                    && pairs::is_smaller(&kernel_half_of(&words, &reference.part), reference) =>
-                {
-                    Role::User
-                }
-                None => Role::Named,
-            }
-        }
-        _ => Role::Named,
-    };
-    Candidate { pfn, role }
-}
-
-/// The frames that have the reference's kernel half, or a part of it.
-fn look_alikes(target: &Target, reference: &Reference) -> Vec<Candidate> {
-    let memory = &*target.memory;
-    let mut frames: Vec<Pfn> = Vec::new();
-    for index in reference.columns() {
-        let wanted = reference.entry(index);
-        frames.extend(scan::frames_where(memory, &target.ram, index, |entry| {
-            entry.present() && entry.as_written() == wanted
-        }));
-    }
-    frames.sort_unstable();
-    frames.dedup();
-    let mut words = [0; 512];
-    frames
-        .into_iter()
-        .filter_map(|pfn| {
-            memory.read_table(pfn, &mut words).ok()?;
-            let role = reference.role_of(&words)?;
-            Some(Candidate { pfn, role })
-        })
-        .collect()
 }

@@ -6,10 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use crate::layout::cpu_entry_area;
 use crate::memory::{PhysicalMemory, Words};
 use crate::target::Target;
-use heirloom_paging::addr::Pfn;
+use heirloom_paging::addr::{Pfn, VirtRange};
 use heirloom_paging::entry::Entry;
 use heirloom_paging::level::Depth;
 
@@ -105,12 +104,16 @@ pub(super) fn user_roots(
     pairs
 }
 
-/// The roots that ring 3 runs on where the kernel has one root of its own, for all processes: by the cpu
-/// entry area that they share with it. Of the kernel half they have that, and perhaps other entries of
+/// The roots that ring 3 runs on where the kernel has one root of its own, for all processes: by the area that
+/// they share with it, `way_in`, which has what the CPU needs to come into the kernel. Of the kernel half they have that, and perhaps other entries of
 /// the reference's, but far from all.
-pub(super) fn isolated_roots(target: &Target, reference: &Reference, depth: Depth) -> Vec<Pfn> {
+pub(super) fn isolated_roots(
+    target: &Target,
+    reference: &Reference,
+    (way_in, depth): (VirtRange, Depth),
+) -> Vec<Pfn> {
     let memory = &*target.memory;
-    let column = cpu_entry_area(depth).first.index(depth.top());
+    let column = way_in.first.index(depth.top());
     let wanted = reference.entry(column);
     if !wanted.present() {
         return Vec::new();

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::capture::Capturer;
+use crate::profile::Profile;
 use crate::snapshot::{RootLabel, Snapshot};
 use crate::target::Target;
 use heirloom_paging::addr::{Pfn, PhysAddr};
@@ -24,6 +25,26 @@ pub(super) struct Start {
     pub(super) reference: Option<Reference>,
     /// The reference's tables.
     pub(super) snapshot: Option<Snapshot>,
+}
+
+impl Start {
+    /// Holds the reference to the entries that by its profile all address spaces have in common.
+    pub(super) fn keep_to(&mut self, profile: &Profile) {
+        let Some(part) = profile.common_entries(self.mode.depth) else {
+            return;
+        };
+        let (Some(reference), Some(snapshot)) = (&self.reference, &self.snapshot) else {
+            return;
+        };
+        let mut roots = snapshot.roots().iter();
+        let root = roots.find(|root| root.address == reference.pfn.base());
+        let table = root.and_then(|root| snapshot.root_table(root.id));
+        if let Some(kept) =
+            table.and_then(|table| Reference::new(reference.pfn, table.words(), part))
+        {
+            self.reference = Some(kept);
+        }
+    }
 }
 
 /// Finds the mode and the first root of `target`.

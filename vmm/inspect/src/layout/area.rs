@@ -1,12 +1,12 @@
-//! The parts of a kernel half by name, and the places that Linux gives to some of them.
+//! The parts of a kernel half by name.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::Layout;
-use crate::snapshot::Snapshot;
-use heirloom_paging::addr::{VirtAddr, VirtRange};
+use crate::profile::Name;
+use heirloom_paging::addr::VirtAddr;
 use heirloom_paging::level::Depth;
 
 /// A part of the virtual address space, by the name that people use.
@@ -39,12 +39,61 @@ pub enum Area {
     Vsyscall,
     /// Entries of roots that point to roots: recursive paging.
     SelfMap,
-    /// What a kernel has in the lower half, for ring 0 alone.
+    /// What else a kernel has, for ring 0 alone.
     Kernel,
+    /// Nothing but what is no RAM.
+    Devices,
+    /// A part that only some kernels have, by their own name.
+    #[serde(untagged)]
+    Other(Name),
 }
 
 impl Area {
-    /// As it is printed.
+    /// Those that all kernels may have.
+    pub const KNOWN: [Area; 15] = [
+        Area::User,
+        Area::Ldt,
+        Area::DirectMap,
+        Area::Vmalloc,
+        Area::Vmemmap,
+        Area::CpuEntryArea,
+        Area::EspFix,
+        Area::Efi,
+        Area::KernelImage,
+        Area::Modules,
+        Area::Fixmap,
+        Area::Vsyscall,
+        Area::SelfMap,
+        Area::Kernel,
+        Area::Devices,
+    ];
+
+    /// What says of memory whether it may be accessed, for sanitizers.
+    pub(crate) const SHADOW: Area = Area::Other(Name::fixed("KASAN shadow"));
+
+    /// As JSON and profiles have it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Area::User => "user",
+            Area::Ldt => "ldt",
+            Area::DirectMap => "direct-map",
+            Area::Vmalloc => "vmalloc",
+            Area::Vmemmap => "vmemmap",
+            Area::CpuEntryArea => "cpu-entry-area",
+            Area::EspFix => "esp-fix",
+            Area::Efi => "efi",
+            Area::KernelImage => "kernel-image",
+            Area::Modules => "modules",
+            Area::Fixmap => "fixmap",
+            Area::Vsyscall => "vsyscall",
+            Area::SelfMap => "self-map",
+            Area::Kernel => "kernel",
+            Area::Devices => "devices",
+            Area::Other(name) => name.as_str(),
+        }
+    }
+
+    /// As it is printed, where the kernel's profile has no other name for it.
     pub const fn name(self) -> &'static str {
         match self {
             Area::User => "user",
@@ -61,6 +110,8 @@ impl Area {
             Area::Vsyscall => "vsyscall",
             Area::SelfMap => "self-map",
             Area::Kernel => "kernel",
+            Area::Devices => "device window",
+            Area::Other(name) => name.as_str(),
         }
     }
 }
@@ -71,7 +122,8 @@ impl fmt::Display for Area {
     }
 }
 
-pub(super) const FIXMAP: VirtAddr = VirtAddr::new(0xffff_ffff_ff00_0000);
+/// Linux's mappings that are made at compile time.
+pub(crate) const FIXMAP: VirtAddr = VirtAddr::new(0xffff_ffff_ff00_0000);
 /// The page of the legacy system calls.
 pub(crate) const VSYSCALL: VirtAddr = VirtAddr::new(0xffff_ffff_ff60_0000);
 /// `page_offset_base` without KASLR.
@@ -82,55 +134,12 @@ pub(super) const fn default_direct_map(depth: Depth) -> u64 {
     }
 }
 
-/// Where Linux maps the LDT of a process that has one.
-pub(crate) fn ldt_area(depth: Depth) -> VirtRange {
-    fixed_areas(depth)[0].1
-}
-
-/// Where Linux maps what ring 3's way into the kernel needs.
-pub(crate) fn cpu_entry_area(depth: Depth) -> VirtRange {
-    fixed_areas(depth)[1].1
-}
-
-/// The area that `va` lies in: of those that the layout's kernel half uses, or else by Linux's fixed
-/// addresses, which only some address spaces may use.
-pub(crate) fn area_at(layout: &Layout, snapshot: &Snapshot, va: VirtAddr) -> Option<Area> {
+/// The area that `va` lies in: of those that the layout's kernel half uses, or else by the profile's
+/// places, which only some address spaces may use.
+pub(crate) fn area_at(layout: &Layout, va: VirtAddr) -> Option<Area> {
     layout.area_of(va).or_else(|| {
-        fixed_areas(snapshot.mode().depth)
-            .into_iter()
-            .find(|(_, range)| range.contains(va))
-            .map(|(area, _)| area)
+        let mut places = layout.places.iter();
+        let place = places.find(|(_, range)| range.contains(va));
+        place.map(|(area, _)| *area)
     })
-}
-
-/// The areas that have the same place on every boot.
-pub(super) fn fixed_areas(depth: Depth) -> [(Area, VirtRange); 6] {
-    let range = |first: u64, last: u64| VirtRange {
-        first: VirtAddr::new(first),
-        last: VirtAddr::new(last),
-    };
-    let ldt = match depth {
-        Depth::Four => range(0xffff_8800_0000_0000, 0xffff_887f_ffff_ffff),
-        Depth::Five => range(0xff10_0000_0000_0000, 0xff10_ffff_ffff_ffff),
-    };
-    [
-        (Area::Ldt, ldt),
-        (
-            Area::CpuEntryArea,
-            range(0xffff_fe00_0000_0000, 0xffff_fe7f_ffff_ffff),
-        ),
-        (
-            Area::EspFix,
-            range(0xffff_ff00_0000_0000, 0xffff_ff7f_ffff_ffff),
-        ),
-        (
-            Area::Efi,
-            range(0xffff_ffef_0000_0000, 0xffff_fffe_ffff_ffff),
-        ),
-        (Area::Fixmap, range(FIXMAP.get(), VSYSCALL.get() - 1)),
-        (
-            Area::Vsyscall,
-            range(VSYSCALL.get(), VSYSCALL.get() + 0xfff),
-        ),
-    ]
 }

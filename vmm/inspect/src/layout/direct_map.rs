@@ -55,7 +55,7 @@ impl DirectMap {
         let leaves = || {
             ranges
                 .iter()
-                .flat_map(|range| snapshot.leaves(root, *range))
+                .flat_map(|range| snapshot.distinct_leaves(root, *range))
         };
         let mut shown = Shown::default();
         for page in leaves() {

@@ -54,7 +54,7 @@ impl Vmemmap {
         ram: &[PhysRange],
     ) -> Option<Vmemmap> {
         let mut runs: Vec<Run> = Vec::new();
-        for page in snapshot.leaves(root, between) {
+        for page in snapshot.distinct_leaves(root, between) {
             if page.rights.execute || !page.rights.write {
                 continue;
             }

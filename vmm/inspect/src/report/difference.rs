@@ -31,8 +31,7 @@ impl DifferenceReport {
         (after_name, after): (&str, &Discovery),
         difference: Difference,
     ) -> DifferenceReport {
-        let area =
-            |change: &RangeChange| area_at(&after.layout, &after.snapshot, change.range.first);
+        let area = |change: &RangeChange| area_at(&after.layout, change.range.first);
         DifferenceReport {
             version: super::INSPECTION_VERSION,
             before: Subject::new(before_name, before),

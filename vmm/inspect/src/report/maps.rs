@@ -14,14 +14,19 @@ pub struct NamedRange {
     pub mapped: MappedRange,
     /// The area that they lie in.
     pub area: Option<Area>,
+    /// What people call it.
+    #[serde(skip)]
+    pub name: &'static str,
 }
 
 impl NamedRange {
     /// Names `mapped` by the layout of `discovery`.
     pub fn new(mapped: MappedRange, discovery: &Discovery) -> NamedRange {
+        let area = area_at(&discovery.layout, mapped.range.first);
         NamedRange {
             mapped,
-            area: area_at(&discovery.layout, &discovery.snapshot, mapped.range.first),
+            area,
+            name: area.map_or("", |area| discovery.name_of(area)),
         }
     }
 }

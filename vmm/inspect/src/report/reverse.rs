@@ -65,7 +65,7 @@ impl ReverseReport {
             .reached
             .into_iter()
             .map(|reached| ReachedBy {
-                area: area_at(&discovery.layout, snapshot, reached.va),
+                area: area_at(&discovery.layout, reached.va),
                 roots: reached
                     .roots
                     .iter()

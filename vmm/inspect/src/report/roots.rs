@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::subject::Subject;
 use crate::compare::{EntryDifference, Mappings};
 use crate::discover::{Discovery, Kind, Space};
-use crate::layout::{Area, Layout, area_at};
+use crate::layout::{Layout, area_at};
 use heirloom_paging::addr::PhysAddr;
 
 /// What `heirloom roots` found.
@@ -85,7 +85,7 @@ fn area_of(
         Mappings::Same | Mappings::Undecided => difference.range.first,
     };
     let inside = || layout.regions_in(difference.range).next();
-    area_at(layout, &discovery.snapshot, at)
+    area_at(layout, at)
         .or_else(|| inside().map(|region| region.area))
-        .map(Area::name)
+        .map(|area| discovery.name_of(area))
 }

@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use crate::discover::{Basis, Discovery};
+use crate::layout::Area;
 use crate::memory::PhysRange;
+use crate::profile::{Name, Recognized};
 use heirloom_paging::mode::{CpuState, Mode};
 
 /// Version of the JSON of the commands that inspect a target; grows when a field changes its meaning or
@@ -17,6 +19,11 @@ pub struct Subject {
     pub name: String,
     /// How the CPUs page.
     pub mode: Mode,
+    /// Which profile is taken, and what tells so.
+    pub profile: Recognized,
+    /// What people call areas of this kernel, where that is not the usual name.
+    #[serde(skip)]
+    pub area_names: Vec<(Area, Name)>,
     /// What the search for address spaces began with.
     pub basis: Basis,
     /// The registers of the CPUs, by number.
@@ -33,11 +40,19 @@ impl Subject {
         Subject {
             name: name.to_owned(),
             mode: *discovery.mode(),
+            profile: discovery.recognized.clone(),
+            area_names: discovery.profile.names.clone(),
             basis: discovery.basis,
             cpus: discovery.cpus.clone(),
             ram: discovery.ram.clone(),
             notes: discovery.notes.clone(),
         }
+    }
+
+    /// What people call an area of this kernel.
+    pub fn name_of(&self, area: Area) -> &'static str {
+        let own = self.area_names.iter().find(|(known, _)| *known == area);
+        own.map_or(area.name(), |(_, name)| name.as_str())
     }
 
     /// Bytes of RAM.

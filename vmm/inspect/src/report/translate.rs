@@ -57,7 +57,7 @@ impl TranslateReport {
             whose: snapshot.root(root).label,
             kind: discovery.space(root).kind,
             partner: discovery.space(root).partner,
-            area: area_at(&discovery.layout, snapshot, va),
+            area: area_at(&discovery.layout, va),
             symbol: discovery.symbol_at(va),
             indices: levels
                 .iter()

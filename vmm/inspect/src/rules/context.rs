@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::Cell;
 
 use super::Place;
-use super::exceptions::{ALL, Exception};
+use super::exceptions::Exception;
 use super::finding::{EntryPlace, Finding, Spaces};
 use super::rule::Extension;
 use crate::discover::{Discovery, Space};
@@ -12,6 +12,7 @@ use crate::history::{History, Image, is_ram};
 use crate::index::{Page, PartId, TableIndex};
 use crate::layout::{Area, Region};
 use crate::memory::PhysRange;
+use crate::profile::{Name, Profile};
 use crate::sharing::Placement;
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
@@ -19,28 +20,6 @@ use heirloom_paging::entry::Entry;
 use heirloom_paging::level::Level;
 use heirloom_paging::mode::CpuState;
 use heirloom_paging::walk::Walk;
-
-/// What a kernel does on purpose.
-#[derive(Clone, Copy, Debug)]
-pub struct Profile {
-    /// What it is for, in a word.
-    pub name: &'static str,
-    /// Deviations from the rules that are meant.
-    pub exceptions: &'static [Exception],
-}
-
-impl Profile {
-    /// Linux.
-    pub const LINUX: Profile = Profile {
-        name: "linux",
-        exceptions: &ALL,
-    };
-    /// A kernel that means nothing but what the rules say.
-    pub const STRICT: Profile = Profile {
-        name: "strict",
-        exceptions: &[],
-    };
-}
 
 /// One moment of a guest.
 #[derive(Clone)]
@@ -53,8 +32,8 @@ pub struct Context<'a> {
     pub areas: &'a [Region],
     /// Ascending.
     pub ram: &'a [PhysRange],
-    /// What the kernel is known to do on purpose.
-    pub profile: Profile,
+    /// What the kernel is known to do.
+    pub profile: &'a Profile,
     /// What must be so, in a guest that is followed from its boot.
     pub history: Option<&'a History>,
     /// What was found out of a guest that is looked at once.
@@ -131,9 +110,20 @@ impl<'a> Context<'a> {
         Some(&self.history?.truth().image)
     }
 
+    /// Whether any page is kept from being executed. What a core does not say of EFER, the entries tell: without
+    /// NX in any of them it is the same.
+    pub(super) fn uses_nx(&self) -> bool {
+        self.snapshot().mode().nxe && self.found.is_none_or(|found| found.uses_nx)
+    }
+
     /// Whether the kernel does this on purpose.
     pub(super) fn excepts(&self, exception: Exception) -> bool {
-        self.profile.exceptions.contains(&exception)
+        self.profile.excepts(exception)
+    }
+
+    /// Why a page that breaks `rule` is let pass, if the profile says so.
+    pub(super) fn lets_pass(&self, rule: &str, page: &Page) -> Option<Exception> {
+        self.profile.lets_pass(rule, page.va, page.rights)
     }
 
     /// Whether all `bytes` bytes from `at` are RAM.
@@ -156,9 +146,9 @@ impl<'a> Context<'a> {
         self.areas.iter().find(|region| region.range.contains(va))
     }
 
-    pub(super) fn area_start(&self, at: Option<VirtAddr>) -> Option<(Area, VirtAddr)> {
+    pub(super) fn area_start(&self, at: Option<VirtAddr>) -> Option<(Name, VirtAddr)> {
         let region = self.region_of(at?)?;
-        Some((region.area, region.range.first))
+        Some((region.name, region.range.first))
     }
 
     /// Where the direct map shows physical address 0, and all of it.

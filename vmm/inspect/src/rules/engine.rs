@@ -193,11 +193,13 @@ fn refresh(
             }
         }
         Judge::KernelPages(judge) => {
-            memo.pages.follow(context, Half::Kernel, judge);
+            let named = (rule.info.name, judge);
+            memo.pages.follow(context, Half::Kernel, named);
             evidence = memo.pages.evidence(context);
         }
         Judge::UserPages(judge) => {
-            memo.pages.follow(context, Half::User, judge);
+            let named = (rule.info.name, judge);
+            memo.pages.follow(context, Half::User, named);
             evidence = memo.pages.evidence(context);
         }
     }

@@ -9,7 +9,7 @@ use super::exceptions::{CPU_TSS, ESPFIX, Exception, GLOBAL_IMAGE, LDT_REMAP, VSY
 use super::finding::{EntryPlace, Finding};
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
 use crate::discover::{Discovery, Kind, Space};
-use crate::layout::{Area, area_at, cpu_entry_area};
+use crate::layout::{Area, area_at};
 use crate::leaves::Mapping;
 use crate::table::Table;
 use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
@@ -38,6 +38,15 @@ const MOST_ENTRIES: u32 = 1 << 22;
 
 /// Each user root by itself: tables that only one of them has are what this is about.
 fn user_root_minimal(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
+    let depth = context.snapshot().mode().depth;
+    if context
+        .profile
+        .place_of(Area::CpuEntryArea, depth)
+        .is_none()
+    {
+        // What ring 3's way into this kernel needs is not known.
+        return;
+    }
     // Kernel halves that are the same entry for entry need one look.
     let mut clusters: BTreeMap<usize, Vec<&Space>> = BTreeMap::new();
     for space in context
@@ -58,7 +67,7 @@ fn user_root_minimal(context: &Context<'_>, found: &Discovery, evidence: &mut Ev
             .limited(entries_left);
         for mapping in leaves.by_ref() {
             evidence.checked(1);
-            match allowed(context, found, &mapping, &entry_area) {
+            match allowed(found, &mapping, &entry_area) {
                 Allowed::Always => {}
                 Allowed::As(exception) => evidence.excepted(exception, mapping.va),
                 Allowed::No => evidence.broken(|| leak(context, found, members, &mapping)),
@@ -82,19 +91,14 @@ enum Allowed {
     No,
 }
 
-fn allowed(
-    context: &Context<'_>,
-    found: &Discovery,
-    page: &Mapping,
-    entry_area: &HashSet<PhysAddr>,
-) -> Allowed {
+fn allowed(found: &Discovery, page: &Mapping, entry_area: &HashSet<PhysAddr>) -> Allowed {
     let Rights {
         write,
         user,
         execute,
     } = page.rights;
     let is_small = page.size == PageSize::Size4KiB;
-    match area_at(&found.layout, context.snapshot(), page.va) {
+    match area_at(&found.layout, page.va) {
         Some(Area::CpuEntryArea) => Allowed::Always,
         Some(Area::KernelImage) if !write && execute => Allowed::Always,
         Some(Area::KernelImage) if !write => Allowed::As(GLOBAL_IMAGE),
@@ -134,7 +138,7 @@ fn finding(context: &Context<'_>, found: &Discovery, members: &[&Space], va: Vir
         whose: Some(members[0].label),
         place: va.to_string(),
         address: Some(va),
-        area: area_at(&found.layout, context.snapshot(), va),
+        area: area_at(&found.layout, va),
         spaces: context.spaces(&roots),
         expected: "nothing: ring 3 runs on this root".into(),
         found: String::new(),
@@ -149,7 +153,10 @@ fn frames_of_cpu_entry_area(
     space: &Space,
     entries_left: &mut u32,
 ) -> HashSet<PhysAddr> {
-    let area = cpu_entry_area(context.snapshot().mode().depth);
+    let depth = context.snapshot().mode().depth;
+    let Some(area) = context.profile.place_of(Area::CpuEntryArea, depth) else {
+        return HashSet::new();
+    };
     let mut leaves = context
         .snapshot()
         .leaves(space.root, area)
@@ -177,7 +184,7 @@ pub(super) const USER_HALF_NX: Rule = Rule {
 };
 
 fn user_half_nx(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
-    if !context.snapshot().mode().nxe {
+    if !context.uses_nx() {
         return;
     }
     for (kernel, _) in pairs(context, found) {

@@ -19,7 +19,7 @@ mod dangling;
 mod direct_map;
 mod engine;
 mod evidence;
-mod exceptions;
+pub(crate) mod exceptions;
 mod finding;
 mod isolation;
 mod kernel_half;
@@ -34,7 +34,7 @@ mod tables;
 mod user_half;
 mod verdict;
 
-pub use context::{Budget, Context, PageAt, Profile};
+pub use context::{Budget, Context, PageAt};
 pub use engine::Examination;
 pub use evidence::{Evidence, Excepted, MAX_FINDINGS, MAX_WALKED};
 pub use exceptions::{ALL as EXCEPTIONS, Exception};

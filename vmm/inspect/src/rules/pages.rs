@@ -32,7 +32,12 @@ pub(super) struct KnownPages {
 
 impl KnownPages {
     /// Asks of the pages that are new.
-    pub(super) fn follow(&mut self, context: &Context<'_>, half: Half, judge: Judge) {
+    pub(super) fn follow(
+        &mut self,
+        context: &Context<'_>,
+        half: Half,
+        (rule, judge): (&'static str, Judge),
+    ) {
         let index = context.index;
         let (now, delta) = (index.generations(), index.delta());
         if self.at == Some(now) {
@@ -43,13 +48,13 @@ impl KnownPages {
                 self.forget(*part);
             }
             for part in &delta.new {
-                self.ask(context, *part, half, judge);
+                self.ask(context, *part, half, (rule, judge));
             }
         } else {
             *self = KnownPages::default();
             let parts: Vec<PartId> = index.parts(half).map(|(id, _)| id).collect();
             for part in parts {
-                self.ask(context, part, half, judge);
+                self.ask(context, part, half, (rule, judge));
             }
         }
         self.at = Some(now);
@@ -62,14 +67,25 @@ impl KnownPages {
         }
     }
 
-    fn ask(&mut self, context: &Context<'_>, id: PartId, half: Half, judge: Judge) {
+    fn ask(
+        &mut self,
+        context: &Context<'_>,
+        id: PartId,
+        half: Half,
+        (rule, judge): (&'static str, Judge),
+    ) {
         let part = context.index.part(id);
         if part.half != half {
             return;
         }
         let mut known = Known::default();
         for (place, page) in part.pages.iter().enumerate() {
-            let fact = judge(context, PageAt { page, part: id });
+            let mut fact = judge(context, PageAt { page, part: id });
+            if matches!(fact, Fact::Broken(_) | Fact::Found(_))
+                && let Some(exception) = context.lets_pass(rule, page)
+            {
+                fact = Fact::Excepted(exception);
+            }
             known.checks += u64::from(!matches!(fact, Fact::Other | Fact::Found(_)));
             if !matches!(fact, Fact::Other | Fact::Holds) {
                 known.other.push((place, fact));

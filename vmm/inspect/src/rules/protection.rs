@@ -2,13 +2,13 @@
 
 use super::context::{Context, PageAt};
 use super::evidence::Evidence;
-use super::exceptions::{VSYSCALL, WRITABLE_DIRECT_MAP};
+use super::exceptions::{EARLY_BOOT, VSYSCALL, WRITABLE_DIRECT_MAP};
 use super::finding::Finding;
 use super::pages::finding;
 use super::rule::{Broken, Clause, Fact, Judge, Reads, Rule, RuleInfo};
 use crate::discover::{Basis, Discovery, Kind};
 use crate::index::Page;
-use crate::layout::{Area, VSYSCALL as VSYSCALL_PAGE};
+use crate::layout::VSYSCALL as VSYSCALL_PAGE;
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::level::{Half, PageSize};
 
@@ -34,28 +34,46 @@ pub(super) const WRITE_XOR_EXECUTE: Rule = Rule {
     ],
 };
 
-/// Without EFER.NXE every page is executable, and there is one thing to mend.
+/// Without NX every page is executable, and there is one thing to mend.
 fn no_execute_is_enabled(context: &Context<'_>, evidence: &mut Evidence) {
-    if context.snapshot().mode().nxe {
+    if context.uses_nx() {
         return;
     }
     let mut pages = context.index.pages(Half::Kernel);
+    let found = match context.snapshot().mode().nxe {
+        true => {
+            "set, and no entry has NX: every page of the kernel is executable, the writable ones, too"
+        }
+        false => "clear: every page of the kernel is executable, the writable ones, too",
+    };
     if let Some((part, page)) = pages.find(|(_, page)| page.rights.write) {
+        if is_early(context) {
+            evidence.excepted(EARLY_BOOT, page.va);
+            return;
+        }
         let roots: Vec<PhysAddr> = context.roots().collect();
         evidence.broken(|| Finding {
             place: "EFER.NXE".into(),
             entry: None,
             range: None,
             spaces: context.spaces(&roots),
-            found: "clear: every page of the kernel is executable, the writable ones, too".into(),
+            found: found.into(),
             ..context.page_finding(PageAt { page, part }, "set, so that pages can have NX")
         });
     }
 }
 
+/// Whether the kernel has not come to protecting its pages yet, and its profile knows that.
+fn is_early(context: &Context<'_>) -> bool {
+    context.excepts(EARLY_BOOT) && context.found.is_some_and(|found| found.is_unprotected)
+}
+
 fn write_xor_execute(context: &Context<'_>, PageAt { page, .. }: PageAt<'_>) -> Fact {
-    if !page.rights.execute || !context.snapshot().mode().nxe {
+    if !page.rights.execute || !context.uses_nx() {
         return Fact::Holds;
+    }
+    if page.rights.write && is_early(context) {
+        return Fact::Excepted(EARLY_BOOT);
     }
     if page.rights.write {
         return Fact::Broken(Broken::new("w+x", "writable or executable, not both"));
@@ -151,20 +169,14 @@ impl<'a> Text<'a> {
         Text { pages, furthest }
     }
 
-    /// Whether the direct map shows all of it writable, in a kernel that is none like Linux: then the kernel
-    /// does not protect text there, and no page is a mistake.
+    /// Whether the direct map shows all of it writable: then the kernel does not protect text there, and no
+    /// page is a mistake.
     fn is_all_writable_in_the_direct_map(&self, context: &Context<'_>, found: &Discovery) -> bool {
-        let is_like_linux = found
-            .layout
-            .regions
-            .iter()
-            .any(|region| matches!(region.area, Area::Vmemmap | Area::CpuEntryArea));
         let (Some(map), Some(reference)) = (found.layout.direct_map, found.reference) else {
             return false;
         };
         // Of a recording it is known what its kernel promises.
         found.basis != Basis::Given
-            && !is_like_linux
             && self.pages.iter().all(|at| {
                 let va = map.base.wrapping_add(at.page.pa.get());
                 let walk = context.snapshot().translate(reference, va);
@@ -191,7 +203,7 @@ fn no_alias_of_what_is_executable(
     found: &Discovery,
     evidence: &mut Evidence,
 ) {
-    if !context.snapshot().mode().nxe {
+    if !context.uses_nx() {
         // Without NX nothing tells text from data.
         return;
     }
@@ -213,8 +225,13 @@ fn no_alias_of_what_is_executable(
             let Some(executable) = text.aliased_by(page) else {
                 continue;
             };
-            if map.is_some_and(|map| map.range.contains(page.va)) {
-                evidence.excepted(WRITABLE_DIRECT_MAP, page.va);
+            let meant = match map.is_some_and(|map| map.range.contains(page.va)) {
+                true => Some(WRITABLE_DIRECT_MAP),
+                false if is_early(context) => Some(EARLY_BOOT),
+                false => context.lets_pass(NO_WRITABLE_TEXT_ALIAS.info.name, page),
+            };
+            if let Some(exception) = meant {
+                evidence.excepted(exception, page.va);
                 continue;
             }
             evidence.broken(|| {
@@ -295,6 +312,10 @@ fn tables_not_mapped(context: &Context<'_>, evidence: &mut Evidence, half: Half,
             continue;
         }
         if let Some(frame) = context.index.table_in(page) {
+            if let Some(exception) = context.lets_pass(TABLES_NOT_USER_MAPPED.info.name, page) {
+                evidence.excepted(exception, page.va);
+                continue;
+            }
             evidence.broken(|| {
                 let expected = format!("no page table: frame {frame} is one");
                 finding(
@@ -317,7 +338,7 @@ pub(super) const USER_WRITE_XOR_EXECUTE: Rule = Rule {
     clauses: &[Clause {
         reads: Reads::USER,
         judge: Judge::UserPages(|context, PageAt { page, .. }| match page.rights {
-            rights if !rights.user || !context.snapshot().mode().nxe => Fact::Other,
+            rights if !rights.user || !context.uses_nx() => Fact::Other,
             rights if rights.write && rights.execute => {
                 Fact::Broken(Broken::new("w+x", "writable or executable, not both"))
             }

@@ -5,12 +5,14 @@ use std::collections::{HashMap, HashSet};
 
 use super::context::{Context, shown};
 use super::evidence::Evidence;
-use super::exceptions::{Exception, HUGETLB, LDT_REMAP, PRIVATE_COPIES, TRAMPOLINE};
+use super::exceptions::{
+    Exception, HUGETLB, LDT_REMAP, PRIVATE_AREA, PRIVATE_COPIES, PV_PAIR, TRAMPOLINE,
+};
 use super::finding::{EntryPlace, Finding};
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
 use crate::compare::{EntryDifference, EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
-use crate::layout::ldt_area;
+use crate::layout::Area;
 use crate::snapshot::RootId;
 use crate::table::{Slot, Table};
 use crate::tally::Tallier;
@@ -82,7 +84,11 @@ fn each_difference(
             if !wrong(difference.mappings) {
                 continue;
             }
-            if context.excepts(LDT_REMAP) && is_ldt(context, space, difference) {
+            let depth = context.snapshot().mode().depth;
+            if context.excepts(PRIVATE_AREA) && context.profile.is_private(difference.range, depth)
+            {
+                evidence.excepted(PRIVATE_AREA, difference.range.first);
+            } else if context.excepts(LDT_REMAP) && is_ldt(context, space, difference) {
                 evidence.excepted(LDT_REMAP, difference.range.first);
             } else if let Some(exception) = meant {
                 evidence.excepted(exception, difference.range.first);
@@ -97,7 +103,10 @@ fn each_difference(
 fn is_ldt(context: &Context<'_>, space: &Space, difference: &EntryDifference) -> bool {
     let depth = context.snapshot().mode().depth;
     let is_its_own = difference.kind == EntryDifferenceKind::OnlyRight
-        && ldt_area(depth).contains(difference.range.first);
+        && context
+            .profile
+            .place_of(Area::Ldt, depth)
+            .is_some_and(|area| area.contains(difference.range.first));
     is_its_own
         && context
             .snapshot()
@@ -196,7 +205,11 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
         let mut pending = vec![(root, VirtAddr::new(0))];
         while let Some((table, base)) = pending.pop() {
             for (index, slot) in table.indexed_links() {
-                if table.level() == top && !user_part.contains(index) {
+                // A guest's kernel, where the profile says what the kernel's own part is, is all its
+                // processes'.
+                let is_guests =
+                    context.profile.kernel_half.is_some() && Half::of_index(index) == Half::Kernel;
+                if table.level() == top && (is_guests || !user_part.contains(index)) {
                     continue;
                 }
                 evidence.checked(1);
@@ -215,6 +228,12 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
                     {
                         evidence.excepted(HUGETLB, va);
                     }
+                    Entry::Occupied(owner)
+                        if context.excepts(PV_PAIR)
+                            && is_pv_pair(context, *owner.get(), space.root) =>
+                    {
+                        evidence.excepted(PV_PAIR, va);
+                    }
                     // What ring 3 has no page below, at one address for both, is the kernel's.
                     Entry::Occupied(owner)
                         if context.snapshot().is_at(*owner.get(), va, slot)
@@ -227,6 +246,28 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
             }
         }
     }
+}
+
+/// Whether two roots have the same lower half, and one of them less of a guest's kernel than the other: a process
+/// of a paravirtualized guest.
+fn is_pv_pair(context: &Context<'_>, one: RootId, other: RootId) -> bool {
+    let snapshot = context.snapshot();
+    let (Some(one), Some(other)) = (snapshot.root_table(one), snapshot.root_table(other)) else {
+        return false;
+    };
+    let part = context.profile.kernel_entries(snapshot.mode().depth);
+    let Some(part) = part else { return false };
+    let same = Half::User.indices().all(|index| {
+        let (one, other) = (one.entry(index), other.entry(index));
+        one.present() == other.present() && (!one.present() || one.address() == other.address())
+    });
+    let guests = |table: &Table| {
+        let guests = Half::Kernel
+            .indices()
+            .filter(|index| !part.contains(*index));
+        guests.filter(|index| table.entry(*index).present()).count()
+    };
+    same && guests(one) != guests(other)
 }
 
 /// A table that two processes have.

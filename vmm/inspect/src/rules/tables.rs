@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use super::context::{Context, shown};
 use super::evidence::Evidence;
-use super::exceptions::ESPFIX;
+use super::exceptions::{ESPFIX, SHADOW};
 use super::finding::{EntryPlace, Finding, Spaces};
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
 use crate::discover::Discovery;
 use crate::layout::{Area, area_at};
+use crate::shadow::Shadows;
 use crate::sharing::Placement;
 use crate::snapshot::RootId;
 use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
@@ -245,6 +246,7 @@ fn kernel_tables_once(context: &Context<'_>, found: &Discovery, evidence: &mut E
     // Where each table was met first.
     let mut places: HashMap<(Pfn, Level), (VirtAddr, RootId)> = HashMap::new();
     let mut seen = HashSet::new();
+    let mut shadows = Shadows::new(context.snapshot());
     for placement in &placements {
         if placement.half != Half::Kernel {
             continue;
@@ -266,9 +268,13 @@ fn kernel_tables_once(context: &Context<'_>, found: &Discovery, evidence: &mut E
             if first == placed.va {
                 continue;
             }
-            let area = area_at(&found.layout, context.snapshot(), placed.va);
+            let area = area_at(&found.layout, placed.va);
+            let below = placement.table.link(placed.index);
+            let is_shadow = below.is_some_and(|below| shadows.show_one_page(below));
             if area == Some(Area::EspFix) && context.excepts(ESPFIX) {
                 evidence.excepted(ESPFIX, placed.va);
+            } else if is_shadow && context.excepts(SHADOW) {
+                evidence.excepted(SHADOW, placed.va);
             } else {
                 evidence.broken(|| {
                     let mut finding = context.entry_finding(

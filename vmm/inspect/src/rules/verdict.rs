@@ -39,6 +39,9 @@ pub struct Verdict {
     /// [`MAX_FINDINGS`](super::MAX_FINDINGS).
     #[serde(skip_serializing_if = "is_none")]
     pub left_out: u64,
+    /// Findings that are not among these, because a baseline has them or the user lets them pass.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub known: usize,
     /// Deviations that are meant, with how often each was met.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exceptions: Vec<Excepted>,
@@ -47,6 +50,12 @@ pub struct Verdict {
 // serde passes fields by reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+// serde passes fields by reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
@@ -59,6 +68,7 @@ impl Verdict {
             violations: 0,
             findings: Vec::new(),
             left_out: 0,
+            known: 0,
             exceptions: Vec::new(),
         }
     }
@@ -92,7 +102,7 @@ pub fn how_many_hold(verdicts: &[Verdict]) -> String {
     }
 }
 
-/// How many rules were not tried, and why: `; 2 not tried: no user root, no CPU`. Empty where all were.
+/// How many rules were not tried, and why: `2 not tried: no user root, no CPU`. Empty where all were.
 pub fn not_tried(verdicts: &[Verdict]) -> String {
     let mut reasons: Vec<&str> = Vec::new();
     let mut count = 0;
@@ -106,6 +116,6 @@ pub fn not_tried(verdicts: &[Verdict]) -> String {
     }
     match count {
         0 => String::new(),
-        count => format!("; {count} not tried: {}", reasons.join(", ")),
+        count => format!("{count} not tried: {}", reasons.join(", ")),
     }
 }

@@ -256,7 +256,8 @@ fn lay_out(
 fn tell(target: &mut Target, info: &VmCoreInfo) {
     if let Some(release) = &info.release {
         target.notes.push(format!(
-            "by VMCOREINFO the guest runs Linux {release}; what it says of itself is used"
+            "{}{release}; what it says of itself is used",
+            Target::LINUX_SAYS
         ));
     }
     target.depth = info.depth;

@@ -167,6 +167,19 @@ impl Ram {
         Check::of(&self.discover(), Strictness::default())
     }
 
+    /// Writes a text, which may cross the borders of frames.
+    pub(super) fn write(&mut self, at: u64, text: &[u8]) {
+        for (at, byte) in (at..).zip(text) {
+            let (frame, offset) = (Pfn::new(at >> 12), at & 0xfff);
+            self.memory.add(frame);
+            let index = u16::try_from(offset / 8).unwrap();
+            let shift = offset % 8 * 8;
+            let word = self.memory.peek(frame, index).get();
+            let word = word & !(0xff << shift) | u64::from(*byte) << shift;
+            self.memory.poke(frame, index, Entry::new(word));
+        }
+    }
+
     /// The rules that are broken, each with how often.
     #[track_caller]
     pub(super) fn broken(&self) -> Vec<(&'static str, u64)> {
