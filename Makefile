@@ -6,14 +6,14 @@ GUEST_TARGET := x86_64-unknown-none
 LINUX_GUEST := $(or $(CARGO_TARGET_DIR),target)/linux-guest
 REPORT := $(or $(CARGO_TARGET_DIR),target)/report.html
 
-.PHONY: run test report screenshots lint deny package clean guest-target lint-tools deny-tools qemu linux-guest chromium
+.PHONY: run test report screenshots lint deny package clean guest-target lint-tools deny-tools qemu dump-tools linux-guest chromium
 
 ## Boots the guest and judges it.
 run: guest-target
 	$(CARGO) run --release -- run
 
 ## Runs every test, on the real /dev/kvm and on QEMU.
-test: guest-target qemu linux-guest chromium
+test: guest-target qemu dump-tools linux-guest chromium
 	$(CARGO) test --workspace --doc
 	$(CARGO) test --workspace --lib --bins --tests --no-fail-fast
 
@@ -77,6 +77,20 @@ qemu:
 			echo "  Debian, Ubuntu: sudo apt-get install qemu-system-x86" >&2; \
 			echo "  Fedora:         sudo dnf install qemu-system-x86-core" >&2; \
 			echo "  Arch:           sudo pacman -S qemu-system-x86" >&2; \
+			exit 1; \
+		fi; \
+	fi
+
+# Some make the dumps that kdump makes.
+dump-tools:
+	@if ! command -v makedumpfile >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends makedumpfile; \
+		else \
+			echo "The tests need makedumpfile. Install it and try again:" >&2; \
+			echo "  Debian, Ubuntu: sudo apt-get install makedumpfile" >&2; \
+			echo "  Fedora:         sudo dnf install makedumpfile" >&2; \
+			echo "  Arch:           makedumpfile, from the AUR" >&2; \
 			exit 1; \
 		fi; \
 	fi

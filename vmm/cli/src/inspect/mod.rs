@@ -24,10 +24,16 @@ use crate::text::{Shown, Text};
 
 /// What `--help` of each of them says about targets.
 pub(crate) const TARGETS: &str = "Targets:
+  FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N]
+                                  a dump or an image: what it is, its content tells. ELF cores,
+                                  kdump-compressed dumps (makedumpfile, QEMU; flattened ones, too; the
+                                  other files of a split one as part=FILE), LiME, AVML, images of RAM,
+                                  recordings; also a QEMU's socket
   core:FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N]
                                   an ELF core: QEMU's dump-guest-memory, virsh dump --memory-only, a vmcore
-  raw:FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N][,map=OFFSET:ADDRESS:LENGTH…]
-                                  an image of RAM; map: which part of the file is at which address
+  raw:FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N][,map=OFFSET:ADDRESS:LENGTH…][,hole=ADDRESS]
+                                  an image of RAM; map: which part of the file is at which address;
+                                  hole: where the RAM below 4 GiB ends, if the hole behind it was left out
   qemu:SOCKET[,memory=file|process|pmemsave]
                                   a running QEMU with -qmp unix:SOCKET,server=on,wait=off; it is paused
                                   while it is looked at. memory: the only way to read its memory
@@ -39,7 +45,7 @@ A comma in a file's name is written twice.";
 // The commands' own options have the same type name, and clap makes a group of each.
 #[group(skip)]
 pub(crate) struct Options {
-    /// The guest to inspect, such as core:guest.core or qemu:/tmp/qmp.sock.
+    /// The guest to inspect, such as a file guest.core, or qemu:/tmp/qmp.sock.
     #[arg(value_name = "TARGET")]
     target: Spec,
     /// Prints JSON.
@@ -92,6 +98,7 @@ impl Options {
         {
             discovery = Discovery::including(&target, &[address])
                 .map_err(|error| Failure::new(Exit::Usage, error))?;
+            trustworthy(&target)?;
         }
         discovery.read_names(&target);
         let root = root::find(&discovery, root.as_ref())?;
@@ -149,8 +156,24 @@ fn conclusive(name: &str, discovery: &Discovery) -> Result<(), Failure> {
     }
 }
 
+/// That what was read of the target is what it had when it was opened.
+///
+/// # Errors
+/// Its file became shorter meanwhile.
+fn trustworthy(target: &Target) -> Result<(), Failure> {
+    match target.memory.account().problem {
+        None => Ok(()),
+        Some(problem) => Err(Failure::new(
+            Exit::Usage,
+            format!("{}: {problem}", target.name),
+        )),
+    }
+}
+
 fn discover_in(target: &Target) -> Result<(String, Discovery), Failure> {
-    let discovery = Discovery::of(target).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let discovery = Discovery::of(target);
+    trustworthy(target)?;
+    let discovery = discovery.map_err(|error| Failure::new(Exit::Usage, error))?;
     Ok((target.name.clone(), discovery))
 }
 

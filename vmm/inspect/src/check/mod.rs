@@ -5,6 +5,8 @@
 //! private copy of a table and maps the same, or a *mapping* divergence, where it maps something else. What
 //! kernels do on purpose is let pass by name ([`EXCEPTIONS`]) and counted.
 
+mod partial;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -67,6 +69,7 @@ impl Check {
             ..Context::new(&index)
         });
         let mut verdicts = examination.into_verdicts();
+        partial::take_back(discovery, &mut verdicts, &mut notes);
         if !strictness.user {
             verdicts.retain(|verdict| {
                 let is_lenient = verdict.rule.name == "user-write-xor-execute";

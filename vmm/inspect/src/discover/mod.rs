@@ -137,8 +137,10 @@ pub struct Discovery {
     pub kernel_part: EntrySet,
     /// What the reference's kernel half has where.
     pub layout: Layout,
-    /// The guest's RAM, ascending.
+    /// All RAM that the guest has, ascending; what of it the source left out cannot be read.
     pub ram: Vec<PhysRange>,
+    /// Whether the source left RAM out, so that what cannot be read of it is unknown.
+    pub is_partial: bool,
     /// The registers of the CPUs, by number.
     pub cpus: Vec<CpuState>,
     /// The names of the kernel's functions and variables, where [`Discovery::read_names`] found them.
@@ -268,6 +270,7 @@ impl Discovery {
         }
         let roots = labelled(target, &candidates);
         let snapshot = Capturer::new().capture(&*target.memory, start.mode, &roots);
+        let (ram, is_partial) = extent(target, &mut notes);
         let mut discovery = Discovery {
             snapshot,
             spaces: Vec::new(),
@@ -276,15 +279,9 @@ impl Discovery {
             user_reference: None,
             layout: Layout::default(),
             kernel_part: part::upper_half(),
-            ram: target.ram.clone(),
-            cpus: target
-                .cpus
-                .iter()
-                .map(|cpu| CpuState {
-                    cr3: cpu.cr3.without(target.encryption),
-                    ..*cpu
-                })
-                .collect(),
+            ram,
+            is_partial,
+            cpus: cpus(target),
             symbols: Symbols::default(),
             notes,
             places: HashMap::new(),
@@ -400,6 +397,34 @@ impl Discovery {
             count(Kind::Foreign)
         ))
     }
+}
+
+/// The target's CPUs, their CR3 without what says that the root is encrypted.
+fn cpus(target: &Target) -> Vec<CpuState> {
+    let cpus = target.cpus.iter();
+    cpus.map(|cpu| CpuState {
+        cr3: cpu.cr3.without(target.encryption),
+        ..*cpu
+    })
+    .collect()
+}
+
+/// All RAM that the guest has, what the source left out of it included, and whether it did.
+fn extent(target: &Target, notes: &mut Vec<String>) -> (Vec<PhysRange>, bool) {
+    let account = target.memory.account();
+    notes.extend(account.remarks);
+    let is_partial = account.is_partial || !account.left_out.is_empty();
+    let mut ram = target.ram.clone();
+    ram.extend(account.left_out);
+    ram.sort_by_key(|range| range.start);
+    ram.dedup_by(|next, last| {
+        let joins = next.start <= last.end();
+        if joins {
+            last.bytes = last.end().max(next.end()).get() - last.start.get();
+        }
+        joins
+    });
+    (ram, is_partial)
 }
 
 impl Role {

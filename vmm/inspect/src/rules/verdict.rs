@@ -39,6 +39,9 @@ pub struct Verdict {
     /// [`MAX_FINDINGS`](super::MAX_FINDINGS).
     #[serde(skip_serializing_if = "is_none")]
     pub left_out: u64,
+    /// How many single facts were not tried, since the source does not have the memory where they stand.
+    #[serde(skip_serializing_if = "is_none")]
+    pub unknown: u64,
     /// Deviations that are meant, with how often each was met.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exceptions: Vec<Excepted>,
@@ -59,6 +62,7 @@ impl Verdict {
             violations: 0,
             findings: Vec::new(),
             left_out: 0,
+            unknown: 0,
             exceptions: Vec::new(),
         }
     }
@@ -92,7 +96,8 @@ pub fn how_many_hold(verdicts: &[Verdict]) -> String {
     }
 }
 
-/// How many rules were not tried, and why: `; 2 not tried: no user root, no CPU`. Empty where all were.
+/// How many rules were not tried, and why: `; 2 not tried: no user root, no CPU`; and how many checks of
+/// those that were. Empty where all were.
 pub fn not_tried(verdicts: &[Verdict]) -> String {
     let mut reasons: Vec<&str> = Vec::new();
     let mut count = 0;
@@ -104,8 +109,15 @@ pub fn not_tried(verdicts: &[Verdict]) -> String {
             }
         }
     }
-    match count {
+    let rules = match count {
         0 => String::new(),
         count => format!("; {count} not tried: {}", reasons.join(", ")),
+    };
+    let unknown: u64 = verdicts.iter().map(|verdict| verdict.unknown).sum();
+    match unknown {
+        0 => rules,
+        checks => format!(
+            "{rules}; {checks} more checks not tried: the memory that they need is not in the file"
+        ),
     }
 }
