@@ -24,20 +24,24 @@ use crate::text::{Shown, Text};
 
 /// What `--help` of each of them says about targets.
 pub(crate) const TARGETS: &str = "Targets:
-  FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N]
-                                  a dump or an image: what it is, its content tells. ELF cores,
-                                  kdump-compressed dumps (makedumpfile, QEMU; flattened ones, too; the
-                                  other files of a split one as part=FILE), LiME, AVML, images of RAM,
-                                  recordings; also a QEMU's socket
-  core:FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N]
-                                  an ELF core: QEMU's dump-guest-memory, virsh dump --memory-only, a vmcore
-  raw:FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N][,map=OFFSET:ADDRESS:LENGTH…][,hole=ADDRESS]
-                                  an image of RAM; map: which part of the file is at which address;
-                                  hole: where the RAM below 4 GiB ends, if the hole behind it was left out
+  FILE[,OPTION…]       a dump or an image; what it is, its content tells: an ELF
+                       core, a kdump-compressed dump (makedumpfile's, QEMU's),
+                       LiME, AVML, an image of RAM, a recording
+  core:FILE[,OPTION…]  an ELF core, whatever else it could be
+  raw:FILE[,OPTION…]   an image of RAM
   qemu:SOCKET[,memory=file|process|pmemsave]
-                                  a running QEMU with -qmp unix:SOCKET,server=on,wait=off; it is paused
-                                  while it is looked at. memory: the only way to read its memory
-  rec:FILE[@EVENT]                a recording of heirloom's, at an event
+                       a running QEMU with -qmp unix:SOCKET,server=on,wait=off;
+                       it is paused while it is looked at. memory: the only way
+                       to read its memory
+  rec:FILE[@EVENT]     a recording of heirloom's, at an event
+Options of files:
+  cr3=ADDRESS, cr4=VALUE     registers of a CPU
+  encrypt-bit=N              which bit of an entry says that memory is encrypted
+  map=OFFSET:ADDRESS:LENGTH  of an image: which part of the file is where; may be
+                             given several times
+  hole=ADDRESS               of an image: where the RAM below 4 GiB ends, if the
+                             hole behind it was left out
+  part=FILE                  of a split dump: another file of it
 A comma in a file's name is written twice.";
 
 /// Options that all of them have.

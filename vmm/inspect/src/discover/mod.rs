@@ -16,6 +16,7 @@ mod blind;
 mod budget;
 mod clusters;
 mod explain;
+mod extent;
 mod kind;
 mod pairs;
 pub(crate) mod part;
@@ -270,7 +271,7 @@ impl Discovery {
         }
         let roots = labelled(target, &candidates);
         let snapshot = Capturer::new().capture(&*target.memory, start.mode, &roots);
-        let (ram, is_partial) = extent(target, &mut notes);
+        let (ram, is_partial) = extent::ram(target, &mut notes);
         let mut discovery = Discovery {
             snapshot,
             spaces: Vec::new(),
@@ -281,7 +282,7 @@ impl Discovery {
             kernel_part: part::upper_half(),
             ram,
             is_partial,
-            cpus: cpus(target),
+            cpus: extent::cpus(target),
             symbols: Symbols::default(),
             notes,
             places: HashMap::new(),
@@ -397,34 +398,6 @@ impl Discovery {
             count(Kind::Foreign)
         ))
     }
-}
-
-/// The target's CPUs, their CR3 without what says that the root is encrypted.
-fn cpus(target: &Target) -> Vec<CpuState> {
-    let cpus = target.cpus.iter();
-    cpus.map(|cpu| CpuState {
-        cr3: cpu.cr3.without(target.encryption),
-        ..*cpu
-    })
-    .collect()
-}
-
-/// All RAM that the guest has, what the source left out of it included, and whether it did.
-fn extent(target: &Target, notes: &mut Vec<String>) -> (Vec<PhysRange>, bool) {
-    let account = target.memory.account();
-    notes.extend(account.remarks);
-    let is_partial = account.is_partial || !account.left_out.is_empty();
-    let mut ram = target.ram.clone();
-    ram.extend(account.left_out);
-    ram.sort_by_key(|range| range.start);
-    ram.dedup_by(|next, last| {
-        let joins = next.start <= last.end();
-        if joins {
-            last.bytes = last.end().max(next.end()).get() - last.start.get();
-        }
-        joins
-    });
-    (ram, is_partial)
 }
 
 impl Role {
