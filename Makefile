@@ -7,14 +7,14 @@ LINUX_GUEST := $(or $(CARGO_TARGET_DIR),target)/linux-guest
 OTHER_KERNELS := $(or $(CARGO_TARGET_DIR),target)/other-kernels
 REPORT := $(or $(CARGO_TARGET_DIR),target)/report.html
 
-.PHONY: run test report screenshots lint deny package clean guest-target lint-tools deny-tools qemu linux-guest other-kernels chromium
+.PHONY: run test report screenshots lint deny package clean guest-target lint-tools deny-tools qemu dump-tools linux-guest other-kernels chromium
 
 ## Boots the guest and judges it.
 run: guest-target
 	$(CARGO) run --release -- run
 
 ## Runs every test, on the real /dev/kvm and on QEMU.
-test: guest-target qemu linux-guest other-kernels chromium
+test: guest-target qemu dump-tools linux-guest other-kernels chromium
 	$(CARGO) test --workspace --doc
 	$(CARGO) test --workspace --lib --bins --tests --no-fail-fast
 
@@ -78,6 +78,20 @@ qemu:
 			echo "  Debian, Ubuntu: sudo apt-get install qemu-system-x86" >&2; \
 			echo "  Fedora:         sudo dnf install qemu-system-x86-core" >&2; \
 			echo "  Arch:           sudo pacman -S qemu-system-x86" >&2; \
+			exit 1; \
+		fi; \
+	fi
+
+# Some make the dumps that kdump makes.
+dump-tools:
+	@if ! command -v makedumpfile >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends makedumpfile; \
+		else \
+			echo "The tests need makedumpfile. Install it and try again:" >&2; \
+			echo "  Debian, Ubuntu: sudo apt-get install makedumpfile" >&2; \
+			echo "  Fedora:         sudo dnf install makedumpfile" >&2; \
+			echo "  Arch:           makedumpfile, from the AUR" >&2; \
 			exit 1; \
 		fi; \
 	fi

@@ -67,6 +67,21 @@ pub enum Written<'a> {
     Frames(&'a [Pfn]),
 }
 
+/// What a memory can tell of itself, as far as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// RAM that the guest has and this memory cannot give, because its source was cut or leaves it out:
+    /// ascending. It is no part of [`Target::ram`](crate::Target::ram).
+    pub left_out: Vec<PhysRange>,
+    /// Whether RAM that is a part of it and cannot be read was left out as well: a dump without pages of
+    /// some kinds.
+    pub is_partial: bool,
+    /// Why what was read is not to be trusted, in a sentence for people that names no source.
+    pub problem: Option<String>,
+    /// What else is worth knowing, in sentences for people.
+    pub remarks: Vec<String>,
+}
+
 /// Memory by guest-physical address. The guest may change it at any time: each call reads what is
 /// there then.
 pub trait PhysicalMemory {
@@ -107,6 +122,18 @@ pub trait PhysicalMemory {
             let frame = Pfn::new(first.get().wrapping_add(offset));
             *entry = self.read_entry(frame, index).unwrap_or(Entry::ABSENT);
         }
+    }
+
+    /// As [`PhysicalMemory::read_column`], for those who look for entries that are present and lead to memory
+    /// that a machine has: any other may come as [`Entry::ABSENT`]. One that unpacks its pages need not
+    /// unpack those again in which there is none.
+    fn read_links(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
+        self.read_column(first, index, entries);
+    }
+
+    /// What there is to say of this memory once it was read.
+    fn account(&self) -> Account {
+        Account::default()
     }
 
     /// Reads entry `index` (below 512) of the table in frame `table`.

@@ -2,11 +2,15 @@
 //! inspector knows of it.
 //!
 //! ```text
-//! spec      core:FILE, raw:FILE, qemu:SOCKET, rec:FILE as users write them
+//! spec      FILE, core:FILE, raw:FILE, qemu:SOCKET, rec:FILE as users write them
+//!   ├─ found     a file that tells by its content what it is
+//!   ├─ dump      kdump-compressed dumps, LiME, AVML
 //!   ├─ core      an ELF core: the RAM of a guest, and its CPUs' registers in notes; also written
 //!   ├─ raw       an image of RAM, and nothing else
 //!   ├─ qemu      a live QEMU, paused over QMP while it is looked at
 //!   └─ recording a moment of our own recordings
+//! content   what a file is, by its first bytes
+//! input     the bytes of a file, flattened ones put together
 //! memory    guest-physical memory, laid out over files and processes
 //! codec     page tables as few bytes, for recordings and the explorer
 //! ```
@@ -25,8 +29,13 @@
 
 mod assumed;
 pub mod codec;
+mod content;
 mod core;
+mod dump;
 mod file;
+mod flattened;
+mod found;
+mod input;
 mod memory;
 mod qemu;
 mod raw;
@@ -36,7 +45,9 @@ mod spec;
 pub use heirloom_inspect::Target;
 
 pub use self::core::{CoreError, CoreSpec, CoreWriteError, write_core};
+pub use dump::DumpError;
 pub use file::FileError;
+pub use found::FileSpec;
 pub use qemu::{AnswerError, QemuError, QemuSpec, QmpError, WayError, resume_all};
 pub use raw::{RawError, RawSpec};
 pub use recording::{RecordingError, RecordingSpec};
@@ -48,6 +59,8 @@ pub use spec::{Source, Spec, SpecError};
 pub enum TargetError {
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error(transparent)]
+    Dump(#[from] DumpError),
     #[error(transparent)]
     Core(#[from] CoreError),
     #[error(transparent)]
@@ -66,6 +79,7 @@ impl Spec {
     pub fn open(&self) -> Result<Target, TargetError> {
         let name = self.to_string();
         match self.source() {
+            Source::File(file) => file.open(name),
             Source::Core(core) => Ok(core.open(name)?),
             Source::Raw(raw) => Ok(raw.open(name)?),
             Source::Qemu(qemu) => Ok(qemu.open(name)?),

@@ -1,4 +1,7 @@
-//! How a guest to inspect is written: `KIND:FILE[,OPTION=VALUE…]`.
+//! How a guest to inspect is written: `[KIND:]FILE[,OPTION=VALUE…]`.
+//!
+//! Without a kind it is a file that tells by its content what it is. A colon behind a slash is a part of the
+//! path.
 //!
 //! A comma in a path is written twice, as QEMU has it. Numbers are decimal or, with `0x`, hexadecimal;
 //! `K`, `M`, `G` and `T` behind one multiply it by powers of 1024.
@@ -10,11 +13,12 @@ use heirloom_inspect::{Cr3, Entry};
 
 use crate::assumed::Registers;
 use crate::core::CoreSpec;
+use crate::found::FileSpec;
 use crate::qemu::QemuSpec;
 use crate::raw::RawSpec;
 use crate::recording::RecordingSpec;
 
-/// Which guest to inspect, as users write it: `core:FILE`, `raw:FILE[,…]`, `qemu:SOCKET`, `rec:FILE`.
+/// Which guest to inspect, as users write it: `FILE`, `core:FILE`, `raw:FILE[,…]`, `qemu:SOCKET`, `rec:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     text: String,
@@ -24,6 +28,8 @@ pub struct Spec {
 /// What kind of source a guest comes from, and which one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// A file that tells by its content what it is.
+    File(FileSpec),
     /// An ELF core.
     Core(CoreSpec),
     /// An image of RAM.
@@ -39,8 +45,8 @@ pub enum Source {
 #[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum SpecError {
     #[error(
-        "`{spec}` names no target: write core:FILE, raw:FILE, qemu:SOCKET or rec:FILE, for example \
-         core:guest.elf"
+        "`{spec}` names no target: write FILE, core:FILE, raw:FILE, qemu:SOCKET or rec:FILE, for \
+         example guest.elf or core:guest.elf (a file with a colon in its name: ./NAME)"
     )]
     Kind { spec: String },
     #[error("`{spec}` names no file: write one behind the colon, as in core:guest.elf")]
@@ -81,9 +87,16 @@ impl FromStr for Spec {
 
     fn from_str(text: &str) -> Result<Spec, SpecError> {
         let no_kind = || SpecError::Kind { spec: text.into() };
-        let (kind, rest) = text.split_once(':').ok_or_else(no_kind)?;
+        if text.is_empty() {
+            return Err(no_kind());
+        }
+        let (kind, rest) = match text.split_once(':') {
+            Some((kind, rest)) if !kind.contains(['/', ',']) => (kind, rest),
+            _ => ("", text),
+        };
         let fields = Fields::split(text, rest);
         let source = match kind {
+            "" if rest.len() == text.len() => Source::File(FileSpec::parse(&fields)?),
             "core" => Source::Core(CoreSpec::parse(&fields)?),
             "raw" => Source::Raw(RawSpec::parse(&fields)?),
             "qemu" => Source::Qemu(QemuSpec::parse(&fields)?),
@@ -280,6 +293,10 @@ mod tests {
 
     #[test]
     fn each_kind_is_told_by_its_word() {
+        assert!(matches!(source("a"), Source::File(_)));
+        assert!(matches!(source("./a:b"), Source::File(_)));
+        assert!(matches!(source("a,cr3=0x1000"), Source::File(_)));
+        assert!(matches!(source("a,map=0:0:1M"), Source::File(_)));
         assert!(matches!(source("core:a"), Source::Core(_)));
         assert!(matches!(source("raw:a"), Source::Raw(_)));
         assert!(matches!(source("qemu:/run/q.sock"), Source::Qemu(_)));
@@ -357,7 +374,10 @@ mod tests {
     fn what_cannot_be_understood_is_named_with_the_remedy() {
         for (text, words) in [
             ("", &["names no target", "core:FILE"][..]),
-            ("guest.elf", &["`guest.elf`", "core:guest.elf"]),
+            (":guest.elf", &["`:guest.elf`", "core:guest.elf"]),
+            ("a,b", &["`b`", "map=OFFSET:GPA:LEN", "part=FILE"]),
+            ("a,hole=1", &["`hole=1`", "4 GiB"]),
+            ("a,hole=3G,map=0:0:1M", &["`map=0:0:1M`", "hole"]),
             ("elf:guest", &["`elf:guest`", "raw:FILE"]),
             ("core:", &["names no file"]),
             ("raw:,cr3=1", &["names no file"]),

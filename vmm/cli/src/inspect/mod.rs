@@ -28,14 +28,24 @@ use crate::text::{Shown, Text};
 
 /// What `--help` of each of them says about targets.
 pub(crate) const TARGETS: &str = "Targets:
-  core:FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N]
-                                  an ELF core: QEMU's dump-guest-memory, virsh dump --memory-only, a vmcore
-  raw:FILE[,cr3=ADDRESS][,cr4=VALUE][,encrypt-bit=N][,map=OFFSET:ADDRESS:LENGTH…]
-                                  an image of RAM; map: which part of the file is at which address
+  FILE[,OPTION…]       a dump or an image; what it is, its content tells: an ELF
+                       core, a kdump-compressed dump (makedumpfile's, QEMU's),
+                       LiME, AVML, an image of RAM, a recording
+  core:FILE[,OPTION…]  an ELF core, whatever else it could be
+  raw:FILE[,OPTION…]   an image of RAM
   qemu:SOCKET[,memory=file|process|pmemsave]
-                                  a running QEMU with -qmp unix:SOCKET,server=on,wait=off; it is paused
-                                  while it is looked at. memory: the only way to read its memory
-  rec:FILE[@EVENT]                a recording of heirloom's, at an event
+                       a running QEMU with -qmp unix:SOCKET,server=on,wait=off;
+                       it is paused while it is looked at. memory: the only way
+                       to read its memory
+  rec:FILE[@EVENT]     a recording of heirloom's, at an event
+Options of files:
+  cr3=ADDRESS, cr4=VALUE     registers of a CPU
+  encrypt-bit=N              which bit of an entry says that memory is encrypted
+  map=OFFSET:ADDRESS:LENGTH  of an image: which part of the file is where; may be
+                             given several times
+  hole=ADDRESS               of an image: where the RAM below 4 GiB ends, if the
+                             hole behind it was left out
+  part=FILE                  of a split dump: another file of it
 A comma in a file's name is written twice.";
 
 /// Options that all of them have.
@@ -43,7 +53,7 @@ A comma in a file's name is written twice.";
 // The commands' own options have the same type name, and clap makes a group of each.
 #[group(skip)]
 pub(crate) struct Options {
-    /// The guest to inspect, such as core:guest.core or qemu:/tmp/qmp.sock.
+    /// The guest to inspect, such as a file guest.core, or qemu:/tmp/qmp.sock.
     #[arg(value_name = "TARGET")]
     target: Spec,
     /// Prints JSON.
@@ -119,6 +129,7 @@ impl Options {
                 },
             )
             .map_err(|error| Failure::new(Exit::Usage, error))?;
+            trustworthy(&target)?;
         }
         discovery.read_names(&target);
         let root = root::find(&discovery, root.as_ref())?;
@@ -181,8 +192,23 @@ fn conclusive(name: &str, discovery: &Discovery) -> Result<(), Failure> {
     }
 }
 
+/// That what was read of the target is what it had when it was opened.
+///
+/// # Errors
+/// Its file became shorter meanwhile.
+fn trustworthy(target: &Target) -> Result<(), Failure> {
+    match target.memory.account().problem {
+        None => Ok(()),
+        Some(problem) => Err(Failure::new(
+            Exit::Usage,
+            format!("{}: {problem}", target.name),
+        )),
+    }
+}
+
 fn search_in(target: &Target, search: Search) -> Result<(String, Discovery), Failure> {
     let found = Discovery::by(target, search);
+    trustworthy(target)?;
     let discovery = found.map_err(|error| Failure::new(Exit::Usage, error))?;
     Ok((target.name.clone(), discovery))
 }

@@ -6,6 +6,7 @@
 //! kernels do on purpose is let pass by name ([`EXCEPTIONS`]) and counted.
 
 mod baseline;
+mod partial;
 
 use std::collections::BTreeMap;
 
@@ -97,6 +98,7 @@ impl Check {
             ..Context::new(&index)
         });
         let mut verdicts = examination.into_verdicts();
+        partial::take_back(discovery, &mut verdicts, &mut notes);
         if !strictness.user {
             verdicts.retain(|verdict| {
                 let is_lenient = verdict.rule.name == "user-write-xor-execute";

@@ -17,6 +17,7 @@ mod budget;
 mod candidates;
 mod clusters;
 mod explain;
+mod extent;
 mod kind;
 mod pairs;
 pub(crate) mod part;
@@ -150,8 +151,10 @@ pub struct Discovery {
     pub is_unprotected: bool,
     /// What the reference's kernel half has where.
     pub layout: Layout,
-    /// The guest's RAM, ascending.
+    /// All RAM that the guest has, ascending; what of it the source left out cannot be read.
     pub ram: Vec<PhysRange>,
+    /// Whether the source left RAM out, so that what cannot be read of it is unknown.
+    pub is_partial: bool,
     /// The registers of the CPUs, by number.
     pub cpus: Vec<CpuState>,
     /// The names of the kernel's functions and variables, where [`Discovery::read_names`] found them.
@@ -318,6 +321,7 @@ impl Discovery {
         }
         let roots = labelled(target, &candidates);
         let snapshot = Capturer::new().capture(&*target.memory, start.mode, &roots);
+        let (ram, is_partial) = extent::ram(target, &mut notes);
         let mut discovery = Discovery {
             snapshot,
             spaces: Vec::new(),
@@ -330,15 +334,9 @@ impl Discovery {
             recognized,
             uses_nx: false,
             is_unprotected: false,
-            ram: target.ram.clone(),
-            cpus: target
-                .cpus
-                .iter()
-                .map(|cpu| CpuState {
-                    cr3: cpu.cr3.without(target.encryption),
-                    ..*cpu
-                })
-                .collect(),
+            ram,
+            is_partial,
+            cpus: extent::cpus(target),
             symbols: Symbols::default(),
             notes,
             places: HashMap::new(),

@@ -25,7 +25,8 @@ impl Piece {
     }
 }
 
-/// The frames of `ram` whose entry `index` is `wanted`, ascending.
+/// The frames of `ram` whose entry `index` is `wanted`, ascending; an entry that is not present, or leads
+/// nowhere, need not be asked about.
 pub(super) fn frames_where<M: PhysicalMemory + Sync + ?Sized>(
     memory: &M,
     ram: &[PhysRange],
@@ -34,7 +35,7 @@ pub(super) fn frames_where<M: PhysicalMemory + Sync + ?Sized>(
 ) -> Vec<Pfn> {
     in_pieces(ram, |piece, found| {
         let mut column = vec![Entry::ABSENT; piece.frames];
-        memory.read_column(piece.first, index, &mut column);
+        memory.read_links(piece.first, index, &mut column);
         let frames = piece.pfns().zip(column);
         found.extend(frames.filter_map(|(pfn, entry)| wanted(entry).then_some(pfn)));
     })

@@ -92,6 +92,7 @@ impl Examination {
                 let checks = evidence.checks(context.index);
                 verdict.checks = verdict.checks.saturating_add(checks);
                 verdict.violations = verdict.violations.saturating_add(evidence.violations());
+                verdict.unknown = verdict.unknown.saturating_add(evidence.not_known());
                 if is_new {
                     verdict.left_out = verdict.left_out.saturating_add(evidence.left_out());
                     memo.places.clear();

@@ -43,6 +43,7 @@ pub struct Evidence {
     violations: u64,
     found: Vec<Finding>,
     left_out: u64,
+    unknown: u64,
     exceptions: Vec<Excepted>,
     walks_left: u64,
 }
@@ -55,6 +56,7 @@ impl Default for Evidence {
             violations: 0,
             found: Vec::new(),
             left_out: 0,
+            unknown: 0,
             exceptions: Vec::new(),
             walks_left: MAX_WALKS,
         }
@@ -92,6 +94,11 @@ impl Evidence {
         } else {
             self.left_out += 1;
         }
+    }
+
+    /// So many facts could not be looked at: the source does not have the memory where they stand.
+    pub fn unknown(&mut self, facts: u64) {
+        self.unknown = self.unknown.saturating_add(facts);
     }
 
     /// Looks at one fact.
@@ -146,6 +153,11 @@ impl Evidence {
         let each = self.each.iter();
         each.map(|(group, facts)| facts.saturating_mul(index.group(*group).members))
             .fold(self.checks, u64::saturating_add)
+    }
+
+    /// How many facts could not be looked at.
+    pub(super) fn not_known(&self) -> u64 {
+        self.unknown
     }
 
     pub(super) fn violations(&self) -> u64 {

@@ -83,7 +83,7 @@ pub(super) const TABLES_IN_RAM: Rule = Rule {
     }],
 };
 
-fn tables_in_ram(context: &Context<'_>, _: &Discovery, evidence: &mut Evidence) {
+fn tables_in_ram(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
     let placements = context.index.placements();
     let mut seen = HashSet::new();
     for placement in &placements {
@@ -94,8 +94,8 @@ fn tables_in_ram(context: &Context<'_>, _: &Discovery, evidence: &mut Evidence) 
             if !seen.insert((placement.table.pfn(), placement.table.level(), placed.index)) {
                 continue;
             }
-            evidence.checked(1);
-            let why = if !context.is_ram(target.base(), PageSize::Size4KiB.bytes()) {
+            let is_ram = context.is_ram(target.base(), PageSize::Size4KiB.bytes());
+            let why = if !is_ram {
                 "is not RAM"
             } else if context
                 .snapshot()
@@ -103,8 +103,14 @@ fn tables_in_ram(context: &Context<'_>, _: &Discovery, evidence: &mut Evidence) 
             {
                 "cannot be read"
             } else {
+                evidence.checked(1);
                 continue;
             };
+            if is_ram && found.is_partial {
+                evidence.unknown(1);
+                continue;
+            }
+            evidence.checked(1);
             evidence.broken(|| {
                 let found = format!("{}: frame {target} {why}", shown(placed.entry));
                 context.entry_finding(placement, placed.index, "a table in RAM", found)

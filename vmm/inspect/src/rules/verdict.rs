@@ -42,6 +42,9 @@ pub struct Verdict {
     /// Findings that are not among these, because a baseline has them or the user lets them pass.
     #[serde(skip_serializing_if = "is_zero")]
     pub known: usize,
+    /// How many single facts were not tried, since the source does not have the memory where they stand.
+    #[serde(skip_serializing_if = "is_none")]
+    pub unknown: u64,
     /// Deviations that are meant, with how often each was met.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exceptions: Vec<Excepted>,
@@ -69,6 +72,7 @@ impl Verdict {
             findings: Vec::new(),
             left_out: 0,
             known: 0,
+            unknown: 0,
             exceptions: Vec::new(),
         }
     }
@@ -102,7 +106,8 @@ pub fn how_many_hold(verdicts: &[Verdict]) -> String {
     }
 }
 
-/// How many rules were not tried, and why: `2 not tried: no user root, no CPU`. Empty where all were.
+/// How many rules were not tried, and why: `2 not tried: no user root, no CPU`; and how many checks of those that
+/// were. Empty where all were.
 pub fn not_tried(verdicts: &[Verdict]) -> String {
     let mut reasons: Vec<&str> = Vec::new();
     let mut count = 0;
@@ -114,8 +119,16 @@ pub fn not_tried(verdicts: &[Verdict]) -> String {
             }
         }
     }
-    match count {
+    let rules = match count {
         0 => String::new(),
         count => format!("{count} not tried: {}", reasons.join(", ")),
+    };
+    let unknown: u64 = verdicts.iter().map(|verdict| verdict.unknown).sum();
+    let checks =
+        format!("{unknown} more checks not tried: the memory that they need is not in the file");
+    match (rules.as_str(), unknown) {
+        (_, 0) => rules,
+        ("", _) => checks,
+        _ => format!("{rules}; {checks}"),
     }
 }

@@ -1,16 +1,13 @@
 //! The headers and notes of an ELF core, checked.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use heirloom_inspect::PhysAddr;
 use object::elf::{self, FileHeader64, ProgramHeader64};
-use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
+use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, ReadCache, ReadRef};
 
-use super::vmcoreinfo::VmCoreInfo;
+use super::notes::Notes;
 use super::{CoreError, foreign};
-use crate::qemu::note;
+use crate::input::{Cursor, Input};
 
 type Header = FileHeader64<LittleEndian>;
 type Program = ProgramHeader64<LittleEndian>;
@@ -35,18 +32,17 @@ pub(super) struct Segment {
 #[derive(Debug, Default)]
 pub(super) struct CoreFile {
     pub(super) segments: Vec<Segment>,
-    /// The contents of QEMU's notes, one for each CPU, in order.
-    pub(super) qemu_notes: Vec<Vec<u8>>,
-    pub(super) vmcoreinfo: Option<VmCoreInfo>,
+    pub(super) notes: Notes,
     /// What had to be left out, in sentences for people.
     pub(super) remarks: Vec<String>,
 }
 
 impl CoreFile {
-    /// Reads the headers of `file`, which has `length` bytes.
-    pub(super) fn read(name: &str, file: &File, length: u64) -> Result<CoreFile, CoreError> {
-        check_identity(name, file, length)?;
-        let data = ReadCache::new(file);
+    /// Reads the headers of `input`.
+    pub(super) fn read(name: &str, input: &Input) -> Result<CoreFile, CoreError> {
+        let length = input.length();
+        check_identity(name, input)?;
+        let data = ReadCache::new(Cursor::new(input));
         let mut core = CoreFile::default();
         for header in program_headers(name, &data, length)? {
             match header.p_type(LittleEndian) {
@@ -66,11 +62,15 @@ impl CoreFile {
                 _ => {}
             }
         }
-        if !core.qemu_notes.is_empty() {
+        if !core.notes.qemu.is_empty() {
             // QEMU gives a segment no bytes where there is no RAM: devices and holes that a guest's
-            // page tables map (dump/dump.c, get_offset_range).
+            // page tables map (dump/dump.c, get_offset_range). makedumpfile keeps QEMU's notes, and
+            // leaves bytes out of segments that are RAM all the same; it needs VMCOREINFO to do so.
+            let is_makedumpfiles = core.notes.vmcoreinfo.is_some();
             for segment in &mut core.segments {
-                segment.memory_bytes = segment.memory_bytes.min(segment.file_bytes);
+                if !is_makedumpfiles || segment.offset == u64::MAX {
+                    segment.memory_bytes = segment.memory_bytes.min(segment.file_bytes);
+                }
             }
         }
         Ok(core)
@@ -80,7 +80,7 @@ impl CoreFile {
     fn read_notes<'a>(
         &mut self,
         header: &Program,
-        data: &'a ReadCache<&File>,
+        data: &'a ReadCache<Cursor<'a>>,
         length: u64,
     ) -> Result<(), String> {
         let offset = header.p_offset(LittleEndian);
@@ -96,29 +96,17 @@ impl CoreFile {
             .map_err(|()| "they cannot be read".to_string())?;
         // QEMU and the kernel write 0 or 4; both mean 4 (gABI, figure 5-16).
         let align = header.p_align(LittleEndian);
-        let damaged = |error: object::Error| format!("{error} in them");
-        let mut notes = NoteIterator::<Header>::new(LittleEndian, align, notes).map_err(damaged)?;
-        while let Some(found) = notes.next().map_err(damaged)? {
-            match found.name() {
-                note::NAME => self.qemu_notes.push(found.desc().to_vec()),
-                b"VMCOREINFO" => self.vmcoreinfo = Some(VmCoreInfo::parse(found.desc())),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.notes.take(notes, align)
     }
 }
 
 /// Makes sure that this is the ELF core of an x86-64 guest, as far as its first bytes tell.
-fn check_identity(name: &str, file: &File, length: u64) -> Result<(), CoreError> {
+fn check_identity(name: &str, input: &Input) -> Result<(), CoreError> {
     let name = || name.to_owned();
-    let mut start = [0; size_of::<Header>()];
-    let have = usize::try_from(length)
-        .unwrap_or(usize::MAX)
-        .min(start.len());
-    let start = &mut start[..have];
-    file.read_exact_at(start, 0)
-        .map_err(|error| crate::file::FileError::new(&name(), error))?;
+    let length = input.length();
+    let start = input.start();
+    let have = start.len();
+    let start = start.as_slice();
     if !start.starts_with(&elf::ELFMAG) {
         return Err(foreign::error(&name(), start));
     }
@@ -158,7 +146,7 @@ fn check_identity(name: &str, file: &File, length: u64) -> Result<(), CoreError>
 
 fn program_headers<'a>(
     name: &str,
-    data: &'a ReadCache<&File>,
+    data: &'a ReadCache<Cursor<'a>>,
     length: u64,
 ) -> Result<&'a [Program], CoreError> {
     let damaged = |error: object::Error| CoreError::Damaged {

@@ -6,22 +6,27 @@
 
 mod elf;
 mod foreign;
+pub(crate) mod left_out;
+mod notes;
+mod virtualbox;
 mod vmcoreinfo;
 mod write;
 
 use std::path::PathBuf;
 
-use heirloom_inspect::{CpuState, Entry, PhysAddr, PhysRange, RootLabel};
+use heirloom_inspect::{PhysAddr, PhysRange};
 
 use self::elf::{CoreFile, Segment};
-use self::vmcoreinfo::VmCoreInfo;
 use crate::Target;
-use crate::assumed::{Registers, RootOutside, holds_frame};
-use crate::file::{self, FileError};
+use crate::assumed::{Registers, RootOutside};
+use crate::dump;
+use crate::file::FileError;
+use crate::input::Input;
 use crate::memory::{ADDRESS_LIMIT, Layout, Memory, Piece, RAM_LIMIT, Source};
-use crate::qemu::note;
 use crate::spec::{Fields, SpecError};
 
+pub(crate) use notes::Notes;
+pub(crate) use vmcoreinfo::VmCoreInfo;
 pub use write::{CoreWriteError, write_core};
 
 const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N]";
@@ -58,6 +63,12 @@ pub enum CoreError {
          tables yet; dump it after the kernel has entered long mode"
     )]
     NotLongMode { name: String },
+    #[error(
+        "{name} is the core of a process, and not of a guest: its memory is by virtual addresses, and it \
+         has no page tables; of a process that runs a guest, dump the guest: with QEMU's \
+         `dump-guest-memory FILE`, or `virsh dump --memory-only DOMAIN FILE`"
+    )]
+    Process { name: String },
     #[error("{name} is an ELF, but no x86-64 one: only x86-64 guests can be inspected")]
     WrongMachine { name: String },
     #[error(
@@ -106,37 +117,51 @@ impl CoreSpec {
         })
     }
 
-    pub(crate) fn open(&self, name: String) -> Result<Target, CoreError> {
-        let file_name = self.file.display().to_string();
-        let (file, length) = file::open(&self.file, "core")?;
-        let core = CoreFile::read(&file_name, &file, length)?;
-        let mut notes = core.remarks;
-        let cpus = cpus(&core.qemu_notes, &mut notes);
+    pub(crate) fn of(file: PathBuf, registers: Registers) -> CoreSpec {
+        CoreSpec { file, registers }
+    }
 
-        let (layout, excluded) = lay_out(&file_name, &core.segments, length, &mut notes)?;
+    pub(crate) fn open(&self, name: String) -> Result<Target, CoreError> {
+        let input = Input::open(&self.file, "core")?;
+        self.open_input(name, input, Vec::new())
+    }
+
+    /// Opens the core in `input`; `notes` say what is known already.
+    pub(crate) fn open_input(
+        &self,
+        name: String,
+        input: Input,
+        mut notes: Vec<String>,
+    ) -> Result<Target, CoreError> {
+        let file_name = self.file.display().to_string();
+        let mut core = CoreFile::read(&file_name, &input)?;
+        if core.notes.is_process() {
+            return Err(CoreError::Process { name: file_name });
+        }
+        notes.append(&mut core.remarks);
+        let cpus = core.notes.cpus(&mut notes);
+
+        let Laid {
+            layout,
+            excluded,
+            mut lost,
+        } = lay_out(&file_name, &core.segments, input.length(), &mut notes)?;
         if excluded > 0 {
             notes.push(format!(
                 "{excluded} bytes of RAM are in the core's headers, but were left out of the file; they \
                  read as zero"
             ));
         }
-        let mut target = Target {
-            name,
-            ram: layout.ram(),
-            memory: Box::new(Memory::new(
-                layout,
-                vec![Source::file(file, length), Source::Zeros],
-            )),
-            cpus,
-            phys_bits: None,
-            gigabyte_pages: None,
-            depth: None,
-            encryption: heirloom_inspect::Entry::ABSENT,
-            roots: Vec::new(),
-            notes,
-        };
-        if let Some(info) = core.vmcoreinfo {
-            tell(&mut target, &info);
+        let ram = layout.ram();
+        if core.notes.is_of_a_dumped_kernel() {
+            let holes = left_out::of_a_dumped_kernel(&ram);
+            notes.extend(left_out::note(&holes));
+            lost.extend(holes);
+        }
+        let memory = Memory::new(layout, vec![Source::input(input), Source::Zeros]);
+        let mut target = dump::target(name, Box::new(memory.without(lost)), ram, cpus, notes);
+        if let Some(info) = core.notes.vmcoreinfo {
+            info.tell(&mut target);
         }
         if target.cpus.is_empty() && self.registers.cr3.is_empty() {
             target.notes.push(
@@ -155,31 +180,24 @@ impl CoreSpec {
     }
 }
 
-/// The CPUs of QEMU's notes.
-fn cpus(qemu_notes: &[Vec<u8>], notes: &mut Vec<String>) -> Vec<CpuState> {
-    let cpus: Option<Vec<CpuState>> = qemu_notes.iter().map(|desc| note::parse(desc)).collect();
-    let Some(cpus) = cpus else {
-        notes.push(
-            "the CPU registers in QEMU's notes have a form that is not known, and are left out"
-                .to_string(),
-        );
-        return Vec::new();
-    };
-    if !cpus.is_empty() {
-        notes.push(note::ASSUMPTION.to_string());
-    }
-    cpus
+/// Where the segments' bytes lie.
+struct Laid {
+    layout: Layout,
+    /// How many bytes have none.
+    excluded: u64,
+    /// What the file was cut off before.
+    lost: Vec<PhysRange>,
 }
 
-/// Where the segments' bytes lie, and how many bytes have none.
 fn lay_out(
     name: &str,
     segments: &[Segment],
     length: u64,
     notes: &mut Vec<String>,
-) -> Result<(Layout, u64), CoreError> {
+) -> Result<Laid, CoreError> {
     let (mut saved, mut zeros) = (Vec::new(), Vec::new());
     let (mut nowhere, mut lost) = (0_u64, 0_u64);
+    let mut cut = Vec::new();
     for segment in segments {
         let start = segment.physical;
         let bytes = segment.memory_bytes.max(segment.file_bytes);
@@ -199,6 +217,12 @@ fn lay_out(
             bytes: there,
         };
         saved.push(Piece::new(ram, FILE, segment.offset));
+        if there < segment.file_bytes {
+            cut.push(PhysRange {
+                start: start.wrapping_add(there),
+                bytes: segment.file_bytes - there,
+            });
+        }
         if bytes > segment.file_bytes {
             let start = start.wrapping_add(segment.file_bytes);
             let ram = PhysRange {
@@ -249,39 +273,10 @@ fn lay_out(
         });
     }
     let excluded = layout.bytes() - in_file;
-    Ok((layout, excluded))
-}
-
-/// Adds what the guest kernel says of itself.
-fn tell(target: &mut Target, info: &VmCoreInfo) {
-    if let Some(release) = &info.release {
-        target.notes.push(format!(
-            "{}{release}; what it says of itself is used",
-            Target::LINUX_SAYS
-        ));
-    }
-    target.depth = info.depth;
-    if let Some(root) = info.kernel_root() {
-        if holds_frame(&target.ram, root) {
-            target.roots.push((RootLabel::Kernel, root));
-        } else {
-            target.notes.push(format!(
-                "by VMCOREINFO the kernel's own root is at {root:#x}, where the core has no RAM; it is \
-                 left out"
-            ));
-        }
-    }
-    if info.memory_encryption.is_power_of_two() {
-        target.encryption = Entry::new(info.memory_encryption);
-        target.notes.push(format!(
-            "by VMCOREINFO the guest encrypts its memory: bit {} of an entry says so and is no part of \
-             an address",
-            info.memory_encryption.trailing_zeros()
-        ));
-    } else if info.memory_encryption != 0 {
-        target.notes.push(format!(
-            "by VMCOREINFO the guest's encryption mask is {:#x}, which is no single bit; it is left out",
-            info.memory_encryption
-        ));
-    }
+    cut.sort_by_key(|range: &PhysRange| range.start);
+    Ok(Laid {
+        layout,
+        excluded,
+        lost: cut,
+    })
 }

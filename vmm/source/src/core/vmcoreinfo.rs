@@ -1,7 +1,10 @@
 //! What a Linux kernel says of itself for those who read its dump: the VMCOREINFO note, lines of
 //! `KEY=VALUE` (Documentation/admin-guide/kdump/vmcoreinfo.rst).
 
-use heirloom_inspect::{Depth, PhysAddr};
+use heirloom_inspect::{Depth, Entry, PhysAddr, RootLabel};
+
+use crate::Target;
+use crate::assumed::holds_frame;
 
 /// Where the kernel image is linked, whatever KASLR makes of it (__START_KERNEL_map).
 const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
@@ -10,7 +13,7 @@ const NAME_BYTES: usize = 128;
 
 /// The lines that help to read page tables.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct VmCoreInfo {
+pub(crate) struct VmCoreInfo {
     /// OSRELEASE, what `uname -r` prints.
     pub(super) release: Option<String>,
     /// NUMBER(pgtable_l5_enabled).
@@ -25,7 +28,7 @@ pub(super) struct VmCoreInfo {
 
 impl VmCoreInfo {
     /// Reads the note's text; lines that are not understood are passed over.
-    pub(super) fn parse(text: &[u8]) -> VmCoreInfo {
+    pub(crate) fn parse(text: &[u8]) -> VmCoreInfo {
         let mut info = VmCoreInfo::default();
         for line in text.split(|byte| *byte == b'\n') {
             let Ok(line) = std::str::from_utf8(line) else {
@@ -56,6 +59,40 @@ impl VmCoreInfo {
             }
         }
         info
+    }
+
+    /// Adds to `target` what the guest kernel says of itself.
+    pub(crate) fn tell(&self, target: &mut Target) {
+        if let Some(release) = &self.release {
+            target.notes.push(format!(
+                "{}{release}; what it says of itself is used",
+                Target::LINUX_SAYS
+            ));
+        }
+        target.depth = self.depth;
+        if let Some(root) = self.kernel_root() {
+            if holds_frame(&target.ram, root) {
+                target.roots.push((RootLabel::Kernel, root));
+            } else {
+                target.notes.push(format!(
+                    "by VMCOREINFO the kernel's own root is at {root:#x}, where the dump has no RAM; it is \
+                     left out"
+                ));
+            }
+        }
+        if self.memory_encryption.is_power_of_two() {
+            target.encryption = Entry::new(self.memory_encryption);
+            target.notes.push(format!(
+                "by VMCOREINFO the guest encrypts its memory: bit {} of an entry says so and is no part of \
+                 an address",
+                self.memory_encryption.trailing_zeros()
+            ));
+        } else if self.memory_encryption != 0 {
+            target.notes.push(format!(
+                "by VMCOREINFO the guest's encryption mask is {:#x}, which is no single bit; it is left out",
+                self.memory_encryption
+            ));
+        }
     }
 
     /// Where the kernel's own root is.

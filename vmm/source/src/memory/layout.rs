@@ -135,6 +135,11 @@ impl Layout {
         ram
     }
 
+    /// First address behind all pieces.
+    pub(crate) fn end(&self) -> u64 {
+        self.0.last().map_or(0, Piece::end)
+    }
+
     /// All bytes that are laid out.
     pub(crate) fn bytes(&self) -> u64 {
         self.0

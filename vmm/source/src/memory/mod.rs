@@ -1,23 +1,32 @@
 //! Guest-physical memory that lies in pieces over files and processes.
 
 mod file;
+mod guard;
 mod layout;
+mod paged;
 mod process;
+mod sketch;
 
 use std::num::NonZero;
 use std::thread;
 
+use heirloom_inspect::memory::Account;
 use heirloom_inspect::paging::addr::PAGE_SIZE;
-use heirloom_inspect::{Entry, MemoryError, Pfn, PhysAddr, PhysicalMemory};
+use heirloom_inspect::{Entry, MemoryError, Pfn, PhysAddr, PhysRange, PhysicalMemory};
+
+use crate::input::Input;
 
 pub(crate) use file::FileSource;
 pub(crate) use layout::{ADDRESS_LIMIT, Layout, Piece, RAM_LIMIT};
+pub(crate) use paged::{Format, Found, PAGE, Page, Paged, PagedSource};
 pub(crate) use process::ProcessSource;
 
 /// Where bytes of guest memory come from.
 #[derive(Debug)]
 pub(crate) enum Source {
     File(FileSource),
+    /// Pages that are unpacked when they are read; offsets are guest-physical addresses.
+    Paged(Box<dyn PagedSource>),
     Process(ProcessSource),
     /// RAM that was zero, or was not saved, when the guest was written to a file.
     Zeros,
@@ -29,10 +38,16 @@ impl Source {
         Source::File(FileSource::new(file, length))
     }
 
+    /// All bytes of `input`.
+    pub(crate) fn input(input: Input) -> Source {
+        Source::File(FileSource::of(input))
+    }
+
     /// Fills `buffer` from `offset` on: whether all of it is there.
     pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> bool {
         match self {
             Source::File(file) => file.read(offset, buffer),
+            Source::Paged(pages) => pages.read(offset, buffer),
             Source::Process(process) => process.read(offset, buffer),
             Source::Zeros => {
                 buffer.fill(0);
@@ -41,12 +56,23 @@ impl Source {
         }
     }
 
-    /// Reads the words at `offset`, `offset` + 4096 and so on.
-    fn read_column(&self, offset: u64, entries: &mut [Entry]) {
+    /// Reads the words at `offset`, `offset` + 4096 and so on; `links`: only those that lead to tables matter.
+    fn read_column(&self, offset: u64, entries: &mut [Entry], links: bool) {
         match self {
+            Source::Paged(pages) if links => pages.read_links(offset, entries),
             Source::File(file) => file.read_column(offset, entries),
+            Source::Paged(pages) => pages.read_column(offset, entries),
             Source::Process(process) => process.read_column(offset, entries),
             Source::Zeros => entries.fill(Entry::ABSENT),
+        }
+    }
+
+    /// The first offset that the file has lost since it was opened.
+    fn lost_at(&self) -> Option<u64> {
+        match self {
+            Source::File(file) => file.lost_at(),
+            Source::Paged(pages) => pages.lost_at(),
+            Source::Process(_) | Source::Zeros => None,
         }
     }
 }
@@ -56,6 +82,8 @@ impl Source {
 pub(crate) struct Memory {
     layout: Layout,
     sources: Vec<Source>,
+    /// RAM that the guest has and no source.
+    left_out: Vec<PhysRange>,
 }
 
 /// Columns of fewer frames are read by one thread: starting another would take longer.
@@ -66,11 +94,20 @@ const THREADS: usize = 8;
 impl Memory {
     /// Memory whose pieces name `sources` by their index.
     pub(crate) fn new(layout: Layout, sources: Vec<Source>) -> Memory {
-        Memory { layout, sources }
+        Memory {
+            layout,
+            sources,
+            left_out: Vec::new(),
+        }
+    }
+
+    /// The same, of a guest that has `left_out`, too.
+    pub(crate) fn without(self, left_out: Vec<PhysRange>) -> Memory {
+        Memory { left_out, ..self }
     }
 
     /// [`PhysicalMemory::read_column`] in this thread: piece by piece.
-    fn read_column_here(&self, mut first: Pfn, index: u16, mut entries: &mut [Entry]) {
+    fn read_column_here(&self, mut first: Pfn, index: u16, mut entries: &mut [Entry], links: bool) {
         while !entries.is_empty() {
             let at = first.base().wrapping_add(8 * u64::from(index));
             let Some(piece) = self.layout.at_or_behind(at) else {
@@ -91,7 +128,7 @@ impl Memory {
                 if let Some(source) = self.sources.get(piece.source())
                     && here > 0
                 {
-                    source.read_column(piece.offset_of(at), &mut entries[..here]);
+                    source.read_column(piece.offset_of(at), &mut entries[..here], links);
                     here
                 } else {
                     // One that reaches over the piece's end.
@@ -102,6 +139,29 @@ impl Memory {
             entries = &mut entries[here..];
             first = Pfn::new(first.get().wrapping_add(here as u64));
         }
+    }
+}
+
+impl Memory {
+    /// Large columns are read by several threads: what takes the time is that the kernel maps, or
+    /// copies, page after page, or that pages are unpacked.
+    fn read_in_parallel(&self, first: Pfn, index: u16, entries: &mut [Entry], links: bool) {
+        let threads = thread::available_parallelism()
+            .map_or(1, NonZero::get)
+            .min(THREADS)
+            .min(entries.len() / FRAMES_PER_THREAD);
+        if threads < 2 {
+            return self.read_column_here(first, index, entries, links);
+        }
+        let share = entries.len().div_ceil(threads);
+        thread::scope(|scope| {
+            let mut first = first;
+            for part in entries.chunks_mut(share) {
+                let from = first;
+                first = Pfn::new(first.get().wrapping_add(part.len() as u64));
+                scope.spawn(move || self.read_column_here(from, index, part, links));
+            }
+        });
     }
 }
 
@@ -132,25 +192,44 @@ impl PhysicalMemory for Memory {
         Ok(())
     }
 
-    /// Large columns are read by several threads: what takes the time is that the kernel maps, or
-    /// copies, page after page.
-    fn read_column(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
-        let threads = thread::available_parallelism()
-            .map_or(1, NonZero::get)
-            .min(THREADS)
-            .min(entries.len() / FRAMES_PER_THREAD);
-        if threads < 2 {
-            return self.read_column_here(first, index, entries);
-        }
-        let share = entries.len().div_ceil(threads);
-        thread::scope(|scope| {
-            let mut first = first;
-            for part in entries.chunks_mut(share) {
-                let from = first;
-                first = Pfn::new(first.get().wrapping_add(part.len() as u64));
-                scope.spawn(move || self.read_column_here(from, index, part));
-            }
+    fn account(&self) -> Account {
+        let lost = self.sources.iter().find_map(Source::lost_at);
+        let damaged = self.sources.iter().find_map(|source| match source {
+            Source::Paged(pages) => pages.damaged(),
+            _ => None,
         });
+        let at = |page: u64| PhysAddr::new(page.wrapping_mul(PAGE_SIZE));
+        Account {
+            left_out: self.left_out.clone(),
+            is_partial: self
+                .sources
+                .iter()
+                .any(|source| matches!(source, Source::Paged(_))),
+            problem: lost.map(|offset| {
+                format!(
+                    "the file became shorter while it was read, and has nothing at byte {offset} any more; \
+                     wait until nobody writes to it, or copy it again"
+                )
+            }),
+            remarks: damaged
+                .map(|page| {
+                    format!(
+                        "the page at {} cannot be unpacked, and perhaps others: the file is damaged there; \
+                         they are taken to be left out",
+                        at(page)
+                    )
+                })
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    fn read_column(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
+        self.read_in_parallel(first, index, entries, false);
+    }
+
+    fn read_links(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
+        self.read_in_parallel(first, index, entries, true);
     }
 }
 

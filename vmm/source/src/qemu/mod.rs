@@ -22,6 +22,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use heirloom_inspect::memory::Account;
 use heirloom_inspect::{Entry, MemoryError, Pfn, PhysAddr, PhysRange, PhysicalMemory};
 
 use self::connection::Connection;
@@ -81,6 +82,11 @@ impl QemuSpec {
             spec.way = Some(way.ok_or_else(|| fields.bad_value(option.whole, problem, usage))?);
         }
         Ok(spec)
+    }
+
+    /// The QEMU that listens at `socket`.
+    pub(crate) fn of(socket: PathBuf) -> QemuSpec {
+        QemuSpec { socket, way: None }
     }
 
     pub(crate) fn open(&self, name: String) -> Result<Target, QemuError> {
@@ -169,5 +175,13 @@ impl PhysicalMemory for PausedMemory {
 
     fn read_column(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
         self.memory.read_column(first, index, entries);
+    }
+
+    fn read_links(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
+        self.memory.read_links(first, index, entries);
+    }
+
+    fn account(&self) -> Account {
+        self.memory.account()
     }
 }

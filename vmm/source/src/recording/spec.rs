@@ -37,6 +37,11 @@ impl RecordingSpec {
         })
     }
 
+    /// The last moment of `file`.
+    pub(crate) fn of(file: PathBuf) -> RecordingSpec {
+        RecordingSpec { file, event: None }
+    }
+
     pub(crate) fn open(&self) -> Result<Target, RecordingError> {
         Ok(Recording::open(&self.file)?.target_at(self.event)?)
     }

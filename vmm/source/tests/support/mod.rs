@@ -1,6 +1,7 @@
 //! What the tests of targets share.
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
+pub(crate) mod dumps;
 pub(crate) mod elf;
 pub(crate) mod fake;
 pub(crate) mod guest;

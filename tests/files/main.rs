@@ -1,0 +1,13 @@
+//! Every file that a guest's memory comes in, made by the tools that people make it with: all answer as the
+//! ELF core of the same moment does.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod answers;
+mod guest;
+mod makedumpfile;
+mod qemu;
+mod rewritten;
+mod shrinking;
+mod vmcore;

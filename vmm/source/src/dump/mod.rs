@@ -1,0 +1,167 @@
+//! Dumps that are recognised by their content and need no prefix, one file for each format.
+//!
+//! ```text
+//! kdump   makedumpfile's and QEMU's compressed dumps: pages one by one
+//! lime    LiME, and AVML without compression: ranges of RAM
+//! avml    AVML with compression
+//! ```
+
+mod avml;
+mod kdump;
+mod lime;
+
+use heirloom_inspect::{CpuState, PhysAddr, PhysRange, PhysicalMemory};
+
+use crate::Target;
+use crate::assumed::{Registers, RootOutside};
+use crate::file::FileError;
+use crate::memory::{Layout, Memory, RAM_LIMIT, Source};
+
+pub(crate) use kdump::Kdump;
+
+/// Why a dump cannot be inspected.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant is")]
+pub enum DumpError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(
+        "there is no file {name}: check the path, or write core:FILE, raw:FILE, qemu:SOCKET or rec:FILE"
+    )]
+    NoTarget { name: String },
+    #[error("{name} is {what}, which is not read: {remedy}")]
+    Unread {
+        name: String,
+        what: String,
+        remedy: &'static str,
+    },
+    #[error("{name} is a damaged {kind}: {what}; dump or copy it again")]
+    Damaged {
+        name: String,
+        kind: &'static str,
+        what: String,
+    },
+    #[error(
+        "{name} is cut off: {what} ends at byte {end}, but the file has only {length}; dump or copy it \
+         again"
+    )]
+    Truncated {
+        name: String,
+        what: &'static str,
+        end: u64,
+        length: u64,
+    },
+    #[error("{name} holds no memory: no page of RAM is in it; dump or copy it again")]
+    NoMemory { name: String },
+    #[error(
+        "{name} claims {bytes} bytes of RAM, more than 64 TiB, which no machine has; dump or copy it \
+         again"
+    )]
+    TooMuch { name: String, bytes: u64 },
+    #[error(
+        "cr3={cr3:#x} points to {root:#x}, where {name} has no RAM: check it, it is a guest-physical \
+         address"
+    )]
+    RootOutside {
+        name: String,
+        cr3: u64,
+        root: PhysAddr,
+    },
+    #[error("{spec} is {what}: {option} is only for {kinds}; leave it out")]
+    Option {
+        spec: String,
+        what: &'static str,
+        option: &'static str,
+        kinds: &'static str,
+    },
+    #[error("{name} is no part of the same dump: {what}; give all parts of one dump, each once")]
+    Part { name: String, what: String },
+}
+
+/// What a reader of dumps found.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    pub(crate) layout: Layout,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) cpus: Vec<CpuState>,
+    /// RAM that the machine had and the file has not.
+    pub(crate) left_out: Vec<PhysRange>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl Contents {
+    /// As a target.
+    ///
+    /// # Errors
+    /// There is no memory, or more than can be.
+    pub(crate) fn into_target(self, name: String, file_name: &str) -> Result<Target, DumpError> {
+        let bytes = self.layout.bytes();
+        if bytes == 0 {
+            return Err(DumpError::NoMemory {
+                name: file_name.into(),
+            });
+        }
+        if bytes > RAM_LIMIT {
+            return Err(DumpError::TooMuch {
+                name: file_name.into(),
+                bytes,
+            });
+        }
+        let ram = self.layout.ram();
+        Ok(target(
+            name,
+            Box::new(Memory::new(self.layout, self.sources).without(self.left_out)),
+            ram,
+            self.cpus,
+            self.notes,
+        ))
+    }
+}
+
+/// A target of which no more is known than this.
+pub(crate) fn target(
+    name: String,
+    memory: Box<dyn PhysicalMemory + Send + Sync>,
+    ram: Vec<PhysRange>,
+    cpus: Vec<CpuState>,
+    notes: Vec<String>,
+) -> Target {
+    Target {
+        name,
+        memory,
+        ram,
+        cpus,
+        phys_bits: None,
+        gigabyte_pages: None,
+        depth: None,
+        encryption: heirloom_inspect::Entry::ABSENT,
+        roots: Vec::new(),
+        notes,
+    }
+}
+
+/// Adds what the user knows of the CPUs.
+///
+/// # Errors
+/// A root that he names is not in the dump.
+pub(crate) fn add(
+    registers: &Registers,
+    target: &mut Target,
+    file_name: &str,
+) -> Result<(), DumpError> {
+    if target.cpus.is_empty() && registers.cr3.is_empty() {
+        target
+            .notes
+            .push("the dump has no CPU registers; give cr3=0x… if CR3 is known".into());
+    }
+    registers
+        .add_to(target)
+        .map_err(|RootOutside(cr3)| DumpError::RootOutside {
+            name: file_name.into(),
+            cr3: cr3.get(),
+            root: cr3.root(),
+        })
+}
+
+pub(crate) use avml::open as open_avml;
+pub(crate) use lime::open as open_lime;
