@@ -1,11 +1,17 @@
 //! Frames that may be roots, by their own words.
 
 use super::clusters::kernel_half_of;
+use super::kind::Looker;
+use super::part::{all_but, upper_half};
 use super::reference::Reference;
 use super::start::Start;
 use super::{Basis, Candidate, Role, pairs, scan};
+use crate::capture::Capturer;
+use crate::snapshot::RootLabel;
+use crate::tally::Tallier;
 use crate::target::Target;
-use heirloom_paging::addr::Pfn;
+use heirloom_paging::addr::{Pfn, PhysAddr};
+use heirloom_paging::level::Half;
 
 /// A root that is known to be one.
 pub(super) fn named(target: &Target, pfn: Pfn, start: &Start) -> Candidate {
@@ -55,4 +61,48 @@ pub(super) fn look_alikes(target: &Target, reference: &Reference) -> Vec<Candida
             Some(Candidate { pfn, role })
         })
         .collect()
+}
+
+/// Roots whose tables are captured at most to see whether they have a page for ring 3.
+const MOST_ASKED: usize = 4096;
+
+/// Where the first root maps nothing but memory at its own address, any table of such a map looks like another
+/// root, those of a loader's earlier copy among them: of the candidates only those stay that a CPU runs on, or
+/// that have a page for ring 3.
+pub(super) fn keep_what_is_no_identity_map(
+    target: &Target,
+    start: &Start,
+    candidates: &mut Vec<Candidate>,
+) {
+    let (Some(reference), Some(snapshot)) = (&start.reference, &start.snapshot) else {
+        return;
+    };
+    let mut roots = snapshot.roots().iter();
+    let first = roots.find(|root| root.address == reference.pfn.base());
+    let (upper, lower) = (upper_half(), all_but(&upper_half()));
+    let is_alone = first.is_some_and(|root| {
+        let mut looker = Looker::new(snapshot);
+        let look = looker.look(root.id, Role::Named, [&upper, &lower]);
+        look.is_identity() && look.kernel_entries == 0
+    });
+    if !is_alone {
+        return;
+    }
+    let is_known = |pfn: Pfn| start.named.contains(&pfn) || pfn == reference.pfn;
+    let asked: Vec<(RootLabel, PhysAddr)> = candidates
+        .iter()
+        .filter(|candidate| !is_known(candidate.pfn))
+        .take(MOST_ASKED)
+        .map(|candidate| candidate.pfn.base())
+        .map(|address| (RootLabel::Found(address), address))
+        .collect();
+    let tables = Capturer::new().capture(&*target.memory, start.mode, &asked);
+    let mut tallier = Tallier::new(&tables);
+    let mut processes = Vec::new();
+    for root in tables.roots() {
+        if tallier.count(root.id, Half::User).user > 0 {
+            processes.push(root.address.pfn());
+        }
+    }
+    candidates.retain(|candidate| is_known(candidate.pfn) || processes.contains(&candidate.pfn));
 }

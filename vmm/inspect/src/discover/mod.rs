@@ -43,7 +43,7 @@ use crate::profile::{Profile, Recognized};
 use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use anchors::Anchors;
-use candidates::{look_alikes, named};
+use candidates::{keep_what_is_no_identity_map, look_alikes, named};
 use clusters::{KernelHalf, kernel_half_of};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
@@ -307,6 +307,9 @@ impl Discovery {
             pfn,
             role: Role::User,
         }));
+        if start.basis != Basis::Given {
+            keep_what_is_no_identity_map(target, &start, &mut candidates);
+        }
         // Of several entries for one frame the one that says most comes first.
         candidates.sort_by_key(|candidate| (candidate.pfn, candidate.role.rank()));
         candidates.dedup_by_key(|candidate| candidate.pfn);

@@ -148,7 +148,9 @@ impl<'a> Context<'a> {
 
     pub(super) fn area_start(&self, at: Option<VirtAddr>) -> Option<(Name, VirtAddr)> {
         let region = self.region_of(at?)?;
-        Some((region.name, region.range.first))
+        // Of a kernel that is not known, where the rest begins depends on what happens to be mapped.
+        let is_rest = matches!(region.area, Area::Kernel | Area::Devices);
+        (!is_rest).then_some((region.name, region.range.first))
     }
 
     /// Where the direct map shows physical address 0, and all of it.

@@ -2,7 +2,7 @@
 
 use heirloom_inspect::discover::Kind;
 use heirloom_inspect::layout::Area;
-use heirloom_inspect::{Depth, Entry, PageSize, PhysAddr};
+use heirloom_inspect::{Depth, Discovery, Entry, PageSize, PhysAddr};
 
 use super::ram::{CODE, DATA, LARGE, PAGE, Ram, differing, expected, kinds};
 
@@ -203,5 +203,39 @@ fn a_kernel_in_the_lower_half_is_found_without_a_cr3_too() {
         assert_eq!(kinds(&discovery), expected(kernel, &roots));
         assert_eq!(discovery.mode().depth, places.depth);
         assert_eq!(ram.broken(), []);
+    }
+}
+
+#[test]
+fn tables_of_an_identity_map_are_no_roots_whatever_they_look_like() {
+    for (flags, gigabyte_pages) in [
+        (Entry::new(0x63), None),
+        (Entry::new(0x63), Some(false)),
+        (Entry::new(0x67), Some(true)),
+    ] {
+        let mut ram = Ram::new(64, Depth::Four);
+        let root = ram.root();
+        for page in 0..512 {
+            let at = page * LARGE;
+            ram.map(root, at, at, PageSize::Size2MiB, Entry::new(0x63));
+        }
+        // A table whose entries let ring 3 through, as some loaders have them, in the frame behind the root.
+        let below = ram.memory.peek(root.pfn(), 0).address();
+        ram.memory
+            .poke(root.pfn(), 0, Entry::pointing_to(below, flags));
+        // What is left of the loader before it moved, the same tables once more.
+        for table in [root, below] {
+            ram.memory.copy_of(table.pfn());
+        }
+        ram.run(root);
+        let mut target = ram.target();
+        target.gigabyte_pages = gigabyte_pages;
+        let discovery = Discovery::of(&target).unwrap();
+        let found = kinds(&discovery);
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            [(root, Kind::Identity)]
+        );
+        assert_eq!(discovery.layout.regions.len(), 1);
     }
 }
