@@ -71,6 +71,7 @@ impl Options {
         let target = self.open()?;
         let (name, mut discovery) = discover_in(&target)?;
         discovery.read_names(&target);
+        trustworthy(&target)?;
         Ok((name, discovery))
     }
 
