@@ -92,6 +92,7 @@ impl Options {
         let target = self.open()?;
         let (name, mut discovery) = self.discover_in(&target)?;
         discovery.read_names(&target);
+        trustworthy(&target)?;
         Ok((name, discovery))
     }
 
