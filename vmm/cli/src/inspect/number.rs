@@ -69,7 +69,7 @@ impl Address {
             } else {
                 format!("none of the kernel's {} symbols is called so", discovery.symbols.len())
             };
-            Failure::new(Exit::Usage, format!("`{name}`: {why}"))
+            Failure::new(Exit::Usage, format!("`{name}` is no address: {why}"))
         })?;
         Ok(at.wrapping_add(offset))
     }
