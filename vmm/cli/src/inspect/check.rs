@@ -10,10 +10,11 @@ use heirloom_inspect::check::{
 };
 use heirloom_inspect::discover::{Discovery, Kind};
 use heirloom_inspect::report::CheckReport;
-use heirloom_inspect::{VirtAddr, VirtRange};
 
 use super::number;
 use crate::exit::{Exit, Failure};
+use crate::output::{self, Output};
+use crate::text::ci;
 
 /// Options of `heirloom check`.
 #[derive(clap::Args)]
@@ -21,6 +22,10 @@ use crate::exit::{Exit, Failure};
 pub(crate) struct Options {
     #[command(flatten)]
     common: super::Options,
+    /// The verdict for machines: junit and sarif for CI systems, github for annotations in a workflow, markdown for
+    /// a summary.
+    #[arg(long, value_enum, conflicts_with = "json")]
+    format: Option<Format>,
     /// Counts pages of processes that are writable and executable as a fault.
     #[arg(long)]
     strict_user: bool,
@@ -42,6 +47,32 @@ pub(crate) struct Options {
     write_baseline: Option<PathBuf>,
 }
 
+/// A form of the verdict for machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// JUnit's XML: a test case for each rule.
+    Junit,
+    /// SARIF 2.1.0: a result for each finding.
+    Sarif,
+    /// Workflow commands of GitHub Actions: an annotation for each finding.
+    Github,
+    /// Markdown: a table of the rules, and the findings.
+    Markdown,
+}
+
+impl Format {
+    fn of(self, report: &CheckReport) -> Result<String, Failure> {
+        Ok(match self {
+            Format::Junit => ci::junit(report),
+            Format::Sarif => output::json(&ci::sarif(report))?,
+            Format::Github => ci::github(report),
+            Format::Markdown => ci::markdown(report),
+        }
+        .trim_end()
+        .to_owned())
+    }
+}
+
 /// Bytes that a baseline has at most.
 const LONGEST: u64 = 64 << 20;
 
@@ -52,25 +83,11 @@ fn allowance(text: &str) -> Result<Allowance, Failure> {
         None => (text, None),
     };
     let rule = Check::rule(rule).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let range = range.map(|range| {
-        let (first, last) = range.split_once('-')?;
-        let [first, last] = [first, last].map(|text| number::parse(text).map(VirtAddr::new));
-        let (first, last) = (first.ok()?, last.ok()?);
-        (first <= last).then_some(VirtRange { first, last })
-    });
-    match range {
-        Some(None) => Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "--allow {text}: behind @ stands no range of addresses; write the first and the last: \
-                 0x400000-0x4fffff"
-            ),
-        )),
-        range => Ok(Allowance {
-            rule,
-            range: range.flatten(),
-        }),
-    }
+    let range = range
+        .map(number::range)
+        .transpose()
+        .map_err(|error| Failure::new(Exit::Usage, format!("--allow {text}: {error}")))?;
+    Ok(Allowance { rule, range })
 }
 
 fn read_baseline(path: &Path) -> Result<Baseline, Failure> {
@@ -141,18 +158,22 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         write_baseline(path, &found)?;
     }
     let report = CheckReport::new(&name, &discovery, check);
-    options.common.print_verdict(&report)?;
+    match options.format {
+        None => options.common.print_verdict(&report)?,
+        Some(format) => Output::new()?.line(&format.of(&report)?)?,
+    }
     if report.check.holds && report.check.required_not_tried.is_empty() {
         super::conclusive(&name, &discovery)?;
         if !report.check.has_kernel_half {
-            let what = match only_identity(&discovery) {
-                true => format!(
+            let what = if only_identity(&discovery) {
+                format!(
                     "{name}: there is no kernel half to judge: every root maps memory at its own address, as \
                      firmware, loaders and memory tests do"
-                ),
-                false => format!(
+                )
+            } else {
+                format!(
                     "{name}: no root has a kernel half; is CR3 right? --blind looks for roots without it"
-                ),
+                )
             };
             return Err(Failure::new(Exit::Usage, what));
         }

@@ -6,6 +6,7 @@ use heirloom_inspect::report::{INSPECTION_VERSION, NamedRange, Subject};
 use heirloom_inspect::{Discovery, Half, PageSize, RootId, VirtRange};
 use serde::Serialize;
 
+use super::number;
 use super::root::{self, RootName};
 use super::rows::{self, Filter, Format, Row};
 use crate::exit::{Exit, Failure};
@@ -27,7 +28,7 @@ pub(crate) struct Options {
     #[arg(long)]
     user: bool,
     /// Only these addresses: FIRST-LAST, both included.
-    #[arg(long, value_name = "FIRST-LAST", value_parser = rows::range, conflicts_with_all = ["kernel", "user"])]
+    #[arg(long, value_name = "FIRST-LAST", value_parser = number::range, conflicts_with_all = ["kernel", "user"])]
     range: Option<VirtRange>,
     /// A row for each page or range, for programs to read; also of all address spaces: --root all.
     #[arg(long, value_enum, conflicts_with = "json")]

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use heirloom_inspect::{Discovery, VirtAddr};
+use heirloom_inspect::{Discovery, VirtAddr, VirtRange};
 
 use crate::exit::{Exit, Failure};
 
@@ -25,6 +25,20 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
 
 fn refused(text: &str) -> String {
     format!("`{text}` is no address: write it in hexadecimal, such as 0xffff888000000000")
+}
+
+/// `FIRST-LAST`, both included.
+pub(super) fn range(text: &str) -> Result<VirtRange, String> {
+    let refused = || format!("`{text}` is no range: write FIRST-LAST, such as 0x400000-0x4fffff");
+    let (first, last) = text.split_once('-').ok_or_else(refused)?;
+    let range = VirtRange {
+        first: VirtAddr::new(parse(first)?),
+        last: VirtAddr::new(parse(last)?),
+    };
+    if range.first > range.last {
+        return Err(refused());
+    }
+    Ok(range)
 }
 
 /// A virtual address, as users write it.

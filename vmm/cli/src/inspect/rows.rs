@@ -7,11 +7,9 @@ use heirloom_inspect::discover::Space;
 use heirloom_inspect::layout::Area;
 use heirloom_inspect::linux::Owner;
 use heirloom_inspect::{
-    Discovery, Entry, MappedRange, Mapping, PageSize, Pfn, PhysAddr, Rights, VirtAddr, VirtRange,
+    Discovery, Entry, MappedRange, Mapping, PageSize, Pfn, PhysAddr, Rights, VirtAddr,
 };
 use serde::{Serialize, Serializer};
-
-use super::number;
 
 /// The form of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -110,20 +108,6 @@ impl Filter {
             .iter()
             .all(|(property, wanted)| is(*property) == *wanted)
     }
-}
-
-/// `FIRST-LAST`, both included.
-pub(super) fn range(text: &str) -> Result<VirtRange, String> {
-    let refused = || format!("`{text}` is no range: write FIRST-LAST, such as 0x400000-0x4fffff");
-    let (first, last) = text.split_once('-').ok_or_else(refused)?;
-    let range = VirtRange {
-        first: VirtAddr::new(number::parse(first)?),
-        last: VirtAddr::new(number::parse(last)?),
-    };
-    if range.first > range.last {
-        return Err(refused());
-    }
-    Ok(range)
 }
 
 /// `4K`, `2M` or `1G`.

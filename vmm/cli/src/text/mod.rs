@@ -1,6 +1,7 @@
 //! Reports for people: short, in a terminal's width.
 
 mod check;
+pub(crate) mod ci;
 mod difference;
 mod layout;
 pub(crate) mod maps;

@@ -123,13 +123,13 @@ impl Check {
 
     /// Takes the findings out that `passes` says pass: how many. A rule of which none is left holds.
     fn pass(&mut self, passes: impl Fn(&str, &Finding) -> bool) -> usize {
-        let mut passed = 0;
+        let mut let_pass = 0;
         for verdict in &mut self.rules {
             let before = verdict.findings.len();
             let name = verdict.rule.name;
             verdict.findings.retain(|finding| !passes(name, finding));
             let of_rule = before - verdict.findings.len();
-            passed += of_rule;
+            let_pass += of_rule;
             verdict.known += of_rule;
             if of_rule > 0 && verdict.findings.is_empty() && verdict.left_out == 0 {
                 verdict.violations = 0;
@@ -137,7 +137,7 @@ impl Check {
             }
         }
         self.holds = self.rules.iter().all(|rule| !rule.is_broken());
-        passed
+        let_pass
     }
 }
 

@@ -1,5 +1,7 @@
 //! Frames that may be roots, by their own words.
 
+use std::collections::HashMap;
+
 use super::clusters::kernel_half_of;
 use super::kind::Looker;
 use super::part::{all_but, upper_half};
@@ -105,4 +107,39 @@ pub(super) fn keep_what_is_no_identity_map(
         }
     }
     candidates.retain(|candidate| is_known(candidate.pfn) || processes.contains(&candidate.pfn));
+}
+
+/// The candidates, each frame once: by address, or in the order in which they were given.
+pub(super) fn in_order(mut candidates: Vec<Candidate>, start: &Start) -> Vec<Candidate> {
+    // Of several entries for one frame the one that says most comes first.
+    candidates.sort_by_key(|candidate| (candidate.pfn, candidate.role.rank()));
+    candidates.dedup_by_key(|candidate| candidate.pfn);
+    if start.basis == Basis::Given {
+        let order: HashMap<Pfn, usize> = start
+            .named
+            .iter()
+            .enumerate()
+            .map(|(at, pfn)| (*pfn, at))
+            .collect();
+        candidates.sort_by_key(|candidate| order.get(&candidate.pfn).copied());
+    }
+    candidates
+}
+
+/// The candidates with the labels that the target has for them.
+pub(super) fn labelled(target: &Target, candidates: &[Candidate]) -> Vec<(RootLabel, PhysAddr)> {
+    let labels: HashMap<Pfn, RootLabel> = target
+        .roots
+        .iter()
+        .filter(|(label, _)| !matches!(label, RootLabel::Cpu(_)))
+        .map(|(label, root)| (root.pfn(), *label))
+        .collect();
+    candidates
+        .iter()
+        .map(|candidate| {
+            let address = candidate.pfn.base();
+            let found = RootLabel::Found(address);
+            (*labels.get(&candidate.pfn).unwrap_or(&found), address)
+        })
+        .collect()
 }

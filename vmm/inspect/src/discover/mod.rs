@@ -43,7 +43,7 @@ use crate::profile::{Profile, Recognized};
 use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use anchors::Anchors;
-use candidates::{keep_what_is_no_identity_map, look_alikes, named};
+use candidates::{in_order, keep_what_is_no_identity_map, labelled, look_alikes, named};
 use clusters::{KernelHalf, kernel_half_of};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
@@ -195,24 +195,6 @@ enum Role {
     Named,
 }
 
-/// The candidates with the labels that the target has for them.
-fn labelled(target: &Target, candidates: &[Candidate]) -> Vec<(RootLabel, PhysAddr)> {
-    let labels: HashMap<Pfn, RootLabel> = target
-        .roots
-        .iter()
-        .filter(|(label, _)| !matches!(label, RootLabel::Cpu(_)))
-        .map(|(label, root)| (root.pfn(), *label))
-        .collect();
-    candidates
-        .iter()
-        .map(|candidate| {
-            let address = candidate.pfn.base();
-            let found = RootLabel::Found(address);
-            (*labels.get(&candidate.pfn).unwrap_or(&found), address)
-        })
-        .collect()
-}
-
 impl Discovery {
     /// Finds and captures every address space of `target`. A live guest may run on afterwards.
     ///
@@ -310,18 +292,7 @@ impl Discovery {
         if start.basis != Basis::Given {
             keep_what_is_no_identity_map(target, &start, &mut candidates);
         }
-        // Of several entries for one frame the one that says most comes first.
-        candidates.sort_by_key(|candidate| (candidate.pfn, candidate.role.rank()));
-        candidates.dedup_by_key(|candidate| candidate.pfn);
-        if start.basis == Basis::Given {
-            let order: HashMap<Pfn, usize> = start
-                .named
-                .iter()
-                .enumerate()
-                .map(|(at, pfn)| (*pfn, at))
-                .collect();
-            candidates.sort_by_key(|candidate| order.get(&candidate.pfn).copied());
-        }
+        let candidates = in_order(candidates, &start);
         let roots = labelled(target, &candidates);
         let snapshot = Capturer::new().capture(&*target.memory, start.mode, &roots);
         let (ram, is_partial) = extent::ram(target, &mut notes);

@@ -83,18 +83,17 @@ impl Layout {
                     return self.add_stretches(&stretches);
                 }
                 let bytes = page.size.bytes();
-                let stretch = match near {
-                    Some(stretch) => stretch,
-                    None => {
-                        stretches.push(Stretch {
-                            range,
-                            pages: 0,
-                            code: 0,
-                            ram: 0,
-                        });
-                        let last = stretches.len() - 1;
-                        &mut stretches[last]
-                    }
+                let stretch = if let Some(stretch) = near {
+                    stretch
+                } else {
+                    stretches.push(Stretch {
+                        range,
+                        pages: 0,
+                        code: 0,
+                        ram: 0,
+                    });
+                    let last = stretches.len() - 1;
+                    &mut stretches[last]
                 };
                 stretch.range.last = range.last;
                 stretch.pages += 1;

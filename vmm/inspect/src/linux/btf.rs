@@ -225,7 +225,7 @@ mod tests {
         btf.structure(
             "task_struct",
             1,
-            &[("pid", 1, 32), ("flag", 1, 1 << 24 | 65), ("", 3, 128)],
+            &[("pid", 1, 32), ("flag", 1, 1 << 24 | 0x41), ("", 3, 128)],
         );
         btf.bytes()
     }
