@@ -71,6 +71,9 @@ fn the_ranges_of_all_address_spaces_are_those_of_each_report() {
     assert!(found.is_empty() && seen > 1000, "{seen}: {found:?}");
 }
 
+/// Whether a filter lets a page through.
+type Takes = fn(&Value) -> bool;
+
 #[test]
 fn pages_have_their_bits_as_their_entry_has_them_and_filters_take_exactly_what_they_say() {
     let image = Image::of(Variant::PTI_OFF);
@@ -97,7 +100,6 @@ fn pages_have_their_bits_as_their_entry_has_them_and_filters_take_exactly_what_t
     }
     // Linux sets A in what it maps.
     assert!(bits.len() >= 5, "{bits:?}");
-    type Takes = fn(&Value) -> bool;
     let filters: [(&[&str], Takes); 4] = [
         (&["--filter", "x !u"], |page| {
             page["execute"] == true && page["user"] == false
