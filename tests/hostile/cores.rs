@@ -108,7 +108,7 @@ fn what_has_no_live_root_never_holds() {
     let mut memory = vec![0; PAGE];
     memory.extend(table(|index| {
         if index < 2 {
-            0x1000 * index | POINTER
+            (0x1000 * index) | POINTER
         } else {
             0
         }
