@@ -8,8 +8,10 @@ use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::Strategy;
+use heirloom_harness::judge::Judge;
 use heirloom_harness::program;
 use heirloom_harness::run::{DEFAULT_PROCESSES, ExitStatus, Run};
+use heirloom_inspect::rules::GIVEN_UP;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, KernelImage, MemorySize};
 
@@ -127,7 +129,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     }
     let exit = ended
         .map_err(Failure::from)
-        .and_then(|status| outcome(run.judge().all_hold(), status));
+        .and_then(|status| outcome(Some(run.judge()), status));
     match run.recorded() {
         Ok(()) => exit,
         Err(unrecorded) => {
@@ -139,9 +141,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     }
 }
 
-/// What a run that came to its end comes to: whether all rules hold, and the first program's status.
-pub(crate) fn outcome(all_hold: bool, status: ExitStatus) -> Result<Exit, Failure> {
-    if !all_hold {
+/// What a run that came to its end comes to: whether all rules hold, where it was judged, and the first
+/// program's status.
+pub(crate) fn outcome(judge: Option<&Judge>, status: ExitStatus) -> Result<Exit, Failure> {
+    if judge.is_some_and(Judge::is_given_up) {
+        let what = format!("not all rules could be tried: {GIVEN_UP}");
+        return Err(Failure::new(Exit::Guest, what));
+    }
+    if !judge.is_none_or(Judge::all_hold) {
         return Ok(Exit::Broken);
     }
     if status.is_success() {

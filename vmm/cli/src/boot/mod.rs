@@ -24,7 +24,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::text::Shown;
-use crate::{output, ui};
+use crate::{inspect, output, ui};
 use console::{Console, Seen};
 use wait::{Ending, Moment, wait};
 
@@ -256,11 +256,7 @@ impl Options {
         if let Some(recorder) = recorder {
             recorder.end(&discovery)?;
         }
-        Ok(if report.check.check.holds {
-            Exit::Good
-        } else {
-            Exit::Broken
-        })
+        inspect::verdict(&target.name, &report.check.check)
     }
 }
 

@@ -69,11 +69,7 @@ fn of_guest(spec: &Spec, page: &PageFile) -> Result<Exit, Failure> {
     let (name, discovery) = inspect::discover(spec)?;
     let check = Check::of(&discovery, Strictness::default());
     write(image::timeline_of(&name, &discovery, &check), page)?;
-    Ok(if check.holds {
-        Exit::Good
-    } else {
-        Exit::Broken
-    })
+    inspect::verdict(&name, &check)
 }
 
 /// The page of a whole recording. What cannot be read of it is said when the rest is written.

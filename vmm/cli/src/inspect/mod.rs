@@ -17,7 +17,9 @@ mod rows;
 
 use std::sync::Once;
 
+use heirloom_inspect::check::Check;
 use heirloom_inspect::discover::Search;
+use heirloom_inspect::rules::GIVEN_UP;
 use heirloom_inspect::{Discovery, RootId, Target};
 use heirloom_source::Spec;
 use serde::Serialize;
@@ -190,6 +192,21 @@ fn conclusive(name: &str, discovery: &Discovery) -> Result<(), Failure> {
     match discovery.problem() {
         None => Ok(()),
         Some(problem) => Err(Failure::new(Exit::Usage, format!("{name}: {problem}"))),
+    }
+}
+
+/// What a check comes to.
+///
+/// # Errors
+/// No rule is broken, but not all could be tried.
+pub(crate) fn verdict(name: &str, check: &Check) -> Result<Exit, Failure> {
+    if check.is_broken() || !check.required_not_tried.is_empty() {
+        Ok(Exit::Broken)
+    } else if check.holds {
+        Ok(Exit::Good)
+    } else {
+        let what = format!("{name}: not all rules could be tried: {GIVEN_UP}");
+        Err(Failure::new(Exit::Usage, what))
     }
 }
 
