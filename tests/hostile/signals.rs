@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::cores::table_web;
+use crate::fake::{Fake, Served};
 use crate::file;
 use crate::running::{Running, names};
 use crate::tiny::{Elf, SPIN, code, print};
@@ -119,4 +120,51 @@ fn a_signal_while_a_recording_is_written_leaves_one_that_can_be_read_up_to_there
         let replay = replay.ends_within(Duration::from_secs(60));
         assert_eq!(replay.code, Some(4), "{}", replay.said());
     }
+}
+
+/// A live guest that is being looked at when `question` is asked, which is not answered.
+fn looks_at(question: &'static str) -> (Running, Served) {
+    let fake = Fake::default().hang(question).serve();
+    let mut running = Running::start(&["check", &fake.spec]);
+    running.until(|_| {
+        let asked = fake.asked.lock().unwrap();
+        asked.last().is_some_and(|last| last.starts_with(question))
+    });
+    (running, fake)
+}
+
+#[test]
+fn a_live_guest_runs_on_whatever_signal_ends_the_command() {
+    for signal in ["INT", "TERM", "HUP", "QUIT", "KILL", "ABRT"] {
+        for question in ["query-cpus-fast", "info"] {
+            let (running, fake) = looks_at(question);
+            assert_ends_by(running, signal);
+            let asked = fake.asked();
+            assert_eq!(asked.last().unwrap(), "cont", "{signal}: {asked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_live_guest_runs_on_while_the_command_is_stopped() {
+    for signal in ["STOP", "TSTP"] {
+        let (mut running, fake) = looks_at("query-cpus-fast");
+        running.signal(signal);
+        running.until(|_| fake.asked.lock().unwrap().last().unwrap() == "cont");
+        running.signal("CONT");
+        running.signal("KILL");
+        drop(running);
+        assert_eq!(fake.asked().last().unwrap(), "cont");
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_be_let_run_on_is_exit_code_four() {
+    let error = r#"{"error": {"class": "GenericError", "desc": "Resetting is needed"}, "id": ID}"#;
+    let fake = Fake::default().instead("cont", error).serve();
+    let ended = Running::start(&["check", &fake.spec]).ends_within(Duration::from_secs(10));
+    assert_eq!(ended.code, Some(4), "{}", ended.said());
+    let said = ended.said();
+    assert!(said.contains("Resetting is needed"), "{said}");
+    assert!(said.contains("could not be let run on"), "{said}");
 }

@@ -1,6 +1,6 @@
 //! `heirloom run`: boots the guest, judges it at every event, and shows what was found.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
@@ -15,10 +15,11 @@ use heirloom_inspect::rules::GIVEN_UP;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, KernelImage, MemorySize};
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, unrecorded};
 use crate::explore::{self, RunTimeline};
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::signals;
 use crate::text::Shown;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
@@ -61,6 +62,12 @@ pub(crate) struct Options {
     /// Records every event with its page tables; the file must not exist. See `heirloom replay`.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Shows the guest's console as it is, control sequences included. Whoever wrote the guest can then do with
+    /// the terminal what it can do.
+    #[arg(long)]
+    raw_console: bool,
+    #[command(flatten)]
+    pub(crate) force: output::Force,
     /// KVM's device, where it is not in its usual place.
     #[arg(long, value_name = "PATH", default_value = DEVICE)]
     device: PathBuf,
@@ -88,17 +95,23 @@ fn strategies() -> impl TypedValueParser<Value = Strategy> {
 
 /// Boots the guest, follows it to its end, and prints the report.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let page = options.html.as_deref().map(explore::page_at).transpose()?;
+    let inputs = [&options.kernel, &options.program];
+    let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    let page = options.html.as_deref();
+    let page = page.map(|path| options.force.file(path, &inputs));
+    let page = page.transpose()?;
     let host = Host::open_at(&options.device)?;
     let mut progress = Progress::spinner();
     let mut run = start(&host, options, &mut progress)?;
     if let Some(file) = &options.record {
-        run.record(file)?;
+        options.force.recording(file, &inputs)?;
+        run.record(file).map_err(unrecorded)?;
     }
     let interrupter = run.interrupter();
-    // Only a second handler in the same process could make this fail.
-    ctrlc::set_handler(move || interrupter.interrupt()).map_err(|error| {
-        Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
+    let budget = run.budget().clone();
+    signals::stop_by(move || {
+        interrupter.interrupt();
+        budget.cancel();
     })?;
     let mut timeline = page
         .as_ref()
@@ -182,5 +195,7 @@ fn start(host: &Host, options: &Options, progress: &mut Progress) -> Result<Run,
     if let Some(seconds) = options.timeout {
         run = run.time_limit(Duration::from_secs(seconds));
     }
-    Ok(run.console(progress.console(console)).start()?)
+    Ok(run
+        .console(progress.console(console, options.raw_console))
+        .start()?)
 }

@@ -96,7 +96,9 @@ impl RunError {
             RunError::Boot(error) => boot_cause(error),
             RunError::Kvm(_)
             | RunError::Machine(
-                heirloom_machine::RunError::Vcpu(_) | heirloom_machine::RunError::Kvm(_),
+                heirloom_machine::RunError::Vcpu(_)
+                | heirloom_machine::RunError::NoThread
+                | heirloom_machine::RunError::Kvm(_),
             ) => Cause::Host,
             RunError::Machine(heirloom_machine::RunError::Console(_))
             | RunError::Frame { .. }

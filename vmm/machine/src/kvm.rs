@@ -49,6 +49,10 @@ pub enum KvmError {
     #[error("{} is not KVM's device: point at the real one, usually {DEVICE}", path.display())]
     NotKvm { path: PathBuf },
     #[error(
+        "could not open {}: too many open files; raise the limit (`ulimit -n`)", path.display()
+    )]
+    OpenFiles { path: PathBuf },
+    #[error(
         "KVM speaks API version {found}, this program {API_VERSION}: the host kernel is too old; use Linux 4.14 or newer"
     )]
     ApiVersion { found: i32 },
@@ -310,6 +314,9 @@ fn open_error(path: &Path, errno: i32) -> KvmError {
         libc::EBUSY => KvmError::Busy {
             what: path.display().to_string(),
         },
+        // A folder, a socket, a link to itself.
+        libc::EISDIR | libc::ELOOP | libc::ENOTDIR => KvmError::NotKvm { path },
+        libc::EMFILE | libc::ENFILE => KvmError::OpenFiles { path },
         _ => KvmError::Call {
             what: "open /dev/kvm",
             source: std::io::Error::from_raw_os_error(errno),

@@ -15,7 +15,7 @@ mod number;
 mod root;
 mod rows;
 
-use std::sync::Once;
+use std::thread;
 
 use heirloom_inspect::check::Check;
 use heirloom_inspect::discover::Search;
@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
+use crate::signals;
 use crate::text::{Shown, Text};
 
 /// What `--help` of each of them says about targets.
@@ -161,20 +162,9 @@ impl Options {
 
 /// Opens a target. Should the user end the command meanwhile, a live guest is not left standing still.
 fn open(spec: &Spec) -> Result<Target, Failure> {
-    static WATCH: Once = Once::new();
-    let mut watching = Ok(());
-    WATCH.call_once(|| {
-        watching = ctrlc::set_handler(|| {
-            heirloom_source::resume_all();
-            output::complain(&Failure::new(
-                Exit::Guest,
-                "interrupted; a live guest runs on",
-            ));
-            std::process::exit(Exit::Guest as i32);
-        });
-    });
-    watching.map_err(|error| {
-        Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
+    signals::stop_by(|| {
+        // Without a thread for it, the guest is let run on when this process is gone.
+        let _ = thread::Builder::new().spawn(heirloom_source::resume_all);
     })?;
     Ok(spec.open()?)
 }
@@ -232,15 +222,10 @@ fn search_in(target: &Target, search: Search) -> Result<(String, Discovery), Fai
 }
 
 fn print<R: Serialize + Text>(report: &R, json: bool) -> Result<(), Failure> {
-    let mut output = Output::new()?;
+    let mut out = Output::new()?;
     if json {
-        output.line(&to_json(report)?)
+        out.line(&output::json(report)?)
     } else {
-        output.tables(&Shown(report))
+        out.tables(&Shown(report))
     }
-}
-
-fn to_json<R: Serialize>(report: &R) -> Result<String, Failure> {
-    serde_json::to_string_pretty(report)
-        .map_err(|error| Failure::new(Exit::Usage, format!("the report cannot be JSON: {error}")))
 }

@@ -18,6 +18,8 @@ use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::resumer::Resumer;
+
 /// How long QEMU may take for what it does at once.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// And for its greeting, which it sends unasked.
@@ -68,6 +70,11 @@ pub enum QmpError {
     Nonsense { command: String, said: String },
     #[error("answers `{command}` with an error: {message}")]
     Command { command: String, message: String },
+    #[error(
+        "is not used: no process can be started that lets the guest run on should this one be killed \
+         ({0}); see `ulimit -u` and `ulimit -n`"
+    )]
+    NoResumer(io::Error),
     #[error("is used no more: the guest was let run on, because heirloom was told to end")]
     Finished,
 }
@@ -176,6 +183,11 @@ impl Connection {
     ) -> Result<Value, QmpError> {
         let id = self.send(command, arguments, None)?;
         lock(&self.receiving).answer(command, &id, patience)
+    }
+
+    /// A process that lets the guest run on if this one is gone.
+    pub(super) fn resumer(&self) -> io::Result<Resumer> {
+        Resumer::start(&lock(&self.sending).stream)
     }
 
     /// Gives QEMU `file` (`add-fd`): its number there.
