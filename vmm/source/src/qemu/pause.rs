@@ -66,6 +66,7 @@ impl Pause {
             resumer,
         };
         if ran {
+            pause.connection.hold();
             pause.connection.ask("stop", Value::Null)?;
         }
         Ok(pause)
