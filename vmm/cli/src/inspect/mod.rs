@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
+use crate::progress::Progress;
 use crate::signals;
 use crate::text::{Shown, Text};
 
@@ -74,7 +75,19 @@ pub(crate) struct Options {
 impl Options {
     /// Opens the target and finds its address spaces.
     fn discover(&self) -> Result<(String, Discovery), Failure> {
-        self.discover_in(&self.open()?)
+        let target = self.open()?;
+        let _progress = self.progress();
+        self.discover_in(&target)
+    }
+
+    /// Looking through all of memory may take a while.
+    fn progress(&self) -> Progress {
+        if !self.blind {
+            return Progress::silent();
+        }
+        let progress = Progress::spinner();
+        progress.tell(|| "looking for kernel halves in all of memory".into());
+        progress
     }
 
     /// What is known before the search.
@@ -115,7 +128,9 @@ impl Options {
     fn discover_root(&self, root: &root::Options) -> Result<(String, Discovery, RootId), Failure> {
         let root = root.name();
         let target = self.open()?;
+        let progress = self.progress();
         let (name, mut discovery) = self.discover_in(&target)?;
+        drop(progress);
         // As CR3 has it: with the bit that says that the root is encrypted, too.
         let root = root.map(|root| root.without(target.encryption));
         if let Some(root::RootName::Address(address)) = root
@@ -142,7 +157,7 @@ impl Options {
 
     /// Prints something as JSON.
     fn print_json<R: Serialize>(report: &R) -> Result<(), Failure> {
-        Output::new()?.line(&to_json(report)?)
+        Output::new()?.line(&output::json(report)?)
     }
 
     /// Prints a report, as tables or as JSON.

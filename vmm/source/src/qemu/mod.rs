@@ -175,6 +175,10 @@ impl PhysicalMemory for PausedMemory {
         self.memory.read_bytes(at, buffer)
     }
 
+    fn data_in(&self, range: PhysRange) -> Vec<PhysRange> {
+        self.memory.data_in(range)
+    }
+
     fn read_column(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
         self.memory.read_column(first, index, entries);
     }
