@@ -78,6 +78,17 @@ fn an_elf_with_60000_segments_is_loaded_or_refused_within_the_time_limit() {
         ended.code,
         ended.said()
     );
+    assert!(ended.said().contains("60000 segments"), "{}", ended.said());
+}
+
+#[test]
+fn segments_that_lie_over_each_other_are_not_copied_for_ever() {
+    // 1024 times 256 KiB, where there are 128 MiB.
+    let (_folder, kernel) = file("kernel", &kernel_of_segments(1024));
+    let ended = Running::start(&["run", "--kernel", kernel.to_str().unwrap()]);
+    let ended = ended.ends_within(Duration::from_secs(1));
+    assert_eq!(ended.code, Some(2), "{}", ended.said());
+    assert!(ended.said().contains("over each other"), "{}", ended.said());
 }
 
 #[test]

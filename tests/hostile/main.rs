@@ -20,6 +20,7 @@ mod outputs;
 mod qmp;
 mod running;
 mod signals;
+mod specification;
 
 use std::fs;
 use std::path::PathBuf;

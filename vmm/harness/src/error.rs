@@ -117,6 +117,7 @@ pub fn boot_cause(error: &BootError) -> Cause {
         BootError::Kvm(_) | BootError::Memory(_) | BootError::Watchdog(_) => Cause::Host,
         BootError::Image(_)
         | BootError::SegmentOutside { .. }
+        | BootError::SegmentsOverlap { .. }
         | BootError::NoRoomToUnpack { .. }
         | BootError::InitrdTooBig { .. }
         | BootError::ModulesUnknown { .. }

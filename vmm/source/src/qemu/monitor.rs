@@ -1,5 +1,6 @@
 //! The questions that an inspection asks of QEMU, and their answers as types.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -75,7 +76,8 @@ impl Monitor<'_> {
             let printed = printed.as_str().unwrap_or_default().replace('\r', "");
             // Old versions name the CPU only where there are several.
             if !printed.contains("CPU#") {
-                all += &format!("\nCPU#{cpu}\n");
+                // Writing to a string cannot fail.
+                let _ = write!(all, "\nCPU#{cpu}\n");
             }
             all += &printed;
         }
