@@ -37,7 +37,7 @@ const RSP: usize = 19;
 #[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum CoreWriteError {
     #[error(transparent)]
-    Output(#[from] OutputError),
+    Output(OutputError),
     #[error("could not write the core {name}: {source}")]
     File { name: String, source: io::Error },
     #[error("could not write the core {name}: {source}")]
@@ -47,6 +47,18 @@ pub enum CoreWriteError {
          headers hold"
     )]
     TooManyRanges { name: String, ranges: usize },
+}
+
+impl From<OutputError> for CoreWriteError {
+    fn from(error: OutputError) -> CoreWriteError {
+        match error {
+            OutputError::Io { path, source } => CoreWriteError::File {
+                name: path.display().to_string(),
+                source,
+            },
+            error => CoreWriteError::Output(error),
+        }
+    }
 }
 
 /// Writes `target` to a file, which must not exist, and which `core:FILE` reads. Pages of zeros become holes in it.
