@@ -15,6 +15,7 @@ mod tiny;
 mod cores;
 mod escapes;
 mod guests;
+mod kills;
 mod limits;
 mod outputs;
 mod qmp;

@@ -121,6 +121,15 @@ impl Running {
         self.until(|it| it.stat().is_some_and(|(_, used)| used >= cpu_time));
     }
 
+    /// Waits until it has used this much CPU time, or has ended.
+    pub(crate) fn until_ended_or_used(&mut self, cpu_time: Duration) {
+        let start = Instant::now();
+        while self.stat().is_some_and(|(_, used)| used < cpu_time) {
+            assert!(start.elapsed() < AMPLE, "it does not come to that");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until it sleeps and uses no CPU time any more.
     pub(crate) fn until_blocked(&mut self) {
         let (mut last, mut same) = (None, 0);

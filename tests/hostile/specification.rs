@@ -6,11 +6,14 @@ use std::path::Path;
 #[test]
 fn every_promise_of_the_specification_names_tests_that_exist() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let text = fs::read_to_string(top.join("SPECIFICATION.md")).unwrap();
+    let promises = fs::read_to_string(top.join("SPECIFICATION.md")).unwrap();
     let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| --- ");
     let is_title = |line: &&str| line.ends_with("| held by |");
     let mut tests = 0;
-    for row in text.lines().filter(|line| is_row(line) && !is_title(line)) {
+    for row in promises
+        .lines()
+        .filter(|line| is_row(line) && !is_title(line))
+    {
         let held_by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
         for name in held_by.split(", ") {
             let name = name.trim_matches('`');

@@ -41,7 +41,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let archive = cpio::archive(programs).map_err(|error| Failure::new(Exit::Usage, error))?;
     let kernel_path = directory.join(KERNEL);
     let programs_path = directory.join(PROGRAMS);
-    let files = [&kernel_path, &programs_path].map(|path| options.force.file(path, &[]));
+    let files =
+        [&kernel_path, &programs_path].map(|path| options.force.file("the file", path, &[]));
     let [kernel, programs] = files;
     let (kernel, programs) = (kernel?, programs?);
     kernel.write(guest::KERNEL)?;

@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         let mut text = Vec::new();
         page.render(&mut text).map_err(unwritten)?;
         let path = directory.join(page.get_filename());
-        files.push((options.force.file(&path, &[])?, text));
+        files.push((options.force.file("the manual page", &path, &[])?, text));
     }
     for (file, text) in files {
         file.write(&text)?;

@@ -160,8 +160,13 @@ impl Force {
     ///
     /// # Errors
     /// It exists, is one of `inputs`, or cannot be.
-    pub(crate) fn file(&self, path: &Path, inputs: &[&Path]) -> Result<OutputFile, Failure> {
-        Ok(OutputFile::at(path, self.force, inputs)?)
+    pub(crate) fn file(
+        &self,
+        what: &'static str,
+        path: &Path,
+        inputs: &[&Path],
+    ) -> Result<OutputFile, Failure> {
+        Ok(OutputFile::at(what, path, self.force, inputs)?)
     }
 
     /// Makes room for a recording, which grows under its own name.
@@ -169,14 +174,16 @@ impl Force {
     /// # Errors
     /// It is one of `inputs`, or what is there cannot be removed.
     pub(crate) fn recording(&self, path: &Path, inputs: &[&Path]) -> Result<(), Failure> {
+        const WHAT: &str = "the recording";
         if !self.force {
             return Ok(());
         }
         let failed = |source| OutputError::Io {
+            what: WHAT,
             path: path.to_owned(),
             source,
         };
-        if OutputFile::at(path, true, inputs)?.is_replaced() {
+        if OutputFile::at(WHAT, path, true, inputs)?.is_replaced() {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed(error))?;

@@ -98,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let inputs = [&options.kernel, &options.program];
     let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
     let page = options.html.as_deref();
-    let page = page.map(|path| options.force.file(path, &inputs));
+    let page = page.map(|path| options.force.file("the page", path, &inputs));
     let page = page.transpose()?;
     let host = Host::open_at(&options.device)?;
     let mut progress = Progress::spinner();

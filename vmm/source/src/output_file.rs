@@ -30,6 +30,7 @@ pub fn remove_unfinished() {
 /// Where something will be written.
 #[derive(Clone, Debug)]
 pub struct OutputFile {
+    what: &'static str,
     path: PathBuf,
     way: Way,
 }
@@ -46,15 +47,23 @@ enum Way {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum OutputError {
-    #[error("could not write {}: it exists, and is not overwritten", path.display())]
-    Exists { path: PathBuf },
+    #[error("could not write {what} {}: it exists, and is not overwritten", path.display())]
+    Exists { what: &'static str, path: PathBuf },
     #[error(
-        "could not write {}: it is the file {}, which is read; choose another name",
+        "could not write {what} {}: it is the file {}, which is read; choose another name",
         path.display(), input.display()
     )]
-    Input { path: PathBuf, input: PathBuf },
-    #[error("could not write {}: {source}{}", path.display(), remedy(source))]
-    Io { path: PathBuf, source: io::Error },
+    Input {
+        what: &'static str,
+        path: PathBuf,
+        input: PathBuf,
+    },
+    #[error("could not write {what} {}: {source}{}", path.display(), remedy(source))]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
 }
 
 /// What limit was met.
@@ -67,17 +76,24 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl OutputFile {
-    /// The file at `path`, which is none of `inputs`. What is there already is replaced if that is wanted, and
+    /// The file at `path`, for `what` (`the page`), which is none of `inputs`. What is there already is replaced if that is wanted, and
     /// when it is an empty file.
     ///
     /// # Errors
     /// [`OutputError`].
-    pub fn at(path: &Path, replace: bool, inputs: &[&Path]) -> Result<OutputFile, OutputError> {
+    pub fn at(
+        what: &'static str,
+        path: &Path,
+        replace: bool,
+        inputs: &[&Path],
+    ) -> Result<OutputFile, OutputError> {
         let failed = |source| OutputError::Io {
+            what,
             path: path.to_owned(),
             source,
         };
         let direct = OutputFile {
+            what,
             path: path.to_owned(),
             way: Way::Direct,
         };
@@ -86,7 +102,7 @@ impl OutputFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // A link that leads nowhere is there, too.
                 let is_link = fs::symlink_metadata(path).is_ok();
-                return OutputFile::renamed(path, replace, is_link);
+                return OutputFile::renamed((what, path), replace, is_link);
             }
             Err(error) => return Err(failed(error)),
         };
@@ -95,6 +111,7 @@ impl OutputFile {
                 .is_ok_and(|input| (input.dev(), input.ino()) == (kind.dev(), kind.ino()))
             {
                 return Err(OutputError::Input {
+                    what,
                     path: path.to_owned(),
                     input: (*input).to_owned(),
                 });
@@ -111,16 +128,20 @@ impl OutputFile {
             return Ok(direct);
         }
         let is_link = fs::symlink_metadata(path).map_err(failed)?.is_symlink();
-        OutputFile::renamed(path, replace, is_link || kind.len() > 0)
+        OutputFile::renamed((what, path), replace, is_link || kind.len() > 0)
     }
 
-    fn renamed(path: &Path, replace: bool, is_there: bool) -> Result<OutputFile, OutputError> {
+    fn renamed(
+        (what, path): (&'static str, &Path),
+        replace: bool,
+        is_there: bool,
+    ) -> Result<OutputFile, OutputError> {
         let path = path.to_owned();
         if is_there && !replace {
-            return Err(OutputError::Exists { path });
+            return Err(OutputError::Exists { what, path });
         }
         let way = Way::Rename { replace };
-        Ok(OutputFile { path, way })
+        Ok(OutputFile { what, path, way })
     }
 
     /// Whether a file that is there is replaced: it is no device, pipe or such.
@@ -155,7 +176,9 @@ impl OutputFile {
             return write(&mut opened.map_err(failed)?);
         }
         // It may have come meanwhile.
-        let Way::Rename { replace } = OutputFile::at(&self.path, self.replaces(), &[])?.way else {
+        let Way::Rename { replace } =
+            OutputFile::at(self.what, &self.path, self.replaces(), &[])?.way
+        else {
             return Err(failed(io::ErrorKind::AlreadyExists.into()));
         };
         let mut unfinished = Unfinished(self.temporary().map_err(failed)?);
@@ -186,7 +209,11 @@ impl OutputFile {
 
     fn failed(&self, source: io::Error) -> OutputError {
         let path = self.path.clone();
-        OutputError::Io { path, source }
+        OutputError::Io {
+            what: self.what,
+            path,
+            source,
+        }
     }
 }
 
@@ -221,7 +248,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("output");
         for text in ["first", "second"] {
-            let file = OutputFile::at(&path, true, &[]).unwrap();
+            let file = OutputFile::at("the page", &path, true, &[]).unwrap();
             file.write(text.as_bytes()).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
@@ -236,10 +263,10 @@ mod tests {
     fn what_exists_is_left_alone_even_if_it_comes_later() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("thesis.html");
-        let file = OutputFile::at(&path, false, &[]).unwrap();
+        let file = OutputFile::at("the page", &path, false, &[]).unwrap();
         fs::write(&path, "precious").unwrap();
         let errors = [
-            OutputFile::at(&path, false, &[]).unwrap_err(),
+            OutputFile::at("the page", &path, false, &[]).unwrap_err(),
             file.write(b"new").unwrap_err(),
         ];
         for error in errors {
@@ -257,7 +284,7 @@ mod tests {
         fs::write(&input, "precious").unwrap();
         std::os::unix::fs::symlink(&input, &link).unwrap();
         for path in [&input, &link] {
-            let error = OutputFile::at(path, true, &[&input]).unwrap_err();
+            let error = OutputFile::at("the page", path, true, &[&input]).unwrap_err();
             assert!(matches!(error, OutputError::Input { .. }), "{error}");
         }
     }
@@ -267,31 +294,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [empty, link] = ["empty", "link"].map(|name| folder.path().join(name));
         fs::write(&empty, "").unwrap();
-        let file = OutputFile::at(&empty, false, &[]).unwrap();
+        let file = OutputFile::at("the page", &empty, false, &[]).unwrap();
         file.write(b"text").unwrap();
         assert_eq!(fs::read(&empty).unwrap(), b"text");
         for target in [empty.as_path(), Path::new("/no/such/file")] {
             std::os::unix::fs::symlink(target, &link).unwrap();
-            OutputFile::at(&link, false, &[]).unwrap_err();
-            let file = OutputFile::at(&link, true, &[]).unwrap();
+            OutputFile::at("the page", &link, false, &[]).unwrap_err();
+            let file = OutputFile::at("the page", &link, true, &[]).unwrap();
             file.write(b"other").unwrap();
             assert!(!fs::symlink_metadata(&link).unwrap().is_symlink());
             fs::remove_file(&link).unwrap();
         }
         assert_eq!(fs::read(&empty).unwrap(), b"text");
-        let device = OutputFile::at(Path::new("/dev/null"), false, &[]).unwrap();
+        let device = OutputFile::at("the page", Path::new("/dev/null"), false, &[]).unwrap();
         device.write(b"text").unwrap();
     }
 
     #[test]
     fn where_no_file_can_be_the_error_names_it_and_a_writer_that_fails_leaves_nothing() {
         for path in ["/nonexistent/page.html", "/dev/null/page.html", "/tmp"] {
-            let file = OutputFile::at(Path::new(path), true, &[]);
+            let file = OutputFile::at("the page", Path::new(path), true, &[]);
             let error = file.and_then(|file| file.write(b"")).unwrap_err();
             assert!(error.to_string().contains(path), "{error}");
         }
         let folder = tempfile::tempdir().unwrap();
-        let file = OutputFile::at(&folder.path().join("output"), false, &[]).unwrap();
+        let file = OutputFile::at("the page", &folder.path().join("output"), false, &[]).unwrap();
         let written = file.write_by(|part| {
             part.write_all(b"half").unwrap();
             Err(file.failed(io::ErrorKind::StorageFull.into()))

@@ -121,7 +121,7 @@ struct Report {
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let inputs = options.inputs();
     let core = options.core.as_deref();
-    let core = core.map(|path| options.force.file(path, &inputs));
+    let core = core.map(|path| options.force.file("the core", path, &inputs));
     let core = core.transpose()?;
     let host = Host::open_at(&options.device)?;
     let moment = options.moment();

@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let result = match &options.target {
         None => crate::run::run(&options.run),
         Some(spec) => {
-            let page = options.run.force.file(path, &[spec.file()])?;
+            let page = options.run.force.file("the page", path, &[spec.file()])?;
             signals::stop_by(|| {})?;
             match spec.source() {
                 Source::Recording(recording) if recording.event.is_none() => {

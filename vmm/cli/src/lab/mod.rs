@@ -95,7 +95,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let inputs: Vec<&Path> = options.merge.iter().map(PathBuf::as_path).collect();
     let svg = options.svg.as_deref();
-    let svg = svg.map(|path| options.force.file(path, &inputs));
+    let svg = svg.map(|path| options.force.file("the chart", path, &inputs));
     let svg = svg.transpose()?;
     let recordings = output::recordings(options.record.as_deref())?;
     let results = if options.merge.is_empty() {

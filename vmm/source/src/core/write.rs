@@ -52,7 +52,7 @@ pub enum CoreWriteError {
 impl From<OutputError> for CoreWriteError {
     fn from(error: OutputError) -> CoreWriteError {
         match error {
-            OutputError::Io { path, source } => CoreWriteError::File {
+            OutputError::Io { path, source, .. } => CoreWriteError::File {
                 name: path.display().to_string(),
                 source,
             },
@@ -66,7 +66,7 @@ impl From<OutputError> for CoreWriteError {
 /// # Errors
 /// [`CoreWriteError`] names the file.
 pub fn write_core(target: &Target, path: &Path) -> Result<(), CoreWriteError> {
-    write_core_to(target, &OutputFile::at(path, false, &[])?)
+    write_core_to(target, &OutputFile::at("the core", path, false, &[])?)
 }
 
 /// As [`write_core`], where it is known already that the file may be written.
