@@ -120,6 +120,11 @@ fn main() -> process::ExitCode {
     };
     let exit = match result {
         Ok(exit) => exit,
+        // What it could not do, it could not do because it was told to end.
+        Err(failure) if signals::is_ending() && failure.exit != Exit::Guest => {
+            output::complain(&Failure::new(Exit::Guest, "interrupted"));
+            Exit::Guest
+        }
         Err(failure) => {
             output::complain(&failure);
             failure.exit

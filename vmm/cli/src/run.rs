@@ -59,7 +59,7 @@ pub(crate) struct Options {
     /// Writes what happened as a page to explore with a browser: one file, which opens from disk.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Records every event with its page tables; the file must not exist. See `heirloom replay`.
+    /// Records every event with its page tables, to a new file. See `heirloom replay`.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Shows the guest's console as it is, control sequences included. Whoever wrote the guest can then do with

@@ -1,6 +1,7 @@
 //! Ctrl-C, and requests to end: the command stops gently, with what it has found, or else it is ended, whatever
 //! it does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,13 +15,15 @@ use crate::output;
 /// CPU time that the command has to end by itself.
 const GENTLE: Duration = Duration::from_millis(700);
 /// If it uses none for so long, it waits for something that need not come.
-const STUCK: Duration = Duration::from_millis(300);
+const STUCK: Duration = Duration::from_millis(500);
 /// However busy the machine is.
 const AT_MOST: Duration = Duration::from_secs(20);
 /// Time between two looks.
 const STEP: Duration = Duration::from_millis(20);
 /// CPU time within [`STUCK`] that is no work: this thread's own.
 const IDLE: Duration = Duration::from_millis(10);
+
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
 type Stop = Box<dyn Fn() + Send>;
 
@@ -47,8 +50,14 @@ pub(crate) fn stop_by(stop: impl Fn() + Send + 'static) -> Result<(), Failure> {
     })
 }
 
+/// Whether a signal wants the command to end.
+pub(crate) fn is_ending() -> bool {
+    IS_ENDING.load(Ordering::Relaxed)
+}
+
 /// In a thread of its own.
 fn end() {
+    IS_ENDING.store(true, Ordering::Relaxed);
     if let Some(stop) = &*STOP.lock().unwrap_or_else(PoisonError::into_inner) {
         stop();
     }

@@ -71,7 +71,7 @@ pub enum Mappings {
 const STEP_LIMIT: u32 = 1 << 26;
 /// What a table's entries cost of the budget, compared with those of another: looked up and remembered, each
 /// takes as long as so many that are only passed.
-const TABLE_COST: u64 = 512 * 16;
+const TABLE_COST: u64 = 512 * 8;
 
 /// Compares address spaces, remembering which subtrees it has found equal. Keep one for all
 /// comparisons within a snapshot: shared tables are then compared once.

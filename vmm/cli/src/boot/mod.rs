@@ -85,8 +85,7 @@ pub(crate) struct Options {
     /// Also writes the stopped guest as an ELF core, to be inspected again as core:FILE.
     #[arg(long, value_name = "FILE")]
     core: Option<PathBuf>,
-    /// Also records the address spaces of the stopped guest, to be inspected again as rec:FILE; the file
-    /// must not exist.
+    /// Also records the address spaces of the stopped guest in a new file, to be inspected again as rec:FILE.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Shows the guest's console as it is, control sequences included. Whoever wrote the guest can then do with
