@@ -21,7 +21,7 @@ test: guest-target qemu dump-tools linux-guest other-kernels chromium
 ## The default scenario as a page: its events and page tables, to explore with a browser.
 report: guest-target
 	@mkdir -p "$(dir $(REPORT))"
-	$(CARGO) run --release -- explore --html "$(REPORT)"
+	$(CARGO) run --release -- explore --force --html "$(REPORT)"
 	@echo "Open $(REPORT) in a browser."
 
 ## The README's pictures of the explorer, from real runs.

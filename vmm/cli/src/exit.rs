@@ -7,8 +7,8 @@ use heirloom_harness::error::{Cause, RunError, boot_cause};
 use heirloom_harness::lab::measure::{CellError, Problem};
 use heirloom_harness::program::UnusableProgram;
 use heirloom_machine::{BootError, KvmError};
-use heirloom_source::TargetError;
 use heirloom_source::recording::RecordError;
+use heirloom_source::{CoreWriteError, OutputError, TargetError};
 
 /// What `--help` says about them.
 pub(crate) const HELP: &str = "Exit codes:
@@ -120,6 +120,35 @@ impl From<UnusableProgram> for Failure {
 impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Failure {
         Failure::new(Exit::Usage, error)
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Failure {
+        let hint = match &error {
+            OutputError::Exists { .. } => "; choose another name, or --force replaces it",
+            OutputError::Input { .. } | OutputError::Io { .. } => "",
+        };
+        Failure::new(Exit::Usage, format!("{error}{hint}"))
+    }
+}
+
+impl From<CoreWriteError> for Failure {
+    fn from(error: CoreWriteError) -> Failure {
+        match error {
+            CoreWriteError::Output(error) => error.into(),
+            error => Failure::new(Exit::Usage, error),
+        }
+    }
+}
+
+/// Why a recording could not be begun where one that exists can be replaced.
+pub(crate) fn unrecorded(error: RecordError) -> Failure {
+    match error {
+        RecordError::Exists { .. } => {
+            Failure::new(Exit::Usage, format!("{error}; --force replaces it"))
+        }
+        error => error.into(),
     }
 }
 

@@ -7,7 +7,7 @@ use heirloom_abi::options;
 use heirloom_harness::{cpio, guest};
 
 use crate::exit::{Exit, Failure};
-use crate::output::Output;
+use crate::output::{self, Output};
 
 const KERNEL: &str = "heirloom-kernel";
 const PROGRAMS: &str = "programs.cpio";
@@ -19,6 +19,8 @@ const EXIT_PORT: &str = "0xf4";
 pub(crate) struct Options {
     /// Where to write; made if it does not exist.
     directory: PathBuf,
+    #[command(flatten)]
+    force: output::Force,
 }
 
 /// Writes the files and prints QEMU's command line.
@@ -39,19 +41,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let archive = cpio::archive(programs).map_err(|error| Failure::new(Exit::Usage, error))?;
     let kernel_path = directory.join(KERNEL);
     let programs_path = directory.join(PROGRAMS);
-    write(&kernel_path, guest::KERNEL)?;
-    write(&programs_path, &archive)?;
+    let files =
+        [&kernel_path, &programs_path].map(|path| options.force.file("the file", path, &[]));
+    let [kernel, programs] = files;
+    let (kernel, programs) = (kernel?, programs?);
+    kernel.write(guest::KERNEL)?;
+    programs.write(&archive)?;
     Output::new()?.line(&qemu_command(&kernel_path, &programs_path))?;
     Ok(Exit::Good)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    fs::write(path, bytes).map_err(|error| {
-        Failure::new(
-            Exit::Usage,
-            format!("could not write {}: {error}", path.display()),
-        )
-    })
 }
 
 /// A command for a POSIX shell. QEMU's exit status is 2 × the guest's + 1.

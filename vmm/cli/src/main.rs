@@ -7,6 +7,7 @@ mod completions;
 mod doctor;
 #[cfg(test)]
 mod documentation;
+mod escape;
 mod exit;
 mod explore;
 mod extract;
@@ -19,10 +20,14 @@ mod paint;
 mod progress;
 mod replay;
 mod run;
+mod signals;
 mod text;
 mod ui;
 
+use std::io::Write;
 use std::process;
+
+use exit::{Exit, Failure};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -91,6 +96,7 @@ fn main() -> process::ExitCode {
     let cli = Cli::parse();
     cli.ui.apply();
     start_log(cli.ui.verbose);
+    signals::files_may_get_too_large();
     let result = match cli.command {
         Command::Run(options) => run::run(&options),
         Command::Bugs(options) => bugs::run(&options),
@@ -112,11 +118,23 @@ fn main() -> process::ExitCode {
         Command::Completions(options) => completions::run(&options),
         Command::Man(options) => man::run(&options),
     };
-    match result {
-        Ok(exit) => exit.into(),
+    let exit = match result {
+        Ok(exit) => exit,
+        // What it could not do, it could not do because it was told to end.
+        Err(failure) if signals::is_ending() && failure.exit != Exit::Guest => {
+            output::complain(&Failure::new(Exit::Guest, "interrupted"));
+            Exit::Guest
+        }
         Err(failure) => {
             output::complain(&failure);
-            failure.exit.into()
+            failure.exit
+        }
+    };
+    match heirloom_source::left_paused() {
+        None => exit.into(),
+        Some(why) => {
+            output::complain(&Failure::new(Exit::Guest, why));
+            Exit::Guest.into()
         }
     }
 }
@@ -130,8 +148,15 @@ fn start_log(verbose: u8) {
         _ => "trace",
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
-        .format_timestamp(None)
-        .format_target(false)
+        .format(|out, record| {
+            let (level, style) = (record.level(), out.default_level_style(record.level()));
+            let message = record.args().to_string();
+            writeln!(
+                out,
+                "[{style}{level:<5}{style:#}] {}",
+                escape::text(&message)
+            )
+        })
         .init();
 }
 

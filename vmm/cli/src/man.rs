@@ -15,6 +15,8 @@ pub(crate) struct Options {
     /// Writes all pages here, made if it does not exist; without it the command's own page is printed.
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
+    #[command(flatten)]
+    force: output::Force,
 }
 
 /// Prints a page, or writes all.
@@ -31,14 +33,33 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
             .map_err(|error| output::unwritten(&error))?;
         return Ok(Exit::Good);
     };
-    let written =
-        fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(command, directory));
-    written.map_err(|error| {
+    let unwritten = |error| {
         let what = format!(
             "could not write the manual pages to {}: {error}",
             directory.display()
         );
         Failure::new(Exit::Usage, what)
-    })?;
+    };
+    fs::create_dir_all(directory).map_err(unwritten)?;
+    let mut files = Vec::new();
+    for page in pages(crate::command()) {
+        let mut text = Vec::new();
+        page.render(&mut text).map_err(unwritten)?;
+        let path = directory.join(page.get_filename());
+        files.push((options.force.file("the manual page", &path, &[])?, text));
+    }
+    for (file, text) in files {
+        file.write(&text)?;
+    }
     Ok(Exit::Good)
+}
+
+/// One for the command and one for each subcommand.
+fn pages(command: clap::Command) -> Vec<Man> {
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    let of_subcommands = command.get_subcommands().cloned();
+    let mut pages: Vec<Man> = of_subcommands.map(Man::new).collect();
+    pages.push(Man::new(command));
+    pages
 }

@@ -2,17 +2,17 @@
 //! error: the exit code is still the verdict.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use heirloom_harness::cancel::CancelToken;
 use heirloom_harness::recorder::RecordingDirectory;
+use heirloom_source::{OutputError, OutputFile};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
-use crate::{paint, ui};
+use crate::{escape, paint, ui};
 
 /// Standard output without a buffer and without std's retries, as the machine wants its console:
 /// whoever writes, writes whole lines.
@@ -59,6 +59,7 @@ impl Output {
     /// # Errors
     /// The device is full, or such.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
+        let text = escape::text(text);
         self.write_all(format!("{text}\n").as_bytes())
             .map_err(|error| unwritten(&error))
     }
@@ -85,11 +86,14 @@ impl Output {
     }
 
     fn painted(&mut self, text: &str) -> Result<(), Failure> {
-        if ui::colours(&io::stdout()) {
-            self.line(&paint::report(text))
+        let text = escape::text(text);
+        let text = if ui::colours(&io::stdout()) {
+            paint::report(&text).into()
         } else {
-            self.line(text)
-        }
+            text
+        };
+        self.write_all(format!("{text}\n").as_bytes())
+            .map_err(|error| unwritten(&error))
     }
 }
 
@@ -118,6 +122,7 @@ impl Write for Output {
 /// It has something that JSON has not.
 pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
+        .map(escape::json)
         .map_err(|error| Failure::new(Exit::Usage, format!("this cannot be JSON: {error}")))
 }
 
@@ -140,14 +145,54 @@ pub(crate) fn recordings(directory: Option<&Path>) -> Result<Option<RecordingDir
         })
 }
 
-/// Has Ctrl-C, and a request to end, cancel what is being done.
-///
-/// # Errors
-/// Another handler is set in this process already.
-pub(crate) fn cancel_on_signal(cancel: &CancelToken) -> Result<(), Failure> {
-    let cancel = cancel.clone();
-    ctrlc::set_handler(move || cancel.cancel())
-        .map_err(|error| Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}")))
+/// The option of all commands that write files.
+#[derive(clap::Args)]
+// Several commands' options have it, and clap makes a group of each.
+#[group(skip)]
+pub(crate) struct Force {
+    /// Replaces files that exist.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Force {
+    /// A file to be written, known to be free, and none of these, before anything is done.
+    ///
+    /// # Errors
+    /// It exists, is one of `inputs`, or cannot be.
+    pub(crate) fn file(
+        &self,
+        what: &'static str,
+        path: &Path,
+        inputs: &[&Path],
+    ) -> Result<OutputFile, Failure> {
+        Ok(OutputFile::at(what, path, self.force, inputs)?)
+    }
+
+    /// Makes room for a recording, which grows under its own name.
+    ///
+    /// # Errors
+    /// It is one of `inputs`, or what is there cannot be removed.
+    pub(crate) fn recording(&self, path: &Path, inputs: &[&Path]) -> Result<(), Failure> {
+        const WHAT: &str = "the recording";
+        if !self.force {
+            return Ok(());
+        }
+        let failed = |source| OutputError::Io {
+            what: WHAT,
+            path: path.to_owned(),
+            source,
+        };
+        if OutputFile::at(WHAT, path, true, inputs)?.is_replaced() {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(error))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Standard output took no more.
@@ -164,5 +209,6 @@ pub(crate) fn complain(failure: &Failure) {
     } else {
         WHO.into()
     };
-    let _ = writeln!(io::stderr(), "{who} {failure}");
+    let failure = failure.to_string();
+    let _ = writeln!(io::stderr(), "{who} {}", escape::text(&failure));
 }

@@ -10,7 +10,8 @@ const OPEN: &str = "33";
 const ASIDE: &str = "2";
 
 /// Words that are a verdict wherever they stand, longer ones before those that they begin with.
-const VERDICTS: [(&str, &str); 6] = [
+const VERDICTS: [(&str, &str); 7] = [
+    ("NOT ALL COMPARED", OPEN),
     ("NOTHING TO JUDGE", OPEN),
     ("BROKEN OFF", BAD),
     ("BROKEN", BAD),

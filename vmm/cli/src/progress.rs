@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::escape::Escaping;
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::ui;
@@ -120,8 +121,17 @@ impl Progress {
     }
 
     /// Where a guest's console goes that is meant for `out`: past the line that changes, and nowhere if
-    /// only verdicts are wanted.
-    pub(crate) fn console(&mut self, out: Output) -> Box<dyn Write + Send> {
+    /// only verdicts are wanted. Unless it is wanted `raw`, a terminal does nothing but show it.
+    pub(crate) fn console(&mut self, out: Output, raw: bool) -> Box<dyn Write + Send> {
+        let out = self.raw_console(out);
+        if raw {
+            out
+        } else {
+            Box::new(Escaping::new(out))
+        }
+    }
+
+    fn raw_console(&mut self, out: Output) -> Box<dyn Write + Send> {
         if ui::quiet() {
             return Box::new(std::io::sink());
         }

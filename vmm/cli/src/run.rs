@@ -1,6 +1,6 @@
 //! `heirloom run`: boots the guest, judges it at every event, and shows what was found.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
@@ -8,15 +8,18 @@ use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::Strategy;
+use heirloom_harness::judge::Judge;
 use heirloom_harness::program;
 use heirloom_harness::run::{DEFAULT_PROCESSES, ExitStatus, Run};
+use heirloom_inspect::rules::GIVEN_UP;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Host, KernelImage, MemorySize};
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, unrecorded};
 use crate::explore::{self, RunTimeline};
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::signals;
 use crate::text::Shown;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
@@ -56,9 +59,15 @@ pub(crate) struct Options {
     /// Writes what happened as a page to explore with a browser: one file, which opens from disk.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Records every event with its page tables; the file must not exist. See `heirloom replay`.
+    /// Records every event with its page tables, to a new file. See `heirloom replay`.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Shows the guest's console as it is, control sequences included. Whoever wrote the guest can then do with
+    /// the terminal what it can do.
+    #[arg(long)]
+    raw_console: bool,
+    #[command(flatten)]
+    pub(crate) force: output::Force,
     /// KVM's device, where it is not in its usual place.
     #[arg(long, value_name = "PATH", default_value = DEVICE)]
     device: PathBuf,
@@ -86,17 +95,23 @@ fn strategies() -> impl TypedValueParser<Value = Strategy> {
 
 /// Boots the guest, follows it to its end, and prints the report.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let page = options.html.as_deref().map(explore::page_at).transpose()?;
+    let inputs = [&options.kernel, &options.program];
+    let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    let page = options.html.as_deref();
+    let page = page.map(|path| options.force.file("the page", path, &inputs));
+    let page = page.transpose()?;
     let host = Host::open_at(&options.device)?;
     let mut progress = Progress::spinner();
     let mut run = start(&host, options, &mut progress)?;
     if let Some(file) = &options.record {
-        run.record(file)?;
+        options.force.recording(file, &inputs)?;
+        run.record(file).map_err(unrecorded)?;
     }
     let interrupter = run.interrupter();
-    // Only a second handler in the same process could make this fail.
-    ctrlc::set_handler(move || interrupter.interrupt()).map_err(|error| {
-        Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
+    let budget = run.budget().clone();
+    signals::stop_by(move || {
+        interrupter.interrupt();
+        budget.cancel();
     })?;
     let mut timeline = page
         .as_ref()
@@ -127,7 +142,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     }
     let exit = ended
         .map_err(Failure::from)
-        .and_then(|status| outcome(run.judge().all_hold(), status));
+        .and_then(|status| outcome(Some(run.judge()), status));
     match run.recorded() {
         Ok(()) => exit,
         Err(unrecorded) => {
@@ -139,9 +154,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     }
 }
 
-/// What a run that came to its end comes to: whether all rules hold, and the first program's status.
-pub(crate) fn outcome(all_hold: bool, status: ExitStatus) -> Result<Exit, Failure> {
-    if !all_hold {
+/// What a run that came to its end comes to: whether all rules hold, where it was judged, and the first
+/// program's status.
+pub(crate) fn outcome(judge: Option<&Judge>, status: ExitStatus) -> Result<Exit, Failure> {
+    if judge.is_some_and(Judge::is_given_up) {
+        let what = format!("not all rules could be tried: {GIVEN_UP}");
+        return Err(Failure::new(Exit::Guest, what));
+    }
+    if !judge.is_none_or(Judge::all_hold) {
         return Ok(Exit::Broken);
     }
     if status.is_success() {
@@ -175,5 +195,7 @@ fn start(host: &Host, options: &Options, progress: &mut Progress) -> Result<Run,
     if let Some(seconds) = options.timeout {
         run = run.time_limit(Duration::from_secs(seconds));
     }
-    Ok(run.console(progress.console(console)).start()?)
+    Ok(run
+        .console(progress.console(console, options.raw_console))
+        .start()?)
 }

@@ -37,7 +37,6 @@
 #![deny(missing_docs)]
 
 mod event;
-mod file;
 mod finding;
 mod history;
 mod page;
@@ -46,7 +45,6 @@ pub mod theme;
 mod timeline;
 
 pub use event::{Event, Sign};
-pub use file::{PageFile, PageFileError};
 pub use finding::Finding;
 pub use page::{DATA_VERSION, RenderError, render};
 pub use timeline::{About, Group, NamedRange, SpaceId, SpaceInfo, Timeline};

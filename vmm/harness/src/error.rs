@@ -96,7 +96,9 @@ impl RunError {
             RunError::Boot(error) => boot_cause(error),
             RunError::Kvm(_)
             | RunError::Machine(
-                heirloom_machine::RunError::Vcpu(_) | heirloom_machine::RunError::Kvm(_),
+                heirloom_machine::RunError::Vcpu(_)
+                | heirloom_machine::RunError::NoThread
+                | heirloom_machine::RunError::Kvm(_),
             ) => Cause::Host,
             RunError::Machine(heirloom_machine::RunError::Console(_))
             | RunError::Frame { .. }
@@ -115,6 +117,7 @@ pub fn boot_cause(error: &BootError) -> Cause {
         BootError::Kvm(_) | BootError::Memory(_) | BootError::Watchdog(_) => Cause::Host,
         BootError::Image(_)
         | BootError::SegmentOutside { .. }
+        | BootError::SegmentsOverlap { .. }
         | BootError::NoRoomToUnpack { .. }
         | BootError::InitrdTooBig { .. }
         | BootError::ModulesUnknown { .. }

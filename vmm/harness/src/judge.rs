@@ -83,6 +83,12 @@ impl Judge {
         self.engine.all_hold()
     }
 
+    /// Whether no rule is broken, but not everything was held against one that should have been, because
+    /// that was too much.
+    pub fn is_given_up(&self) -> bool {
+        self.engine.is_given_up()
+    }
+
     /// What the run showed; `None` if nothing was judged.
     pub fn report(&self) -> Option<Report> {
         let excerpt = self.excerpt.as_ref()?;

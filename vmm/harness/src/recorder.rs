@@ -91,8 +91,9 @@ impl RunRecorder {
     }
 }
 
-/// A recording of any guest on our machine, taken once, while it is paused.
-pub struct MachineRecorder(Recorder);
+/// A recording of any guest on our machine, taken once, while it is paused. Dropped before that, it leaves no
+/// file.
+pub struct MachineRecorder(Option<Recorder>);
 
 impl MachineRecorder {
     /// Begins it in a file that must not exist.
@@ -113,15 +114,18 @@ impl MachineRecorder {
             kernel_command_line: command_line.to_owned(),
             ..Header::new(truth)
         };
-        Recorder::create(file, &header).map(MachineRecorder)
+        let recorder = Recorder::create(file, &header)?;
+        Ok(MachineRecorder(Some(recorder)))
     }
 
     /// Records the address spaces that were found in it, and ends.
     ///
     /// # Errors
     /// [`RecordError`].
-    pub fn end(self, found: &Discovery) -> Result<(), RecordError> {
-        let MachineRecorder(mut recorder) = self;
+    pub fn end(mut self, found: &Discovery) -> Result<(), RecordError> {
+        let Some(mut recorder) = self.0.take() else {
+            return Ok(());
+        };
         let capture = Capture {
             snapshot: &found.snapshot,
             cpus: &found.cpus,
@@ -130,6 +134,14 @@ impl MachineRecorder {
         };
         recorder.record(None, Some(capture))?;
         recorder.finish(&End::Done { status: 0 })
+    }
+}
+
+impl Drop for MachineRecorder {
+    fn drop(&mut self) {
+        if let Some(recorder) = self.0.take() {
+            recorder.discard();
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::budget::Budget;
 use crate::frames::FrameIndex;
 use crate::memory::{PhysicalMemory, Words, Written};
 use crate::nodes::{Node, Nodes};
@@ -28,6 +29,8 @@ use heirloom_paging::mode::Mode;
 pub struct Capturer {
     /// Most tables that a snapshot may hold.
     limit: usize,
+    /// What all snapshots pay from; `None` where each has its own.
+    budget: Option<Budget>,
     /// What `nodes` were parsed for.
     mode: Option<Mode>,
     nodes: Nodes,
@@ -48,6 +51,9 @@ pub struct Capturer {
     unreached: [Vec<Slot>; 5],
     buffer: Box<Words>,
 }
+
+/// Tables that are read before the budget is asked again.
+const PAID_AT_ONCE: usize = 64;
 
 /// What the capturer knows of a slot in use.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,6 +88,7 @@ impl Capturer {
         Capturer {
             // 16 GiB of tables: neither slots nor references (512 a table) run out of 32-bit numbers.
             limit: limit.min(1 << 22),
+            budget: None,
             mode: None,
             nodes: Nodes::default(),
             index: FrameIndex::default(),
@@ -94,6 +101,16 @@ impl Capturer {
             unread: Default::default(),
             unreached: Default::default(),
             buffer: Box::new([0; 512]),
+        }
+    }
+
+    /// Has taking snapshots and whatever is done with them pay from one budget. Where none is set, each
+    /// snapshot has one of its own. A snapshot for which it did not last is not whole.
+    #[must_use]
+    pub fn with_budget(self, budget: Budget) -> Self {
+        Capturer {
+            budget: Some(budget),
+            ..self
         }
     }
 
@@ -141,12 +158,14 @@ impl Capturer {
                 missing: self.missing.len(),
                 omitted: self.omitted,
             },
+            self.budget.clone().unwrap_or_default(),
         )
     }
 
     fn forget(&mut self, mode: Mode) {
         *self = Capturer {
             mode: Some(mode),
+            budget: self.budget.take(),
             ..Capturer::with_limit(self.limit)
         };
     }
@@ -167,8 +186,16 @@ impl Capturer {
             for slot in std::mem::take(&mut self.unreached[level.number()]) {
                 self.give_up(slot);
             }
-            for slot in std::mem::take(&mut self.unread[level.number()]) {
-                self.refresh(memory, mode, level, slot);
+            for slots in std::mem::take(&mut self.unread[level.number()]).chunks(PAID_AT_ONCE) {
+                let budget = self.budget.as_ref();
+                if budget.is_some_and(|budget| !budget.pay(512 * slots.len() as u64)) {
+                    // What is known now is no moment's; the next capture begins anew.
+                    self.omitted += slots.len() as u64;
+                    continue;
+                }
+                for slot in slots {
+                    self.refresh(memory, mode, level, *slot);
+                }
             }
         }
     }

@@ -69,6 +69,9 @@ pub enum Mappings {
 /// Entries that a comparer looks at before it gives up; two snapshots at the capture limit that are
 /// equal up to copying need about as many.
 const STEP_LIMIT: u32 = 1 << 26;
+/// What a table's entries cost of the budget, compared with those of another: looked up and remembered, each
+/// takes as long as so many that are only passed.
+const TABLE_COST: u64 = 512 * 8;
 
 /// Compares address spaces, remembering which subtrees it has found equal. Keep one for all
 /// comparisons within a snapshot: shared tables are then compared once.
@@ -211,13 +214,20 @@ impl<'s> Comparer<'s> {
         if let Some(&known) = self.memo.get(&(left, right)) {
             return Ok(known);
         }
+        if !self.left.budget().pay(TABLE_COST) {
+            return Err(GivenUp);
+        }
         let mut found = None;
         for index in 0..512 {
             let below = (
                 below(self.left, left, index, next),
                 below(self.right, right, index, next),
             );
-            self.steps_left = self.steps_left.checked_sub(1).ok_or(GivenUp)?;
+            let Some(left) = self.steps_left.checked_sub(1) else {
+                self.left.budget().note_shortage();
+                return Err(GivenUp);
+            };
+            self.steps_left = left;
             if let Some(offset) = self.first_difference(below, next)? {
                 found = Some((u64::from(index) << next.shift()) + offset);
                 break;

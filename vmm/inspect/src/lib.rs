@@ -100,6 +100,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod capture;
 pub mod changes;
 pub mod check;
@@ -129,6 +130,7 @@ pub mod target;
 pub mod testing;
 pub mod traverse;
 
+pub use budget::Budget;
 pub use capture::Capturer;
 pub use check::Check;
 pub use compare::{Comparer, EntryDifference, EntryDifferenceKind, Mappings};

@@ -136,6 +136,12 @@ pub trait PhysicalMemory {
         Account::default()
     }
 
+    /// The parts of `range` that may hold anything but zeros, ascending: for looking through all of memory. One
+    /// that knows of holes does well to leave them out, as there may be a thousand times more of them.
+    fn data_in(&self, range: PhysRange) -> Vec<PhysRange> {
+        vec![range]
+    }
+
     /// Reads entry `index` (below 512) of the table in frame `table`.
     ///
     /// # Errors

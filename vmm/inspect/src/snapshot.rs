@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
+use crate::budget::Budget;
 use crate::frames::FrameIndex;
 use crate::nodes::{Node, Nodes};
 use crate::sharing::Parent;
@@ -78,7 +79,7 @@ pub(crate) struct Counts {
 /// The page tables of every address space at one moment. Each table frame is held once for each
 /// level at which it is used, however many roots share it; cloning copies a pointer.
 #[derive(Clone, Debug)]
-pub struct Snapshot(Arc<Inner>);
+pub struct Snapshot(Arc<Inner>, Budget);
 
 #[derive(Debug)]
 struct Inner {
@@ -99,8 +100,9 @@ impl Snapshot {
         nodes: Nodes,
         index: FrameIndex,
         counts: Counts,
+        budget: Budget,
     ) -> Self {
-        Snapshot(Arc::new(Inner {
+        let inner = Inner {
             mode,
             roots,
             nodes,
@@ -108,7 +110,19 @@ impl Snapshot {
             counts,
             parents: OnceLock::new(),
             shadows: OnceLock::new(),
-        }))
+        };
+        Snapshot(Arc::new(inner), budget)
+    }
+
+    /// What may still be done with the tables.
+    pub fn budget(&self) -> &Budget {
+        &self.1
+    }
+
+    /// The same tables, with a budget of their own.
+    #[must_use]
+    pub fn with_budget(&self, budget: Budget) -> Snapshot {
+        Snapshot(Arc::clone(&self.0), budget)
     }
 
     /// How the tables are read.

@@ -16,6 +16,8 @@ pub struct Tally {
     pub user: u64,
     /// Pages that it cannot.
     pub supervisor: u64,
+    /// What all of them map.
+    pub bytes: u64,
     /// Present entries that a walk through all of it passes.
     pub entries: u64,
 }
@@ -29,6 +31,7 @@ impl Tally {
     fn add(&mut self, other: Tally) {
         self.user = self.user.saturating_add(other.user);
         self.supervisor = self.supervisor.saturating_add(other.supervisor);
+        self.bytes = self.bytes.saturating_add(other.bytes);
         self.entries = self.entries.saturating_add(other.entries);
     }
 }
@@ -40,7 +43,8 @@ struct Count;
 impl Fold for Count {
     type Found = Tally;
 
-    fn leaf(&self, found: &mut Tally, _: Leaf, user: bool) {
+    fn leaf(&self, found: &mut Tally, leaf: Leaf, user: bool) {
+        found.bytes = found.bytes.saturating_add(leaf.size.bytes());
         let pages = if user {
             &mut found.user
         } else {

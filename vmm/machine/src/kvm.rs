@@ -48,6 +48,11 @@ pub enum KvmError {
     Busy { what: String },
     #[error("{} is not KVM's device: point at the real one, usually {DEVICE}", path.display())]
     NotKvm { path: PathBuf },
+    #[error("could not open {}: {source}; raise the limit (`ulimit -n`)", path.display())]
+    OpenFiles {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(
         "KVM speaks API version {found}, this program {API_VERSION}: the host kernel is too old; use Linux 4.14 or newer"
     )]
@@ -309,6 +314,12 @@ fn open_error(path: &Path, errno: i32) -> KvmError {
         libc::ENXIO | libc::ENODEV => KvmError::ModuleNotLoaded { path },
         libc::EBUSY => KvmError::Busy {
             what: path.display().to_string(),
+        },
+        // A folder, a socket, a link to itself.
+        libc::EISDIR | libc::ELOOP | libc::ENOTDIR => KvmError::NotKvm { path },
+        libc::EMFILE | libc::ENFILE => KvmError::OpenFiles {
+            path,
+            source: std::io::Error::from_raw_os_error(errno),
         },
         _ => KvmError::Call {
             what: "open /dev/kvm",

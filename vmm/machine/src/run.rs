@@ -1,7 +1,7 @@
 //! The run loop: drives a vCPU until something happens that somebody must decide about.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kvm_ioctls::VcpuExit;
 use vm_memory::{Bytes, GuestAddress};
@@ -15,6 +15,10 @@ use crate::watchdog::Cause;
 
 /// Longest x86 instruction, in bytes (Intel SDM vol. 2A, 2.3.11).
 const INSTRUCTION_LIMIT: usize = 15;
+
+/// How often KVM may refuse to run the vCPU for now before it is given up, and the time in between.
+const MOST_REFUSALS: u32 = 100;
+const REFUSED: Duration = Duration::from_millis(2);
 
 /// Why [`Machine::run`] returned. After [`Stop::Doorbell`], [`Stop::TimeLimit`] and
 /// [`Stop::Interrupted`] the guest can be run on; after the others it is lost.
@@ -61,6 +65,11 @@ pub enum Stop {
 pub enum RunError {
     #[error("could not run the vCPU (KVM_RUN): {0}; `sudo dmesg | tail` may say more")]
     Vcpu(io::Error),
+    #[error(
+        "could not run the vCPU: the system gives KVM no thread for it; raise the limit of processes \
+         (`ulimit -u`), or that of the control group (`pids.max`)"
+    )]
+    NoThread,
     #[error("could not write the guest's console: {0}")]
     Console(io::Error),
     #[error(transparent)]
@@ -78,6 +87,7 @@ impl Machine {
     pub fn run(&mut self, deadline: Instant) -> Result<Stop, RunError> {
         let bell = self.watchdog.bell();
         let guard = self.watchdog.arm(deadline);
+        let mut refusals = 0;
         let stop = loop {
             match bell.cause() {
                 Some(Cause::TimeLimit) => break Stop::TimeLimit,
@@ -122,7 +132,13 @@ impl Machine {
                     };
                 }
                 Err(error) => match error.errno() {
-                    libc::EINTR | libc::EAGAIN => {}
+                    libc::EINTR => {}
+                    // KVM makes a thread when a guest first runs, and says no more if that fails.
+                    libc::EAGAIN if refusals < MOST_REFUSALS => {
+                        refusals += 1;
+                        std::thread::sleep(REFUSED);
+                    }
+                    libc::EAGAIN => return Err(RunError::NoThread),
                     errno => return Err(RunError::Vcpu(io::Error::from_raw_os_error(errno))),
                 },
             }

@@ -12,6 +12,7 @@
 //! content   what a file is, by its first bytes
 //! input     the bytes of a file, flattened ones put together
 //! memory    guest-physical memory, laid out over files and processes
+//! output_file  files that are written, by one rule
 //! codec     page tables as few bytes, for recordings and the explorer
 //! ```
 //!
@@ -37,6 +38,7 @@ mod flattened;
 mod found;
 mod input;
 mod memory;
+mod output_file;
 mod qemu;
 mod raw;
 pub mod recording;
@@ -44,11 +46,12 @@ mod spec;
 
 pub use heirloom_inspect::Target;
 
-pub use self::core::{CoreError, CoreSpec, CoreWriteError, write_core};
+pub use self::core::{CoreError, CoreSpec, CoreWriteError, write_core, write_core_to};
 pub use dump::DumpError;
 pub use file::FileError;
 pub use found::FileSpec;
-pub use qemu::{AnswerError, QemuError, QemuSpec, QmpError, WayError, resume_all};
+pub use output_file::{OutputError, OutputFile, remove_unfinished};
+pub use qemu::{AnswerError, QemuError, QemuSpec, QmpError, WayError, left_paused, resume_all};
 pub use raw::{RawError, RawSpec};
 pub use recording::{RecordingError, RecordingSpec};
 pub use spec::{Source, Spec, SpecError};

@@ -7,6 +7,7 @@
 //! `K`, `M`, `G` and `T` behind one multiply it by powers of 1024.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use heirloom_inspect::{Cr3, Entry};
@@ -22,6 +23,7 @@ use crate::recording::RecordingSpec;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     text: String,
+    file: PathBuf,
     source: Source,
 }
 
@@ -70,6 +72,11 @@ pub enum SpecError {
 }
 
 impl Spec {
+    /// The file or socket that it is read from.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// The kind of source and which one.
     pub fn source(&self) -> &Source {
         &self.source
@@ -106,8 +113,13 @@ impl FromStr for Spec {
         if fields.file().is_empty() {
             return Err(SpecError::NoFile { spec: text.into() });
         }
+        let file = match &source {
+            Source::Recording(recording) => recording.file.clone(),
+            _ => fields.file().into(),
+        };
         Ok(Spec {
             text: text.into(),
+            file,
             source,
         })
     }
@@ -281,8 +293,6 @@ pub(crate) fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn source(text: &str) -> Source {

@@ -18,13 +18,14 @@ use heirloom_inspect::{Discovery, Target};
 use heirloom_machine::image::Kind;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::{Config, Host, KernelImage, Machine, MemorySize, Module};
+use heirloom_source::OutputFile;
 use serde::Serialize;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, unrecorded};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::text::Shown;
-use crate::{output, ui};
+use crate::{inspect, output, signals, ui};
 use console::{Console, Seen};
 use wait::{Ending, Moment, wait};
 
@@ -84,10 +85,15 @@ pub(crate) struct Options {
     /// Also writes the stopped guest as an ELF core, to be inspected again as core:FILE.
     #[arg(long, value_name = "FILE")]
     core: Option<PathBuf>,
-    /// Also records the address spaces of the stopped guest, to be inspected again as rec:FILE; the file
-    /// must not exist.
+    /// Also records the address spaces of the stopped guest in a new file, to be inspected again as rec:FILE.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Shows the guest's console as it is, control sequences included. Whoever wrote the guest can then do with
+    /// the terminal what it can do.
+    #[arg(long)]
+    raw_console: bool,
+    #[command(flatten)]
+    force: output::Force,
     /// Counts pages of processes that are writable and executable as a fault.
     #[arg(long)]
     strict_user: bool,
@@ -112,6 +118,10 @@ struct Report {
 
 /// Boots the kernel, waits for the moment, and shows what is there.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let inputs = options.inputs();
+    let core = options.core.as_deref();
+    let core = core.map(|path| options.force.file("the core", path, &inputs));
+    let core = core.transpose()?;
     let host = Host::open_at(&options.device)?;
     let moment = options.moment();
     let limit = Duration::from_secs(options.after.unwrap_or(options.timeout));
@@ -120,17 +130,17 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let config = options.config(&seen, &mut progress)?;
     let command_line = config.command_line.clone();
     let mut machine = Machine::on(&host, config)?;
-    let recorder = options
-        .record
-        .as_deref()
-        .map(|file| MachineRecorder::begin(file, &machine, &command_line))
-        .transpose()?;
+    let recorder = match &options.record {
+        Some(file) => {
+            options.force.recording(file, &inputs)?;
+            let begun = MachineRecorder::begin(file, &machine, &command_line);
+            Some(begun.map_err(unrecorded)?)
+        }
+        None => None,
+    };
     seen.watch(machine.interrupter());
     let interrupter = machine.interrupter();
-    // Only a second handler in the same process could make this fail.
-    ctrlc::set_handler(move || interrupter.interrupt()).map_err(|error| {
-        Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
-    })?;
+    signals::stop_by(move || interrupter.interrupt())?;
     let start = Instant::now();
     let ending = wait(&mut machine, limit, &seen, &progress)?;
     let took = start.elapsed();
@@ -141,7 +151,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     };
     let target = machine_target::target(&machine, machine.kernel().name())?;
     drop(machine);
-    let shown = options.show(&target, &ending, took, recorder);
+    let shown = options.show(&target, (&ending, took), core.as_ref(), recorder);
     match (lost, shown) {
         (Some(lost), Ok(_)) => Err(lost),
         // Both matter: a guest that did not get far may have no tables yet.
@@ -151,6 +161,12 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
 }
 
 impl Options {
+    /// The files that it reads.
+    fn inputs(&self) -> Vec<&Path> {
+        let files = [&self.kernel].into_iter().chain(&self.initrd);
+        files.chain(&self.modules).map(PathBuf::as_path).collect()
+    }
+
     fn moment(&self) -> Moment {
         match (&self.until, self.after) {
             (Some(text), _) => Moment::Text(text.clone()),
@@ -200,7 +216,7 @@ impl Options {
             command_line,
             modules,
             console: Box::new(Console::new(
-                progress.console(out),
+                progress.console(out, self.raw_console),
                 self.until.as_deref(),
                 Arc::clone(seen),
             )),
@@ -226,13 +242,12 @@ impl Options {
     fn show(
         &self,
         target: &Target,
-        ending: &Ending,
-        took: Duration,
+        (ending, took): (&Ending, Duration),
+        core: Option<&OutputFile>,
         recorder: Option<MachineRecorder>,
     ) -> Result<Exit, Failure> {
-        if let Some(path) = &self.core {
-            heirloom_source::write_core(target, path)
-                .map_err(|error| Failure::new(Exit::Usage, error))?;
+        if let Some(file) = core {
+            heirloom_source::write_core_to(target, file)?;
         }
         let discovery = Discovery::of(target).map_err(|error| Failure::new(Exit::Guest, error))?;
         let strictness = Strictness {
@@ -256,11 +271,7 @@ impl Options {
         if let Some(recorder) = recorder {
             recorder.end(&discovery)?;
         }
-        Ok(if report.check.check.holds {
-            Exit::Good
-        } else {
-            Exit::Broken
-        })
+        inspect::verdict(&target.name, &report.check.check)
     }
 }
 

@@ -7,17 +7,17 @@ mod run;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use heirloom_explorer::{About, Event, Group, PageFile, Sign, SpaceInfo, Timeline, render};
+use heirloom_explorer::{About, Event, Group, Sign, SpaceInfo, Timeline, render};
 use heirloom_harness::judge::Judge;
 use heirloom_harness::replay::{Replay, Replayed};
 use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::{RootLabel, Walk};
 use heirloom_source::recording::Recording;
-use heirloom_source::{Source, Spec};
+use heirloom_source::{OutputFile, Source, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::{inspect, replay, ui};
+use crate::{inspect, replay, signals, ui};
 
 pub(crate) use run::RunTimeline;
 
@@ -49,7 +49,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let result = match &options.target {
         None => crate::run::run(&options.run),
         Some(spec) => {
-            let page = page_at(path)?;
+            let page = options.run.force.file("the page", path, &[spec.file()])?;
+            signals::stop_by(|| {})?;
             match spec.source() {
                 Source::Recording(recording) if recording.event.is_none() => {
                     of_recording(&recording.file, &page)
@@ -65,19 +66,15 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
 }
 
 /// The page of any guest as it is now.
-fn of_guest(spec: &Spec, page: &PageFile) -> Result<Exit, Failure> {
+fn of_guest(spec: &Spec, page: &OutputFile) -> Result<Exit, Failure> {
     let (name, discovery) = inspect::discover(spec)?;
     let check = Check::of(&discovery, Strictness::default());
     write(image::timeline_of(&name, &discovery, &check), page)?;
-    Ok(if check.holds {
-        Exit::Good
-    } else {
-        Exit::Broken
-    })
+    inspect::verdict(&name, &check)
 }
 
 /// The page of a whole recording. What cannot be read of it is said when the rest is written.
-fn of_recording(file: &Path, page: &PageFile) -> Result<Exit, Failure> {
+fn of_recording(file: &Path, page: &OutputFile) -> Result<Exit, Failure> {
     let recording = Recording::open(file).map_err(unusable)?;
     let mut replay = Replay::of(&recording).map_err(unusable)?;
     let mut timeline = replay
@@ -129,11 +126,6 @@ fn of_recording(file: &Path, page: &PageFile) -> Result<Exit, Failure> {
     }
 }
 
-/// The file for a page, known to be free before there is a page.
-pub(crate) fn page_at(path: &Path) -> Result<PageFile, Failure> {
-    PageFile::at(path).map_err(unusable)
-}
-
 fn unusable(error: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Usage, error)
 }
@@ -147,11 +139,11 @@ fn walks_as_text(walks: &[(RootLabel, Walk)]) -> Vec<String> {
 }
 
 /// Renders a timeline to a file, and says so on standard error.
-pub(crate) fn write(timeline: Timeline, file: &PageFile) -> Result<(), Failure> {
+pub(crate) fn write(timeline: Timeline, file: &OutputFile) -> Result<(), Failure> {
     let moments = timeline.moments();
     let (tables, contents) = timeline.table_counts();
     let page = render(timeline).map_err(unusable)?;
-    file.write(&page).map_err(unusable)?;
+    file.write(page.as_bytes())?;
     let of_events = match moments {
         1 => format!("{tables} tables"),
         events => format!("{events} events, {contents} contents of tables"),

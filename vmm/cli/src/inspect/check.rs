@@ -178,13 +178,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
             return Err(Failure::new(Exit::Usage, what));
         }
     }
-    Ok(
-        if report.check.holds && report.check.required_not_tried.is_empty() {
-            Exit::Good
-        } else {
-            Exit::Broken
-        },
-    )
+    super::verdict(&name, &report.check)
 }
 
 /// Whether firmware, a loader or a memory test runs, and no kernel.

@@ -15,15 +15,19 @@ mod number;
 mod root;
 mod rows;
 
-use std::sync::Once;
+use std::thread;
 
+use heirloom_inspect::check::Check;
 use heirloom_inspect::discover::Search;
+use heirloom_inspect::rules::GIVEN_UP;
 use heirloom_inspect::{Discovery, RootId, Target};
 use heirloom_source::Spec;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
+use crate::progress::Progress;
+use crate::signals;
 use crate::text::{Shown, Text};
 
 /// What `--help` of each of them says about targets.
@@ -71,7 +75,19 @@ pub(crate) struct Options {
 impl Options {
     /// Opens the target and finds its address spaces.
     fn discover(&self) -> Result<(String, Discovery), Failure> {
-        self.discover_in(&self.open()?)
+        let target = self.open()?;
+        let _progress = self.progress();
+        self.discover_in(&target)
+    }
+
+    /// Looking through all of memory may take a while.
+    fn progress(&self) -> Progress {
+        if !self.blind {
+            return Progress::silent();
+        }
+        let progress = Progress::spinner();
+        progress.tell(|| "looking for kernel halves in all of memory".into());
+        progress
     }
 
     /// What is known before the search.
@@ -112,7 +128,9 @@ impl Options {
     fn discover_root(&self, root: &root::Options) -> Result<(String, Discovery, RootId), Failure> {
         let root = root.name();
         let target = self.open()?;
+        let progress = self.progress();
         let (name, mut discovery) = self.discover_in(&target)?;
+        drop(progress);
         // As CR3 has it: with the bit that says that the root is encrypted, too.
         let root = root.map(|root| root.without(target.encryption));
         if let Some(root::RootName::Address(address)) = root
@@ -139,7 +157,7 @@ impl Options {
 
     /// Prints something as JSON.
     fn print_json<R: Serialize>(report: &R) -> Result<(), Failure> {
-        Output::new()?.line(&to_json(report)?)
+        Output::new()?.line(&output::json(report)?)
     }
 
     /// Prints a report, as tables or as JSON.
@@ -159,20 +177,9 @@ impl Options {
 
 /// Opens a target. Should the user end the command meanwhile, a live guest is not left standing still.
 fn open(spec: &Spec) -> Result<Target, Failure> {
-    static WATCH: Once = Once::new();
-    let mut watching = Ok(());
-    WATCH.call_once(|| {
-        watching = ctrlc::set_handler(|| {
-            heirloom_source::resume_all();
-            output::complain(&Failure::new(
-                Exit::Guest,
-                "interrupted; a live guest runs on",
-            ));
-            std::process::exit(Exit::Guest as i32);
-        });
-    });
-    watching.map_err(|error| {
-        Failure::new(Exit::Host, format!("could not watch for Ctrl-C: {error}"))
+    signals::stop_by(|| {
+        // Without a thread for it, the guest is let run on when this process is gone.
+        let _ = thread::Builder::new().spawn(heirloom_source::resume_all);
     })?;
     Ok(spec.open()?)
 }
@@ -190,6 +197,21 @@ fn conclusive(name: &str, discovery: &Discovery) -> Result<(), Failure> {
     match discovery.problem() {
         None => Ok(()),
         Some(problem) => Err(Failure::new(Exit::Usage, format!("{name}: {problem}"))),
+    }
+}
+
+/// What a check comes to.
+///
+/// # Errors
+/// No rule is broken, but not all could be tried.
+pub(crate) fn verdict(name: &str, check: &Check) -> Result<Exit, Failure> {
+    if check.is_broken() || !check.required_not_tried.is_empty() {
+        Ok(Exit::Broken)
+    } else if check.holds {
+        Ok(Exit::Good)
+    } else {
+        let what = format!("{name}: not all rules could be tried: {GIVEN_UP}");
+        Err(Failure::new(Exit::Usage, what))
     }
 }
 
@@ -215,15 +237,10 @@ fn search_in(target: &Target, search: Search) -> Result<(String, Discovery), Fai
 }
 
 fn print<R: Serialize + Text>(report: &R, json: bool) -> Result<(), Failure> {
-    let mut output = Output::new()?;
+    let mut out = Output::new()?;
     if json {
-        output.line(&to_json(report)?)
+        out.line(&output::json(report)?)
     } else {
-        output.tables(&Shown(report))
+        out.tables(&Shown(report))
     }
-}
-
-fn to_json<R: Serialize>(report: &R) -> Result<String, Failure> {
-    serde_json::to_string_pretty(report)
-        .map_err(|error| Failure::new(Exit::Usage, format!("the report cannot be JSON: {error}")))
 }

@@ -7,8 +7,7 @@ mod chart;
 mod labels;
 mod terminal;
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heirloom_abi::options::Strategy;
@@ -23,6 +22,7 @@ use heirloom_machine::{Host, MemorySize};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::signals;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
 /// As many as the guest kernel's table holds, less a margin.
@@ -76,6 +76,8 @@ pub(crate) struct Options {
     /// Records every cell to a file of its own in this directory; see `heirloom replay`.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    #[command(flatten)]
+    force: output::Force,
     /// KVM's device, where it is not in its usual place.
     #[arg(long, value_name = "PATH", default_value = DEVICE)]
     device: PathBuf,
@@ -91,6 +93,10 @@ pub(crate) struct Options {
 
 /// Runs the sweep, or a part of it, or joins parts, and shows what came of it.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let inputs: Vec<&Path> = options.merge.iter().map(PathBuf::as_path).collect();
+    let svg = options.svg.as_deref();
+    let svg = svg.map(|path| options.force.file("the chart", path, &inputs));
+    let svg = svg.transpose()?;
     let recordings = output::recordings(options.record.as_deref())?;
     let results = if options.merge.is_empty() {
         sweep(options, recordings.as_ref())?
@@ -99,20 +105,17 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     };
     let mut output = Output::new()?;
     if options.json || options.shard.is_some() {
-        let json = serde_json::to_string_pretty(&results.document()).map_err(|error| {
-            Failure::new(Exit::Usage, format!("the results cannot be JSON: {error}"))
-        })?;
-        output.line(&json)?;
+        output.line(&output::json(&results.document())?)?;
     } else {
         output.report(&terminal::Text(&results))?;
     }
-    if let Some(path) = &options.svg {
-        let unusable = |error: &dyn std::fmt::Display| {
-            let what = format!("could not draw the chart {}: {error}", path.display());
+    if let Some(file) = &svg {
+        let chart = chart::svg(&results).map_err(|error| {
+            let path = file.path().display();
+            let what = format!("could not draw the chart {path}: {error}");
             Failure::new(Exit::Usage, what)
-        };
-        let chart = chart::svg(&results).map_err(|error| unusable(&error))?;
-        fs::write(path, chart).map_err(|error| unusable(&error))?;
+        })?;
+        file.write(chart.as_bytes())?;
     }
     let complaints = results.complaints();
     for complaint in &complaints {
@@ -137,7 +140,8 @@ fn sweep(options: &Options, recordings: Option<&RecordingDirectory>) -> Result<R
     );
     let host = Host::open_at(&options.device)?;
     let cancel = CancelToken::new();
-    output::cancel_on_signal(&cancel)?;
+    let cancelled = cancel.clone();
+    signals::stop_by(move || cancelled.cancel())?;
     let runner = CellRunner {
         host: &host,
         memory: options.memory,

@@ -14,6 +14,7 @@ use heirloom_machine::kvm::DEVICE;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::signals;
 use show::Lecture;
 
 const HOUR: u64 = 60 * 60;
@@ -44,7 +45,8 @@ pub(crate) struct Options {
 /// Makes the experiments, and prints each verdict as soon as there is one.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let cancel = CancelToken::new();
-    output::cancel_on_signal(&cancel)?;
+    let cancelled = cancel.clone();
+    signals::stop_by(move || cancelled.cancel())?;
     let budget = Duration::from_secs(options.timeout);
     let mut runner = Runner::new(Host::open_at(&options.device)?, budget)
         .bug(options.bug)

@@ -93,8 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
 pub(crate) fn exit(recording: &Recording, judge: Option<&Judge>) -> Result<Exit, Failure> {
     let exit = match recording.ending() {
         Ending::Ended(End::Done { status }) => {
-            let all_hold = judge.is_none_or(heirloom_harness::Judge::all_hold);
-            return outcome(all_hold, ExitStatus(*status));
+            return outcome(judge, ExitStatus(*status));
         }
         Ending::Ended(End::Failed { code, message }) => {
             return Err(Failure::new(Cause::of_code(*code).into(), message));

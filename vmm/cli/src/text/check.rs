@@ -5,7 +5,9 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table, presets};
 use heirloom_inspect::layout::Area;
 use heirloom_inspect::report::CheckReport;
-use heirloom_inspect::rules::{Finding, MAX_FINDINGS, Outcome, Verdict, how_many_hold, not_tried};
+use heirloom_inspect::rules::{
+    Finding, GIVEN_UP, MAX_FINDINGS, Outcome, Verdict, how_many_hold, not_tried,
+};
 
 use super::subject::RootList;
 use super::{Shown, Text};
@@ -57,6 +59,8 @@ impl Text for CheckReport {
             .map(|rule| rule.rule.name)
             .collect();
         let (roots, rules) = (self.live_roots, self.check.rules.len());
+        let given_up = self.check.rules.iter().filter(|rule| rule.is_given_up());
+        let given_up = given_up.count();
         let missing: Vec<String> = self
             .check
             .required_not_tried
@@ -74,6 +78,12 @@ impl Text for CheckReport {
             write!(f, "NOTHING TO JUDGE: no live root.")
         } else if broken.is_empty() && !self.check.has_kernel_half {
             write!(f, "NOTHING TO JUDGE: no root has a kernel half.")
+        } else if broken.is_empty() && given_up > 0 {
+            write!(
+                f,
+                "NOT ALL COMPARED: no rule is broken in {roots} live roots as far as they were compared \
+                 ({checks} checks), but {given_up} of {rules} rules were not tried: {GIVEN_UP}."
+            )
         } else if broken.is_empty() {
             let hold = how_many_hold(&self.check.rules);
             match not_tried(&self.check.rules).as_str() {

@@ -143,7 +143,12 @@ fn address_space_table(spaces: &[AddressSpace], processes: &[ProcessRecord]) -> 
     if left_out > 0 {
         let differing = spaces
             .iter()
-            .filter(|space| matches!(space.kernel_half, KernelHalf::Differs { .. }))
+            .filter(|space| {
+                matches!(
+                    space.kernel_half,
+                    KernelHalf::Differs { .. } | KernelHalf::NotCompared { .. }
+                )
+            })
             .count();
         rows.add_row([
             format!("… {left_out} more"),
@@ -275,6 +280,9 @@ impl Text for KernelHalf {
                     "tables of its own at {}, maps the same",
                     Indices(entries)
                 )
+            }
+            KernelHalf::NotCompared { entries } => {
+                write!(f, "DIFFERS at {}, not compared further", Indices(entries))
             }
             KernelHalf::Unreadable => write!(f, "UNREADABLE: the root is outside RAM"),
         }

@@ -129,7 +129,14 @@ impl Engine {
     /// Whether every rule holds and at least one moment was judged.
     pub fn all_hold(&self) -> bool {
         let mut verdicts = self.verdicts().iter();
-        self.index.is_some() && verdicts.all(|verdict| !verdict.is_broken())
+        let holds = |verdict: &Verdict| !verdict.is_broken() && !verdict.is_given_up();
+        self.index.is_some() && verdicts.all(holds)
+    }
+
+    /// Whether no rule is broken, but not everything was held against one that should have been.
+    pub fn is_given_up(&self) -> bool {
+        let mut verdicts = self.verdicts().iter();
+        !verdicts.clone().any(Verdict::is_broken) && verdicts.any(Verdict::is_given_up)
     }
 
     /// Whether the last moment comes out the same where nothing is remembered of those before. For tests.

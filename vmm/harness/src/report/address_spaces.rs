@@ -1,6 +1,8 @@
 //! Address spaces side by side: how each kernel half compares, and what the kernel's PGD entries are.
 
 use crate::region::{Region, regions_of_top_entry};
+use heirloom_inspect::paging::bits::EntrySet;
+use heirloom_inspect::tally::Tallier;
 use heirloom_inspect::{
     Comparer, EntryDifferenceKind, Half, Mappings, PhysAddr, Root, RootLabel, Snapshot, VirtRange,
 };
@@ -47,6 +49,11 @@ pub enum KernelHalf {
         entries: Vec<u16>,
         /// How many of them map something else.
         mapped_differently: usize,
+    },
+    /// These PGD entries differ; whether they map the same was not found out, as their tables are too many.
+    NotCompared {
+        /// Their indices.
+        entries: Vec<u16>,
     },
     /// The root is outside the guest's memory.
     Unreadable,
@@ -105,6 +112,10 @@ fn kernel_half(
             }) {
                 return KernelHalf::Copies { entries };
             }
+            let mut found = differences.iter();
+            if found.any(|found| found.mappings == Mappings::Undecided) {
+                return KernelHalf::NotCompared { entries };
+            }
             let mapped_differently = differences
                 .iter()
                 .filter(|difference| difference.mappings != Mappings::Same)
@@ -147,15 +158,15 @@ pub(crate) fn entry_groups(snapshot: &Snapshot) -> Vec<EntryGroup> {
     let of = snapshot.roots().len();
     let mut groups: Vec<EntryGroup> = Vec::new();
     let mut last_index = None;
+    let mut tallier = Tallier::new(snapshot);
     for subtree in snapshot.subtrees(Half::Kernel) {
         let region = regions_of_top_entry(subtree.index, depth)
             .next()
             .map(Region::name);
-        let (mut pages, mut bytes) = (0, 0);
-        for page in snapshot.leaves(subtree.roots[0], subtree.range) {
-            pages += 1;
-            bytes += page.size.bytes();
-        }
+        let mut entry = EntrySet::EMPTY;
+        entry.insert(subtree.index);
+        let below = tallier.count_entries(subtree.roots[0], &entry);
+        let (pages, bytes) = (below.pages(), below.bytes);
         let shared_by = subtree.roots.len();
         match groups.last_mut() {
             // Another version of the same entry.
@@ -171,8 +182,8 @@ pub(crate) fn entry_groups(snapshot: &Snapshot) -> Vec<EntryGroup> {
             {
                 group.last = subtree.index;
                 group.range.last = subtree.range.last;
-                group.pages += pages;
-                group.bytes += bytes;
+                group.pages = group.pages.saturating_add(pages);
+                group.bytes = group.bytes.saturating_add(bytes);
             }
             _ => groups.push(EntryGroup {
                 first: subtree.index,

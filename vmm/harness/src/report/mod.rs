@@ -3,17 +3,22 @@
 mod address_spaces;
 mod excerpt;
 
+use std::time::{Duration, Instant};
+
 pub use address_spaces::{AddressSpace, EntryGroup, KernelHalf};
 pub use excerpt::Excerpt;
 
 use crate::engine::Engine;
 use address_spaces::{address_spaces, entry_groups};
+use heirloom_inspect::Budget;
 use heirloom_inspect::history::ProcessRecord;
-use heirloom_inspect::rules::Verdict;
-use heirloom_inspect::rules::{how_many_hold, not_tried};
+use heirloom_inspect::rules::{GIVEN_UP, Verdict, how_many_hold, not_tried};
 use serde::Serialize;
 
 use crate::event::Counters;
+
+/// How long comparing the address spaces that are shown may take.
+const TIME: Duration = Duration::from_millis(400);
 
 /// Version of the JSON form; grows when a field changes its meaning or goes.
 pub const REPORT_VERSION: u32 = 1;
@@ -55,6 +60,10 @@ impl Report {
     /// The report of a run that `judge` has judged, with `excerpt` shown in full.
     pub fn new(judge: &Engine, excerpt: &Excerpt, counters: Counters) -> Report {
         let world = judge.model();
+        // The run may have used up its own time.
+        let snapshot = excerpt
+            .snapshot
+            .with_budget(Budget::until(Instant::now() + TIME));
         Report {
             version: REPORT_VERSION,
             propagation: world.expectation().strategy.name(),
@@ -65,9 +74,9 @@ impl Report {
             processes: world.processes().copied().collect(),
             shown_event: excerpt.event,
             shown_event_text: excerpt.what.clone(),
-            address_spaces: address_spaces(&excerpt.snapshot),
-            kernel_entries: entry_groups(&excerpt.snapshot),
-            table_frames: excerpt.snapshot.table_frames(),
+            address_spaces: address_spaces(&snapshot),
+            kernel_entries: entry_groups(&snapshot),
+            table_frames: snapshot.table_frames(),
             rules: judge.verdicts().to_vec(),
             counters,
         }
@@ -95,6 +104,15 @@ impl Report {
                 broken.len(),
                 rules.len(),
                 broken.join(", ")
+            );
+        }
+        let given_up = rules.iter().filter(|verdict| verdict.is_given_up()).count();
+        if given_up > 0 {
+            return format!(
+                "NOT ALL COMPARED: with propagation={propagation} no rule was broken at the {events} \
+                 events as far as they were compared ({checks} checks), but {given_up} of {} rules were \
+                 not tried: {GIVEN_UP}.",
+                rules.len()
             );
         }
         if !self.complete {

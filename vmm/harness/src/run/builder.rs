@@ -9,7 +9,7 @@ use heirloom_abi::event::DOORBELL_PORT;
 use heirloom_abi::options::{self, Strategy};
 use heirloom_abi::{PAGE_SIZE, layout};
 use heirloom_inspect::history::{GroundTruth, Image};
-use heirloom_inspect::{Capturer, PhysAddr, VirtAddr};
+use heirloom_inspect::{Budget, Capturer, PhysAddr, VirtAddr};
 use heirloom_machine::{Config, Host, KernelImage, Machine, MemorySize, Module};
 
 use super::{Run, State};
@@ -188,6 +188,9 @@ impl RunBuilder<'_> {
             console: self.console,
             doorbell: Some(DOORBELL_PORT),
         };
+        // Loading the kernel is part of the run.
+        let deadline = Instant::now() + time_limit;
+        let budget = Budget::until(deadline);
         let mut machine = Machine::on(self.host, config)?;
         machine.log_writes();
         let expectation = Expectation {
@@ -197,11 +200,12 @@ impl RunBuilder<'_> {
             judge: Judge::new(ground_truth(&machine), expectation),
             machine,
             judged: self.judged,
-            capturer: Capturer::new(),
+            capturer: Capturer::new().with_budget(budget.clone()),
+            budget,
             recorder: None,
             bug: self.bug,
             command_line,
-            deadline: Instant::now() + time_limit,
+            deadline,
             time_limit,
             guest_time: Duration::ZERO,
             event: None,

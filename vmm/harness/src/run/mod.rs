@@ -13,7 +13,7 @@ use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::ProbePage;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::{Capturer, CpuState, Mode, Snapshot, Written};
+use heirloom_inspect::{Budget, Capturer, CpuState, Mode, Snapshot, Written};
 use heirloom_machine::{GuestAddress, Host, Interrupter, Machine, MemorySize, Stop};
 use heirloom_source::recording::{Header, ReadLog, RecordError};
 use vm_memory::Bytes;
@@ -30,6 +30,9 @@ use crate::report::Report;
 
 pub use builder::{DEFAULT_PROCESSES, DEFAULT_PROGRAM, RunBuilder, default_time_limit};
 pub use status::ExitStatus;
+
+/// How long the guest runs before the host looks whether it can still go on.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// A run of the guest under judgement.
 ///
@@ -64,6 +67,8 @@ pub struct Run {
     bug: Option<Bug>,
     command_line: String,
     deadline: Instant,
+    /// Capturing and judging end when the guest's time is over, too.
+    budget: Budget,
     time_limit: Duration,
     guest_time: Duration,
     /// What the guest reported last.
@@ -146,7 +151,8 @@ impl Run {
             Ok(reported) => reported,
             Err(error) => return Err(self.fail(error)),
         };
-        if let Err(error) = self.take(&page, &event) {
+        let taken = self.take(&page, &event).and_then(|()| self.within_budget());
+        if let Err(error) = taken {
             return Err(self.fail(error));
         }
         self.state = match event.claim {
@@ -214,6 +220,11 @@ impl Run {
         self.machine.interrupter()
     }
 
+    /// Ends capturing and judging from another thread.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// How long the guest has run: without the time that it was paused for the host.
     pub fn guest_time(&self) -> Duration {
         self.guest_time
@@ -237,6 +248,7 @@ impl Run {
             .map_or(Written::Anything, Written::Frames);
         let memory = self.machine.memory();
         let snapshot = self.capturer.capture_written(memory, mode, &roots, written);
+        self.within_budget()?;
         Ok(self.captured.insert((cpu, snapshot)).clone())
     }
 
@@ -269,10 +281,7 @@ impl Run {
     /// Runs the guest until it rings the doorbell, and reads the event behind that.
     fn advance(&mut self) -> Result<(ProbePage, Event), RunError> {
         self.captured = None;
-        let resumed = Instant::now();
-        let stop = self.machine.run(self.deadline)?;
-        self.guest_time += resumed.elapsed();
-        let frame = match stop {
+        let frame = match self.run_machine()? {
             Stop::Doorbell { value } => value,
             stop => return Err(self.stopped(&stop)),
         };
@@ -290,6 +299,24 @@ impl Run {
             event.claim
         );
         Ok((page, event))
+    }
+
+    /// Runs the guest until it wants something, ends or halts for good, or its time is over.
+    fn run_machine(&mut self) -> Result<Stop, RunError> {
+        loop {
+            let resumed = Instant::now();
+            let stop = self.machine.run(self.deadline.min(resumed + SLICE))?;
+            self.guest_time += resumed.elapsed();
+            if stop != Stop::TimeLimit || Instant::now() >= self.deadline {
+                return Ok(stop);
+            }
+            if self.machine.halted_for_good()? {
+                let place = crash_report::place(&self.machine);
+                let report =
+                    format!("the guest halted with interrupts off: nothing wakes it{place}");
+                return Err(RunError::Guest { report });
+            }
+        }
     }
 
     /// The one way of every event: applied, captured, judged, recorded.
@@ -332,6 +359,18 @@ impl Run {
                 Ok(())
             }
         }
+    }
+
+    /// That capturing and judging were done in time: else what was found is not all that there is.
+    fn within_budget(&self) -> Result<(), RunError> {
+        if !self.budget.is_spent() {
+            return Ok(());
+        }
+        Err(self.stopped(&if Instant::now() >= self.deadline {
+            Stop::TimeLimit
+        } else {
+            Stop::Interrupted
+        }))
     }
 
     fn end_recording(&mut self, ended: Result<ExitStatus, &RunError>) {

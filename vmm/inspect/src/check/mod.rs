@@ -31,7 +31,7 @@ use heirloom_paging::level::{Half, PageSize};
 /// What the generic rules found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// Whether no rule is broken.
+    /// Whether no rule is broken, and none was given up.
     pub holds: bool,
     /// Whether there is a live root with a kernel half to judge; a guest that has just begun to page has none.
     pub has_kernel_half: bool,
@@ -116,7 +116,9 @@ impl Check {
             });
         }
         Check {
-            holds: !verdicts.iter().any(Verdict::is_broken),
+            holds: !verdicts
+                .iter()
+                .any(|verdict| verdict.is_broken() || verdict.is_given_up()),
             has_kernel_half: discovery.reference.is_some() && !spaces.is_empty(),
             rules: verdicts,
             required_not_tried: Vec::new(),
@@ -152,6 +154,11 @@ impl Check {
             let rule = rule.name;
             self.required_not_tried.push(NotTried { rule, why });
         }
+    }
+
+    /// Whether a rule is broken.
+    pub fn is_broken(&self) -> bool {
+        self.rules.iter().any(Verdict::is_broken)
     }
 
     /// Every rule's name and meaning.

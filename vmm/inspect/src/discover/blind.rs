@@ -7,10 +7,9 @@
 
 use std::collections::HashMap;
 
-use crate::capture::Capturer;
 use crate::layout::shows_itself;
 use crate::memory::Words;
-use crate::snapshot::{RootLabel, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::target::Target;
 use heirloom_paging::addr::Pfn;
 use heirloom_paging::entry::{Decoded, Entry};
@@ -40,29 +39,35 @@ pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
     // Nearly every kernel is linked to the last 2 GiB, so the last entry tells quickly; if that finds
     // nothing, all of memory is read.
     let frames = scan::frames_where(memory, ram, 511, |entry| may_lead_to_a_table(entry, target));
-    best_among(target, modes, &frames)
+    let mut budget = Budget::default();
+    best_among(target, modes, &frames, &mut budget)
         .or_else(|| {
             let frames = scan::frames_that(memory, ram, |words| is_kernel_half(words, target));
-            best_among(target, modes, &frames)
+            best_among(target, modes, &frames, &mut budget)
         })
-        .or_else(|| best_in_the_lower_half(target, modes))
+        .or_else(|| best_in_the_lower_half(target, modes, &mut budget))
 }
 
 /// The best root of a kernel that is in the lower half. Any table of pages that are RAM may look like one, so
 /// it must lead down to a page by a table of each level.
-fn best_in_the_lower_half(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
+fn best_in_the_lower_half(
+    target: &Target,
+    modes: &[Mode],
+    budget: &mut Budget,
+) -> Option<(Mode, Best)> {
     let (memory, ram) = (&*target.memory, &target.ram[..]);
     let all: u64 = ram.iter().map(|range| range.bytes).sum();
     let mut frames = scan::frames_that(memory, ram, |words| {
         is_half(&words[..256], target) && words[256..].iter().all(|word| word & 1 == 0)
     });
     frames.retain(|pfn| modes.iter().any(|mode| leads_down(target, *mode, *pfn)));
-    let mut budget = Budget::default();
     let mut best: Option<(Mode, Best)> = None;
     for pfn in frames.into_iter().take(MOST_TRIED) {
         for &mode in modes {
-            let roots = [(RootLabel::Found(pfn.base()), pfn.base())];
-            let snapshot = Capturer::with_limit(LOWER_TABLE_LIMIT).capture(memory, mode, &roots);
+            let captured = budget.capture(memory, mode, pfn, LOWER_TABLE_LIMIT);
+            let Some(snapshot) = captured else {
+                return best;
+            };
             let id = snapshot.roots()[0].id;
             let part = part::of_root(&snapshot, id);
             let (Some(table), true) = (snapshot.root_table(id), is_sound(&snapshot)) else {
@@ -110,7 +115,12 @@ fn leads_down(target: &Target, mode: Mode, root: Pfn) -> bool {
     }
 }
 
-fn best_among(target: &Target, modes: &[Mode], frames: &[Pfn]) -> Option<(Mode, Best)> {
+fn best_among(
+    target: &Target,
+    modes: &[Mode],
+    frames: &[Pfn],
+    budget: &mut Budget,
+) -> Option<(Mode, Best)> {
     let mut groups: HashMap<KernelHalf, (Pfn, usize)> = HashMap::new();
     let mut words: Words = [0; 512];
     for &pfn in frames {
@@ -125,10 +135,9 @@ fn best_among(target: &Target, modes: &[Mode], frames: &[Pfn]) -> Option<(Mode, 
     groups.sort_unstable_by_key(|(pfn, members)| (std::cmp::Reverse(*members), *pfn));
     let all: u64 = target.ram.iter().map(|range| range.bytes).sum();
     let mut best: Option<(Mode, Best)> = None;
-    let mut budget = Budget::default();
     for &(pfn, _) in groups.iter().take(MOST_TRIED) {
         for &mode in modes {
-            let Some(found) = judge(target, mode, pfn, &mut budget) else {
+            let Some(found) = judge(target, mode, pfn, budget) else {
                 continue;
             };
             if found.ram_bytes >= all / LEAST_SHOWN
@@ -175,14 +184,12 @@ fn judge(target: &Target, mode: Mode, pfn: Pfn, budget: &mut Budget) -> Option<B
     let mut words: Words = [0; 512];
     target.memory.read_table(pfn, &mut words).ok()?;
     let reference = Reference::new(pfn, &words, upper_half())?;
-    let root = [(RootLabel::Found(pfn.base()), pfn.base())];
     let memory = PartOnly {
         memory: &*target.memory,
         pfn,
         part: reference.part,
     };
-    let mut capturer = Capturer::with_limit(TABLE_LIMIT);
-    let snapshot = capturer.capture(&memory, mode, &root);
+    let snapshot = budget.capture(&memory, mode, pfn, TABLE_LIMIT)?;
     let id = snapshot.roots()[0].id;
     if !is_sound(&snapshot)
         || !budget.allows(&snapshot, id, &reference.part)

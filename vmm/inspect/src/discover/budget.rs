@@ -1,30 +1,58 @@
 //! How much work the search may be: tables can claim 2^36 pages with a few frames, and there may be many
 //! such roots.
 
+use crate::capture::Capturer;
 use crate::layout::{self, DirectMap};
-use crate::memory::PhysRange;
-use crate::snapshot::{RootId, Snapshot};
+use crate::memory::{PhysRange, PhysicalMemory};
+use crate::snapshot::{RootId, RootLabel, Snapshot};
+use heirloom_paging::addr::Pfn;
 use heirloom_paging::bits::EntrySet;
+use heirloom_paging::mode::Mode;
 
 use super::part::ranges;
 
 /// Entries of all kernel halves together that one search passes at most.
 const MOST_ENTRIES: u64 = 4 * layout::MOST_ENTRIES;
 
+/// Tables that one search captures at most, of all suspects together: four times the kernel half of 64 GiB in
+/// 4 KiB pages.
+const MOST_TABLES: usize = 1 << 17;
+
 /// What is left of the work that a search may be.
 pub(super) struct Budget {
     entries_left: u64,
+    tables_left: usize,
 }
 
 impl Default for Budget {
     fn default() -> Self {
         Budget {
             entries_left: MOST_ENTRIES,
+            tables_left: MOST_TABLES,
         }
     }
 }
 
 impl Budget {
+    /// All that a root reaches, at most `limit` tables; `None` if there is nothing left for it.
+    pub(super) fn capture<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        memory: &M,
+        mode: Mode,
+        pfn: Pfn,
+        limit: usize,
+    ) -> Option<Snapshot> {
+        let limit = limit.min(self.tables_left);
+        if limit == 0 {
+            return None;
+        }
+        let root = [(RootLabel::Found(pfn.base()), pfn.base())];
+        let snapshot = Capturer::with_limit(limit).capture(memory, mode, &root);
+        let tables = snapshot.table_count() + snapshot.missing_count();
+        self.tables_left -= tables.min(self.tables_left);
+        Some(snapshot)
+    }
+
     /// Whether the kernel's part of `root` may be walked, which is then done with.
     pub(super) fn allows(&mut self, snapshot: &Snapshot, root: RootId, part: &EntrySet) -> bool {
         let entries = snapshot.distinct_entries(root, part);

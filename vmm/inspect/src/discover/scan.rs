@@ -33,7 +33,7 @@ pub(super) fn frames_where<M: PhysicalMemory + Sync + ?Sized>(
     index: u16,
     wanted: impl Fn(Entry) -> bool + Sync,
 ) -> Vec<Pfn> {
-    in_pieces(ram, |piece, found| {
+    in_pieces(memory, ram, |piece, found| {
         let mut column = vec![Entry::ABSENT; piece.frames];
         memory.read_links(piece.first, index, &mut column);
         let frames = piece.pfns().zip(column);
@@ -47,7 +47,7 @@ pub(super) fn frames_that<M: PhysicalMemory + Sync + ?Sized>(
     ram: &[PhysRange],
     wanted: impl Fn(&Words) -> bool + Sync,
 ) -> Vec<Pfn> {
-    in_pieces(ram, |piece, found| {
+    in_pieces(memory, ram, |piece, found| {
         let mut words: Words = [0; 512];
         let frames = piece.pfns();
         found.extend(
@@ -63,8 +63,12 @@ pub(super) fn is_in_ram(at: PhysAddr, ram: &[PhysRange]) -> bool {
 }
 
 /// Lets several threads look through memory piece by piece: what they find, ascending.
-fn in_pieces(ram: &[PhysRange], look_at: impl Fn(Piece, &mut Vec<Pfn>) + Sync) -> Vec<Pfn> {
-    let pieces = pieces(ram);
+fn in_pieces<M: PhysicalMemory + Sync + ?Sized>(
+    memory: &M,
+    ram: &[PhysRange],
+    look_at: impl Fn(Piece, &mut Vec<Pfn>) + Sync,
+) -> Vec<Pfn> {
+    let pieces = pieces(memory, ram);
     let next = AtomicUsize::new(0);
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
@@ -92,21 +96,32 @@ fn in_pieces(ram: &[PhysRange], look_at: impl Fn(Piece, &mut Vec<Pfn>) + Sync) -
     found
 }
 
-fn pieces(ram: &[PhysRange]) -> Vec<Piece> {
+fn pieces<M: PhysicalMemory + ?Sized>(memory: &M, ram: &[PhysRange]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for range in ram {
         let whole = range.whole_frames();
         let (mut next, end) = (whole.start / PAGE_SIZE, whole.end / PAGE_SIZE);
-        while next < end {
-            let frames = (end - next).min(PIECE);
-            pieces.push(Piece {
-                first: Pfn::new(next),
-                frames: usize::try_from(frames).unwrap_or(0),
-            });
-            next += frames;
+        for data in memory.data_in(*range) {
+            // Of a frame that is data in part, all.
+            let last = data.end().get().div_ceil(PAGE_SIZE).min(end);
+            next = next.max(data.start.get() / PAGE_SIZE);
+            add(&mut pieces, next, last);
+            next = next.max(last);
         }
     }
     pieces
+}
+
+/// The frames from `next` to `end`.
+fn add(pieces: &mut Vec<Piece>, mut next: u64, end: u64) {
+    while next < end {
+        let frames = (end - next).min(PIECE);
+        pieces.push(Piece {
+            first: Pfn::new(next),
+            frames: usize::try_from(frames).unwrap_or(0),
+        });
+        next += frames;
+    }
 }
 
 #[cfg(test)]
@@ -134,5 +149,37 @@ mod tests {
         let found = frames_that(&memory, &ram, |words| words[511] == marked.get());
         assert_eq!(found, wanted.map(Pfn::new));
         assert_eq!(frames_where(&memory, &[], 511, |_| true), []);
+    }
+
+    /// Memory that knows what of it is data.
+    struct Sparse(FakeMemory, Vec<PhysRange>);
+
+    impl PhysicalMemory for Sparse {
+        fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), crate::MemoryError> {
+            let frame = at.pfn().base();
+            assert!(self.1.iter().any(|data| data.overlaps(frame, 4096)), "{at}");
+            self.0.read_bytes(at, buffer)
+        }
+
+        fn data_in(&self, _: PhysRange) -> Vec<PhysRange> {
+            self.1.clone()
+        }
+    }
+
+    #[test]
+    fn holes_are_passed_over_and_frames_that_are_data_in_part_are_not() {
+        let mut memory = FakeMemory::new();
+        let marked = Entry::new(0x1234_5003);
+        for pfn in [2, 3, 0x4000_0000] {
+            memory.poke(Pfn::new(pfn), 511, marked);
+        }
+        let range = |start, bytes| PhysRange {
+            start: PhysAddr::new(start),
+            bytes,
+        };
+        let data = vec![range(0x2ff8, 16), range(0x4_0000_0000_0ff0, 16)];
+        let memory = Sparse(memory, data);
+        let found = frames_where(&memory, &[range(0, 1 << 60)], 511, |entry| entry == marked);
+        assert_eq!(found, [2, 3].map(Pfn::new));
     }
 }

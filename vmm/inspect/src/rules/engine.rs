@@ -27,6 +27,8 @@ struct Memo {
     stamp: Option<Stamp>,
     evidence: Evidence,
     pages: KnownPages,
+    /// The tables were too many to find it, and it is empty.
+    is_short: bool,
     /// Where the findings are in the rule's list.
     places: Vec<usize>,
 }
@@ -88,6 +90,9 @@ impl Examination {
             let verdict = &mut self.verdicts[number];
             for (clause, memo) in rule.clauses.iter().zip(&mut self.memos[number]) {
                 let is_new = refresh(rule, clause, memo, context, self.moments);
+                if memo.is_short {
+                    verdict.give_up();
+                }
                 let evidence = &memo.evidence;
                 let checks = evidence.checks(context.index);
                 verdict.checks = verdict.checks.saturating_add(checks);
@@ -180,6 +185,8 @@ fn refresh(
     if memo.stamp == Some(stamp) {
         return false;
     }
+    let budget = context.snapshot().budget();
+    budget.take_shortage();
     let mut evidence = Evidence::default();
     match clause.judge {
         Judge::Tables(judge) => judge(context, &mut evidence),
@@ -203,6 +210,12 @@ fn refresh(
             memo.pages.follow(context, Half::User, named);
             evidence = memo.pages.evidence(context);
         }
+    }
+    memo.is_short = budget.take_shortage();
+    if memo.is_short {
+        // What was found where not all was looked at need not be so.
+        evidence = Evidence::default();
+        memo.pages = KnownPages::default();
     }
     for finding in evidence.found_mut() {
         finding.complete(rule.info.name, context);

@@ -40,7 +40,7 @@ pub use evidence::{Evidence, Excepted, MAX_FINDINGS, MAX_WALKED};
 pub use exceptions::{ALL as EXCEPTIONS, Exception};
 pub use finding::{EntryPlace, Finding, Seen, Spaces};
 pub use rule::{Broken, Clause, Extension, Fact, Judge, Reads, Rule, RuleInfo, RuleSet};
-pub use verdict::{Outcome, Verdict, how_many_hold, not_tried};
+pub use verdict::{GIVEN_UP, Outcome, Verdict, how_many_hold, not_tried};
 
 pub use crate::index::Place;
 

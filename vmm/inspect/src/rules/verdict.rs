@@ -21,6 +21,10 @@ pub enum Outcome {
     },
 }
 
+/// Why a rule was not tried although there was something to hold it against.
+pub const GIVEN_UP: &str =
+    "comparing was given up, as the tables are too many or the time was over";
+
 /// A rule's verdict so far.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
@@ -48,6 +52,9 @@ pub struct Verdict {
     /// Deviations that are meant, with how often each was met.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exceptions: Vec<Excepted>,
+    /// Not everything was held against the rule, because that was too much.
+    #[serde(skip)]
+    given_up: bool,
 }
 
 // serde passes fields by reference.
@@ -74,6 +81,7 @@ impl Verdict {
             known: 0,
             unknown: 0,
             exceptions: Vec::new(),
+            given_up: false,
         }
     }
 
@@ -87,9 +95,21 @@ impl Verdict {
         self.outcome == Outcome::Broken
     }
 
+    /// Not all was held against the rule that should have been. It cannot hold any more.
+    pub(super) fn give_up(&mut self) {
+        self.given_up = true;
+    }
+
+    /// Whether not everything was held against the rule, because that was too much.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+
     pub(super) fn conclude(&mut self) {
         if self.violations > 0 {
             self.outcome = Outcome::Broken;
+        } else if self.given_up {
+            self.outcome = Outcome::NotTried { why: GIVEN_UP };
         } else if self.checks > 0 {
             self.outcome = Outcome::Holds;
         }

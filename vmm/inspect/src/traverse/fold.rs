@@ -81,6 +81,9 @@ impl<'s, F: Fold> Folder<'s, F> {
         let Some(table) = self.snapshot.table_at(slot) else {
             return F::Found::default();
         };
+        if !self.snapshot.budget().pay(table.present().len() as u64) {
+            return F::Found::default();
+        }
         let found = self.entries(table, &table.present(), user);
         if let Some(known) = self.known.get_mut(slot.index()) {
             known[which] = Some(found);

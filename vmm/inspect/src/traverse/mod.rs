@@ -35,6 +35,9 @@ pub(crate) use placement::{HALVES, Ways, entries_of};
 /// Entries that a traversal looks at before it stops: enough for 256 GiB in 4 KiB pages. Tables
 /// that point to themselves can claim 2^36 pages with a single frame.
 pub const STEP_LIMIT: u32 = 1 << 26;
+/// Of these, how many a traversal pays for at first, and at most, before it asks the budget again.
+const FIRST_PAID: u32 = 32;
+const MOST_PAID: u32 = 1 << 12;
 
 /// One present entry where a walk passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -119,7 +122,12 @@ pub struct Traversal<'s> {
     stack: Vec<(Place<'s>, u16)>,
     /// The entry that came last leads to a table, which comes next.
     descends: bool,
+    /// Entries that are paid for, that are paid for next, and that may come at all.
+    paid: u32,
+    next_paid: u32,
     steps_left: u32,
+    /// Its caller has set how many, and asks whether they were enough.
+    is_limited: bool,
     stopped_at: Option<VirtAddr>,
 }
 
@@ -139,7 +147,10 @@ impl Snapshot {
             range,
             stack: Vec::with_capacity(5),
             descends: false,
+            paid: 0,
+            next_paid: FIRST_PAID,
             steps_left: STEP_LIMIT,
+            is_limited: false,
             stopped_at: None,
         };
         if let Some(table) = self.root_table(root) {
@@ -168,12 +179,34 @@ impl<'s> Traversal<'s> {
     #[must_use]
     pub(crate) fn limited(mut self, steps: u32) -> Self {
         self.steps_left = steps.min(STEP_LIMIT);
+        self.paid = 0;
+        self.is_limited = true;
         self
     }
 
     /// Entries that may still be looked at.
     pub(crate) fn steps_left(&self) -> u32 {
-        self.steps_left
+        self.steps_left + self.paid
+    }
+
+    /// Pays for the next entries: more and more, so that a short traversal pays for little. Whether there are
+    /// any.
+    #[inline(never)]
+    fn pay(&mut self) -> bool {
+        let entries = self.next_paid.min(self.steps_left);
+        if entries == 0 {
+            if !self.is_limited {
+                self.snapshot.budget().note_shortage();
+            }
+            return false;
+        }
+        if !self.snapshot.budget().pay(entries.into()) {
+            return false;
+        }
+        self.paid = entries;
+        self.steps_left -= entries;
+        self.next_paid = (2 * entries).min(MOST_PAID);
+        true
     }
 
     /// Goes into the table below the entry that came last.
@@ -243,11 +276,11 @@ impl<'s> Iterator for Traversal<'s> {
             if at.va.wrapping_add(table.level().entry_span() - 1) < self.range.first {
                 continue;
             }
-            if self.steps_left == 0 {
+            if self.paid == 0 && !self.pay() {
                 self.stopped_at = Some(at.va);
                 return self.end();
             }
-            self.steps_left -= 1;
+            self.paid -= 1;
             self.descends = matches!(at.decoded, Decoded::Table(_));
             return Some(Visited { table, at });
         }

@@ -117,6 +117,9 @@ impl Snapshot {
                 let Some(table) = self.table_at(slot).filter(|_| *mark & bit == 0) else {
                     continue;
                 };
+                if !self.budget().pay(table.present().len() as u64) {
+                    return;
+                }
                 *mark |= bit;
                 let (present, pointers) = if table.level() == depth.top() {
                     let part = match half {

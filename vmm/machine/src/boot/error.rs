@@ -28,6 +28,15 @@ pub enum BootError {
         size: MemorySize,
     },
     #[error(
+        "the segments of {name} take {bytes} bytes, more than all of the guest's memory ({size}), so they lie \
+         over each other: link them apart"
+    )]
+    SegmentsOverlap {
+        name: String,
+        bytes: u64,
+        size: MemorySize,
+    },
+    #[error(
         "{name} needs the memory {start:#x}–{end:#x} to unpack itself, but the guest has RAM from 1 MiB up \
          to {limit:#x}; give more memory"
     )]

@@ -80,7 +80,7 @@ pub fn load(
 /// Copies an image's segments and returns where the last one ends. Memory is fresh, so what the file does not
 /// have of a segment is zero.
 fn load_segments(ram: &Ram, image: &KernelImage) -> Result<GuestAddress, BootError> {
-    let mut kernel_end = GuestAddress(0);
+    let (mut kernel_end, mut bytes) = (GuestAddress(0), 0_u64);
     for segment in image.segments() {
         let (start, end) = (segment.physical_address, segment.physical_end());
         let fits = ram.told().iter().any(|range| range.holds(start.0, end.0));
@@ -93,6 +93,15 @@ fn load_segments(ram: &Ram, image: &KernelImage) -> Result<GuestAddress, BootErr
             });
         }
         kernel_end = kernel_end.max(end);
+        // Those that lie over each other could take any time.
+        bytes = bytes.saturating_add(segment.memory_bytes);
+        if bytes > ram.size().bytes() {
+            return Err(BootError::SegmentsOverlap {
+                name: image.name().into(),
+                bytes,
+                size: ram.size(),
+            });
+        }
         write(ram.memory(), "kernel", image.content(segment), start)?;
     }
     Ok(kernel_end)

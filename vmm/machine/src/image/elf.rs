@@ -54,6 +54,9 @@ struct Notes {
     is_linux: bool,
 }
 
+/// Segments that are loaded at most: kernels have a dozen.
+const MOST_SEGMENTS: usize = 1024;
+
 /// Whether the file is an ELF, of whatever machine.
 pub(super) fn is_elf(bytes: &[u8]) -> bool {
     bytes.starts_with(&elf::ELFMAG)
@@ -99,6 +102,13 @@ impl Candidate<'_> {
         }
         if segments.is_empty() {
             return Err(self.damaged("it has no segment to load"));
+        }
+        if segments.len() > MOST_SEGMENTS {
+            let count = segments.len();
+            let what = format!(
+                "it has {count} segments to load, and no kernel has more than {MOST_SEGMENTS}"
+            );
+            return Err(self.damaged(&what));
         }
         let own_entry = header.e_entry(LittleEndian).into();
         let (kind, entry) = match (notes.pvh_entry, self.multiboot()?) {

@@ -27,7 +27,7 @@ use crate::spec::{Fields, SpecError};
 
 pub(crate) use notes::Notes;
 pub(crate) use vmcoreinfo::VmCoreInfo;
-pub use write::{CoreWriteError, write_core};
+pub use write::{CoreWriteError, write_core, write_core_to};
 
 const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N]";
 /// The memory's sources.

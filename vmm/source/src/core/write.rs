@@ -15,6 +15,7 @@ use object::elf::{
 use object::endian::{LittleEndian, U16, U32, U64};
 use object::pod::bytes_of;
 
+use crate::output_file::{OutputError, OutputFile};
 use crate::qemu::note;
 
 /// Memory that is read and written at a time.
@@ -35,6 +36,8 @@ const RSP: usize = 19;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum CoreWriteError {
+    #[error(transparent)]
+    Output(OutputError),
     #[error("could not write the core {name}: {source}")]
     File { name: String, source: io::Error },
     #[error("could not write the core {name}: {source}")]
@@ -46,17 +49,33 @@ pub enum CoreWriteError {
     TooManyRanges { name: String, ranges: usize },
 }
 
-/// Writes `target` to a file, which `core:FILE` reads. Pages of zeros become holes in it.
+impl From<OutputError> for CoreWriteError {
+    fn from(error: OutputError) -> CoreWriteError {
+        match error {
+            OutputError::Io { path, source, .. } => CoreWriteError::File {
+                name: path.display().to_string(),
+                source,
+            },
+            error => CoreWriteError::Output(error),
+        }
+    }
+}
+
+/// Writes `target` to a file, which must not exist, and which `core:FILE` reads. Pages of zeros become holes in it.
 ///
 /// # Errors
 /// [`CoreWriteError`] names the file.
 pub fn write_core(target: &Target, path: &Path) -> Result<(), CoreWriteError> {
-    let name = || path.display().to_string();
-    let mut file = File::create(path).map_err(|source| CoreWriteError::File {
-        name: name(),
-        source,
-    })?;
-    write(target, &mut file).map_err(|problem| match problem {
+    write_core_to(target, &OutputFile::at("the core", path, false, &[])?)
+}
+
+/// As [`write_core`], where it is known already that the file may be written.
+///
+/// # Errors
+/// [`CoreWriteError`] names the file.
+pub fn write_core_to(target: &Target, file: &OutputFile) -> Result<(), CoreWriteError> {
+    let name = || file.path().display().to_string();
+    let problem = |problem| match problem {
         Problem::File(source) => CoreWriteError::File {
             name: name(),
             source,
@@ -69,7 +88,8 @@ pub fn write_core(target: &Target, path: &Path) -> Result<(), CoreWriteError> {
             name: name(),
             ranges: target.ram.len(),
         },
-    })
+    };
+    file.write_by(|file| write(target, file).map_err(problem))
 }
 
 enum Problem {

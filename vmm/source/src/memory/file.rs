@@ -167,6 +167,18 @@ impl FileSource {
         true
     }
 
+    /// The parts of `range` in which the file has data, ascending.
+    pub(super) fn data_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let first = self
+            .data
+            .partition_point(|extent| extent.end <= range.start);
+        let behind = self.data.iter().skip(first);
+        let within = behind.take_while(|extent| extent.start < range.end);
+        within
+            .map(|extent| extent.start.max(range.start)..extent.end.min(range.end))
+            .collect()
+    }
+
     /// Whether `offset` is in data, and where that ends or data begins.
     fn extent_at(&self, offset: u64) -> (bool, u64) {
         let next = self.data.partition_point(|extent| extent.end <= offset);

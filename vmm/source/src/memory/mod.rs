@@ -8,6 +8,7 @@ mod process;
 mod sketch;
 
 use std::num::NonZero;
+use std::ops::Range;
 use std::thread;
 
 use heirloom_inspect::memory::Account;
@@ -53,6 +54,16 @@ impl Source {
                 buffer.fill(0);
                 true
             }
+        }
+    }
+
+    /// Where the `bytes` bytes from `offset` on may be other than zero.
+    fn data_in(&self, offset: u64, bytes: u64) -> Vec<Range<u64>> {
+        let all = offset..offset.saturating_add(bytes);
+        match self {
+            Source::File(file) => file.data_in(all),
+            Source::Paged(_) | Source::Process(_) => vec![all],
+            Source::Zeros => Vec::new(),
         }
     }
 
@@ -190,6 +201,27 @@ impl PhysicalMemory for Memory {
             rest = later;
         }
         Ok(())
+    }
+
+    fn data_in(&self, range: PhysRange) -> Vec<PhysRange> {
+        let (mut from, end) = (range.start, range.end());
+        let mut found = Vec::new();
+        while let Some(piece) = self.layout.at_or_behind(from) {
+            let start = from.max(piece.start());
+            if start >= end {
+                break;
+            }
+            let bytes = piece.end().min(end.get()) - start.get();
+            let offset = piece.offset_of(start);
+            let source = self.sources.get(piece.source());
+            let data = source.map_or_else(Vec::new, |source| source.data_in(offset, bytes));
+            found.extend(data.into_iter().map(|data| PhysRange {
+                start: start.wrapping_add(data.start - offset),
+                bytes: data.end - data.start,
+            }));
+            from = start.wrapping_add(bytes);
+        }
+        found
     }
 
     fn account(&self) -> Account {

@@ -18,12 +18,16 @@ use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::resumer::Resumer;
+
 /// How long QEMU may take for what it does at once.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// And for its greeting, which it sends unasked.
 const GREETING: Duration = Duration::from_secs(5);
-/// A longer answer is not read: the registers of a thousand CPUs take 2 MiB.
-const LINE_BYTES: usize = 64 << 20;
+/// A longer answer is not read.
+const LINE_BYTES: usize = 1 << 20;
+/// How long a guest may stand still for all questions together; saving its memory is not among them.
+const HELD: Duration = Duration::from_secs(20);
 /// Answers that nobody fetches: those that came after their asker's patience had ended.
 const STRAYS: usize = 16;
 /// The `id` of the command that lets the guest run on; all others have numbers.
@@ -60,6 +64,16 @@ pub enum QmpError {
     Busy,
     #[error("gave no answer to `{command}` within {} s: QEMU hangs or is stopped", .waited.as_secs())]
     Timeout { command: String, waited: Duration },
+    #[error(
+        "gave an answer to `{command}` that is longer than {} MiB: this is no QEMU, or has absurdly many parts",
+        LINE_BYTES >> 20
+    )]
+    TooLongAnswer { command: String },
+    #[error(
+        "was not asked `{command}`: the guest has stood still for {} s, as QEMU takes so long for each answer",
+        HELD.as_secs()
+    )]
+    HeldTooLong { command: String },
     #[error("was closed before `{command}` was answered: QEMU has ended")]
     Closed { command: String },
     #[error("broke while `{command}` was asked: {source}; see whether QEMU still runs")]
@@ -68,6 +82,11 @@ pub enum QmpError {
     Nonsense { command: String, said: String },
     #[error("answers `{command}` with an error: {message}")]
     Command { command: String, message: String },
+    #[error(
+        "is not used: no process can be started that lets the guest run on should this one be killed \
+         ({0}); see `ulimit -u` and `ulimit -n`"
+    )]
+    NoResumer(io::Error),
     #[error("is used no more: the guest was let run on, because heirloom was told to end")]
     Finished,
 }
@@ -79,6 +98,8 @@ pub(super) struct Connection {
     receiving: Mutex<Receiving>,
     /// Held while the guest is let run on; whether that was tried.
     resuming: Mutex<bool>,
+    /// Until when the guest may stand still, once it does.
+    held_until: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -94,6 +115,8 @@ struct Receiving {
     stream: UnixStream,
     /// What came behind the last line.
     rest: Vec<u8>,
+    /// It is the middle of a line that was too long.
+    skips: bool,
     /// Answers that another thread waits for.
     strays: Vec<Value>,
     /// How often the guest has been let run, by whomever.
@@ -125,10 +148,12 @@ impl Connection {
             receiving: Mutex::new(Receiving {
                 stream,
                 rest: Vec::new(),
+                skips: false,
                 strays: Vec::new(),
                 resumes: 0,
             }),
             resuming: Mutex::new(false),
+            held_until: Mutex::new(None),
         };
         connection.shake_hands()?;
         Ok(connection)
@@ -164,10 +189,23 @@ impl Connection {
     /// # Errors
     /// [`QmpError`].
     pub(super) fn ask(&self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        self.ask_patiently(command, arguments, PATIENCE)
+        let left = match *lock(&self.held_until) {
+            Some(end) => end.saturating_duration_since(Instant::now()),
+            None => PATIENCE,
+        };
+        if left.is_zero() {
+            let command = command.to_owned();
+            return Err(QmpError::HeldTooLong { command });
+        }
+        self.ask_patiently(command, arguments, PATIENCE.min(left))
     }
 
-    /// [`Connection::ask`] for what takes longer.
+    /// From now on the guest stands still: there is an end to asking.
+    pub(super) fn hold(&self) {
+        *lock(&self.held_until) = Some(Instant::now() + HELD);
+    }
+
+    /// [`Connection::ask`] for what takes longer, which does not count as asking.
     pub(super) fn ask_patiently(
         &self,
         command: &str,
@@ -176,6 +214,26 @@ impl Connection {
     ) -> Result<Value, QmpError> {
         let id = self.send(command, arguments, None)?;
         lock(&self.receiving).answer(command, &id, patience)
+    }
+
+    /// As [`Connection::ask_patiently`], and the guest may stand still for so much longer.
+    pub(super) fn ask_while_held(
+        &self,
+        command: &str,
+        arguments: Value,
+        patience: Duration,
+    ) -> Result<Value, QmpError> {
+        let begun = Instant::now();
+        let answer = self.ask_patiently(command, arguments, patience);
+        if let Some(end) = &mut *lock(&self.held_until) {
+            *end += begun.elapsed();
+        }
+        answer
+    }
+
+    /// A process that lets the guest run on if this one is gone.
+    pub(super) fn resumer(&self) -> io::Result<Resumer> {
+        Resumer::start(&lock(&self.sending).stream)
     }
 
     /// Gives QEMU `file` (`add-fd`): its number there.
@@ -308,12 +366,21 @@ impl Receiving {
         loop {
             if let Some(length) = self.rest[searched..].iter().position(|byte| *byte == b'\n') {
                 let behind = self.rest.split_off(searched + length + 1);
+                if std::mem::take(&mut self.skips) {
+                    self.rest = behind;
+                    searched = 0;
+                    continue;
+                }
                 return Ok(std::mem::replace(&mut self.rest, behind));
             }
-            searched = self.rest.len();
-            if searched > LINE_BYTES {
-                return Err(nonsense(command, &self.rest));
+            if self.rest.len() > LINE_BYTES || self.skips {
+                self.rest = Vec::new();
+                if !std::mem::replace(&mut self.skips, true) {
+                    let command = command.to_owned();
+                    return Err(QmpError::TooLongAnswer { command });
+                }
             }
+            searched = self.rest.len();
             let timeout = || QmpError::Timeout {
                 command: command.into(),
                 waited: patience,

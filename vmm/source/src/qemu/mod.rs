@@ -4,7 +4,8 @@
 //!
 //! - `connection`: QMP; `monitor`: the questions asked, with `registers` and `flat_view` for the
 //!   answers that come as text;
-//! - `pause`: the guest stands still, and runs on whatever happens;
+//! - `pause`: the guest stands still, and runs on whatever happens, with `resumer` for when this process is
+//!   killed;
 //! - `memory`: the ways to its memory, with `process` for what /proc tells;
 //! - `note`: the CPU registers in cores that QEMU wrote.
 
@@ -16,6 +17,7 @@ pub(crate) mod note;
 mod pause;
 mod process;
 mod registers;
+mod resumer;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +34,7 @@ use self::memory::{Reach, Way};
 pub use self::monitor::AnswerError;
 use self::monitor::Monitor;
 use self::pause::Pause;
-pub use self::pause::resume_all;
+pub use self::pause::{left_paused, resume_all};
 use crate::Target;
 use crate::memory::Memory;
 use crate::spec::{Fields, SpecError};
@@ -171,6 +173,10 @@ struct PausedMemory {
 impl PhysicalMemory for PausedMemory {
     fn read_bytes(&self, at: PhysAddr, buffer: &mut [u8]) -> Result<(), MemoryError> {
         self.memory.read_bytes(at, buffer)
+    }
+
+    fn data_in(&self, range: PhysRange) -> Vec<PhysRange> {
+        self.memory.data_in(range)
     }
 
     fn read_column(&self, first: Pfn, index: u16, entries: &mut [Entry]) {

@@ -1,5 +1,6 @@
 //! The questions that an inspection asks of QEMU, and their answers as types.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use serde_json::{Value, json};
 use super::connection::{Connection, QmpError};
 use super::flat_view::{self, MemoryRange};
 use super::registers;
+
+/// More CPUs are asked one by one: all their registers would be too long for an answer.
+const CPUS_AT_ONCE: usize = 256;
 
 /// What the CPU of the guest is able to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,11 +56,32 @@ impl Monitor<'_> {
             question: QUESTION,
             problem,
         };
-        let cpus = registers::parse(&self.print(QUESTION)?).map_err(form)?;
+        let printed = if expected <= CPUS_AT_ONCE {
+            self.print(QUESTION)?
+        } else {
+            self.registers_one_by_one(expected)?
+        };
+        let cpus = registers::parse(&printed).map_err(form)?;
         if cpus.len() != expected {
             return Err(form(format!("{} CPUs, not {expected}", cpus.len())));
         }
         Ok(cpus)
+    }
+
+    fn registers_one_by_one(&self, count: usize) -> Result<String, QmpError> {
+        let mut all = String::new();
+        for cpu in 0..count {
+            let arguments = json!({ "command-line": "info registers", "cpu-index": cpu });
+            let printed = self.0.ask("human-monitor-command", arguments)?;
+            let printed = printed.as_str().unwrap_or_default().replace('\r', "");
+            // Old versions name the CPU only where there are several.
+            if !printed.contains("CPU#") {
+                // Writing to a string cannot fail.
+                let _ = write!(all, "\nCPU#{cpu}\n");
+            }
+            all += &printed;
+        }
+        Ok(all)
     }
 
     /// Where physical addresses lead to memory.
@@ -169,7 +194,7 @@ impl Monitor<'_> {
         });
         let patience = super::connection::PATIENCE + Duration::from_secs(range.bytes / SLOWEST);
         self.0
-            .ask_patiently("pmemsave", arguments, patience)
+            .ask_while_held("pmemsave", arguments, patience)
             .map(drop)
     }
 }

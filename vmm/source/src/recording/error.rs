@@ -20,8 +20,16 @@ pub enum RecordError {
     Exists { path: PathBuf },
     #[error("could not record to {}: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
-    #[error("could not go on with the recording {}: {source}; it is readable up to there", name.display())]
-    Write { name: PathBuf, source: io::Error },
+    #[error(
+        "could not go on with the recording {}: {source}; {}",
+        name.display(),
+        if *is_removed { "it was removed" } else { "it is readable up to there" }
+    )]
+    Write {
+        name: PathBuf,
+        is_removed: bool,
+        source: io::Error,
+    },
     #[error(
         "the moment does not fit a recording: {what}, and there may be {MAX_PAGES} tables, \
          {MAX_ROOTS} roots, {MAX_CPUS} CPUs, one encryption bit (12 to 51) and {MAX_BYTES} bytes of everything but tables"

@@ -1,7 +1,7 @@
 //! Writing a recording, moment by moment.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +46,8 @@ pub struct Capture<'a> {
 /// Writes a recording. Each moment is in the file when the call that records it returns.
 pub struct Recorder {
     name: PathBuf,
+    /// It is a file that this has made: cut off by a full disk, it goes.
+    is_own: bool,
     file: Box<dyn Write + Send>,
     begun: Instant,
     context: Context,
@@ -68,6 +70,7 @@ impl Recorder {
             path: path.to_owned(),
             source,
         };
+        let mut is_own = true;
         let file = match File::create_new(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let kind = path.metadata().map_err(create)?;
@@ -75,12 +78,20 @@ impl Recorder {
                     let path = path.to_owned();
                     return Err(RecordError::Exists { path });
                 }
+                is_own = false;
                 OpenOptions::new().write(true).open(path)
             }
             opened => opened,
         };
         let file = file.map_err(create)?;
-        Recorder::new(path, Box::new(file), header)
+        let recorder = Recorder::new(path, Box::new(file), header);
+        if is_own && recorder.is_err() {
+            let _ = fs::remove_file(path);
+        }
+        Ok(Recorder {
+            is_own,
+            ..recorder?
+        })
     }
 
     /// Begins a recording in `file`, which messages call `name`.
@@ -94,6 +105,7 @@ impl Recorder {
     ) -> Result<Recorder, RecordError> {
         let mut recorder = Recorder {
             name: name.to_owned(),
+            is_own: false,
             file,
             begun: Instant::now(),
             context: Context::default(),
@@ -176,14 +188,30 @@ impl Recorder {
         self.write(&file)
     }
 
+    /// Ends it without a recording: the file goes, if this has made it.
+    pub fn discard(self) {
+        self.remove();
+    }
+
+    fn remove(&self) {
+        if self.is_own {
+            // Somebody else may have removed it.
+            let _ = fs::remove_file(&self.name);
+        }
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
         self.bytes += bytes.len() as u64;
         self.file
             .write_all(bytes)
             .and_then(|()| self.file.flush())
-            .map_err(|source| RecordError::Write {
-                name: self.name.clone(),
-                source,
+            .map_err(|source| {
+                self.remove();
+                RecordError::Write {
+                    name: self.name.clone(),
+                    is_removed: self.is_own,
+                    source,
+                }
             })
     }
 }

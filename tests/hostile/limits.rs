@@ -1,0 +1,81 @@
+//! Limits of the host: the command says which one, and ends with 2 or 3 before a guest is started.
+
+use std::time::Duration;
+
+use crate::running::Running;
+
+const AMPLE: Duration = Duration::from_secs(60);
+
+#[test]
+fn too_few_file_descriptors_are_named_and_the_guest_never_starts() {
+    let mut refused = 0;
+    for descriptors in 3..24 {
+        let limits = format!("ulimit -n {descriptors}");
+        let ended = Running::start_limited(&limits, &["run", "-q"]).ends_within(AMPLE);
+        // The loader of a program that has none at all says so itself.
+        if ended.code == Some(127) {
+            continue;
+        }
+        assert!(
+            matches!(ended.code, Some(0 | 2 | 3)),
+            "{limits}: {:?}: {}",
+            ended.code,
+            ended.said()
+        );
+        if ended.code != Some(0) {
+            refused += 1;
+            let said = ended.said();
+            assert!(
+                said.contains("open files") || said.contains("ulimit -n"),
+                "{limits}: {said}"
+            );
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn too_little_memory_is_named_and_the_guest_never_starts() {
+    for kibibytes in [65_536, 131_072, 262_144] {
+        let limits = format!("ulimit -v {kibibytes}");
+        let ended =
+            Running::start_limited(&limits, &["run", "-q", "--memory", "1G"]).ends_within(AMPLE);
+        assert!(
+            matches!(ended.code, Some(2 | 3)),
+            "{limits}: {:?}: {}",
+            ended.code,
+            ended.said()
+        );
+        assert!(
+            ended.said().contains("memory"),
+            "{limits}: {}",
+            ended.said()
+        );
+    }
+}
+
+#[test]
+fn a_small_stack_is_no_abort() {
+    for kibibytes in [64, 128, 256] {
+        let limits = format!("ulimit -s {kibibytes}");
+        let ended = Running::start_limited(&limits, &["run", "-q"]).ends_within(AMPLE);
+        assert!(
+            matches!(ended.code, Some(0 | 2 | 3)),
+            "{limits}: {:?}: {}",
+            ended.code,
+            ended.said()
+        );
+    }
+}
+
+#[test]
+fn a_device_that_is_a_folder_is_exit_code_three_and_named() {
+    let ended = Running::start(&["run", "--device", "/tmp"]).ends_within(AMPLE);
+    assert_eq!(ended.code, Some(3), "{}", ended.said());
+    assert!(ended.said().contains("/tmp"), "{}", ended.said());
+    assert!(
+        ended.said().contains("not KVM's device"),
+        "{}",
+        ended.said()
+    );
+}
