@@ -95,7 +95,7 @@ impl Check {
             gone: gone.cloned().collect(),
             ..Compared::default()
         };
-        compared.known = self.pass(|_, finding| baseline.findings.contains(&finding.identity));
+        compared.known = self.let_pass(|_, finding| baseline.findings.contains(&finding.identity));
         compared.new = self.rules.iter().map(|rule| rule.findings.len()).sum();
         self.notes.push(format!(
             "against the baseline {} known, {} new, {} gone",
@@ -109,7 +109,7 @@ impl Check {
     /// Lets pass what the user allows.
     pub fn allow(&mut self, allowances: &[Allowance]) {
         for allowance in allowances {
-            let passed = self.pass(|rule, finding| allowance.covers(rule, finding));
+            let passed = self.let_pass(|rule, finding| allowance.covers(rule, finding));
             let at = allowance
                 .range
                 .map_or_else(String::new, |range| format!(" in {range}"));
@@ -121,13 +121,13 @@ impl Check {
         }
     }
 
-    /// Takes the findings out that `passes` says pass: how many. A rule of which none is left holds.
-    fn pass(&mut self, passes: impl Fn(&str, &Finding) -> bool) -> usize {
+    /// Takes the findings out that are meant: how many. A rule of which none is left holds.
+    fn let_pass(&mut self, is_meant: impl Fn(&str, &Finding) -> bool) -> usize {
         let mut passed = 0;
         for verdict in &mut self.rules {
             let before = verdict.findings.len();
             let name = verdict.rule.name;
-            verdict.findings.retain(|finding| !passes(name, finding));
+            verdict.findings.retain(|finding| !is_meant(name, finding));
             let of_rule = before - verdict.findings.len();
             passed += of_rule;
             verdict.known += of_rule;

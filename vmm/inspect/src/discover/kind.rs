@@ -397,9 +397,10 @@ pub(super) fn kernels_own(
         .min_by_key(|root| (distance(root), root.id))
     {
         let look = looks.get(root.id.0 as usize);
-        let what = match look.is_some_and(Look::is_kernel_half_alone) {
-            true => "no user half",
-            false => "no page for ring 3",
+        let what = if look.is_some_and(Look::is_kernel_half_alone) {
+            "no user half"
+        } else {
+            "no page for ring 3"
         };
         own.entry(root.id).or_insert_with(|| {
             format!("{what}; in the kernel image, next to the table that maps the image")

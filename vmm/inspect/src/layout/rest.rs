@@ -83,18 +83,16 @@ impl Layout {
                     return self.add_stretches(&stretches);
                 }
                 let bytes = page.size.bytes();
-                let stretch = match near {
-                    Some(stretch) => stretch,
-                    None => {
-                        stretches.push(Stretch {
-                            range,
-                            pages: 0,
-                            code: 0,
-                            ram: 0,
-                        });
-                        let last = stretches.len() - 1;
-                        &mut stretches[last]
-                    }
+                if near.is_none() {
+                    stretches.push(Stretch {
+                        range,
+                        pages: 0,
+                        code: 0,
+                        ram: 0,
+                    });
+                }
+                let Some(stretch) = stretches.last_mut() else {
+                    continue;
                 };
                 stretch.range.last = range.last;
                 stretch.pages += 1;

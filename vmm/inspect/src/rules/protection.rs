@@ -40,11 +40,10 @@ fn no_execute_is_enabled(context: &Context<'_>, evidence: &mut Evidence) {
         return;
     }
     let mut pages = context.index.pages(Half::Kernel);
-    let found = match context.snapshot().mode().nxe {
-        true => {
-            "set, and no entry has NX: every page of the kernel is executable, the writable ones, too"
-        }
-        false => "clear: every page of the kernel is executable, the writable ones, too",
+    let found = if context.snapshot().mode().nxe {
+        "set, and no entry has NX: every page of the kernel is executable, the writable ones, too"
+    } else {
+        "clear: every page of the kernel is executable, the writable ones, too"
     };
     if let Some((part, page)) = pages.find(|(_, page)| page.rights.write) {
         if is_early(context) {
