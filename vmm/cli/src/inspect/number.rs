@@ -29,7 +29,9 @@ fn refused(text: &str) -> String {
 
 /// `FIRST-LAST`, both included.
 pub(super) fn range(text: &str) -> Result<VirtRange, String> {
-    let refused = || format!("`{text}` is no range of addresses: write FIRST-LAST, such as 0x400000-0x4fffff");
+    let refused = || {
+        format!("`{text}` is no range of addresses: write FIRST-LAST, such as 0x400000-0x4fffff")
+    };
     let (first, last) = text.split_once('-').ok_or_else(refused)?;
     let range = VirtRange {
         first: VirtAddr::new(parse(first)?),

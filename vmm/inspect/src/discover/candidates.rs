@@ -65,15 +65,25 @@ pub(super) fn look_alikes(target: &Target, reference: &Reference) -> Vec<Candida
         .collect()
 }
 
+/// Takes out of the user roots what is a table below the first root: that of a loader's identity map may look like
+/// one.
+pub(super) fn forget_tables_of_the_first(start: &Start, users: &mut HashMap<Pfn, Pfn>) {
+    if let Some(snapshot) = &start.snapshot {
+        let top = start.mode.depth.top();
+        users.retain(|user, _| snapshot.levels_of(*user).all(|level| level == top));
+    }
+}
+
 /// Roots whose tables are captured at most to see whether they have a page for ring 3.
 const MOST_ASKED: usize = 4096;
 
 /// Where the first root maps nothing but memory at its own address, any table of such a map looks like another
-/// root, those of a loader's earlier copy among them: of the candidates only those stay that a CPU runs on, or
-/// that have a page for ring 3.
+/// root, those of a loader's earlier copy among them: of the candidates only those stay that a CPU runs on,
+/// that the user names (`known`), or that have a page for ring 3.
 pub(super) fn keep_what_is_no_identity_map(
     target: &Target,
     start: &Start,
+    known: &[PhysAddr],
     candidates: &mut Vec<Candidate>,
 ) {
     let (Some(reference), Some(snapshot)) = (&start.reference, &start.snapshot) else {
@@ -90,7 +100,9 @@ pub(super) fn keep_what_is_no_identity_map(
     if !is_alone {
         return;
     }
-    let is_known = |pfn: Pfn| start.named.contains(&pfn) || pfn == reference.pfn;
+    let is_known = |pfn: Pfn| {
+        start.named.contains(&pfn) || pfn == reference.pfn || known.contains(&pfn.base())
+    };
     let asked: Vec<(RootLabel, PhysAddr)> = candidates
         .iter()
         .filter(|candidate| !is_known(candidate.pfn))

@@ -43,7 +43,10 @@ use crate::profile::{Profile, Recognized};
 use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use anchors::Anchors;
-use candidates::{in_order, keep_what_is_no_identity_map, labelled, look_alikes, named};
+use candidates::{
+    forget_tables_of_the_first, in_order, keep_what_is_no_identity_map, labelled, look_alikes,
+    named,
+};
 use clusters::{KernelHalf, kernel_half_of};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
@@ -276,21 +279,16 @@ impl Discovery {
                 users.extend(windows.into_iter().map(|user| (user, user)));
             }
         }
-        if let Some(snapshot) = start
-            .snapshot
-            .as_ref()
-            .filter(|_| start.basis != Basis::Given)
-        {
-            // What is a table below the first root is no root: that of a loader's identity map may look like one.
-            let top = start.mode.depth.top();
-            users.retain(|user, _| snapshot.levels_of(*user).all(|level| level == top));
+        if start.basis != Basis::Given {
+            forget_tables_of_the_first(&start, &mut users);
         }
         candidates.extend(users.keys().map(|&pfn| Candidate {
             pfn,
             role: Role::User,
         }));
         if start.basis != Basis::Given {
-            keep_what_is_no_identity_map(target, &start, &mut candidates);
+            let known = &search.including;
+            keep_what_is_no_identity_map(target, &start, known, &mut candidates);
         }
         let candidates = in_order(candidates, &start);
         let roots = labelled(target, &candidates);
