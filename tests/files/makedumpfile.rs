@@ -59,6 +59,7 @@ fn dumps_of_every_packing_and_level_answer_as_the_core_does() {
                 "{said}"
             );
         }
+        std::fs::remove_file(file).unwrap();
     }
     assert!(made >= 5, "{made}");
 }

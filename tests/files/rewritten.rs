@@ -58,6 +58,9 @@ fn images_of_lime_avml_and_padded_ones_answer_as_each_other_and_hold() {
     assert_eq!(of_lime.spaces(), of_raw.spaces());
     assert_eq!(of_lime.translations(), of_raw.translations());
 
+    std::fs::remove_file(raw).unwrap();
+    std::fs::remove_file(lime).unwrap();
+
     // AVML writes blocks of 16 MiB.
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for (number, block) in memory.chunks(16 << 20).enumerate() {
@@ -121,6 +124,7 @@ fn a_cut_core_breaks_no_rule() {
             "{report}"
         );
     }
+    std::fs::remove_file(copy).unwrap();
 }
 
 #[test]
@@ -143,4 +147,5 @@ fn a_vmcore_without_the_memory_of_the_kernel_that_dumped_it_holds() {
         said.contains("crashkernel=") && said.contains("no CPU registers"),
         "{said}"
     );
+    std::fs::remove_file(vmcore).unwrap();
 }
