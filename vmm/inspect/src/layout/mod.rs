@@ -203,6 +203,16 @@ impl Layout {
             .filter(move |region| region.range.overlaps(&range))
     }
 
+    /// What another address space has at the profile's places that the layout's own has not.
+    pub(crate) fn add_places_of(&mut self, snapshot: &Snapshot, root: RootId, profile: &Profile) {
+        let before = self.regions.len();
+        self.add_places(snapshot, root, "its place in the profile, in some roots");
+        for region in &mut self.regions[before..] {
+            region.name = Name::fixed(profile.name_of(region.area));
+        }
+        self.regions.sort_by_key(|region| region.range.first);
+    }
+
     fn add(&mut self, area: Area, range: VirtRange, evidence: String) {
         self.regions.push(Region {
             area,

@@ -108,6 +108,15 @@ fn xens_own_root_and_those_of_its_guests_are_named_and_nothing_is_broken() {
                 );
             }
             assert_eq!(ram.broken(), [], "from {from}");
+            let regions = discovery.layout.regions.iter();
+            let names: Vec<&str> = regions.map(|region| region.name.as_str()).collect();
+            for name in [
+                "page-frame table",
+                "guest kernel",
+                "machine-to-physical table for guests",
+            ] {
+                assert!(names.contains(&name), "{name}, from {from}: {names:?}");
+            }
         }
         let names: Vec<String> = ram
             .discover()
