@@ -56,9 +56,15 @@ fn every_command_in_a_code_block_is_one() {
     let mut seen = 0;
     for (path, page) in pages() {
         for command in commands(&page).0 {
-            let words = command
-                .split_whitespace()
-                .map(|word| word.trim_matches('\''));
+            // What stands between quotation marks is one word.
+            let parts = command.split('\'').enumerate();
+            let words = parts.flat_map(|(number, part)| {
+                if number % 2 == 1 {
+                    vec![part]
+                } else {
+                    part.split_whitespace().collect()
+                }
+            });
             if let Err(error) = Cli::command().try_get_matches_from(words) {
                 panic!("{}: {command}\n{error}", path.display());
             }
