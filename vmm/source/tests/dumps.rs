@@ -61,9 +61,9 @@ fn pages(first: u64, count: u64) -> Vec<u8> {
                 let value = match page {
                     page if page % 3 == 0 => 0,
                     page if page % 5 == 0 => {
-                        (page * 512 + word).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ word << 40
+                        (page * 512 + word).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (word << 40)
                     }
-                    page => page << 32 | word / 8,
+                    page => (page << 32) | (word / 8),
                 };
                 value.to_le_bytes()
             })
@@ -90,7 +90,7 @@ fn assert_is_sound(target: &Target) {
     for (first, count) in [(0, 40), (44, 20), (1 << 20, 10)] {
         let length = usize::try_from(count * PAGE).unwrap();
         assert_eq!(read(target, first * PAGE, length), pages(first, count));
-        let mut column = vec![Entry::new(9); count as usize];
+        let mut column = vec![Entry::new(9); length / 4096];
         let first_pfn = PhysAddr::new(first * PAGE).pfn();
         target.memory.read_column(first_pfn, 300, &mut column);
         for (number, entry) in (first..).zip(column) {
