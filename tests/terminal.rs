@@ -344,8 +344,9 @@ fn the_manual_has_a_page_for_the_command_and_one_for_each_subcommand() {
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|word| *word != "help")
+        // What a command does may go on in lines that are set in further.
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|word| !word.is_empty() && *word != "help")
         .collect();
     assert!(commands.len() > 10, "{help}");
     for command in commands {
