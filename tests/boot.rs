@@ -81,9 +81,9 @@ fn our_own_kernel_boots_by_pvh_with_its_programs_as_a_module_and_is_judged_where
         &[
             "heirloom kernel: 63 MiB of RAM",
             "the guest halted with interrupts off after",
-            "1 roots: 1 kernel",
+            "1 root: 1 kernel",
             "HOLDS: 10 of 20 rules hold, 10 not tried: ",
-            "; in all 1 live roots (",
+            "; in all 1 live root (",
         ],
     );
 }
@@ -222,7 +222,7 @@ fn a_guest_that_does_not_get_to_its_moment_is_exit_code_four_and_shown_all_the_s
         assert_eq!(run.code, Some(4), "{arguments:?}: {}", run.stderr);
         assert_says(&run, words);
         // Its identity map is there to be seen.
-        assert_says(&run, &["1 roots: ", "CR3 0x9000 (root 0x9000)"]);
+        assert_says(&run, &["1 root: ", "CR3 0x9000 (root 0x9000)"]);
     }
 }
 
@@ -239,7 +239,7 @@ fn an_instruction_that_kvm_cannot_emulate_is_shown_with_its_place_and_elsewhere_
             &[
                 "cannot emulate the guest's instruction f3 0f b8 c0 (`popcnt eax,eax`)",
                 "RIP 0x1000",
-                "1 roots: ",
+                "1 root: ",
             ],
         ),
         code => panic!("{code:?}: {}", run.stderr),
@@ -275,7 +275,7 @@ fn ctrl_c_ends_the_guests_run_and_shows_it() {
         .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(4), "{said}");
     assert!(said.contains("heirloom: interrupted"), "{said}");
-    assert!(shown.contains("1 roots: "), "{shown}");
+    assert!(shown.contains("1 root: "), "{shown}");
 }
 
 #[test]

@@ -359,3 +359,24 @@ fn the_manual_has_a_page_for_the_command_and_one_for_each_subcommand() {
     assert_eq!(run.status.code(), Some(2));
     assert!(text(&run.stderr).contains("/proc/no"));
 }
+
+#[test]
+fn a_mistyped_command_is_answered_with_the_one_that_is_nearest_to_it() {
+    for (typed, meant) in [
+        ("rn", "run"),
+        ("chek", "check"),
+        ("rotos", "roots"),
+        ("lecure", "lecture"),
+    ] {
+        let run = output(&mut heirloom(&[typed]));
+        assert_eq!(run.status.code(), Some(2));
+        let tip = format!("a similar subcommand exists: '{meant}'");
+        assert!(text(&run.stderr).contains(&tip), "{}", text(&run.stderr));
+    }
+    let run = output(&mut heirloom(&["paginate"]));
+    assert!(
+        !text(&run.stderr).contains("similar"),
+        "{}",
+        text(&run.stderr)
+    );
+}

@@ -29,6 +29,7 @@ use std::process;
 
 use exit::{Exit, Failure};
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// What the command is called.
@@ -92,8 +93,25 @@ fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The error about a subcommand that does not exist, with the one that its letters are nearest to: `run` for `rn`.
+fn with_nearest(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(text)) = error.get(ContextKind::InvalidSubcommand) {
+        let command = command();
+        let names = command.get_subcommands().map(clap::Command::get_name);
+        let distance = |name: &&str| strsim::damerau_levenshtein(text, name);
+        let nearest = names
+            .min_by_key(distance)
+            .filter(|name| distance(name) <= 2);
+        let tip = nearest.map_or(ContextValue::None, |name| {
+            ContextValue::Strings(vec![name.to_owned()])
+        });
+        error.insert(ContextKind::SuggestedSubcommand, tip);
+    }
+    error
+}
+
 fn main() -> process::ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_nearest(error).exit());
     cli.ui.apply();
     start_log(cli.ui.verbose);
     signals::files_may_get_too_large();

@@ -2,7 +2,7 @@
 //!
 //! A room per thing, each usable from the ones below it:
 //!
-//! - [`kvm`]: the host's KVM, what it can do and how to mend what is missing; [`cpuid`]: the CPU it offers;
+//! - [`kvm`]: the host's KVM, what it can do and how to get what is missing; [`cpuid`]: the CPU it offers;
 //! - [`memory`]: how much RAM the guest has and where it lies; [`vm`]: KVM's own object over it, and the
 //!   log of what the guest writes ([`Machine::take_written_frames`]);
 //! - [`image`]: a kernel file, checked; [`boot`]: kernel, modules and what tells of them put into memory;

@@ -108,7 +108,7 @@ fn write_baseline(path: &Path, baseline: &Baseline) -> Result<(), Failure> {
     std::fs::write(path, format!("{text}\n")).map_err(|error| failed(error.to_string()))
 }
 
-/// Targets, rules, and what is let pass by name.
+/// Targets, rules, and exceptions from them.
 fn long_help() -> String {
     let mut text = format!("{}\n\nRules:\n", super::TARGETS);
     for rule in Check::rules() {
@@ -119,7 +119,7 @@ fn long_help() -> String {
             rule.name, rule.statement, rule.source
         );
     }
-    text.push_str("\nLet pass by name, and counted in the report:\n");
+    text.push_str("\nExceptions, counted in the report:\n");
     for exception in EXCEPTIONS {
         let _ = writeln!(
             text,

@@ -20,7 +20,7 @@ impl Text for CheckReport {
         writeln!(f, "{}", Shown(&self.target))?;
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(["rule", "verdict", "checks", "broken", "let pass by name"]);
+        table.set_header(["rule", "verdict", "checks", "broken", "exceptions"]);
         for verdict in &self.check.rules {
             table.add_row([
                 verdict.rule.name.to_owned(),
@@ -59,6 +59,7 @@ impl Text for CheckReport {
             .map(|rule| rule.rule.name)
             .collect();
         let (roots, rules) = (self.live_roots, self.check.rules.len());
+        let live = format!("{roots} live {}", if roots == 1 { "root" } else { "roots" });
         let given_up = self.check.rules.iter().filter(|rule| rule.is_given_up());
         let given_up = given_up.count();
         let missing: Vec<String> = self
@@ -81,7 +82,7 @@ impl Text for CheckReport {
         } else if broken.is_empty() && given_up > 0 {
             write!(
                 f,
-                "NOT ALL COMPARED: no rule is broken in {roots} live roots as far as they were compared \
+                "NOT ALL COMPARED: no rule is broken in {live} as far as they were compared \
                  ({checks} checks), but {given_up} of {rules} rules were not tried: {GIVEN_UP}."
             )
         } else if broken.is_empty() {
@@ -89,11 +90,11 @@ impl Text for CheckReport {
             match not_tried(&self.check.rules).as_str() {
                 "" => write!(
                     f,
-                    "HOLDS: {hold} rules hold in all {roots} live roots ({checks} checks)."
+                    "HOLDS: {hold} rules hold in all {live} ({checks} checks)."
                 ),
                 not_tried => write!(
                     f,
-                    "HOLDS: {hold} rules hold, {not_tried}; in all {roots} live roots ({checks} checks)."
+                    "HOLDS: {hold} rules hold, {not_tried}; in all {live} ({checks} checks)."
                 ),
             }
         } else {

@@ -14,7 +14,12 @@ use super::{Shown, Text};
 impl Text for Roots {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", Shown(&self.target))?;
-        writeln!(f, "{} roots: {}", self.roots.len(), counts(&self.kinds))?;
+        let roots = if self.roots.len() == 1 {
+            "root"
+        } else {
+            "roots"
+        };
+        writeln!(f, "{} {roots}: {}", self.roots.len(), counts(&self.kinds))?;
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header([

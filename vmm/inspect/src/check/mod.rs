@@ -3,7 +3,7 @@
 //! Where the judge holds our own guest against what it says of itself, here the tables alone speak. A
 //! difference between address spaces is told as what it is: a *pointer* divergence, where one has a
 //! private copy of a table and maps the same, or a *mapping* divergence, where it maps something else. What
-//! kernels do on purpose is let pass by name ([`EXCEPTIONS`]) and counted.
+//! kernels do on purpose is an exception with a name ([`EXCEPTIONS`]), and counted.
 
 mod baseline;
 mod partial;

@@ -347,20 +347,9 @@ fn range(place: &str, text: &str) -> Result<VirtRange, ProfileError> {
 
 /// The name that is most like `text`: fewest letters to change, add or take away.
 pub fn nearest(text: &str, names: impl Iterator<Item = &'static str>) -> &'static str {
-    let text: Vec<char> = text.chars().take(64).collect();
+    // Who writes more means no name at all.
+    let text: String = text.chars().take(64).collect();
     names
-        .min_by_key(|name| {
-            let name: Vec<char> = name.chars().collect();
-            let mut row: Vec<usize> = (0..=name.len()).collect();
-            for (at, letter) in text.iter().enumerate() {
-                let mut corner = std::mem::replace(&mut row[0], at + 1);
-                for (place, other) in name.iter().enumerate() {
-                    let change = corner + usize::from(letter != other);
-                    corner = row[place + 1];
-                    row[place + 1] = change.min(corner + 1).min(row[place] + 1);
-                }
-            }
-            row[name.len()]
-        })
+        .min_by_key(|name| strsim::damerau_levenshtein(&text, name))
         .unwrap_or_default()
 }

@@ -159,7 +159,7 @@ fn a_sound_guests_check_ends_with_the_verdict() {
         // Names to the left, numbers to the right.
         let header = text
             .lines()
-            .find(|line| line.contains("let pass by name"))
+            .find(|line| line.contains("exceptions"))
             .unwrap();
         let end = column_of(header, "checks").unwrap() + "checks".len();
         for rule in Check::rules().filter(|rule| rule.name != "user-write-xor-execute") {
