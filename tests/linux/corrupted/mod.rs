@@ -82,6 +82,9 @@ fn judge(image: &CorruptedImage, case: &Case) -> Result<(), String> {
         let findings = verdict.get("findings").and_then(Value::as_array);
         let findings = findings.map_or(&[][..], Vec::as_slice);
         for finding in findings {
+            if finding["area"] == "kernel-image" && finding["symbol"].as_str().is_none() {
+                let _ = write!(unexpected, "\n  {rule}: without a symbol: {finding}");
+            }
             let is_it = |expected: &Expected| {
                 expected.rule == rule
                     && is_about(finding, expected.place, expected.spaces, image.variant.pti)

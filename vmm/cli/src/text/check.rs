@@ -152,6 +152,9 @@ fn write_finding(
     if let Some(area) = finding.area {
         write!(f, ", {}", name_of(area))?;
     }
+    if let Some(symbol) = &finding.symbol {
+        write!(f, ", {symbol}")?;
+    }
     let spaces = &finding.spaces;
     if spaces.count == spaces.of && spaces.of > 1 {
         writeln!(f, ", in all {} roots", spaces.of)?;

@@ -189,6 +189,9 @@ fn in_a_line(finding: &Finding) -> String {
     if let Some(range) = &finding.range {
         let _ = write!(text, ", {range}");
     }
+    if let Some(symbol) = &finding.symbol {
+        let _ = write!(text, " ({symbol})");
+    }
     let _ = write!(
         text,
         ", in {} of {} roots: expected {}, found {}",

@@ -21,8 +21,15 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// The report of `check`, which was made of `discovery`, of the target called `name`.
-    pub fn new(name: &str, discovery: &Discovery, check: Check) -> CheckReport {
+    /// The report of `check`, which was made of `discovery`, of the target called `name`. Findings are named by
+    /// the kernel's symbols where `discovery` has them.
+    pub fn new(name: &str, discovery: &Discovery, mut check: Check) -> CheckReport {
+        for verdict in &mut check.rules {
+            for finding in &mut verdict.findings {
+                let at = finding.range.map(|range| range.first).or(finding.address);
+                finding.symbol = at.and_then(|at| discovery.symbol_at(at));
+            }
+        }
         CheckReport {
             version: super::INSPECTION_VERSION,
             target: Subject {

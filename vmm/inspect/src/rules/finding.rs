@@ -32,6 +32,9 @@ pub struct Finding {
     /// What lies there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub area: Option<Area>,
+    /// The kernel's function or variable at the first address, or before it, where its symbols are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbol: Option<String>,
     /// The address spaces concerned.
     pub spaces: Spaces,
     /// What should be there.
