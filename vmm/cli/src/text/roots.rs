@@ -55,9 +55,14 @@ impl Text for Roots {
         for cluster in &self.clusters {
             write!(
                 f,
-                "\n  {}: {} entries, {} {}: {}",
+                "\n  {}: {} {}, {} {}: {}",
                 cluster.number,
                 cluster.kernel_entries,
+                if cluster.kernel_entries == 1 {
+                    "entry"
+                } else {
+                    "entries"
+                },
                 cluster.roots,
                 if cluster.roots == 1 { "root" } else { "roots" },
                 counts(&cluster.kinds)
