@@ -42,8 +42,11 @@ deny: deny-tools
 	$(CARGO) deny --locked --log-level error check licenses bans sources
 	cd guest && $(CARGO) deny --locked --log-level error --config ../deny.toml check licenses bans sources
 
-## Every library as it would be published, built from its package. The harness takes the guest with it.
+## Every library as it would be published, built from its package. The harness takes the guest with it. Cargo
+## keeps what it unpacks by version: libraries unpacked by an earlier run of this target have to go, or this run's
+## packages would be built on those.
 package: guest-target
+	rm -rf "$${CARGO_HOME:-$$HOME/.cargo}"/registry/src/-*/heirloom-*
 	$(CARGO) run --quiet --package heirloom-harness --example prebuilt -- vmm/harness/prebuilt
 	$(CARGO) package --workspace --exclude heirloom --locked --allow-dirty
 
