@@ -3,9 +3,10 @@
 CARGO ?= cargo
 CARGO_DENY := ^0.20
 GUEST_TARGET := x86_64-unknown-none
-LINUX_GUEST := $(or $(CARGO_TARGET_DIR),target)/linux-guest
-OTHER_KERNELS := $(or $(CARGO_TARGET_DIR),target)/other-kernels
-REPORT := $(or $(CARGO_TARGET_DIR),target)/report.html
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LINUX_GUEST := $(TARGET)/linux-guest
+OTHER_KERNELS := $(TARGET)/other-kernels
+REPORT := $(TARGET)/report.html
 
 .PHONY: run test report screenshots lint deny package clean guest-target lint-tools deny-tools qemu dump-tools linux-guest other-kernels chromium
 
@@ -43,11 +44,11 @@ deny: deny-tools
 	cd guest && $(CARGO) deny --locked --log-level error --config ../deny.toml check licenses bans sources
 
 ## Every library as it would be published, built from its package. The harness takes the guest with it. Cargo
-## keeps what it unpacks by version: libraries unpacked by an earlier run of this target have to go, or this run's
-## packages would be built on those.
+## takes a version that it has unpacked and built for one that never changes: what an earlier run left of ours
+## has to go, or these packages would be built on those.
 package: guest-target
-	rm -rf "$${CARGO_HOME:-$$HOME/.cargo}"/registry/src/-*/heirloom-*
 	$(CARGO) run --quiet --package heirloom-harness --example prebuilt -- vmm/harness/prebuilt
+	rm -rf "$${CARGO_HOME:-$$HOME/.cargo}"/registry/src/-*/heirloom-* "$(TARGET)"/debug/.fingerprint/heirloom-*
 	$(CARGO) package --workspace --exclude heirloom --locked --allow-dirty
 
 clean:
