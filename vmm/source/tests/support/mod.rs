@@ -7,7 +7,15 @@ pub(crate) mod fake;
 pub(crate) mod guest;
 pub(crate) mod qemu;
 
+use std::time::Duration;
+
 use heirloom_source::{Spec, Target, TargetError};
+
+/// What this thread has used of the CPU, which does not depend on what else the machine does.
+pub(crate) fn cpu_time() -> Duration {
+    let clock = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
+    Duration::from(clock.now().unwrap())
+}
 
 /// Opens what a user writes.
 pub(crate) fn open(spec: &str) -> Result<Target, TargetError> {
