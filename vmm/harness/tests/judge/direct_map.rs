@@ -33,6 +33,29 @@ fn a_hole_of_one_frame_is_found_in_what_all_share() {
 }
 
 #[test]
+fn the_last_frame_before_a_hole_belongs_to_it_and_the_next_does_not() {
+    let mut scene = Scene::family();
+    let (start, bytes) = RAM[0];
+    let last = start + bytes - 4096;
+    scene.change(scene.kernel, direct_map(last), Level::Pt, |_| Entry::ABSENT);
+    scene.checkpoint(1);
+    scene.assert_broken(&[COMPLETE]);
+    assert_evidence(scene.finding(COMPLETE), 0, "frame 0x9e", direct_map(last));
+
+    let mut scene = Scene::family();
+    let behind = direct_map(start + bytes);
+    scene.map_in(
+        scene.kernel,
+        behind,
+        pa(start + bytes),
+        FakeMemory::KERNEL_DATA,
+    );
+    scene.checkpoint(1);
+    scene.assert_broken(&[EXACT]);
+    assert_eq!(scene.finding(EXACT).address, Some(behind));
+}
+
+#[test]
 fn a_large_page_that_is_missing_is_one_finding_and_as_many_frames() {
     let mut scene = Scene::family();
     scene.change(scene.kernel, direct_map(LARGE), Level::Pd, |_| {

@@ -14,5 +14,6 @@ mod protection;
 mod sanity;
 mod scene;
 mod sound;
+mod strategies;
 mod tables;
 mod user_half;

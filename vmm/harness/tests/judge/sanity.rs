@@ -1,12 +1,13 @@
 //! `reserved-bits-clear`, `canonical` and `cr3-known`.
 
+use heirloom_abi::layout::Region;
 use heirloom_harness::event::EventKind;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{Depth, Entry, Level, VirtAddr, VirtRange};
 
 use crate::scene::{
-    DATA, IMAGE, KERNEL_DATA, KERNEL_TEXT, Scene, VMALLOC, assert_evidence, assert_walks, label,
-    pa, place_of,
+    DATA, IMAGE, KERNEL_DATA, KERNEL_TEXT, PAGE, Scene, VMALLOC, assert_evidence, assert_walks,
+    label, pa, place_of,
 };
 
 const RESERVED: &str = "reserved-bits-clear";
@@ -186,4 +187,34 @@ fn a_doorbell_that_ring_3_rings_is_found() {
     scene.checkpoint(4);
     scene.assert_broken(&[CR3]);
     assert_eq!(scene.finding(CR3).place, "privilege level");
+}
+
+#[test]
+fn kernel_memory_may_end_with_the_vmalloc_area_and_not_a_page_behind_it() {
+    let end = VirtAddr::new(Region::Vmalloc.end());
+    let mut scene = Scene::family();
+    scene.allocate_from(end.wrapping_add(0_u64.wrapping_sub(2 * PAGE)));
+    scene.map(1, 2);
+    scene.assert_broken(&[]);
+
+    let mut scene = Scene::family();
+    let at = end.wrapping_add(0_u64.wrapping_sub(PAGE));
+    scene.allocate_from(at);
+    scene.map(1, 2);
+    assert!(scene.broken().contains(&CANONICAL), "{:?}", scene.broken());
+    let findings = scene.findings(CANONICAL);
+    let memory = findings
+        .iter()
+        .find(|finding| finding.place == "kernel memory");
+    assert_eq!(memory.unwrap().address, Some(at));
+}
+
+#[test]
+fn the_kernel_itself_runs_on_its_own_root_and_no_other() {
+    let mut scene = Scene::family();
+    scene.cr3 = Some(scene.root(4).get());
+    scene.checkpoint(0);
+    scene.assert_broken(&[CR3]);
+    assert_eq!(scene.finding(CR3).whose, Some(label(0)));
+    assert!(scene.finding(CR3).found.contains("process 4"));
 }

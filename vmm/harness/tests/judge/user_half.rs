@@ -87,13 +87,15 @@ fn a_page_that_two_processes_may_write_is_named_with_both() {
 #[test]
 fn a_copy_on_write_page_that_one_process_may_write_is_found_whoever_it_is() {
     // Process 1's data was shared with 2 and 5.
-    for pid in [1, 2, 5] {
+    // Each process that comes to a page which somebody before it, or itself, may write is named.
+    for (pid, findings) in [(1, 2), (2, 2), (5, 1)] {
         let mut scene = Scene::family();
         scene.change(scene.root(pid), DATA, Level::Pt, |entry| {
             entry | Entry::WRITABLE
         });
         scene.checkpoint(1);
         scene.assert_broken(&[PRIVATE]);
+        assert_eq!(scene.findings(PRIVATE).len(), findings, "process {pid}");
         let finding = scene.findings(PRIVATE)[0];
         assert_eq!(finding.walks.len(), 2);
         let writable = finding

@@ -1,14 +1,16 @@
 //! What the kernel does, and tells of.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use heirloom_abi::options::Strategy;
 use heirloom_harness::event::EventKind;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{
     Entry, Level, Pfn, PhysAddr, PhysicalMemory, VirtAddr, translate_in_memory,
 };
 
-use super::{DATA, MODE, PAGE, Process, STACK, Scene, TEXT, pa};
+use super::{DATA, ENTRY_AREA, MODE, PAGE, Process, STACK, Scene, TEXT, pa};
 
 impl Scene {
     /// Makes process 1.
@@ -34,7 +36,7 @@ impl Scene {
     }
 
     fn adopt(&mut self, parent: u32, pages: BTreeMap<VirtAddr, (Pfn, Entry)>) -> u32 {
-        let root = self.memory.child_of(self.root(parent));
+        let root = self.child_of(parent);
         for (va, (frame, flags)) in &pages {
             self.map_in(root, *va, frame.base(), *flags);
         }
@@ -83,26 +85,106 @@ impl Scene {
         }
     }
 
-    /// Maps kernel memory on behalf of `pid`, in the kernel's own tables.
-    pub(crate) fn map(&mut self, pid: u32, pages: u64) -> VirtAddr {
-        self.map_below(self.kernel, pid, pages)
+    /// A root for a child of `parent`, with the kernel half that the strategy gives it.
+    fn child_of(&mut self, parent: u32) -> PhysAddr {
+        match self.strategy {
+            Strategy::Isolated => {
+                let root = self.memory.root();
+                self.inherit(root, ENTRY_AREA);
+                root
+            }
+            Strategy::CopyAll => {
+                let root = self.memory.child_of(self.kernel);
+                self.copy_below(root.pfn(), 256..512, Level::Pml4);
+                root
+            }
+            _ => self.memory.child_of(self.root(parent)),
+        }
     }
 
-    /// The same in the tables below another root.
+    /// Gives `root` the kernel's own top-level entry for `va`.
+    pub(crate) fn inherit(&mut self, root: PhysAddr, va: VirtAddr) {
+        let index = va.index(Level::Pml4);
+        let entry = self.memory.peek(self.kernel.pfn(), index);
+        self.memory.poke(root.pfn(), index, entry);
+    }
+
+    /// Replaces each table below these entries by a copy, and what is below that.
+    fn copy_below(&mut self, table: Pfn, entries: Range<u16>, level: Level) {
+        let Some(below) = level.next() else {
+            return;
+        };
+        for index in entries {
+            let entry = self.memory.peek(table, index);
+            if entry.present() && !entry.is_leaf(level) {
+                let copy = self.memory.copy_of(entry.address().pfn());
+                let entry = Entry::pointing_to(copy.base(), FakeMemory::POINTER);
+                self.memory.poke(table, index, entry);
+                self.copy_below(copy, 0..512, below);
+            }
+        }
+    }
+
+    /// Maps kernel memory on behalf of `pid`, in every table that the strategy writes.
+    pub(crate) fn map(&mut self, pid: u32, pages: u64) -> VirtAddr {
+        let roots = self.written();
+        let new_entry = self
+            .memory
+            .peek(self.kernel.pfn(), self.next_address.index(Level::Pml4));
+        let (address, frames) = self.prepare(pages);
+        for root in roots {
+            self.map_pages(root, address, &frames);
+        }
+        if self.strategy == Strategy::Sync && !new_entry.present() {
+            for pid in self.pids() {
+                self.inherit(self.root(pid), address);
+            }
+        }
+        self.tell_mapped(pid, address, frames);
+        address
+    }
+
+    /// The roots below which a change of a kernel mapping is written.
+    fn written(&self) -> Vec<PhysAddr> {
+        let mut roots = vec![self.kernel];
+        if self.strategy == Strategy::CopyAll {
+            roots.extend(self.processes.values().map(|process| process.root));
+        }
+        roots
+    }
+
+    /// Where so many pages of kernel memory will be, and in which frames.
+    fn prepare(&mut self, pages: u64) -> (VirtAddr, Vec<Pfn>) {
+        let address = self.next_address;
+        self.next_address = address.wrapping_add((pages + 1) * PAGE);
+        (address, (0..pages).map(|_| self.memory.frame()).collect())
+    }
+
+    fn map_pages(&mut self, root: PhysAddr, address: VirtAddr, frames: &[Pfn]) {
+        for (page, frame) in (0..).zip(frames) {
+            let va = address.wrapping_add(page * PAGE);
+            self.map_in(root, va, frame.base(), FakeMemory::KERNEL_DATA);
+        }
+    }
+
+    /// Maps kernel memory below one root alone.
     pub(crate) fn map_below(&mut self, root: PhysAddr, pid: u32, pages: u64) -> VirtAddr {
-        let frames = (0..pages).map(|_| self.memory.frame()).collect();
-        self.map_frames(root, pid, frames)
+        let (address, frames) = self.prepare(pages);
+        self.map_pages(root, address, &frames);
+        self.tell_mapped(pid, address, frames);
+        address
     }
 
     /// The same with certain frames.
     pub(crate) fn map_frames(&mut self, root: PhysAddr, pid: u32, frames: Vec<Pfn>) -> VirtAddr {
-        let address = self.next_address;
+        let (address, _) = self.prepare(frames.len() as u64);
+        self.map_pages(root, address, &frames);
+        self.tell_mapped(pid, address, frames);
+        address
+    }
+
+    fn tell_mapped(&mut self, pid: u32, address: VirtAddr, frames: Vec<Pfn>) {
         let pages = frames.len() as u64;
-        self.next_address = address.wrapping_add((pages + 1) * PAGE);
-        for (page, frame) in (0..).zip(&frames) {
-            let va = address.wrapping_add(page * PAGE);
-            self.map_in(root, va, frame.base(), FakeMemory::KERNEL_DATA);
-        }
         self.allocations.insert(address, pages);
         self.tell(
             pid,
@@ -113,7 +195,6 @@ impl Scene {
                 frames,
             },
         );
-        address
     }
 
     /// From now on allocations start here.
@@ -130,7 +211,9 @@ impl Scene {
         let pages = self.allocations[&address];
         for page in 0..pages {
             let va = address.wrapping_add(page * PAGE);
-            self.change(self.kernel, va, Level::Pt, |_| Entry::ABSENT);
+            for root in self.written() {
+                self.change(root, va, Level::Pt, |_| Entry::ABSENT);
+            }
         }
         self.tell_unmapped(pid, address);
     }
@@ -144,13 +227,15 @@ impl Scene {
     pub(crate) fn protect(&mut self, pid: u32, address: VirtAddr, writable: bool) {
         for page in 0..self.allocations[&address] {
             let va = address.wrapping_add(page * PAGE);
-            self.change(self.kernel, va, Level::Pt, |entry| {
-                if writable {
-                    entry | Entry::WRITABLE
-                } else {
-                    entry.without(Entry::WRITABLE)
-                }
-            });
+            for root in self.written() {
+                self.change(root, va, Level::Pt, |entry| {
+                    if writable {
+                        entry | Entry::WRITABLE
+                    } else {
+                        entry.without(Entry::WRITABLE)
+                    }
+                });
+            }
         }
         self.tell_protected(pid, address, writable);
     }
@@ -198,11 +283,18 @@ impl Scene {
     }
 
     /// Where the 8 bytes at `at` are, and whether they may be written; `None` if one is nowhere.
-    fn word(&self, pid: u32, at: VirtAddr) -> Option<[(PhysAddr, bool); 8]> {
+    fn word(&mut self, pid: u32, at: VirtAddr) -> Option<[(PhysAddr, bool); 8]> {
+        let root = match self.strategy {
+            Strategy::Isolated => self.kernel,
+            _ => self.root(pid),
+        };
+        if self.strategy == Strategy::Fault {
+            self.inherit(root, at);
+        }
         let mut bytes = [(pa(0), false); 8];
         for (offset, byte) in (0..).zip(&mut bytes) {
             let va = at.wrapping_add(offset);
-            let walk = translate_in_memory(&self.memory, &MODE, self.root(pid), va);
+            let walk = translate_in_memory(&self.memory, &MODE, root, va);
             let found = walk.translation()?;
             *byte = (found.pa, found.rights.write);
         }

@@ -27,6 +27,8 @@ pub(crate) const PAGE: u64 = 4096;
 pub(crate) const IMAGE: VirtAddr = VirtAddr::new(0xffff_ffff_8020_0000);
 pub(crate) const VMALLOC: VirtAddr = VirtAddr::new(Region::Vmalloc.start());
 const VMEMMAP: VirtAddr = VirtAddr::new(Region::Vmemmap.start());
+/// What an isolated kernel shows to ring 3.
+pub(crate) const ENTRY_AREA: VirtAddr = VirtAddr::new(Region::CpuEntryArea.start());
 /// Where ring-3 programs have their text, data and stack, a page each.
 pub(crate) const TEXT: VirtAddr = VirtAddr::new(0x40_0000);
 pub(crate) const DATA: VirtAddr = VirtAddr::new(0x40_1000);
@@ -63,6 +65,7 @@ pub(crate) struct Scene {
     pub(crate) memory: FakeMemory,
     pub(crate) kernel: PhysAddr,
     pub(crate) judge: Engine,
+    strategy: Strategy,
     /// What the CPU shows where a test does not want what the kernel has loaded.
     pub(crate) cpu: CpuState,
     /// CR3, where it shall be another than that of the process that tells.
@@ -124,6 +127,7 @@ impl Scene {
             memory,
             kernel,
             judge: Engine::new(truth(), Expectation { strategy }),
+            strategy,
             cpu: CpuState {
                 rip: IMAGE.wrapping_add(0x1234),
                 ..CpuState::default()
@@ -149,7 +153,7 @@ impl Scene {
         scene
     }
 
-    /// A few processes under `strategy`, which the tables need not keep.
+    /// A few processes of a kernel that propagates its mappings by `strategy`.
     pub(crate) fn crowd_under(strategy: Strategy) -> Scene {
         let mut scene = Scene::unbooted_under(strategy);
         scene.tell(0, scene.boot_claim());
@@ -182,7 +186,7 @@ impl Scene {
         EventKind::Boot {
             root: self.kernel,
             vmalloc_start: VMALLOC,
-            strategy: Some(Strategy::Prealloc.name()),
+            strategy: Some(self.strategy.name()),
             machine: vec!["nx"],
         }
     }
@@ -190,7 +194,13 @@ impl Scene {
     /// A family in its prime: processes 1, 2 (of 1), 4 (of 2) and 5 (of 4) live, 3 (of 1) is a
     /// zombie. Process 2 has made [`Scene::memory_of_2`]; other memory came and went.
     pub(crate) fn family() -> Scene {
-        let mut scene = Scene::booted();
+        Scene::family_under(Strategy::Prealloc)
+    }
+
+    /// The same of a kernel that propagates its mappings by `strategy`, and keeps what that promises.
+    pub(crate) fn family_under(strategy: Strategy) -> Scene {
+        let mut scene = Scene::unbooted_under(strategy);
+        scene.tell(0, scene.boot_claim());
         scene.first();
         let two = scene.fork(1);
         let three = scene.fork(1);
@@ -271,6 +281,13 @@ impl Scene {
         }
         let page_infos = self.memory.frame().base();
         self.map_in(self.kernel, VMEMMAP, page_infos, FakeMemory::KERNEL_DATA);
+        if self.strategy == Strategy::Isolated {
+            let entry_text = self.memory.frame().base();
+            self.map_in(self.kernel, ENTRY_AREA, entry_text, READ_ONLY);
+        }
+        if self.strategy != Strategy::Prealloc {
+            return;
+        }
         let (first, last) = Region::Vmalloc.pgd_entries();
         for index in first..=last {
             let index = u16::try_from(index).unwrap();
@@ -350,7 +367,10 @@ impl Scene {
 
     /// Lets the judge hear and see.
     pub(crate) fn apply(&mut self, told: &Event) {
-        let known = if told.pid == 0 || self.processes.contains_key(&told.pid) {
+        let runs_on_the_kernels = self.strategy == Strategy::Isolated || told.pid == 0;
+        let known = if runs_on_the_kernels {
+            self.kernel.get()
+        } else if self.processes.contains_key(&told.pid) {
             self.root(told.pid).get()
         } else {
             0
