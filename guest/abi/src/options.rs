@@ -10,8 +10,13 @@ pub const VMALLOC_START: &str = "vmalloc-start";
 pub const BUG: &str = "bug";
 /// `init=NAME`: the boot module that becomes process 1.
 pub const INIT: &str = "init";
-/// `probe`: a host listens at the doorbell; without it no event is written.
+/// `probe`: a host listens at the doorbell; without it no event is written. `probe=serial`: the doorbell is
+/// a serial port ([`PROBE_SERIAL`]).
 pub const PROBE: &str = "probe";
+/// The value of [`PROBE`] for a doorbell that is a 16550 serial port at
+/// [`DOORBELL_PORT`](crate::event::DOORBELL_PORT): the kernel sends the 4 bytes of the frame's number, least
+/// significant first, and goes on when it has received one byte.
+pub const PROBE_SERIAL: &str = "serial";
 /// `probe-faults`: each user page fault that was handled is an event, too.
 pub const PROBE_FAULTS: &str = "probe-faults";
 /// `fresh-memory=zero`: RAM that nobody has used yet reads as zero (an mmap by the VMM does).

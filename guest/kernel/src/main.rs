@@ -75,8 +75,8 @@ fn start(info: BootInfo) -> TrapFrame {
     if let Some(port) = number(command_line, options::EXIT_PORT) {
         crash::set_exit_port(u16::try_from(port).expect("exit-port= is a port number"));
     }
-    if command_line.get(options::PROBE).is_some() {
-        probe::enable();
+    if let Some(way) = command_line.get(options::PROBE) {
+        probe::enable(way == options::PROBE_SERIAL);
     }
     if command_line.get(options::PROBE_FAULTS).is_some() {
         probe::enable_faults();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
 use heirloom_abi::options::VMALLOC_START;
-use heirloom_machine::{Host, MemorySize};
+use heirloom_machine::{MemorySize, Platform};
 
 use super::cell::Cell;
 use super::console::Console;
@@ -23,7 +23,7 @@ const PAGES_PER_ALLOCATION: u64 = 2;
 /// Runs cells, each on a machine of its own.
 pub struct CellRunner<'a> {
     /// Where.
-    pub host: &'a Host,
+    pub host: &'a dyn Platform,
     /// The guest's memory.
     pub memory: MemorySize,
     /// Kernel mappings made in each cell, below a PGD entry that every process has.
