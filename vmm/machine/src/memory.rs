@@ -170,13 +170,13 @@ impl Ram {
     /// # Errors
     /// As [`Ram::new`].
     pub fn in_file(size: MemorySize, max_phys_addr: u8, file: File) -> Result<Ram, MemoryError> {
-        Ram::map(size, max_phys_addr, Some(Arc::new(file)))
+        Ram::map(size, max_phys_addr, Some(&Arc::new(file)))
     }
 
     fn map(
         size: MemorySize,
         max_phys_addr: u8,
-        file: Option<Arc<File>>,
+        file: Option<&Arc<File>>,
     ) -> Result<Ram, MemoryError> {
         let backed = backed(size);
         let end = backed.last().map_or(0, |range| range.end().0);
@@ -191,7 +191,7 @@ impl Ram {
         let ranges = backed
             .iter()
             .map(|range| {
-                let at = file.clone().map(|file| FileOffset::from_arc(file, offset));
+                let at = file.map(|file| FileOffset::from_arc(Arc::clone(file), offset));
                 offset += range.bytes;
                 Ok((range.start, usize::try_from(range.bytes)?, at))
             })

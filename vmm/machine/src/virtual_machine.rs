@@ -39,6 +39,12 @@ pub trait Platform {
 
     /// How the guest rings.
     fn doorbell(&self) -> Doorbell;
+
+    /// What people call it.
+    fn name(&self) -> &'static str;
+
+    /// What [`VirtualMachine::translate`] asks, for people.
+    fn translator(&self) -> &'static str;
 }
 
 /// A virtual machine. Outside of [`VirtualMachine::run`] all its CPUs stand still.
@@ -104,6 +110,14 @@ impl Platform for Host {
     fn doorbell(&self) -> Doorbell {
         Doorbell::Word
     }
+
+    fn name(&self) -> &'static str {
+        "KVM"
+    }
+
+    fn translator(&self) -> &'static str {
+        "KVM_TRANSLATE"
+    }
 }
 
 impl Platform for Box<dyn Platform> {
@@ -117,6 +131,14 @@ impl Platform for Box<dyn Platform> {
 
     fn doorbell(&self) -> Doorbell {
         (**self).doorbell()
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn translator(&self) -> &'static str {
+        (**self).translator()
     }
 }
 

@@ -103,6 +103,11 @@ impl Runner {
         self.deadline = Instant::now() + self.budget;
     }
 
+    /// Where the experiments are made.
+    pub(crate) fn platform(&self) -> &dyn Platform {
+        &*self.host
+    }
+
     /// Whether somebody cancelled the experiments.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancel.is_cancelled()

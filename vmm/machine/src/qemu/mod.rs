@@ -70,6 +70,15 @@ impl Accelerator {
     /// All there are.
     pub const ALL: [Accelerator; 2] = [Accelerator::Tcg, Accelerator::Kvm];
 
+    /// The CPU with all that it can do.
+    const fn cpu(self) -> &'static str {
+        match self {
+            Accelerator::Tcg => "max",
+            // kvm_pvm shows that register, and refuses the write with which QEMU sets it.
+            Accelerator::Kvm => "max,arch-capabilities=off",
+        }
+    }
+
     /// QEMU's name for it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -128,7 +137,7 @@ impl Qemu {
             "-machine".into(),
             format!("pc,accel={accelerator},memory-backend=ram,max-ram-below-4g={HOLE_START}"),
             "-cpu".into(),
-            "max".into(),
+            self.accelerator.cpu().into(),
             "-m".into(),
             format!("{}M", memory >> 20),
             "-object".into(),
@@ -194,6 +203,14 @@ impl Platform for Qemu {
 
     fn doorbell(&self) -> Doorbell {
         Doorbell::Serial
+    }
+
+    fn name(&self) -> &'static str {
+        "QEMU"
+    }
+
+    fn translator(&self) -> &'static str {
+        "QEMU's gva2gpa"
     }
 }
 

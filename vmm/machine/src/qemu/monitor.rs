@@ -171,7 +171,9 @@ impl Monitor {
             return Ok(None);
         }
         let found = printed
-            .strip_prefix("gpa: 0x")
+            .strip_prefix("gpa: ")
+            // 0 has no prefix.
+            .map(|number| number.strip_prefix("0x").unwrap_or(number))
             .and_then(|digits| u64::from_str_radix(digits, 16).ok());
         let found = found.ok_or_else(|| form(&question, "no address".into()))?;
         Ok(Some(GuestAddress(found)))

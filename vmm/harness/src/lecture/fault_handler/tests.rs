@@ -111,14 +111,14 @@ fn fault_seen(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> F
         handled,
         before: earlier,
         after: moment(&memory),
-        by_kvm: Some(table.base().wrapping_add(offset)),
+        by_machine: Some(table.base().wrapping_add(offset)),
     }
 }
 
 fn fault_holds(fault: &FaultSeen) -> bool {
     let mut proof = Proof::default();
     let judged = judge(fault, &mut proof).is_ok();
-    judge_by_kvm(fault, &mut proof);
+    judge_by_machine(fault, "KVM", &mut proof);
     judged && proof.holds()
 }
 
@@ -159,7 +159,7 @@ fn an_entry_that_was_not_written_where_or_as_the_kernel_says_breaks_the_claim() 
         assert!(!fault_holds(&fault_seen(doctor)), "{number}");
     }
     let elsewhere = FaultSeen {
-        by_kvm: None,
+        by_machine: None,
         ..fault_seen(|_, _, _| {})
     };
     assert!(!fault_holds(&elsewhere));
