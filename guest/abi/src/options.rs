@@ -6,6 +6,12 @@ pub use crate::propagation::Strategy;
 pub const PROPAGATION: &str = "propagation";
 /// `vmalloc-start=0xADDRESS`: where the vmalloc area begins to be used; page aligned.
 pub const VMALLOC_START: &str = "vmalloc-start";
+/// `vmalloc-before=PAGES`: the vmalloc area begins to be used so many pages below its second PGD entry, whatever
+/// the depth of the page tables is. [`VMALLOC_START`] goes before it.
+pub const VMALLOC_BEFORE: &str = "vmalloc-before";
+/// `la57=off`: four levels of page tables though the CPU has five. The boot looks for `la57` in the command
+/// line before the kernel can read it, so [`CLEAR_CPUID`] with that name does the same.
+pub const LA57: &str = "la57";
 /// `bug=NAME`: a deliberate mistake, see [`crate::bugs`].
 pub const BUG: &str = "bug";
 /// `init=NAME`: the boot module that becomes process 1.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::region::Region;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::{PageSize, Pfn, PhysAddr, VirtAddr};
+use heirloom_inspect::{Depth, PageSize, Pfn, PhysAddr, VirtAddr};
 use heirloom_machine::{GuestAddress, GuestVirtual, Platform};
 
 use super::Claim;
@@ -35,9 +35,12 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
             let bytes = range.whole_frames();
             bytes.step_by(4096).map(|at| PhysAddr::new(at).pfn())
         });
+        let Some(depth) = seen.snapshot().map(|snapshot| snapshot.mode().depth) else {
+            return;
+        };
         let by_machine = frames
             .map(|pfn| {
-                let address = GuestVirtual(address_of(pfn).get());
+                let address = GuestVirtual(address_of(pfn, depth).get());
                 let found = seen.machine.translate(address).ok().flatten();
                 (pfn, found.map(|GuestAddress(at)| PhysAddr::new(at)))
             })
@@ -49,8 +52,8 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
 }
 
 /// Where the direct map must show a frame.
-fn address_of(pfn: Pfn) -> VirtAddr {
-    VirtAddr::new(Region::DirectMap.start()).wrapping_add(pfn.base().get())
+fn address_of(pfn: Pfn, depth: Depth) -> VirtAddr {
+    VirtAddr::new(Region::DirectMap.start(depth)).wrapping_add(pfn.base().get())
 }
 
 fn judge(
@@ -60,9 +63,10 @@ fn judge(
     proof: &mut Proof,
 ) -> Result<(), ClaimError> {
     let process = moment.process(1)?;
+    let depth = moment.depth();
     let (mut there, mut back) = (0, 0);
     for (pfn, by_machine) in frames {
-        let va = address_of(*pfn);
+        let va = address_of(*pfn, depth);
         let walk = moment.walk(process, va);
         let found = walk.translation().map(|found| found.pa);
         there += u64::from(proof.require(found == Some(pfn.base()), || {
@@ -76,10 +80,10 @@ fn judge(
     let addresses = addresses(moment, proof)?;
     for (pfn, _) in frames {
         let found = addresses.get(pfn).map_or(&[][..], Vec::as_slice);
-        back += u64::from(proof.require(found == [address_of(*pfn)], || {
+        back += u64::from(proof.require(found == [address_of(*pfn, depth)], || {
             format!(
                 "PFN→VA: frame {pfn} should be at {} alone: {found:?}",
-                address_of(*pfn)
+                address_of(*pfn, depth)
             )
         }));
     }
@@ -92,7 +96,7 @@ fn judge(
     let all = frames.len();
     proof.tables(format!(
         "VA→PFN: {there} of {all} frames of RAM ({mib} MiB) are at {:#x} + PFN × 4096",
-        Region::DirectMap.start()
+        Region::DirectMap.start(depth)
     ));
     proof.tables(format!(
         "PFN→VA: {back} of {all} are there and nowhere else; the direct map has {} frames",
@@ -121,7 +125,7 @@ fn addresses(
     let process = moment.process(1)?;
     let mut addresses: HashMap<Pfn, Vec<VirtAddr>> = HashMap::new();
     let mut left = MAX_PAGES;
-    let region = crate::region::range_of_region(Region::DirectMap);
+    let region = crate::region::range_of_region(Region::DirectMap, moment.depth());
     for page in moment.snapshot.leaves(process.id, region) {
         let pages = page.size.bytes() / PageSize::Size4KiB.bytes();
         let Some(rest) = left.checked_sub(pages) else {

@@ -131,7 +131,8 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
 /// The machine finds the entry where the kernel says that it wrote it.
 fn judge_by_machine(fault: &FaultSeen, name: &str, proof: &mut Proof) -> bool {
     let address = fault.handled.entry_address;
-    let offset = address.get().checked_sub(Region::DirectMap.start());
+    let depth = fault.after.depth();
+    let offset = address.get().checked_sub(Region::DirectMap.start(depth));
     let expected = offset.map(PhysAddr::new);
     proof.require(
         fault.by_machine.is_some() && fault.by_machine == expected,
@@ -166,7 +167,8 @@ fn judge(fault: &FaultSeen, proof: &mut Proof) -> Result<bool, ClaimError> {
         },
     );
     let entry_at = step.table.base().wrapping_add(8 * u64::from(step.index));
-    let expected = VirtAddr::new(Region::DirectMap.start()).wrapping_add(entry_at.get());
+    let expected =
+        VirtAddr::new(Region::DirectMap.start(after.depth())).wrapping_add(entry_at.get());
     let named = proof.require_equal(
         "the entry's address in the direct map",
         &handled.entry_address,

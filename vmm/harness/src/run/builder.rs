@@ -4,10 +4,10 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::model::Expectation;
+use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::DOORBELL_PORT;
 use heirloom_abi::options::{self, Strategy};
-use heirloom_abi::{PAGE_SIZE, layout};
 use heirloom_inspect::history::{GroundTruth, Image};
 use heirloom_inspect::{Budget, Capturer, PhysAddr, VirtAddr};
 use heirloom_machine::{
@@ -37,9 +37,9 @@ pub fn default_time_limit(processes: u64) -> Duration {
     Duration::from_secs(seconds).max(TIME_LIMIT)
 }
 
-/// Where vmalloc starts unless said otherwise: eight pages below the second PGD entry of its area, so
+/// Where vmalloc starts unless said otherwise: so many pages below the second PGD entry of its area, so
 /// that small allocations lie below the first entry, and a larger one needs a new entry.
-const VMALLOC_START: u64 = layout::Region::Vmalloc.start() + layout::PGD_ENTRY_SPAN - 8 * PAGE_SIZE;
+const VMALLOC_BEFORE: u64 = 8;
 
 /// What a run is made from; see [`Run::builder`].
 pub struct RunBuilder<'h> {
@@ -175,12 +175,12 @@ impl RunBuilder<'_> {
         };
         // Guest memory is a fresh mapping: the kernel need not zero it again.
         let command_line = format!(
-            "{}={} {}={} {}={VMALLOC_START:#x} {probe} {}=zero {bug} {} -- {}",
+            "{}={} {}={} {}={VMALLOC_BEFORE} {probe} {}=zero {bug} {} -- {}",
             options::INIT,
             self.first,
             options::PROPAGATION,
             self.strategy.name(),
-            options::VMALLOC_START,
+            options::VMALLOC_BEFORE,
             options::FRESH_MEMORY,
             self.kernel_words,
             self.arguments.join(" "),

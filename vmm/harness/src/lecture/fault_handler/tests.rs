@@ -16,7 +16,7 @@ fn good() -> [Handled; 4] {
         process,
         address: VirtAddr::new(address),
         error_code,
-        entry_address: VirtAddr::new(Region::DirectMap.start()),
+        entry_address: VirtAddr::new(Region::DirectMap.start(DEPTH)),
         before: Entry::new(before),
         after: Entry::new(after),
     };
@@ -72,7 +72,7 @@ fn fault_seen(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> F
     let mut memory = FakeMemory::new();
     let root = memory.root();
     let table = memory.table_for(DEPTH, root, user, Level::Pt);
-    let window = VirtAddr::new(Region::DirectMap.start()).wrapping_add(table.base().get());
+    let window = VirtAddr::new(Region::DirectMap.start(DEPTH)).wrapping_add(table.base().get());
     let written = FakeMemory::KERNEL_DATA | Entry::ACCESSED | Entry::DIRTY;
     let size = PageSize::Size4KiB;
     memory.map(DEPTH, root, window, table.base(), size, written);
