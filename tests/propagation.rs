@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
+use heirloom_abi::layout::{Depth, Region};
 use serde_json::{Value, json};
 
 use common::events::{Event, events};
@@ -14,7 +14,8 @@ use common::{Run, heirloom_json};
 
 /// What the second PGD entry of the vmalloc area translates first; nothing uses PGD[403] before the
 /// scenario's last allocation.
-const SECOND_VMALLOC_ENTRY: u64 = Region::Vmalloc.start() + PGD_ENTRY_SPAN;
+const SECOND_VMALLOC_ENTRY: u64 =
+    Region::Vmalloc.start(Depth::Four) + Depth::Four.top().entry_span();
 
 /// The rules that have nothing to do with how kernel mappings reach a process: no strategy and no lack
 /// of one breaks them.

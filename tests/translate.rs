@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
-use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
+use heirloom_abi::layout::Region;
 use heirloom_abi::propagation::{Promise, Strategy};
 use heirloom_harness::event::{Event, EventKind};
 use heirloom_inspect::memory::Words;
@@ -29,7 +29,8 @@ use common::AMPLE;
 use common::guest::extract;
 
 /// The second PGD entry of the vmalloc area, PGD[403], which nothing uses at first.
-const SECOND_VMALLOC_ENTRY: u64 = Region::Vmalloc.start() + PGD_ENTRY_SPAN;
+const SECOND_VMALLOC_ENTRY: u64 =
+    Region::Vmalloc.start(Depth::Four) + Depth::Four.top().entry_span();
 /// Just below it, as `heirloom run` has it, so that a large allocation crosses the boundary.
 const VMALLOC_START: u64 = SECOND_VMALLOC_ENTRY - 8 * PAGE_SIZE;
 
@@ -176,7 +177,8 @@ fn telling_addresses(snapshot: &Snapshot) -> BTreeSet<u64> {
         }
     }
     for region in Region::ALL {
-        let VirtRange { first, last } = heirloom_harness::region::range_of_region(region);
+        let VirtRange { first, last } =
+            heirloom_harness::region::range_of_region(region, Depth::Four);
         addresses.extend(around(first.get(), last.get()));
     }
     for entry in 0..512 {
@@ -298,7 +300,7 @@ fn kvm_and_the_walker_agree_on_ram_above_four_gibibytes() {
     let (told, snapshot) = guest.next();
     assert!(matches!(told.claim, EventKind::Boot { .. }), "{told:?}");
     guest.compare(&snapshot, telling_addresses(&snapshot));
-    let at = |physical: u64| Region::DirectMap.start() + physical;
+    let at = |physical: u64| Region::DirectMap.start(Depth::Four) + physical;
     for physical in [4 * GIB, 5 * GIB + 0x1234, 7 * GIB - 1] {
         guest.compare(&snapshot, [at(physical)]);
         assert_eq!(guest.kvm(at(physical)), Some(PhysAddr::new(physical)));
@@ -324,12 +326,12 @@ fn kvm_and_the_walker_agree_page_by_page_where_the_layout_puts_things() {
     };
     for (start, bytes) in [
         (0, 8 * MIB),
-        (Region::User.end() - MIB, MIB),
-        (Region::DirectMap.start(), 66 * MIB),
+        (Region::User.end(Depth::Four) - MIB, MIB),
+        (Region::DirectMap.start(Depth::Four), 66 * MIB),
         (VMALLOC_START - 64 * PAGE_SIZE, 128 * PAGE_SIZE),
-        (Region::Vmemmap.start(), 2 * MIB),
-        (Region::CpuEntryArea.start(), 2 * MIB),
-        (Region::KernelImage.start(), 6 * MIB),
+        (Region::Vmemmap.start(Depth::Four), 2 * MIB),
+        (Region::CpuEntryArea.start(Depth::Four), 2 * MIB),
+        (Region::KernelImage.start(Depth::Four), 6 * MIB),
     ] {
         let addresses = (0..bytes / PAGE_SIZE).map(|page| start + page * PAGE_SIZE);
         guest.compare(&snapshot, addresses);
@@ -351,7 +353,7 @@ fn only_of_addresses_that_are_not_canonical_does_kvm_find_more_than_the_walker()
     let mut guest = Guest::new("64M", "prealloc");
     let (_, snapshot) = guest.next();
     let root = snapshot.roots()[0].id;
-    let borders = [Region::User.end(), 0xffff_7fff_ffff_ffff];
+    let borders = [Region::User.end(Depth::Four), 0xffff_7fff_ffff_ffff];
     let aliases = pages(&snapshot)
         .step_by(7)
         .flat_map(|page| [63, 48, 47].map(|bit| page.va.get() ^ 1 << bit));

@@ -6,12 +6,23 @@ pub use crate::propagation::Strategy;
 pub const PROPAGATION: &str = "propagation";
 /// `vmalloc-start=0xADDRESS`: where the vmalloc area begins to be used; page aligned.
 pub const VMALLOC_START: &str = "vmalloc-start";
+/// `vmalloc-before=PAGES`: the vmalloc area begins to be used so many pages below its second PGD entry, whatever
+/// the depth of the page tables is. [`VMALLOC_START`] goes before it.
+pub const VMALLOC_BEFORE: &str = "vmalloc-before";
+/// `la57=off`: four levels of page tables though the CPU has five. The boot looks for `la57` in the command
+/// line before the kernel can read it, so [`CLEAR_CPUID`] with that name does the same.
+pub const LA57: &str = "la57";
 /// `bug=NAME`: a deliberate mistake, see [`crate::bugs`].
 pub const BUG: &str = "bug";
 /// `init=NAME`: the boot module that becomes process 1.
 pub const INIT: &str = "init";
-/// `probe`: a host listens at the doorbell; without it no event is written.
+/// `probe`: a host listens at the doorbell; without it no event is written. `probe=serial`: the doorbell is
+/// a serial port ([`PROBE_SERIAL`]).
 pub const PROBE: &str = "probe";
+/// The value of [`PROBE`] for a doorbell that is a 16550 serial port at
+/// [`DOORBELL_PORT`](crate::event::DOORBELL_PORT): the kernel sends the 4 bytes of the frame's number, least
+/// significant first, and goes on when it has received one byte.
+pub const PROBE_SERIAL: &str = "serial";
 /// `probe-faults`: each user page fault that was handled is an event, too.
 pub const PROBE_FAULTS: &str = "probe-faults";
 /// `fresh-memory=zero`: RAM that nobody has used yet reads as zero (an mmap by the VMM does).

@@ -3,14 +3,13 @@
 use crate::arch::cpu;
 use crate::arch::entry::{PAGE_FAULT_VECTOR, TrapFrame};
 use crate::kernel::Kernel;
-use crate::mm::{Root, VirtAddr, user_access};
+use crate::mm::{Root, VirtAddr, depth, user_access};
 use crate::{println, probe};
 use core::arch::asm;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use heirloom_abi::event::{Crash, KERNEL_PID};
 use heirloom_abi::layout::Region;
-use heirloom_paging::Depth;
 
 const MAX_CALLERS: usize = 32;
 const FAILED: u32 = 0x7f;
@@ -146,11 +145,7 @@ fn print_walk(address: VirtAddr) {
     let root = unsafe { Root::new(cpu::loaded_root()) };
     println!("walk of {:#x}:", address.get());
     root.walk(address, |level, index, entry| {
-        println!(
-            "  {}[{index}] = {:#018x}",
-            Depth::Four.name(level),
-            entry.get()
-        );
+        println!("  {}[{index}] = {:#018x}", depth().name(level), entry.get());
     });
 }
 
@@ -158,7 +153,8 @@ fn print_walk(address: VirtAddr) {
 fn print_callers(mut frame_pointer: u64) {
     println!("called from:");
     for _ in 0..MAX_CALLERS {
-        if !Region::KernelImage.contains(frame_pointer) || !frame_pointer.is_multiple_of(8) {
+        if !Region::KernelImage.contains(frame_pointer, depth()) || !frame_pointer.is_multiple_of(8)
+        {
             return;
         }
         let (Ok(next), Ok(caller)) = (

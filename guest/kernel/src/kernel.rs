@@ -7,7 +7,7 @@ use crate::boot::modules::Modules;
 use crate::mm::frame::FrameAllocator;
 use crate::mm::kernel_space::KernelSpace;
 use crate::mm::user_space::Access;
-use crate::mm::{VirtAddr, user_access};
+use crate::mm::{VirtAddr, depth, user_access};
 use crate::process::eventcount::Eventcounts;
 use crate::process::scheduler::ReadyQueue;
 use crate::process::table::Processes;
@@ -16,7 +16,7 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
 use heirloom_abi::event::KERNEL_PID;
-use heirloom_abi::layout::USER_END;
+use heirloom_abi::layout::user_end;
 use heirloom_abi::options::CommandLine;
 use heirloom_abi::syscall::Errno;
 
@@ -191,7 +191,7 @@ impl Kernel {
 
 fn check_user_range(user: u64, length: usize) -> Result<(), Errno> {
     match user.checked_add(length as u64) {
-        Some(end) if end <= USER_END => Ok(()),
+        Some(end) if end <= user_end(depth()) => Ok(()),
         _ => Err(Errno::Fault),
     }
 }

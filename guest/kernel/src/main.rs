@@ -32,7 +32,7 @@ use heirloom_abi::options::{self, CommandLine};
 use heirloom_abi::propagation::Strategy;
 use kernel::{KERNEL, Kernel};
 use mm::frame::FrameAllocator;
-use mm::{PhysAddr, VirtAddr, boot_map, propagation};
+use mm::{PhysAddr, Root, VirtAddr, boot_map, depth, propagation};
 use process::scheduler;
 
 /// By this an inspector that reads memory from outside knows which kernel runs here.
@@ -51,6 +51,7 @@ unsafe extern "C" {
 /// 1. Called once, by the boot's assembly, with what the PVH loader passed in EBX.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
+    mm::set_depth(cpu::depth());
     DATA.local().set_stacks(
         Place::Image.entry_stack_top(),
         &raw const cpu_stack_top as u64,
@@ -75,8 +76,8 @@ fn start(info: BootInfo) -> TrapFrame {
     if let Some(port) = number(command_line, options::EXIT_PORT) {
         crash::set_exit_port(u16::try_from(port).expect("exit-port= is a port number"));
     }
-    if command_line.get(options::PROBE).is_some() {
-        probe::enable();
+    if let Some(way) = command_line.get(options::PROBE) {
+        probe::enable(way == options::PROBE_SERIAL);
     }
     if command_line.get(options::PROBE_FAULTS).is_some() {
         probe::enable_faults();
@@ -92,9 +93,13 @@ fn start(info: BootInfo) -> TrapFrame {
         Some(name) => Strategy::from_name(name)
             .unwrap_or_else(|| panic!("propagation={name} is no strategy of this kernel")),
     };
-    let first = number(command_line, options::VMALLOC_START).unwrap_or(Region::Vmalloc.start());
+    if let Some(choice) = command_line.get(options::LA57) {
+        // The boot's assembly has acted on it.
+        assert!(choice == "off", "la57={choice}: there is only `off`");
+    }
+    let first = vmalloc_start(command_line);
     assert!(
-        Region::Vmalloc.contains(first) && first.is_multiple_of(heirloom_abi::PAGE_SIZE),
+        Region::Vmalloc.contains(first, depth()) && first.is_multiple_of(heirloom_abi::PAGE_SIZE),
         "vmalloc-start={first:#x} is no page of the vmalloc area"
     );
 
@@ -135,6 +140,20 @@ fn start(info: BootInfo) -> TrapFrame {
     kernel
         .prepare_self_test()
         .expect("too little memory for a process")
+}
+
+/// Where the vmalloc area begins to be used.
+fn vmalloc_start(command_line: CommandLine<'_>) -> u64 {
+    let area = Region::Vmalloc.start(depth());
+    let second_entry = area + Root::level().entry_span();
+    number(command_line, options::VMALLOC_START)
+        .or_else(|| {
+            let pages = number(command_line, options::VMALLOC_BEFORE)?;
+            let bytes = pages.checked_mul(heirloom_abi::PAGE_SIZE);
+            let first = bytes.and_then(|bytes| second_entry.checked_sub(bytes));
+            Some(first.unwrap_or_else(|| panic!("vmalloc-before={pages} is outside of the area")))
+        })
+        .unwrap_or(area)
 }
 
 /// The value of a numeric option.

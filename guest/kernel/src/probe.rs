@@ -1,6 +1,6 @@
 //! Telling the host what happened: fills in the probe page and rings the doorbell.
 
-use crate::arch::cpu;
+use crate::arch::{cpu, serial};
 use crate::counters::{COUNTERS, Counter};
 use crate::fault_injection::inject;
 use crate::kernel::Kernel;
@@ -56,11 +56,14 @@ static PAGE: Page = Page(UnsafeCell::new(ProbePage {
 }));
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
+/// The doorbell is a serial port.
+static SERIAL: AtomicBool = AtomicBool::new(false);
 static FAULTS: AtomicBool = AtomicBool::new(false);
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
-/// From now on a host listens.
-pub fn enable() {
+/// From now on a host listens; at a serial port if `serial`.
+pub fn enable(serial: bool) {
+    SERIAL.store(serial, Relaxed);
     ENABLED.store(true, Relaxed);
 }
 
@@ -99,10 +102,15 @@ pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Co
 
     let physical = direct_map::physical_in_image(VirtAddr::new(PAGE.0.get() as u64));
     let frame = u32::try_from(physical.pfn().get()).expect("the image is in low memory");
-    // The host reads the page while this CPU stands in `out`; `port` is opaque to the compiler, so
-    // every store above comes before it.
-    // SAFETY: the doorbell does nothing to this machine.
-    unsafe { PortWriteOnly::<u32>::new(DOORBELL_PORT).write(frame) };
+    // The host reads the page while this CPU stands in `out`, or waits; ports are opaque to the compiler,
+    // so every store above comes before it.
+    if SERIAL.load(Relaxed) {
+        serial::send_word(DOORBELL_PORT, frame);
+        serial::receive(DOORBELL_PORT);
+    } else {
+        // SAFETY: the doorbell does nothing to this machine.
+        unsafe { PortWriteOnly::<u32>::new(DOORBELL_PORT).write(frame) };
+    }
 }
 
 impl Kernel {

@@ -6,7 +6,7 @@ use crate::arch::entry::TrapFrame;
 use crate::boot::self_test::{PAGE, RETURN_AT};
 use crate::kernel::Kernel;
 use crate::mm::boot_map::image;
-use crate::mm::{Pfn, VirtAddr, direct_map, user_access};
+use crate::mm::{Pfn, VirtAddr, depth, direct_map, user_access};
 use crate::println;
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -215,7 +215,7 @@ fn kernel_memory(kernel: &mut Kernel, checks: &mut Checks) {
     checks.check("freed frames come back", after.kernel == before.kernel);
     checks.check(
         "vmalloc gives out vmalloc addresses",
-        Region::Vmalloc.contains(start.get()),
+        Region::Vmalloc.contains(start.get(), depth()),
     );
 }
 

@@ -6,7 +6,7 @@ use crate::counters::{COUNTERS, Counter};
 use crate::fault_injection::inject;
 use crate::kernel::Kernel;
 use crate::mm::vma::{Backing, Vma};
-use crate::mm::{VirtAddr, page_up, user_access};
+use crate::mm::{VirtAddr, depth, page_up, user_access};
 use crate::process::program::{Arguments, MAX_ARGUMENT_BYTES};
 use crate::process::remote_memory::Direction;
 use crate::process::{Pid, State, lifecycle};
@@ -15,7 +15,7 @@ use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{
     Checkpoint, KernelAccess, KernelMapped, KernelProtected, KernelUnmapped,
 };
-use heirloom_abi::layout::Region;
+use heirloom_abi::layout::{Region, user_end};
 use heirloom_abi::syscall::{
     self as number, Errno, MAP_ANONYMOUS, MAP_FIXED, PROT_READ, PROT_WRITE,
 };
@@ -124,7 +124,7 @@ impl Kernel {
         let fixed = flags & MAP_FIXED != 0;
         let start = if fixed {
             let end = hint.checked_add(length).ok_or(Errno::Invalid)?;
-            if end > heirloom_abi::layout::USER_END {
+            if end > user_end(depth()) {
                 return Err(Errno::Invalid);
             }
             self.munmap(hint, length)?;
@@ -155,7 +155,7 @@ impl Kernel {
             .checked_add(length)
             .and_then(page_up)
             .ok_or(Errno::Invalid)?;
-        if !start.is_multiple_of(PAGE_SIZE) || length == 0 || end > heirloom_abi::layout::USER_END {
+        if !start.is_multiple_of(PAGE_SIZE) || length == 0 || end > user_end(depth()) {
             return Err(Errno::Invalid);
         }
         let process = self
@@ -374,7 +374,7 @@ impl Kernel {
 
 /// Processes may reach vmalloc memory through system calls, and no other part of the kernel.
 fn check_kernel_address(address: u64) -> Result<(), Errno> {
-    let inside =
-        Region::Vmalloc.contains(address) && Region::Vmalloc.contains(address.wrapping_add(7));
+    let contains = |address| Region::Vmalloc.contains(address, depth());
+    let inside = contains(address) && contains(address.wrapping_add(7));
     if inside { Ok(()) } else { Err(Errno::Fault) }
 }

@@ -9,12 +9,12 @@ use crate::arch::entry_area::Place;
 use crate::counters::{COUNTERS, Counter};
 use crate::kernel::{KERNEL, Kernel};
 use crate::mm::user_space::{Access, Unresolved};
-use crate::mm::{UserHalf, VirtAddr, propagation, user_access};
+use crate::mm::{UserHalf, VirtAddr, depth, propagation, user_access};
 use crate::{crash, println, probe, self_check};
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use heirloom_abi::event::{PageFaultHandled, ProcessKilled, machine};
-use heirloom_abi::layout::{Region, USER_END};
+use heirloom_abi::layout::{Region, user_end};
 
 const PAGE_FAULT: u64 = PAGE_FAULT_VECTOR as u64;
 const TIMER: u64 = TIMER_VECTOR as u64;
@@ -95,7 +95,7 @@ impl Kernel {
         } else {
             Access::Read
         };
-        if address >= USER_END {
+        if address >= user_end(depth()) {
             self.kill(frame, address);
             return;
         }
@@ -246,11 +246,11 @@ impl fmt::Display for Cause<'_> {
             "read"
         };
         let address = self.address;
-        let whose = match Region::of(address) {
+        let whose = match Region::of(address, depth()) {
             Some(Region::User) => "its own",
             _ => "kernel",
         };
-        let region = match Region::of(address) {
+        let region = match Region::of(address, depth()) {
             Some(Region::User) => "not mapped so",
             Some(region) => region.name(),
             None => "kernel half",

@@ -17,7 +17,20 @@ mod raw;
 pub mod remote_memory;
 
 pub use arguments::Arguments;
+use heirloom_abi::layout::{self, Depth};
 pub use heirloom_abi::syscall::Errno;
+
+/// How many levels the page tables have: the kernel puts the first stack at the end of the user half, which
+/// with four is far below where it is with five.
+#[must_use]
+pub fn depth() -> Depth {
+    let on_the_stack = 0_u8;
+    if &raw const on_the_stack as u64 >= layout::user_end(Depth::Four) {
+        Depth::Five
+    } else {
+        Depth::Four
+    }
+}
 
 /// A system call's result: a value, or a negated errno.
 pub type Result<T> = core::result::Result<T, Failed>;

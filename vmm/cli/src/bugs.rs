@@ -6,11 +6,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use heirloom_abi::bugs::{Bug, BugInfo};
 use heirloom_harness::bugs::{self, BugResult};
 use heirloom_inspect::rules::RuleInfo;
-use heirloom_machine::Host;
-use heirloom_machine::kvm::DEVICE;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
+use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 
@@ -30,9 +29,8 @@ pub(crate) struct Options {
     /// Records every run to a file of its own in this directory; see `heirloom replay`.
     #[arg(long, value_name = "DIR", requires = "run")]
     record: Option<PathBuf>,
-    /// KVM's device, where it is not in its usual place.
-    #[arg(long, value_name = "PATH", default_value = DEVICE)]
-    device: PathBuf,
+    #[command(flatten)]
+    machine: machine::Options,
 }
 
 /// The bug of that name.
@@ -55,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         })?;
         return Ok(Exit::Good);
     }
-    let host = Host::open_at(&options.device)?;
+    let host = options.machine.platform()?;
     let recordings = output::recordings(options.record.as_deref())?;
     let mut rules: Vec<RuleInfo> = Vec::new();
     let mut rows = Vec::new();

@@ -14,6 +14,7 @@ mod extract;
 mod inspect;
 mod lab;
 mod lecture;
+mod machine;
 mod man;
 mod output;
 mod paint;

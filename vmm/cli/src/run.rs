@@ -12,11 +12,11 @@ use heirloom_harness::judge::Judge;
 use heirloom_harness::program;
 use heirloom_harness::run::{DEFAULT_PROCESSES, ExitStatus, Run};
 use heirloom_inspect::rules::GIVEN_UP;
-use heirloom_machine::kvm::DEVICE;
-use heirloom_machine::{Host, KernelImage, MemorySize};
+use heirloom_machine::{KernelImage, MemorySize, Platform};
 
 use crate::exit::{Exit, Failure, unrecorded};
 use crate::explore::{self, RunTimeline};
+use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::signals;
@@ -68,9 +68,8 @@ pub(crate) struct Options {
     raw_console: bool,
     #[command(flatten)]
     pub(crate) force: output::Force,
-    /// KVM's device, where it is not in its usual place.
-    #[arg(long, value_name = "PATH", default_value = DEVICE)]
-    device: PathBuf,
+    #[command(flatten)]
+    machine: machine::Options,
     /// More words for the kernel's command line.
     #[arg(
         long,
@@ -100,7 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let page = options.html.as_deref();
     let page = page.map(|path| options.force.file("the page", path, &inputs));
     let page = page.transpose()?;
-    let host = Host::open_at(&options.device)?;
+    let host = options.machine.platform()?;
     let mut progress = Progress::spinner();
     let mut run = start(&host, options, &mut progress)?;
     if let Some(file) = &options.record {
@@ -173,7 +172,7 @@ pub(crate) fn outcome(judge: Option<&Judge>, status: ExitStatus) -> Result<Exit,
     ))
 }
 
-fn start(host: &Host, options: &Options, progress: &mut Progress) -> Result<Run, Failure> {
+fn start(host: &dyn Platform, options: &Options, progress: &mut Progress) -> Result<Run, Failure> {
     let console = if options.json {
         Output::standard_error()?
     } else {

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use heirloom_machine::{GuestVirtual, Machine, Symbols};
+use heirloom_machine::{GuestVirtual, Symbols, VirtualMachine};
 use vm_memory::Bytes;
 
 /// Callers that are listed at most.
@@ -22,7 +22,7 @@ pub struct Frame {
 /// The call chain, one line per function, each starting with a line break; as text, because it ends an
 /// error message. Nothing for a kernel without names: it may keep no frame pointers either, and a chain of
 /// addresses without names is of no use.
-pub fn text(machine: &Machine, frame: Frame) -> String {
+pub fn text(machine: &dyn VirtualMachine, frame: Frame) -> String {
     let mut text = String::new();
     let symbols = Symbols::new(machine.kernel().bytes());
     let Some(symbols) = symbols.ok().filter(|symbols| !symbols.is_empty()) else {
@@ -43,7 +43,7 @@ pub fn text(machine: &Machine, frame: Frame) -> String {
     text
 }
 
-fn callers(machine: &Machine, frame: Frame) -> Vec<GuestVirtual> {
+fn callers(machine: &dyn VirtualMachine, frame: Frame) -> Vec<GuestVirtual> {
     let mut callers = vec![GuestVirtual(frame.rip)];
     let mut pointer = frame.rbp;
     while callers.len() < DEPTH_LIMIT
@@ -62,7 +62,7 @@ fn callers(machine: &Machine, frame: Frame) -> Vec<GuestVirtual> {
 }
 
 /// The word at an 8-byte aligned address of the CPU's present address space.
-fn read(machine: &Machine, address: u64) -> Option<u64> {
+fn read(machine: &dyn VirtualMachine, address: u64) -> Option<u64> {
     if !address.is_multiple_of(8) {
         return None;
     }

@@ -6,7 +6,7 @@
 use heirloom_abi::bugs::{self, Bug, BugInfo};
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::rules::{RuleInfo, Verdict};
-use heirloom_machine::Host;
+use heirloom_machine::Platform;
 use serde::Serialize;
 
 use crate::error::{Cause, RunError};
@@ -55,7 +55,7 @@ pub fn chosen(only: &[Bug]) -> Vec<&'static BugInfo> {
 /// # Errors
 /// [`RunError`]; a kernel with a bug may end early by it.
 pub fn judge(
-    host: &Host,
+    host: &dyn Platform,
     strategy: Strategy,
     info: Option<BugInfo>,
     recordings: Option<&RecordingDirectory>,
@@ -83,7 +83,7 @@ pub fn judge(
 
 /// Boots the guest and lets it run as far as it gets: some bugs end it early.
 fn verdicts(
-    host: &Host,
+    host: &dyn Platform,
     strategy: Strategy,
     bug: Option<BugInfo>,
     recordings: Option<&RecordingDirectory>,

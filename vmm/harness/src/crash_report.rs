@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use heirloom_machine::kvm::KvmModule;
-use heirloom_machine::{Machine, Registers, Stop};
+use heirloom_machine::{Registers, Stop, VirtualMachine};
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
 
 use crate::backtrace::{self, Frame};
@@ -12,13 +12,13 @@ use crate::backtrace::{self, Frame};
 const LONG_MODE: u64 = 1 << 10;
 
 /// What happened, and where the guest was: registers and call chain, each on a line of its own.
-pub fn text(machine: &Machine, stop: &Stop) -> String {
+pub fn text(machine: &dyn VirtualMachine, stop: &Stop) -> String {
     let registers = machine.registers().unwrap_or_default();
     what(stop, &registers) + &place(machine)
 }
 
 /// Where the guest is: registers and call chain, each on a line of its own behind a line break.
-pub fn place(machine: &Machine) -> String {
+pub fn place(machine: &dyn VirtualMachine) -> String {
     match machine.registers() {
         Ok(registers) => place_of(machine, &registers),
         Err(error) => format!("\n  {error}"),
@@ -43,6 +43,12 @@ fn what(stop: &Stop, registers: &Registers) -> String {
             format!("the CPU refused to enter the guest (hardware reason {reason:#x})")
         }
         Stop::Doorbell { .. } => "the guest rang the doorbell".into(),
+        Stop::ResetOrTripleFault => {
+            "the guest reset its machine, or crashed so badly that it could not say so (triple fault): QEMU does \
+             not tell which"
+                .into()
+        }
+        Stop::Paused { said } => format!("QEMU paused the guest unasked{said}"),
         Stop::Unexpected { exit } => format!("KVM stopped the guest unasked ({exit})"),
     }
 }
@@ -86,7 +92,7 @@ fn disassembled(bytes: &[u8], registers: &Registers) -> (Option<String>, usize) 
     (Some(text), instruction.len().min(bytes.len()))
 }
 
-fn place_of(machine: &Machine, registers: &Registers) -> String {
+fn place_of(machine: &dyn VirtualMachine, registers: &Registers) -> String {
     let Registers {
         rip,
         rbp,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::event::MalformedEvent;
 use heirloom_inspect::ModeError;
-use heirloom_machine::{BootError, ImageError, KvmError};
+use heirloom_machine::{BootError, ImageError, KvmError, QemuError};
 
 /// Where the cause of a failure lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,8 @@ impl RunError {
             | RunError::Machine(
                 heirloom_machine::RunError::Vcpu(_)
                 | heirloom_machine::RunError::NoThread
-                | heirloom_machine::RunError::Kvm(_),
+                | heirloom_machine::RunError::Kvm(_)
+                | heirloom_machine::RunError::Qemu(_),
             ) => Cause::Host,
             RunError::Machine(heirloom_machine::RunError::Console(_))
             | RunError::Frame { .. }
@@ -114,7 +115,10 @@ impl RunError {
 /// Where the cause lies if a machine cannot be made.
 pub fn boot_cause(error: &BootError) -> Cause {
     match error {
-        BootError::Kvm(_) | BootError::Memory(_) | BootError::Watchdog(_) => Cause::Host,
+        BootError::Qemu(QemuError::Protocol { .. }) => Cause::Input,
+        BootError::Kvm(_) | BootError::Qemu(_) | BootError::Memory(_) | BootError::Watchdog(_) => {
+            Cause::Host
+        }
         BootError::Image(_)
         | BootError::SegmentOutside { .. }
         | BootError::SegmentsOverlap { .. }

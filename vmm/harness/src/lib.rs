@@ -55,6 +55,6 @@ pub use error::{Cause, RunError};
 pub use event::{Event, EventKind};
 pub use heirloom_abi::bugs::Bug;
 pub use heirloom_abi::options::Strategy;
-pub use heirloom_machine::{Host, MemorySize};
+pub use heirloom_machine::{Host, MemorySize, Platform, Qemu};
 pub use judge::Judge;
 pub use run::{ExitStatus, Run, RunBuilder, Seen};

@@ -2,14 +2,14 @@
 
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{CpuState, Cr3, PhysAddr, PhysRange, Target, VirtAddr};
-use heirloom_machine::{KvmError, Machine, Registers};
+use heirloom_machine::{Registers, RunError, VirtualMachine};
 
 /// The guest as it stands. Its memory is shared with the machine, so the guest must not run on while the
 /// target is looked at; it may be dropped.
 ///
 /// # Errors
-/// KVM does not return the registers.
-pub fn target(machine: &Machine, name: &str) -> Result<Target, KvmError> {
+/// The machine does not return the registers.
+pub fn target(machine: &dyn VirtualMachine, name: &str) -> Result<Target, RunError> {
     Ok(Target {
         name: name.to_owned(),
         // A handle on the same memory: the mapping lives as long as one of them.
@@ -26,7 +26,7 @@ pub fn target(machine: &Machine, name: &str) -> Result<Target, KvmError> {
 }
 
 /// What the guest was told is RAM, in ascending order.
-pub fn ram(machine: &Machine) -> Vec<PhysRange> {
+pub fn ram(machine: &dyn VirtualMachine) -> Vec<PhysRange> {
     machine
         .ram()
         .iter()

@@ -12,7 +12,7 @@ use heirloom_inspect::history::{
 };
 use heirloom_inspect::layout::{Area, Region};
 use heirloom_inspect::profile::Name;
-use heirloom_inspect::{PhysAddr, PhysicalMemory};
+use heirloom_inspect::{Depth, PhysAddr, PhysicalMemory};
 use heirloom_inspect::{RootLabel, Snapshot};
 
 /// How the kernel half is to be shared: what the user asked for, which is what the guest is held to.
@@ -34,8 +34,8 @@ impl Expectation {
     }
 }
 
-/// The areas of our own guest's address space.
-pub fn areas() -> Vec<Region> {
+/// The areas of our own guest's address space, where its page tables are so deep.
+pub fn areas(depth: Depth) -> Vec<Region> {
     let area = |of| match of {
         GuestRegion::User => Area::User,
         GuestRegion::Ldt => Area::Ldt,
@@ -50,7 +50,7 @@ pub fn areas() -> Vec<Region> {
         .map(|of| Region {
             area: area(of),
             name: Name::fixed(area(of).name()),
-            range: region::range_of_region(of),
+            range: region::range_of_region(of, depth),
             evidence: "the guest's layout".into(),
         })
         .collect()
@@ -60,6 +60,8 @@ pub fn areas() -> Vec<Region> {
 pub struct Model {
     history: History,
     expectation: Expectation,
+    /// How deep the page tables were at the last event.
+    depth: Depth,
     /// The counters of the boot event.
     at_boot: Option<Counters>,
     machine: Vec<&'static str>,
@@ -72,8 +74,9 @@ impl Model {
     /// Before the guest has told anything.
     pub fn new(truth: GroundTruth, expectation: Expectation) -> Model {
         Model {
-            history: History::new(truth, expectation.sharing(), areas()),
+            history: History::new(truth, expectation.sharing(), areas(Depth::Four)),
             expectation,
+            depth: Depth::Four,
             at_boot: None,
             machine: Vec::new(),
             next_sequence: BTreeMap::new(),
@@ -198,6 +201,12 @@ impl Model {
 
     /// Takes in what tables and memory show of the event that came last.
     pub(crate) fn witness<M: PhysicalMemory + ?Sized>(&mut self, snapshot: &Snapshot, memory: &M) {
+        // CR4 tells it, and not before the guest has turned paging on.
+        let depth = snapshot.mode().depth;
+        if depth != self.depth {
+            self.depth = depth;
+            self.history.set_areas(areas(depth));
+        }
         self.history.witness(snapshot, memory);
     }
 

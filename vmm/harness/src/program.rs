@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use heirloom_abi::PAGE_SIZE;
-use heirloom_abi::layout::Region;
+use heirloom_abi::layout::{Depth, Region};
 use heirloom_machine::Module;
 use object::LittleEndian;
 use object::elf::{self, FileHeader64, ProgramHeader64};
@@ -43,7 +43,7 @@ enum ProgramError {
     Empty,
     #[error(
         "segment {segment} is linked to {start:#x}–{end:#x}, but programs have {LOWEST:#x}–{:#x}: link it there",
-        Region::User.end()
+        Region::User.end(Depth::Four)
     )]
     Outside {
         segment: usize,
@@ -171,7 +171,7 @@ fn check_segment(number: usize, segment: &Program, length: u64) -> Result<u64, P
         )));
     }
     let end = start.checked_add(in_memory).ok_or_else(beyond)?;
-    if start < LOWEST || end > Region::User.end() {
+    if start < LOWEST || end > Region::User.end(Depth::Four) {
         return Err(ProgramError::Outside {
             segment: number,
             start,

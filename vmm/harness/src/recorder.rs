@@ -7,7 +7,7 @@ use std::{fs, io};
 use heirloom_abi::event::ProbePage;
 use heirloom_inspect::history::GroundTruth;
 use heirloom_inspect::{CpuState, Discovery, Snapshot};
-use heirloom_machine::Machine;
+use heirloom_machine::VirtualMachine;
 use heirloom_source::recording::{Capture, End, Header, Piece, RecordError, Recorder};
 
 use crate::error::RunError;
@@ -102,7 +102,7 @@ impl MachineRecorder {
     /// [`RecordError`].
     pub fn begin(
         file: &Path,
-        machine: &Machine,
+        machine: &dyn VirtualMachine,
         command_line: &str,
     ) -> Result<MachineRecorder, RecordError> {
         let truth = GroundTruth {

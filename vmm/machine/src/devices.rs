@@ -39,13 +39,8 @@ pub(crate) struct Devices {
 impl Devices {
     /// A serial port that writes to `console` and raises `interrupt`.
     pub(crate) fn new(console: Box<dyn Write + Send>, interrupt: EventFd, bell: Bell) -> Devices {
-        let console = Console {
-            out: console,
-            line: Vec::new(),
-            bell,
-        };
         Devices {
-            serial: Serial::new(InterruptLine(interrupt), console),
+            serial: Serial::new(InterruptLine(interrupt), Console::new(console, bell)),
         }
     }
 
@@ -115,16 +110,25 @@ impl Trigger for InterruptLine {
 }
 
 /// Collects lines, so that a console byte costs no system call.
-struct Console {
+pub(crate) struct Console {
     out: Box<dyn Write + Send>,
     line: Vec<u8>,
     bell: Bell,
 }
 
 impl Console {
+    /// Writes to `out`, until `bell` says that the time is over.
+    pub(crate) fn new(out: Box<dyn Write + Send>, bell: Bell) -> Console {
+        Console {
+            out,
+            line: Vec::new(),
+            bell,
+        }
+    }
+
     /// Writes out the collected bytes. A sink that blocks gives up, and loses them, when the watchdog
     /// rings: a stuck reader of the console must not outlast the time limit.
-    fn drain(&mut self) -> io::Result<()> {
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
         let mut rest = self.line.as_slice();
         while !rest.is_empty() {
             match self.out.write(rest) {

@@ -1,4 +1,5 @@
-//! A KVM virtual machine for x86-64 guests that boot by PVH, Multiboot or Linux's 64-bit boot protocol.
+//! A virtual machine for x86-64 guests that boot by PVH, Multiboot or Linux's 64-bit boot protocol: on KVM, or
+//! in a QEMU process.
 //!
 //! A room per thing, each usable from the ones below it:
 //!
@@ -8,7 +9,8 @@
 //! - [`image`]: a kernel file, checked; [`boot`]: kernel, modules and what tells of them put into memory;
 //! - [`vcpu`]: one CPU, its state at entry and its [`registers`]; [`devices`]: the serial port;
 //! - [`watchdog`]: what stops a CPU that will not stop by itself; [`run`]: the loop that drives it;
-//! - [`machine`]: all of it put together; [`symbols`]: which function an address is in.
+//! - [`machine`]: all of it put together; [`qemu`]: the same with QEMU's CPUs, and [`virtual_machine`]: what
+//!   both can do; [`symbols`]: which function an address is in.
 //!
 //! The guest is hostile: whatever its memory, its kernel file or its port writes hold, the host
 //! neither panics nor allocates without bound, and [`Machine::run`] returns by its deadline.
@@ -23,10 +25,12 @@ pub mod image;
 pub mod kvm;
 pub mod machine;
 pub mod memory;
+pub mod qemu;
 pub mod registers;
 pub mod run;
 pub mod symbols;
 pub mod vcpu;
+pub mod virtual_machine;
 pub mod vm;
 pub mod watchdog;
 mod write_log;
@@ -37,9 +41,11 @@ pub use image::{ImageError, KernelImage, Segment};
 pub use kvm::{Host, KvmError};
 pub use machine::{Config, Machine};
 pub use memory::{MemoryError, MemorySize, RamRange};
+pub use qemu::{Qemu, QemuError};
 pub use registers::Registers;
 pub use run::{RunError, Stop};
 pub use symbols::{Inlined, Location, Symbols, SymbolsError};
+pub use virtual_machine::{Doorbell, Platform, VirtualMachine};
 pub use vm_memory::{GuestAddress, GuestMemoryMmap};
 pub use watchdog::Interrupter;
 

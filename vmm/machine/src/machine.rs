@@ -93,6 +93,19 @@ impl Machine {
         })
     }
 
+    /// The features that `kernel` must not use on KVM here though CPUID shows them, by the names that it
+    /// knows; found out with a machine that never runs.
+    pub(crate) fn unusable_on(
+        host: &Host,
+        kernel: &KernelImage,
+    ) -> Result<Vec<&'static str>, BootError> {
+        let offered = host.cpuid()?;
+        let ram = Ram::new(MemorySize::MINIMUM, offered.max_phys_addr())?;
+        let vm = Vm::new(host, ram)?;
+        let shown = Vcpu::new(&vm, 0, &offered)?.cpuid()?;
+        Ok(unusable_features(host, kernel, &offered, &shown))
+    }
+
     /// Guest memory, all that the host backs.
     pub fn memory(&self) -> &GuestMemoryMmap {
         self.vm.ram().memory()

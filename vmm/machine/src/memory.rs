@@ -10,9 +10,11 @@
 //! ```
 
 use std::fmt;
+use std::fs::File;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -160,6 +162,22 @@ impl Ram {
     /// # Errors
     /// [`MemoryError::TooMuch`] for a CPU with `max_phys_addr` address bits, [`MemoryError::Map`].
     pub fn new(size: MemorySize, max_phys_addr: u8) -> Result<Ram, MemoryError> {
+        Ram::map(size, max_phys_addr, None)
+    }
+
+    /// As [`Ram::new`], with `file`, which has as many bytes, as the memory: one piece after the other.
+    ///
+    /// # Errors
+    /// As [`Ram::new`].
+    pub fn in_file(size: MemorySize, max_phys_addr: u8, file: File) -> Result<Ram, MemoryError> {
+        Ram::map(size, max_phys_addr, Some(&Arc::new(file)))
+    }
+
+    fn map(
+        size: MemorySize,
+        max_phys_addr: u8,
+        file: Option<&Arc<File>>,
+    ) -> Result<Ram, MemoryError> {
         let backed = backed(size);
         let end = backed.last().map_or(0, |range| range.end().0);
         if end > 1_u64.checked_shl(max_phys_addr.into()).unwrap_or(u64::MAX) {
@@ -169,13 +187,18 @@ impl Ram {
             });
         }
         let failed = |reason: String| MemoryError::Map { size, reason };
+        let mut offset = 0;
         let ranges = backed
             .iter()
-            .map(|range| Ok((range.start, usize::try_from(range.bytes)?)))
+            .map(|range| {
+                let at = file.map(|file| FileOffset::from_arc(Arc::clone(file), offset));
+                offset += range.bytes;
+                Ok((range.start, usize::try_from(range.bytes)?, at))
+            })
             .collect::<Result<Vec<_>, std::num::TryFromIntError>>()
             .map_err(|error| failed(error.to_string()))?;
-        let memory =
-            GuestMemoryMmap::from_ranges(&ranges).map_err(|error| failed(error.to_string()))?;
+        let memory = GuestMemoryMmap::from_ranges_with_files(&ranges)
+            .map_err(|error| failed(error.to_string()))?;
         Ok(Ram {
             memory,
             told: told(size),

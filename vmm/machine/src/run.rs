@@ -11,6 +11,7 @@ use crate::address::GuestVirtual;
 use crate::devices::Effect;
 use crate::kvm::KvmError;
 use crate::machine::Machine;
+use crate::qemu::QemuError;
 use crate::watchdog::Cause;
 
 /// Longest x86 instruction, in bytes (Intel SDM vol. 2A, 2.3.11).
@@ -49,6 +50,13 @@ pub enum Stop {
         /// The CPU's own code for it.
         reason: u64,
     },
+    /// The guest reset its machine, or a triple fault did: QEMU does not tell which.
+    ResetOrTripleFault,
+    /// QEMU paused the guest unasked.
+    Paused {
+        /// What QEMU had written to standard error, behind a colon.
+        said: String,
+    },
     /// An exit of KVM that no guest here has a use for, by its name.
     Unexpected {
         /// The name.
@@ -74,6 +82,8 @@ pub enum RunError {
     Console(io::Error),
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    #[error(transparent)]
+    Qemu(#[from] QemuError),
 }
 
 impl Machine {

@@ -1,8 +1,9 @@
 //! Probe events: what the guest kernel tells the host, and when.
 //!
 //! Each CPU owns one [`ProbePage`]. To tell something the kernel fills it in and writes the page's
-//! frame number, 32 bits wide, to [`DOORBELL_PORT`]. The CPU stands still until the host resumes it,
-//! so the host sees page and page tables of one and the same moment.
+//! frame number, 32 bits wide, to [`DOORBELL_PORT`]; where that is a serial port, it sends the number and
+//! waits for an answer ([`PROBE_SERIAL`](crate::options::PROBE_SERIAL)). The CPU stands still until the host
+//! resumes it, so the host sees page and page tables of one and the same moment.
 
 mod payload;
 

@@ -34,8 +34,10 @@ pub mod machine {
     pub const X2APIC: u64 = 1 << 6;
     /// `syscall` leaves CPL at 3: the page-fault handler serves system calls.
     pub const SYSCALL_QUIRK: u64 = 1 << 7;
+    /// CR4.LA57: five levels of page tables.
+    pub const LA57: u64 = 1 << 8;
     /// Name and bit, for people.
-    pub const NAMES: [(&str, u64); 8] = [
+    pub const NAMES: [(&str, u64); 9] = [
         ("nx", NX),
         ("smep", SMEP),
         ("smap", SMAP),
@@ -43,6 +45,7 @@ pub mod machine {
         ("pcid", PCID),
         ("1gib-pages", GIGABYTE_PAGES),
         ("x2apic", X2APIC),
+        ("la57", LA57),
         ("syscall-quirk", SYSCALL_QUIRK),
     ];
 }

@@ -6,6 +6,7 @@ use core::arch::asm;
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use heirloom_abi::event::machine;
+use heirloom_paging::Depth;
 use x86_64::registers::control::{Cr3, Cr3Flags, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{LStar, SFMask, Star};
 use x86_64::registers::rflags::RFlags;
@@ -22,7 +23,12 @@ pub struct Features {
     pub pcid: bool,
     pub gigabyte_pages: bool,
     pub x2apic: bool,
+    /// On since the boot, or not at all.
+    pub la57: bool,
 }
+
+/// CR4.LA57 (Intel SDM vol. 3A, 2.5).
+const CR4_LA57: u64 = 1 << 12;
 
 /// Whether SMAP is on, for code that must lift it.
 static SMAP: AtomicBool = AtomicBool::new(false);
@@ -38,6 +44,7 @@ impl Features {
         pcid: false,
         gigabyte_pages: false,
         x2apic: false,
+        la57: false,
     };
 
     /// Asks CPUID (Intel SDM vol. 2A, CPUID).
@@ -58,6 +65,7 @@ impl Features {
             pcid: basic.ecx & 1 << 17 != 0,
             gigabyte_pages: extended.edx & 1 << 26 != 0,
             x2apic: basic.ecx & 1 << 21 != 0,
+            la57: depth() == Depth::Five,
         }
     }
 
@@ -88,6 +96,7 @@ impl Features {
             | bit(self.pcid, machine::PCID)
             | bit(self.gigabyte_pages, machine::GIGABYTE_PAGES)
             | bit(self.x2apic, machine::X2APIC)
+            | bit(self.la57, machine::LA57)
     }
 
     /// Turns on what there is. Runs after the kernel's own root is loaded: PCIDE needs a CR3 whose
@@ -104,6 +113,15 @@ impl Features {
         unsafe { Cr4::write(flags) };
         SMAP.store(self.smap, Relaxed);
         PCID.store(self.pcid, Relaxed);
+    }
+}
+
+/// How many levels of page tables the CPU walks.
+pub fn depth() -> Depth {
+    if Cr4::read_raw() & CR4_LA57 != 0 {
+        Depth::Five
+    } else {
+        Depth::Four
     }
 }
 

@@ -21,7 +21,7 @@ use super::entry::{entry_text, restore};
 use crate::mm::{Entry, VirtAddr, protection};
 use core::cell::UnsafeCell;
 use heirloom_abi::PAGE_SIZE;
-use heirloom_abi::layout::Region;
+use heirloom_abi::layout::CPU_ENTRY_AREA;
 
 /// A page of stack.
 #[repr(C, align(4096))]
@@ -42,7 +42,7 @@ pub static IDT: Idt = Idt::empty();
 static ENTRY_STACK: StackPage = StackPage::empty();
 static DOUBLE_FAULT_STACK: StackPage = StackPage::empty();
 
-const DATA_AT: u64 = Region::CpuEntryArea.start();
+const DATA_AT: u64 = CPU_ENTRY_AREA;
 const IDT_AT: u64 = DATA_AT + 0x1000;
 const ENTRY_STACK_AT: u64 = DATA_AT + 0x3000;
 const DOUBLE_FAULT_STACK_AT: u64 = DATA_AT + 0x5000;

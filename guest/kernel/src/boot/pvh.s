@@ -1,10 +1,13 @@
 # PVH entry (Xen's x86/HVM direct boot ABI): 32-bit protected mode, flat segments, paging off,
-# EBX = physical address of hvm_start_info. Turns on 4-level paging and goes to the upper half.
+# EBX = physical address of hvm_start_info. Turns on paging, with five levels where the CPU has them and the
+# command line does not name "la57", and goes to the upper half. The number of levels cannot be changed
+# while paging is on (Intel SDM vol. 3A, 4.1.1), so it is decided here.
 #
 # These first tables map the first 4 GiB three times: at 0, because the instruction after
 # "mov cr0" is still fetched there; at the direct map, so that Rust code reaches physical memory
 # at its final address from the start; and at the kernel image. The kernel builds its real tables
-# with them, and they are gone when it loads its own root.
+# with them, and they are gone when it loads its own root. With five levels three entries of a PML5 lead to
+# one and the same PML4: what lies where in it is the same.
 
 .set OFFSET, 0xffffffff80000000
 .set PRESENT_WRITABLE, 0x3
@@ -24,11 +27,40 @@
 pvh_start:
     cli
     cld
+    movl $(boot_pgd - OFFSET), %ebp     # the root
+    movl $0xa0, %edi                    # CR4: PAE, PGE
+    movl %ebx, %esi                     # CPUID takes EBX
+    xorl %eax, %eax
+    cpuid
+    cmpl $7, %eax
+    jb levels_chosen
+    movl $7, %eax
+    xorl %ecx, %ecx
+    cpuid
+    testl $0x10000, %ecx                # LA57
+    jz levels_chosen
+    movl 24(%esi), %eax                 # cmdline_paddr, below 4 GiB
+    testl %eax, %eax
+    jz five_levels
+look_for_la57:
+    movl (%eax), %edx
+    testb %dl, %dl                      # the end
+    jz five_levels
+    cmpl $0x202d2d20, %edx              # " -- ": the program's words follow
+    je five_levels
+    cmpl $0x3735616c, %edx              # "la57"
+    je levels_chosen
+    incl %eax
+    jmp look_for_la57
+five_levels:
+    movl $(boot_pml5 - OFFSET), %ebp
+    orl $0x1000, %edi                   # LA57
+levels_chosen:
+    movl %esi, %ebx
     movl %cr4, %eax
-    orl $0xa0, %eax                     # PAE, PGE
+    orl %edi, %eax
     movl %eax, %cr4
-    movl $(boot_pgd - OFFSET), %eax
-    movl %eax, %cr3
+    movl %ebp, %cr3
     movl $0xc0000080, %ecx              # EFER
     rdmsr
     orl $0x901, %eax                    # SCE, LME, NXE
@@ -76,6 +108,12 @@ boot_pgd:
     .quad boot_pdpt - OFFSET + PRESENT_WRITABLE         # 273: direct map
     .fill 237, 8, 0
     .quad boot_image_pdpt - OFFSET + PRESENT_WRITABLE   # 511: kernel image
+boot_pml5:
+    .quad boot_pgd - OFFSET + PRESENT_WRITABLE
+    .fill 272, 8, 0
+    .quad boot_pgd - OFFSET + PRESENT_WRITABLE          # 273: direct map
+    .fill 237, 8, 0
+    .quad boot_pgd - OFFSET + PRESENT_WRITABLE          # 511: kernel image
 boot_pdpt:
     .quad boot_pd - OFFSET + PRESENT_WRITABLE
     .quad boot_pd - OFFSET + 0x1000 + PRESENT_WRITABLE

@@ -10,7 +10,8 @@ use super::propagation::Propagation;
 use super::root::{KernelRoot, Root};
 use super::table::{Node, Table};
 use super::{
-    Entry, Level, OutOfFrames, Pfn, PhysAddr, VirtAddr, direct_map, page_down, page_up, protection,
+    Entry, Level, OutOfFrames, Pfn, PhysAddr, VirtAddr, depth, direct_map, page_down, page_up,
+    protection,
 };
 use crate::arch::cpu::Features;
 use crate::arch::{apic, entry_area};
@@ -168,8 +169,8 @@ impl Builder<'_> {
     fn vmemmap(&mut self, ram: &Ranges) -> Result<(), OutOfFrames> {
         let large = Level::Pd.entry_span();
         for range in ram.iter() {
-            let mut at = page_down(Region::Vmemmap.start() + range.start * PAGE_INFO_SIZE);
-            let end = page_up(Region::Vmemmap.start() + range.end * PAGE_INFO_SIZE)
+            let mut at = page_down(Region::Vmemmap.start(depth()) + range.start * PAGE_INFO_SIZE);
+            let end = page_up(Region::Vmemmap.start(depth()) + range.end * PAGE_INFO_SIZE)
                 .expect("the vmemmap ends far below the end of the address space");
             while at < end {
                 // Two ranges of RAM may meet in one page of vmemmap.

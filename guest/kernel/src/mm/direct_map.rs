@@ -2,12 +2,23 @@
 //! kernel virtual address", the lecture).
 
 use super::{Frame, PhysAddr, VirtAddr};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::{KERNEL_IMAGE_OFFSET, Region};
+use heirloom_paging::Depth;
+
+/// Where it begins: a value of its own, because every access to a page table needs it.
+static BASE: AtomicU64 = AtomicU64::new(Region::DirectMap.start(Depth::Four));
+
+/// Takes over how many levels the page tables have.
+pub fn set_base(depth: Depth) {
+    BASE.store(Region::DirectMap.start(depth), Relaxed);
+}
 
 /// Where the direct map shows physical address `physical`.
-pub const fn address_of(physical: PhysAddr) -> VirtAddr {
-    VirtAddr::new(Region::DirectMap.start() + physical.get())
+#[inline]
+pub fn address_of(physical: PhysAddr) -> VirtAddr {
+    VirtAddr::new(BASE.load(Relaxed) + physical.get())
 }
 
 /// The physical address of something in the kernel image.

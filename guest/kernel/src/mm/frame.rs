@@ -3,7 +3,7 @@
 //! Never-used frames are taken from the boot's free ranges in ascending order; freed ones are kept
 //! in two lists, because a page table is empty when it is freed and need not be zeroed again.
 
-use super::{OutOfFrames, Pfn, PhysAddr, direct_map};
+use super::{OutOfFrames, Pfn, PhysAddr, depth, direct_map};
 use crate::boot::memory_map::Ranges;
 use core::cell::Cell;
 use core::marker::PhantomData;
@@ -89,7 +89,7 @@ impl Vmemmap {
     #[inline]
     #[expect(clippy::unused_self, reason = "to have it is the right to ask")]
     fn info(self, frame: Frame) -> &'static PageInfo {
-        let address = Region::Vmemmap.start() + frame.pfn().get() * PAGE_INFO_SIZE;
+        let address = Region::Vmemmap.start(depth()) + frame.pfn().get() * PAGE_INFO_SIZE;
         // SAFETY: `new` promised that it is mapped, zero is a valid PageInfo, and all of its fields are
         // cells, of which there may be any number of references on one CPU.
         unsafe { &*(address as *const PageInfo) }

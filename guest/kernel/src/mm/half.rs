@@ -4,10 +4,10 @@
 //! below a root belongs to one half, and a half of a root is seen through a type of its own
 //! ([`super::table`]), whose indices cannot leave it.
 
+use super::Entry;
 use super::protection;
-use super::{DEPTH, Entry};
 use crate::counters::Counter;
-use heirloom_paging::Half;
+use heirloom_paging::{Depth, Half};
 
 mod sealed {
     pub trait Sealed {}
@@ -58,5 +58,12 @@ impl AddressHalf for UserHalf {
 const _: () = {
     assert!(KernelHalf::FIRST == ENTRIES && UserHalf::FIRST == 0);
     assert!(2 * ENTRIES == super::table::ENTRIES);
-    assert!(DEPTH.top().page_size().is_none(), "a root has no leaves");
+    assert!(
+        Depth::Four.top().page_size().is_none(),
+        "a root has no leaves"
+    );
+    assert!(
+        Depth::Five.top().page_size().is_none(),
+        "a root has no leaves"
+    );
 };

@@ -96,16 +96,21 @@ impl KernelSpace {
         }
         if inject(Bug::ChildMissesEntry) && parent.is_some() {
             // SAFETY: the deliberate bug. The kernel itself needs nothing of the vmalloc area.
-            unsafe { root.half().set(propagation::VMALLOC.first, Entry::ABSENT) };
+            unsafe {
+                root.half()
+                    .set(propagation::vmalloc_entries().first, Entry::ABSENT);
+            }
         }
         if inject(Bug::ChildCopiesTable)
             && parent.is_some()
-            && let Some(child) = root.half::<KernelHalf>().child(propagation::VMALLOC.first)
+            && let Some(child) = root
+                .half::<KernelHalf>()
+                .child(propagation::vmalloc_entries().first)
         {
             let copy = child.duplicate(frames)?;
             let entry = Entry::pointing_to(copy.frame().start(), protection::KERNEL_TABLE);
             // SAFETY: the deliberate bug; the copy leads where the original led, and is never freed.
-            unsafe { root.half().set(propagation::VMALLOC.first, entry) };
+            unsafe { root.half().set(propagation::vmalloc_entries().first, entry) };
         }
         Ok(root)
     }

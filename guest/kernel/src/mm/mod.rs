@@ -19,11 +19,30 @@ pub mod vmalloc;
 
 pub use frame::Frame;
 pub use half::UserHalf;
-pub use heirloom_abi::layout::DEPTH;
-pub use heirloom_paging::{Entry, Level, Pfn, PhysAddr, VirtAddr};
+pub use heirloom_paging::{Depth, Entry, Level, Pfn, PhysAddr, VirtAddr};
 pub use root::Root;
 
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use heirloom_abi::PAGE_SIZE;
+
+/// Whether the page tables have five levels.
+static FIVE_LEVELS: AtomicBool = AtomicBool::new(false);
+
+/// How many levels the page tables have; the one place from which all that depends on it follows.
+#[inline]
+pub fn depth() -> Depth {
+    if FIVE_LEVELS.load(Relaxed) {
+        Depth::Five
+    } else {
+        Depth::Four
+    }
+}
+
+/// Takes over what the boot's assembly has chosen, before anybody asks.
+pub fn set_depth(depth: Depth) {
+    FIVE_LEVELS.store(depth == Depth::Five, Relaxed);
+    direct_map::set_base(depth);
+}
 
 /// There is no free frame left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

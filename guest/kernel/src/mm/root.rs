@@ -1,28 +1,29 @@
 //! Roots: the tables that CR3 points to, and their two halves.
 //!
-//! How many levels there are is [`DEPTH`]'s business alone: nobody else says which level a root is of.
+//! How many levels there are is [`depth`]'s business alone: nobody else says which level a root is of.
 
 use super::frame::{FrameAllocator, Use};
 use super::half::{self, AddressHalf, KernelHalf};
 use super::table::{Index, Leaf, Node, Table, copy_entries, entry_at, table_of};
-use super::{DEPTH, Entry, Frame, Level, OutOfFrames, VirtAddr};
+use super::{Entry, Frame, Level, OutOfFrames, VirtAddr, depth};
 use crate::counters::{COUNTERS, Counter};
 use core::marker::PhantomData;
 use heirloom_abi::layout::Region;
-use heirloom_paging::{Half, VirtRange};
+use heirloom_paging::VirtRange;
 
 /// The number of a root's entry of half `H`.
 pub type RootIndex<H> = Index<RootHalf<H>>;
 
 impl<H: AddressHalf> RootIndex<H> {
     /// The entry that translates `address`.
-    pub const fn of(address: VirtAddr) -> RootIndex<H> {
-        Index::folded(address.index(DEPTH.top()))
+    #[inline]
+    pub fn of(address: VirtAddr) -> RootIndex<H> {
+        Index::folded(address.index(Root::level()))
     }
 
     /// The lowest address that the entry translates.
-    pub const fn first_address(self) -> VirtAddr {
-        VirtRange::of_top_entry(self.number(), DEPTH).first
+    pub fn first_address(self) -> VirtAddr {
+        VirtRange::of_top_entry(self.number(), depth()).first
     }
 }
 
@@ -34,22 +35,13 @@ pub struct RootRange<H> {
 }
 
 impl<H: AddressHalf> RootRange<H> {
-    /// Those of a region of half `H`; for constants, where a region of the other half is an error of
-    /// compilation.
-    ///
-    /// # Panics
-    /// If the region is not of that half.
-    pub const fn of(region: Region) -> RootRange<H> {
+    /// Those of a region of half `H`. Of a region of the other half it would be others.
+    pub fn of(region: Region) -> RootRange<H> {
         let (first, last) = (
-            VirtAddr::new(region.start()),
-            VirtAddr::new(region.end() - 1),
+            VirtAddr::new(region.start(depth())),
+            VirtAddr::new(region.end(depth()) - 1),
         );
-        let is_kernels = matches!(H::HALF, Half::Kernel);
-        assert!(
-            matches!(first.half(), Half::Kernel) == is_kernels
-                && matches!(last.half(), Half::Kernel) == is_kernels,
-            "the region is not of this half"
-        );
+        debug_assert!(first.half() == H::HALF && last.half() == H::HALF);
         RootRange {
             first: RootIndex::of(first),
             last: RootIndex::of(last),
@@ -70,7 +62,10 @@ pub struct Root {
 
 impl Root {
     /// The level of a root.
-    pub const LEVEL: Level = DEPTH.top();
+    #[inline]
+    pub fn level() -> Level {
+        depth().top()
+    }
 
     /// The root in `frame`.
     ///
@@ -136,7 +131,7 @@ impl Root {
 
     /// Shows `visit` the level, the number and the value of each entry that the CPU reads for `address`.
     pub fn walk(self, address: VirtAddr, mut visit: impl FnMut(Level, u16, Entry)) {
-        let (mut frame, mut level) = (self.frame, Root::LEVEL);
+        let (mut frame, mut level) = (self.frame, Root::level());
         loop {
             let index = address.index(level);
             // SAFETY: `new` promised a table here, and nine bits number its entries.
@@ -229,6 +224,6 @@ impl<H: AddressHalf> Node for RootHalf<H> {
 
     #[inline]
     fn level(self) -> Level {
-        Root::LEVEL
+        Root::level()
     }
 }

@@ -1,8 +1,8 @@
 //! Virtual memory areas: what a process's addresses mean before the tables say so.
 
-use super::VirtAddr;
+use super::{VirtAddr, depth};
 use heirloom_abi::PAGE_SIZE;
-use heirloom_abi::layout::USER_END;
+use heirloom_abi::layout::user_end;
 
 /// Areas that one process may have.
 pub const MAX_AREAS: usize = 16;
@@ -99,7 +99,7 @@ impl Vmas {
     pub fn insert(&mut self, area: Vma) -> Result<(), NoRoom> {
         let free = area.start.get() >= LOWEST
             && area.start < area.end
-            && area.end.get() <= USER_END
+            && area.end.get() <= user_end(depth())
             && self
                 .iter()
                 .all(|other| other.end <= area.start || area.end <= other.start);
@@ -144,6 +144,7 @@ impl Vmas {
             }
             start = area.end.get();
         }
-        (start.checked_add(length)? <= USER_END - PAGE_SIZE).then_some(VirtAddr::new(start))
+        (start.checked_add(length)? <= user_end(depth()) - PAGE_SIZE)
+            .then_some(VirtAddr::new(start))
     }
 }

@@ -1,6 +1,6 @@
 //! Addresses of the vmalloc area: which are taken, and by allocations of which size.
 
-use super::VirtAddr;
+use super::{VirtAddr, depth};
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::Region;
 
@@ -67,10 +67,10 @@ pub struct Vmalloc {
 }
 
 impl Vmalloc {
-    /// Gives out addresses of the vmalloc region.
+    /// Gives out addresses of the vmalloc region, once it is told where to start.
     pub const fn new() -> Vmalloc {
         Vmalloc {
-            first: Region::Vmalloc.start(),
+            first: 0,
             areas: [Area::EMPTY; MAX_AREAS],
             count: 0,
         }
@@ -79,7 +79,7 @@ impl Vmalloc {
     /// Gives out no addresses below `first`, which is in the vmalloc region.
     pub fn start_at(&mut self, first: VirtAddr) {
         assert!(
-            Region::Vmalloc.contains(first.get()),
+            Region::Vmalloc.contains(first.get(), depth()),
             "not of the vmalloc area"
         );
         self.first = first.get();
@@ -92,7 +92,7 @@ impl Vmalloc {
 
     /// Takes the lowest gap that holds `pages` and the guard behind them.
     pub fn reserve(&mut self, pages: u64) -> Option<Area> {
-        let largest = (Region::Vmalloc.end() - self.first) / PAGE_SIZE - GUARD_PAGES;
+        let largest = (Region::Vmalloc.end(depth()) - self.first) / PAGE_SIZE - GUARD_PAGES;
         if pages == 0 || pages > largest || self.count == MAX_AREAS {
             return None;
         }
@@ -115,7 +115,7 @@ impl Vmalloc {
             start: VirtAddr::new(start),
             pages,
         };
-        if area.end() > Region::Vmalloc.end() {
+        if area.end() > Region::Vmalloc.end(depth()) {
             return None;
         }
         self.areas.copy_within(at..self.count, at + 1);

@@ -2,15 +2,18 @@
 
 use crate::kernel::Kernel;
 use crate::mm::vma::{Backing, Vma, Vmas};
-use crate::mm::{VirtAddr, page_down, page_up};
+use crate::mm::{VirtAddr, depth, page_down, page_up};
 use elf::ElfBytes;
 use elf::endian::LittleEndian;
-use heirloom_abi::layout::USER_END;
+use heirloom_abi::layout::user_end;
 use heirloom_abi::syscall::{Errno, PROT_EXEC, PROT_READ, PROT_WRITE};
 
 /// The stack's last page ends one page below the canonical hole, so that a `syscall` in the last
 /// bytes of the user half cannot return to a non-canonical address.
-const STACK_END: u64 = USER_END - 4096;
+fn stack_end() -> u64 {
+    user_end(depth()) - 4096
+}
+
 const STACK_SIZE: u64 = 64 << 10;
 /// Bytes that a program's arguments may have, their final zeros included.
 pub const MAX_ARGUMENT_BYTES: usize = 2048;
@@ -85,8 +88,8 @@ pub fn layout(module: usize, bytes: &[u8]) -> Result<Layout, Errno> {
         vmas.insert(area).map_err(|_| Errno::NotExecutable)?;
     }
     let stack = Vma {
-        start: VirtAddr::new(STACK_END - STACK_SIZE),
-        end: VirtAddr::new(STACK_END),
+        start: VirtAddr::new(stack_end() - STACK_SIZE),
+        end: VirtAddr::new(stack_end()),
         protection: PROT_READ | PROT_WRITE,
         backing: Backing::Zero,
     };
@@ -135,7 +138,7 @@ impl Kernel {
     /// argument count, argument pointers, no environment, no auxiliary vector, the texts above
     /// (System V ABI for AMD64, 3.4.1). Returns the stack pointer.
     pub fn build_stack(&mut self, arguments: &Arguments) -> Result<u64, Errno> {
-        let texts = STACK_END - arguments.length as u64;
+        let texts = stack_end() - arguments.length as u64;
         // Argument count, pointers, null, null (environment), two words of AT_NULL.
         let words = arguments.count + 5;
         let stack = (texts - words as u64 * 8) & !0xf;

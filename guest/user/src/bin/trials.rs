@@ -4,10 +4,10 @@
 #![no_main]
 
 use core::arch::asm;
-use heirloom_abi::layout::Region;
+use heirloom_abi::layout::{CPU_ENTRY_AREA, KERNEL_IMAGE_OFFSET, Region, kernel_half};
 use heirloom_abi::syscall::{Errno, PROT_EXEC, PROT_READ, PROT_WRITE};
 use heirloom_user::eventcount::Eventcount;
-use heirloom_user::{Arguments, kernel_memory, print, process};
+use heirloom_user::{Arguments, depth, kernel_memory, print, process};
 
 heirloom_user::program!(main);
 
@@ -50,27 +50,27 @@ const TRIALS: [Trial; 23] = [
     ("read an unmapped mapping", read_after_unmap, SIGSEGV),
     (
         "read the last address of the user half",
-        || read(Region::User.end() - 8),
+        || read(Region::User.end(depth()) - 8),
         SIGSEGV,
     ),
     (
         "read a non-canonical address",
-        || read(Region::User.end()),
+        || read(Region::User.end(depth())),
         SIGSEGV,
     ),
     (
         "read the first address of the kernel half",
-        || read(0xffff_8000_0000_0000),
+        || read(kernel_half(depth())),
         SIGSEGV,
     ),
     (
         "read the direct map",
-        || read(Region::DirectMap.start() + 0x20_0000),
+        || read(Region::DirectMap.start(depth()) + 0x20_0000),
         SIGSEGV,
     ),
     (
         "write to the direct map",
-        || write(Region::DirectMap.start() + 0x20_0000),
+        || write(Region::DirectMap.start(depth()) + 0x20_0000),
         SIGSEGV,
     ),
     ("read kernel text", || read(KERNEL_TEXT), SIGSEGV),
@@ -89,10 +89,10 @@ const TRIALS: [Trial; 23] = [
     ("divide by zero", divide, SIGFPE),
 ];
 
-const ENTRY_AREA: u64 = Region::CpuEntryArea.start();
+const ENTRY_AREA: u64 = CPU_ENTRY_AREA;
 /// Where `guest/kernel/src/arch/entry_area.rs` puts the entry text.
 const ENTRY_TEXT: u64 = ENTRY_AREA + 0x7000;
-const KERNEL_TEXT: u64 = Region::KernelImage.start() + 0x20_0000;
+const KERNEL_TEXT: u64 = KERNEL_IMAGE_OFFSET + 0x20_0000;
 
 fn main(arguments: Arguments) -> u8 {
     if arguments.get(1) == Some("executed") {

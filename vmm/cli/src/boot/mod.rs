@@ -16,12 +16,12 @@ use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::report::{CheckReport, Roots};
 use heirloom_inspect::{Discovery, Target};
 use heirloom_machine::image::Kind;
-use heirloom_machine::kvm::DEVICE;
-use heirloom_machine::{Config, Host, KernelImage, Machine, MemorySize, Module};
+use heirloom_machine::{Config, KernelImage, MemorySize, Module, VirtualMachine};
 use heirloom_source::OutputFile;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure, unrecorded};
+use crate::machine;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::text::Shown;
@@ -100,9 +100,8 @@ pub(crate) struct Options {
     /// Prints the reports as JSON; the guest's console goes to standard error.
     #[arg(long)]
     json: bool,
-    /// KVM's device, where it is not in its usual place.
-    #[arg(long, value_name = "PATH", default_value = DEVICE)]
-    device: PathBuf,
+    #[command(flatten)]
+    machine: machine::Options,
 }
 
 /// What was found, as JSON.
@@ -122,18 +121,18 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let core = options.core.as_deref();
     let core = core.map(|path| options.force.file("the core", path, &inputs));
     let core = core.transpose()?;
-    let host = Host::open_at(&options.device)?;
+    let platform = options.machine.platform()?;
     let moment = options.moment();
     let limit = Duration::from_secs(options.after.unwrap_or(options.timeout));
     let seen = Arc::new(Seen::default());
     let mut progress = options.progress();
     let config = options.config(&seen, &mut progress)?;
     let command_line = config.command_line.clone();
-    let mut machine = Machine::on(&host, config)?;
+    let mut machine = platform.machine(config, Instant::now() + limit)?;
     let recorder = match &options.record {
         Some(file) => {
             options.force.recording(file, &inputs)?;
-            let begun = MachineRecorder::begin(file, &machine, &command_line);
+            let begun = MachineRecorder::begin(file, &*machine, &command_line);
             Some(begun.map_err(unrecorded)?)
         }
         None => None,
@@ -142,14 +141,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let interrupter = machine.interrupter();
     signals::stop_by(move || interrupter.interrupt())?;
     let start = Instant::now();
-    let ending = wait(&mut machine, limit, &seen, &progress)?;
+    let ending = wait(&mut *machine, limit, &seen, &progress)?;
     let took = start.elapsed();
     drop(progress);
     let lost = match &ending {
         ending if ending.is(&moment) => None,
-        ending => Some(missed(&machine, ending, &moment, limit)),
+        ending => Some(missed(&*machine, ending, &moment, limit)),
     };
-    let target = machine_target::target(&machine, machine.kernel().name())?;
+    let target = machine_target::target(&*machine, machine.kernel().name())?;
     drop(machine);
     let shown = options.show(&target, (&ending, took), core.as_ref(), recorder);
     match (lost, shown) {
@@ -288,7 +287,12 @@ impl fmt::Display for Report {
 }
 
 /// Why the guest is not where the user wanted it.
-fn missed(machine: &Machine, ending: &Ending, moment: &Moment, limit: Duration) -> Failure {
+fn missed(
+    machine: &dyn VirtualMachine,
+    ending: &Ending,
+    moment: &Moment,
+    limit: Duration,
+) -> Failure {
     let seconds = limit.as_secs();
     let what = match (ending, moment) {
         (Ending::Interrupted, _) => "interrupted".into(),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use heirloom_machine::{Machine, Stop};
+use heirloom_machine::{Stop, VirtualMachine};
 
 use super::console::Seen;
 use crate::exit::Failure;
@@ -47,7 +47,10 @@ impl Ending {
             (self, moment),
             (Ending::Text, Moment::Text(_))
                 | (Ending::Time | Ending::Halted, Moment::After)
-                | (Ending::Halted | Ending::Stopped(Stop::Reset), Moment::End)
+                | (
+                    Ending::Halted | Ending::Stopped(Stop::Reset | Stop::ResetOrTripleFault),
+                    Moment::End
+                )
         )
     }
 }
@@ -62,6 +65,10 @@ impl fmt::Display for Ending {
             Ending::Interrupted => "was interrupted",
             Ending::Stopped(Stop::Reset) => "reset its machine",
             Ending::Stopped(Stop::Shutdown) => "crashed (triple fault)",
+            Ending::Stopped(Stop::ResetOrTripleFault) => {
+                "reset its machine, or crashed (triple fault)"
+            }
+            Ending::Stopped(Stop::Paused { .. }) => "was paused by QEMU",
             Ending::Stopped(Stop::InternalError { .. }) => "could not be run on by KVM",
             Ending::Stopped(_) => "was stopped by KVM",
         })
@@ -73,7 +80,7 @@ impl fmt::Display for Ending {
 /// # Errors
 /// KVM fails, or the console.
 pub(super) fn wait(
-    machine: &mut Machine,
+    machine: &mut dyn VirtualMachine,
     limit: Duration,
     seen: &Seen,
     progress: &Progress,

@@ -10,7 +10,7 @@ use heirloom_harness::region::{Region, range_of_region};
 use heirloom_harness::report::Report;
 use heirloom_inspect::history::Sharing;
 use heirloom_inspect::rules::{self, Verdict};
-use heirloom_inspect::{Root, RootLabel, VirtAddr, VirtRange};
+use heirloom_inspect::{Depth, Root, RootLabel, VirtAddr, VirtRange};
 
 /// The timeline of a judged run, event by event.
 pub(crate) struct RunTimeline {
@@ -27,7 +27,6 @@ impl RunTimeline {
         let processes = Processes::new(expectation);
         let about = About {
             title: format!("propagation={}", expectation.strategy.name()),
-            regions: regions(),
             ..About::default()
         };
         RunTimeline {
@@ -43,6 +42,11 @@ impl RunTimeline {
         let Some(snapshot) = judge.snapshot() else {
             return;
         };
+        // The first snapshot tells how deep the page tables are.
+        let about = self.timeline.about_mut();
+        if about.regions.is_empty() {
+            about.regions = regions(snapshot.mode().depth);
+        }
         self.timeline.moment(snapshot, event_of(reported), |root| {
             self.processes.describe(judge.model(), root)
         });
@@ -218,12 +222,12 @@ impl Processes {
 }
 
 /// The named regions of our own guest's address space.
-fn regions() -> Vec<NamedRange> {
+fn regions(depth: Depth) -> Vec<NamedRange> {
     Region::ALL
         .into_iter()
         .map(|region| NamedRange {
             name: region.name().to_owned(),
-            range: range_of_region(region),
+            range: range_of_region(region, depth),
         })
         .collect()
 }

@@ -16,10 +16,10 @@ use heirloom_harness::lab::measure::CellRunner;
 use heirloom_harness::lab::plan::{Plan, Shard, StrategyName};
 use heirloom_harness::lab::results::Results;
 use heirloom_harness::recorder::RecordingDirectory;
-use heirloom_machine::kvm::DEVICE;
-use heirloom_machine::{Host, MemorySize};
+use heirloom_machine::MemorySize;
 
 use crate::exit::{Exit, Failure};
+use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::signals;
@@ -70,7 +70,7 @@ pub(crate) struct Options {
         long,
         value_name = "FILE",
         num_args = 1..,
-        conflicts_with_all = ["shard", "processes", "strategies", "allocations", "memory", "timeout", "record", "device", "cmdline"],
+        conflicts_with_all = ["shard", "processes", "strategies", "allocations", "memory", "timeout", "record", "device", "machine", "accel", "cmdline"],
     )]
     merge: Vec<PathBuf>,
     /// Records every cell to a file of its own in this directory; see `heirloom replay`.
@@ -78,9 +78,8 @@ pub(crate) struct Options {
     record: Option<PathBuf>,
     #[command(flatten)]
     force: output::Force,
-    /// KVM's device, where it is not in its usual place.
-    #[arg(long, value_name = "PATH", default_value = DEVICE)]
-    device: PathBuf,
+    #[command(flatten)]
+    machine: machine::Options,
     /// More words for the guest kernel's command line.
     #[arg(
         long,
@@ -138,7 +137,7 @@ fn sweep(options: &Options, recordings: Option<&RecordingDirectory>) -> Result<R
         options.memory.bytes() / MIB,
         &options.cmdline,
     );
-    let host = Host::open_at(&options.device)?;
+    let host = options.machine.platform()?;
     let cancel = CancelToken::new();
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;

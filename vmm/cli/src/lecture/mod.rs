@@ -8,10 +8,9 @@ use std::time::Duration;
 use heirloom_abi::bugs::Bug;
 use heirloom_harness::cancel::CancelToken;
 use heirloom_harness::lecture::{Claim, Runner, claims};
-use heirloom_machine::Host;
-use heirloom_machine::kvm::DEVICE;
 
 use crate::exit::{Exit, Failure};
+use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::signals;
@@ -37,9 +36,8 @@ pub(crate) struct Options {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
-    /// KVM's device, where it is not in its usual place.
-    #[arg(long, value_name = "PATH", default_value = DEVICE)]
-    device: PathBuf,
+    #[command(flatten)]
+    machine: machine::Options,
 }
 
 /// Makes the experiments, and prints each verdict as soon as there is one.
@@ -48,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;
     let budget = Duration::from_secs(options.timeout);
-    let mut runner = Runner::new(Host::open_at(&options.device)?, budget)
+    let mut runner = Runner::new(options.machine.platform()?, budget)
         .bug(options.bug)
         .recordings(output::recordings(options.record.as_deref())?)
         .cancelled_by(cancel);

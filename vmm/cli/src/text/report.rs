@@ -183,7 +183,7 @@ fn entry_table(groups: &[EntryGroup]) -> Table {
         rows.add_row([
             entries,
             group.range.first.to_string(),
-            group.region.unwrap_or("no region").to_owned(),
+            group.region.as_deref().unwrap_or("no region").to_owned(),
             shared,
             format!("{} ({} KiB)", group.pages, group.bytes / 1024),
         ]);

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use heirloom_abi::PAGE_SIZE;
-use heirloom_abi::layout::{PGD_ENTRY_SPAN, Region};
-use heirloom_abi::options::VMALLOC_START;
-use heirloom_machine::{Host, MemorySize};
+use heirloom_abi::options::VMALLOC_BEFORE;
+use heirloom_machine::{MemorySize, Platform};
 
 use super::cell::Cell;
 use super::console::Console;
@@ -23,7 +21,7 @@ const PAGES_PER_ALLOCATION: u64 = 2;
 /// Runs cells, each on a machine of its own.
 pub struct CellRunner<'a> {
     /// Where.
-    pub host: &'a Host,
+    pub host: &'a dyn Platform,
     /// The guest's memory.
     pub memory: MemorySize,
     /// Kernel mappings made in each cell, below a PGD entry that every process has.
@@ -51,8 +49,8 @@ impl CellRunner<'_> {
             console: console.text(),
         };
         let words = format!(
-            "{VMALLOC_START}={:#x} {}",
-            vmalloc_start(self.allocations),
+            "{VMALLOC_BEFORE}={} {}",
+            vmalloc_before(self.allocations),
             self.more_words
         );
         let arguments = vec![name.processes.to_string(), self.allocations.to_string()];
@@ -86,11 +84,10 @@ impl CellRunner<'_> {
     }
 }
 
-/// Where kernel mappings must start so that the one before and the measured ones end at a PGD entry's
-/// boundary.
-fn vmalloc_start(allocations: u64) -> u64 {
-    let pages = (1 + allocations) * PAGES_PER_ALLOCATION;
-    Region::Vmalloc.start() + PGD_ENTRY_SPAN - pages * PAGE_SIZE
+/// How many pages below a PGD entry's boundary kernel mappings must start so that the one before and the
+/// measured ones end at it.
+fn vmalloc_before(allocations: u64) -> u64 {
+    (1 + allocations) * PAGES_PER_ALLOCATION
 }
 
 /// A cell that could not be measured.
@@ -147,18 +144,23 @@ fn complaint(status: ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use heirloom_abi::PAGE_SIZE;
+    use heirloom_abi::layout::{Depth, Region};
+
     use super::*;
 
     #[test]
     fn the_measured_mappings_end_where_a_new_pgd_entry_begins() {
-        for allocations in [1, 16, 255] {
-            let start = vmalloc_start(allocations);
-            let measured = 1 + allocations;
-            let next = start + measured * PAGES_PER_ALLOCATION * PAGE_SIZE;
-            assert_eq!(next % PGD_ENTRY_SPAN, 0);
-            assert_eq!(next, Region::Vmalloc.start() + PGD_ENTRY_SPAN);
-            // All in one page table, which the first one made.
-            assert_eq!(start >> 21, (next - 1) >> 21);
+        for depth in [Depth::Four, Depth::Five] {
+            let second_entry = Region::Vmalloc.start(depth) + depth.top().entry_span();
+            for allocations in [1, 16, 255] {
+                let start = second_entry - vmalloc_before(allocations) * PAGE_SIZE;
+                let measured = 1 + allocations;
+                let next = start + measured * PAGES_PER_ALLOCATION * PAGE_SIZE;
+                assert_eq!(next, second_entry);
+                // All in one page table, which the first one made.
+                assert_eq!(start >> 21, (next - 1) >> 21);
+            }
         }
     }
 }

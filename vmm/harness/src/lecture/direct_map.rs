@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::region::Region;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::{PageSize, Pfn, PhysAddr, VirtAddr};
-use heirloom_machine::{GuestAddress, GuestVirtual};
+use heirloom_inspect::{Depth, PageSize, Pfn, PhysAddr, VirtAddr};
+use heirloom_machine::{GuestAddress, GuestVirtual, Platform};
 
 use super::Claim;
 use super::isolated_context;
@@ -17,11 +17,11 @@ pub(crate) const CLAIM: Claim = Claim {
     number: 10,
     statement: "Direct map virtual address maps the whole physical memory; every PFN has a direct mapped \
             kernel virtual address",
-    experiment: "every PFN, VA→PFN and PFN→VA, by the tables and by KVM, under prealloc",
+    experiment: "every PFN, VA→PFN and PFN→VA, by the tables and by the machine, under prealloc",
     prove,
 };
 
-/// Every frame of RAM, with what KVM says of its address in the direct map.
+/// Every frame of RAM, with what the machine (KVM, QEMU) says of its address in the direct map.
 type Frames = Vec<(Pfn, Option<PhysAddr>)>;
 
 fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
@@ -35,45 +35,55 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
             let bytes = range.whole_frames();
             bytes.step_by(4096).map(|at| PhysAddr::new(at).pfn())
         });
-        let by_kvm = frames
+        let Some(depth) = seen.snapshot().map(|snapshot| snapshot.mode().depth) else {
+            return;
+        };
+        let by_machine = frames
             .map(|pfn| {
-                let address = GuestVirtual(address_of(pfn).get());
+                let address = GuestVirtual(address_of(pfn, depth).get());
                 let found = seen.machine.translate(address).ok().flatten();
                 (pfn, found.map(|GuestAddress(at)| PhysAddr::new(at)))
             })
             .collect();
-        shown = observation(seen).map(|moment| (moment, by_kvm));
+        shown = observation(seen).map(|moment| (moment, by_machine));
     })?;
     let (moment, frames) = shown.ok_or_else(|| missing("a moment in a process"))?;
-    judge(&moment, &frames, proof)
+    judge(&moment, &frames, runner.platform(), proof)
 }
 
 /// Where the direct map must show a frame.
-fn address_of(pfn: Pfn) -> VirtAddr {
-    VirtAddr::new(Region::DirectMap.start()).wrapping_add(pfn.base().get())
+fn address_of(pfn: Pfn, depth: Depth) -> VirtAddr {
+    VirtAddr::new(Region::DirectMap.start(depth)).wrapping_add(pfn.base().get())
 }
 
-fn judge(moment: &Observation, frames: &Frames, proof: &mut Proof) -> Result<(), ClaimError> {
+fn judge(
+    moment: &Observation,
+    frames: &Frames,
+    platform: &dyn Platform,
+    proof: &mut Proof,
+) -> Result<(), ClaimError> {
     let process = moment.process(1)?;
+    let depth = moment.depth();
     let (mut there, mut back) = (0, 0);
-    for (pfn, by_kvm) in frames {
-        let va = address_of(*pfn);
+    for (pfn, by_machine) in frames {
+        let va = address_of(*pfn, depth);
         let walk = moment.walk(process, va);
         let found = walk.translation().map(|found| found.pa);
         there += u64::from(proof.require(found == Some(pfn.base()), || {
             format!("VA→PFN: {va} should be frame {pfn}: {walk}")
         }));
-        proof.require(*by_kvm == Some(pfn.base()), || {
-            format!("KVM translates {va} to {by_kvm:?}, not to frame {pfn}")
+        proof.require(*by_machine == Some(pfn.base()), || {
+            let name = platform.name();
+            format!("{name} translates {va} to {by_machine:?}, not to frame {pfn}")
         });
     }
     let addresses = addresses(moment, proof)?;
     for (pfn, _) in frames {
         let found = addresses.get(pfn).map_or(&[][..], Vec::as_slice);
-        back += u64::from(proof.require(found == [address_of(*pfn)], || {
+        back += u64::from(proof.require(found == [address_of(*pfn, depth)], || {
             format!(
                 "PFN→VA: frame {pfn} should be at {} alone: {found:?}",
-                address_of(*pfn)
+                address_of(*pfn, depth)
             )
         }));
     }
@@ -86,17 +96,18 @@ fn judge(moment: &Observation, frames: &Frames, proof: &mut Proof) -> Result<(),
     let all = frames.len();
     proof.tables(format!(
         "VA→PFN: {there} of {all} frames of RAM ({mib} MiB) are at {:#x} + PFN × 4096",
-        Region::DirectMap.start()
+        Region::DirectMap.start(depth)
     ));
     proof.tables(format!(
         "PFN→VA: {back} of {all} are there and nowhere else; the direct map has {} frames",
         addresses.len()
     ));
     proof.cpu(format!(
-        "KVM_TRANSLATE in process 1's address space agrees on {} of {}",
+        "{} in process 1's address space agrees on {} of {}",
+        platform.translator(),
         frames
             .iter()
-            .filter(|(pfn, by_kvm)| *by_kvm == Some(pfn.base()))
+            .filter(|(pfn, by_machine)| *by_machine == Some(pfn.base()))
             .count(),
         frames.len()
     ));
@@ -114,7 +125,7 @@ fn addresses(
     let process = moment.process(1)?;
     let mut addresses: HashMap<Pfn, Vec<VirtAddr>> = HashMap::new();
     let mut left = MAX_PAGES;
-    let region = crate::region::range_of_region(Region::DirectMap);
+    let region = crate::region::range_of_region(Region::DirectMap, moment.depth());
     for page in moment.snapshot.leaves(process.id, region) {
         let pages = page.size.bytes() / PageSize::Size4KiB.bytes();
         let Some(rest) = left.checked_sub(pages) else {

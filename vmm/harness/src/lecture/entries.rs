@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use crate::region::Region;
 use heirloom_abi::PAGE_SIZE;
-use heirloom_abi::layout::{PGD_ENTRY_SPAN, pgd_index};
+use heirloom_abi::layout::{CPU_ENTRY_AREA, Depth, pgd_index};
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::history::GroundTruth;
 use heirloom_inspect::{Entry, Half, RootLabel};
@@ -27,21 +27,34 @@ pub(crate) const CLAIM: Claim = Claim {
 fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     let grown = runner.trace(&experiment(Strategy::Sync))?;
     let reserved = runner.trace(&experiment(Strategy::Prealloc))?;
-    judge_layout(proof);
+    judge_layout(grown.depth()?, proof);
     judge_grown(&grown, proof)?;
     judge_reserved(&reserved, proof)
 }
 
 /// The regions' sizes, divided by what one entry covers, are the entries that the layout gives them.
-fn judge_layout(proof: &mut Proof) {
+fn judge_layout(depth: Depth, proof: &mut Proof) {
+    let span = depth.top().entry_span();
     let mut parts = Vec::new();
     for region in [Region::DirectMap, Region::Vmalloc, Region::CpuEntryArea] {
-        let needed = (region.end() - region.start()).div_ceil(PGD_ENTRY_SPAN);
-        let (first, last) = region.pgd_entries();
+        let needed = (region.end(depth) - region.start(depth)).div_ceil(span);
+        let (first, last) = region.pgd_entries(depth);
         proof.require_equal(region.name(), &needed, &((last - first + 1) as u64));
         parts.push(format!("{} {needed}", region.name()));
     }
-    proof.tables(format!("computed at 512 GiB each: {}", parts.join(", ")));
+    proof.tables(format!(
+        "computed at {} each: {}",
+        size(span),
+        parts.join(", ")
+    ));
+}
+
+/// 512 GiB, 256 TiB.
+fn size(span: u64) -> String {
+    match span >> 40 {
+        0 => format!("{} GiB", span >> 30),
+        tebibytes => format!("{tebibytes} TiB"),
+    }
 }
 
 /// Bytes that the kernel keeps of each frame, in the vmemmap area.
@@ -49,17 +62,18 @@ const BYTES_OF_A_FRAME: u64 = 16;
 
 /// The entries that the kernel half needs: direct map, vmemmap and image for what there is, vmalloc as
 /// given.
-fn computed(truth: &GroundTruth, vmalloc: RangeInclusive<usize>) -> BTreeSet<usize> {
+fn computed(truth: &GroundTruth, vmalloc: RangeInclusive<usize>, depth: Depth) -> BTreeSet<usize> {
+    let pgd_index = |va| pgd_index(va, depth);
     let ram = truth.ram.iter().map(|range| range.end().get()).max();
-    let direct_map = Region::DirectMap.start();
+    let direct_map = Region::DirectMap.start(depth);
     let last = ram.unwrap_or(0).saturating_sub(1);
-    let vmemmap = Region::Vmemmap.start();
+    let vmemmap = Region::Vmemmap.start(depth);
     let last_of_frames = vmemmap + last / PAGE_SIZE * BYTES_OF_A_FRAME;
     let image = truth.image.iter().map(|part| pgd_index(part.va.get()));
     (pgd_index(direct_map)..=pgd_index(direct_map + last))
         .chain(vmalloc)
         .chain(pgd_index(vmemmap)..=pgd_index(last_of_frames))
-        .chain([pgd_index(Region::CpuEntryArea.start())])
+        .chain([pgd_index(CPU_ENTRY_AREA)])
         .chain(image)
         .collect()
 }
@@ -106,15 +120,16 @@ fn judge_grown(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let mut counts = Vec::new();
     for (checkpoint, entries) in [(E1_CHECKPOINT, 1), (NEW_ENTRY_CHECKPOINT, 2)] {
         let mapping = trace.mapping(checkpoint)?;
-        let first = pgd_index(mapping.address.get());
-        let last = pgd_index(mapping.last_page().get());
+        let depth = mapping.made.depth();
+        let first = pgd_index(mapping.address.get(), depth);
+        let last = pgd_index(mapping.last_page().get(), depth);
         proof.require_equal(
             "entries that the allocation lies below",
             &(first..=last).count(),
             &entries,
         );
         let found = seen(mapping.made, proof)?;
-        let expected = computed(trace.truth(), first..=last);
+        let expected = computed(trace.truth(), first..=last, depth);
         require_entries("sync", &found, &expected, proof);
         counts.push((entries, found.len()));
         let readings = readings(mapping.after);
@@ -136,9 +151,10 @@ fn judge_grown(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
 
 /// With all entries reserved, an allocation changes none.
 fn judge_reserved(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
-    let (first, last) = Region::Vmalloc.pgd_entries();
-    let expected = computed(trace.truth(), first..=last);
     let mapping = trace.mapping(NEW_ENTRY_CHECKPOINT)?;
+    let depth = mapping.made.depth();
+    let (first, last) = Region::Vmalloc.pgd_entries(depth);
+    let expected = computed(trace.truth(), first..=last, depth);
     for moment in [mapping.before, mapping.made] {
         let found = seen(moment, proof)?;
         require_entries("prealloc", &found, &expected, proof);
@@ -181,14 +197,13 @@ mod tests {
             }],
             image: Vec::new(),
         };
-        let entries = |bytes| computed(&truth(bytes), 402..=402);
+        let entries = |bytes| computed(&truth(bytes), 402..=402, Depth::Four);
+        assert_eq!(entries(1 << 39), BTreeSet::from([273, 402, 468, 508]));
         assert_eq!(
-            entries(PGD_ENTRY_SPAN),
-            BTreeSet::from([273, 402, 468, 508])
-        );
-        assert_eq!(
-            entries(PGD_ENTRY_SPAN + 1),
+            entries((1 << 39) + 1),
             BTreeSet::from([273, 274, 402, 468, 508])
         );
+        let entries = |bytes| computed(&truth(bytes), 416..=416, Depth::Five);
+        assert_eq!(entries((1 << 39) + 1), BTreeSet::from([273, 416, 468, 511]));
     }
 }

@@ -66,8 +66,8 @@ struct FaultSeen {
     handled: Handled,
     before: Observation,
     after: Observation,
-    /// Where KVM says that the direct map shows the entry.
-    by_kvm: Option<PhysAddr>,
+    /// Where the machine says that the direct map shows the entry.
+    by_machine: Option<PhysAddr>,
 }
 
 fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
@@ -83,12 +83,12 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
             (Handled::of(&seen.event.claim), last.take(), now.clone())
         {
             let address = GuestVirtual(handled.entry_address.get());
-            let by_kvm = seen.machine.translate(address).ok().flatten();
+            let by_machine = seen.machine.translate(address).ok().flatten();
             faults.push(FaultSeen {
                 handled,
                 before,
                 after,
-                by_kvm: by_kvm.map(|GuestAddress(at)| PhysAddr::new(at)),
+                by_machine: by_machine.map(|GuestAddress(at)| PhysAddr::new(at)),
             });
         }
         last = now;
@@ -96,7 +96,7 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
     let (mut written, mut found) = (0, 0);
     for fault in &faults {
         written += usize::from(judge(fault, proof)?);
-        found += usize::from(judge_by_kvm(fault, proof));
+        found += usize::from(judge_by_machine(fault, runner.platform().name(), proof));
     }
     let handled: Vec<Handled> = faults.iter().map(|fault| fault.handled).collect();
     judge_kinds(&handled, proof)?;
@@ -121,20 +121,28 @@ fn prove(runner: &mut Runner, proof: &mut Proof) -> Result<(), ClaimError> {
         faults.len()
     ));
     proof.cpu(format!(
-        "{} page faults handled; KVM_TRANSLATE finds {found} of the entries at the same direct-map addresses",
-        faults.len()
+        "{} page faults handled; {} finds {found} of the entries at the same direct-map addresses",
+        faults.len(),
+        runner.platform().translator()
     ));
     Ok(())
 }
 
-/// KVM finds the entry where the kernel says that it wrote it.
-fn judge_by_kvm(fault: &FaultSeen, proof: &mut Proof) -> bool {
+/// The machine finds the entry where the kernel says that it wrote it.
+fn judge_by_machine(fault: &FaultSeen, name: &str, proof: &mut Proof) -> bool {
     let address = fault.handled.entry_address;
-    let offset = address.get().checked_sub(Region::DirectMap.start());
+    let depth = fault.after.depth();
+    let offset = address.get().checked_sub(Region::DirectMap.start(depth));
     let expected = offset.map(PhysAddr::new);
-    proof.require(fault.by_kvm.is_some() && fault.by_kvm == expected, || {
-        format!("KVM has the direct map's {address} at {:?}", fault.by_kvm)
-    })
+    proof.require(
+        fault.by_machine.is_some() && fault.by_machine == expected,
+        || {
+            format!(
+                "{name} has the direct map's {address} at {:?}",
+                fault.by_machine
+            )
+        },
+    )
 }
 
 /// The entry that the walk of the faulting address ends at is the one that the kernel names, at an
@@ -159,7 +167,8 @@ fn judge(fault: &FaultSeen, proof: &mut Proof) -> Result<bool, ClaimError> {
         },
     );
     let entry_at = step.table.base().wrapping_add(8 * u64::from(step.index));
-    let expected = VirtAddr::new(Region::DirectMap.start()).wrapping_add(entry_at.get());
+    let expected =
+        VirtAddr::new(Region::DirectMap.start(after.depth())).wrapping_add(entry_at.get());
     let named = proof.require_equal(
         "the entry's address in the direct map",
         &handled.entry_address,

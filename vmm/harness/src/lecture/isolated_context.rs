@@ -1,9 +1,10 @@
 //! Claim 1: "why not treat kernel as an isolated MM context?"
 
 use crate::region::Region;
+use heirloom_abi::layout::CPU_ENTRY_AREA;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::level::Half;
-use heirloom_inspect::{Level, Mapping, PageSize, Root, RootLabel, VirtRange};
+use heirloom_inspect::{Depth, Level, Mapping, PageSize, Root, RootLabel, VirtRange};
 
 use super::Claim;
 use super::proof::{ClaimError, Proof, missing};
@@ -99,6 +100,7 @@ fn judge_cost(isolated: &Trace, shared: &Trace, proof: &mut Proof) -> Result<(),
 /// What of the kernel a process's own root translates.
 fn judge_mapped(isolated: &Trace, shared: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let moment = isolated.checkpoint("calls")?;
+    let depth = moment.depth();
     let process = moment.process(1)?;
     let kernel = moment.root(RootLabel::Kernel)?;
     proof.require_equal("isolated: CR3 in the kernel", &moment.cr3, &kernel.address);
@@ -110,7 +112,7 @@ fn judge_mapped(isolated: &Trace, shared: &Trace, proof: &mut Proof) -> Result<(
     let area = pages(
         moment,
         kernel,
-        crate::region::range_of_region(Region::CpuEntryArea),
+        crate::region::range_of_region(Region::CpuEntryArea, moment.depth()),
     );
     proof.require(!area.is_empty(), || "the CPU entry area is empty".into());
     let places = |pages: &[Mapping]| -> Vec<_> {
@@ -122,8 +124,8 @@ fn judge_mapped(isolated: &Trace, shared: &Trace, proof: &mut Proof) -> Result<(
     proof.require(places(&found) == places(&area), || {
         format!(
             "isolated: of the kernel, process 1's root has the pages {}, the CPU entry area is {}",
-            listed(&found),
-            listed(&area)
+            listed(&found, depth),
+            listed(&area, depth)
         )
     });
     for page in &found {
@@ -134,8 +136,8 @@ fn judge_mapped(isolated: &Trace, shared: &Trace, proof: &mut Proof) -> Result<(
     proof.tables(format!(
         "isolated: of the kernel, a user root has {} pages, at {:#x}: {}",
         found.len(),
-        Region::CpuEntryArea.start(),
-        listed(&found)
+        CPU_ENTRY_AREA,
+        listed(&found, depth)
     ));
 
     let moment = shared.checkpoint("calls")?;
@@ -162,12 +164,12 @@ fn pages(moment: &Observation, root: &Root, range: VirtRange) -> Vec<Mapping> {
 }
 
 /// Addresses within the area, and rights; of many pages the first.
-fn listed(pages: &[Mapping]) -> String {
+fn listed(pages: &[Mapping], depth: Depth) -> String {
     const MAX: usize = 8;
     let mut shown: Vec<String> = pages
         .iter()
         .take(MAX)
-        .map(|page| match crate::region::region_of(page.va) {
+        .map(|page| match crate::region::region_of(page.va, depth) {
             Some(Region::CpuEntryArea) => {
                 let offset = page.va.offset_in(Level::Pml4);
                 format!("+{offset:#x} {}", page.rights)

@@ -53,7 +53,10 @@ fn parts(trace: &Trace) -> Result<[Part; 5], ClaimError> {
     let find = |what, region, wanted: fn(&Mapping) -> bool| {
         moment
             .snapshot
-            .leaves(kernel.id, crate::region::range_of_region(region))
+            .leaves(
+                kernel.id,
+                crate::region::range_of_region(region, moment.depth()),
+            )
             .find(wanted)
             .ok_or_else(|| missing(what))
     };
@@ -66,7 +69,7 @@ fn parts(trace: &Trace) -> Result<[Part; 5], ClaimError> {
     })?;
     // The most rewarding place to write to: the process's own PGD.
     let pgd = moment.process(1)?.address;
-    let direct_map = VirtAddr::new(Region::DirectMap.start()).wrapping_add(pgd.get());
+    let direct_map = VirtAddr::new(Region::DirectMap.start(moment.depth())).wrapping_add(pgd.get());
     let vmalloc = trace
         .observations()
         .iter()
@@ -93,7 +96,10 @@ fn first_executable(trace: &Trace) -> Result<VirtAddr, ClaimError> {
     let process = moment.process(1)?;
     moment
         .snapshot
-        .leaves(process.id, crate::region::range_of_region(Region::User))
+        .leaves(
+            process.id,
+            crate::region::range_of_region(Region::User, moment.depth()),
+        )
         .find(|page| page.rights.execute)
         .map(|page| page.va)
         .ok_or_else(|| missing("text of process 1"))
@@ -223,7 +229,8 @@ fn judge_mapping(
     proof.require(kernel, || {
         format!("{name}: the kernel has no {part} at {address}")
     });
-    let should = !isolates || crate::region::region_of(address) == Some(Region::CpuEntryArea);
+    let should = !isolates
+        || crate::region::region_of(address, attempt.before.depth()) == Some(Region::CpuEntryArea);
     proof.require(own == should, || {
         format!("{name}: {part} in the process's root: expected {should}, found {walk}")
     });

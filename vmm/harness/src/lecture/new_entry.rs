@@ -2,7 +2,6 @@
 //! entry.
 
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::Level;
 
 use super::Claim;
 use super::proof::{ClaimError, Proof, missing};
@@ -13,7 +12,7 @@ use super::trace::{Trace, grown, readings};
 pub(crate) const CLAIM: Claim = Claim {
     number: 8,
     statement: "So we are at peace! Not really: a mapping that needs a new PGD entry",
-    experiment: "16 pages across a 512 GiB boundary: none, fault, sync, prealloc",
+    experiment: "16 pages across a 512 GiB boundary (256 TiB with 5 levels): none, fault, sync, prealloc",
     prove,
 };
 
@@ -75,12 +74,13 @@ impl Outcome {
     fn seen(trace: &Trace) -> Result<Outcome, ClaimError> {
         let mapping = trace.mapping(NEW_ENTRY_CHECKPOINT)?;
         let page = mapping.last_page();
-        let index = page.index(Level::Pml4);
+        let root = mapping.made.depth().top();
+        let index = page.index(root);
         let roots_written = mapping
             .made
             .written_since(mapping.before)
             .iter()
-            .filter(|change| change.level == Level::Pml4 && change.index == index)
+            .filter(|change| change.level == root && change.index == index)
             .count();
         let late = trace.section(LATE_CHECKPOINT)?;
         let [late_start, ..] = late else {

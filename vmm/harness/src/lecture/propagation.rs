@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use heirloom_abi::layout::pgd_index;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::{Fault, Level, RootLabel, Walk};
+use heirloom_inspect::{Fault, RootLabel, Walk};
 
 use super::Claim;
 use super::proof::{ClaimError, Proof};
@@ -102,7 +102,9 @@ fn judge_unseen(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let mut without = 0;
     for root in mapping.made.processes().filter(|root| root.id != maker.id) {
         let walk = mapping.made.walk(root, page);
-        let expected = Err(Fault::NotPresent { level: Level::Pml4 });
+        let expected = Err(Fault::NotPresent {
+            level: walk.depth.top(),
+        });
         without += u64::from(proof.require(walk.result == expected, || {
             format!("none: {} should lack the PGD entry: {walk}", root.label)
         }));
@@ -112,7 +114,7 @@ fn judge_unseen(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
     let faulted = judge_readings("none", &mapping.readings(), &others, &Err(0), proof);
     proof.tables(format!(
         "none: process 1 has PGD[{}], {without} of {} others do not",
-        pgd_index(page.get()),
+        pgd_index(page.get(), mapping.made.depth()),
         others.len()
     ));
     proof.cpu(format!(
@@ -202,7 +204,7 @@ fn judge_below_e1(trace: &Trace, proof: &mut Proof) -> Result<(), ClaimError> {
         &counted(|counters| counters.kernel_entry_writes),
         &mapping.pages,
     );
-    let index = pgd_index(mapping.address.get());
+    let index = pgd_index(mapping.address.get(), made.depth());
     let others = others(&mapping);
     let value = mapping.written()?;
     let read = judge_readings("prealloc", &mapping.readings(), &others, &Ok(value), proof);

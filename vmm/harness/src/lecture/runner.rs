@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::Strategy;
-use heirloom_machine::Host;
+use heirloom_machine::Platform;
 use heirloom_source::recording::RecordError;
 
 use super::proof::{ClaimError, missing};
@@ -43,7 +43,7 @@ impl Experiment {
 
 /// Makes experiments, and keeps the traces of those that several claims are judged by.
 pub struct Runner {
-    host: Host,
+    host: Box<dyn Platform>,
     bug: Option<Bug>,
     recordings: Option<RecordingDirectory>,
     cancel: CancelToken,
@@ -57,9 +57,9 @@ pub struct Runner {
 
 impl Runner {
     /// On `host`; the experiments of each claim may take `budget` together.
-    pub fn new(host: Host, budget: Duration) -> Runner {
+    pub fn new(host: impl Platform + 'static, budget: Duration) -> Runner {
         Runner {
-            host,
+            host: Box::new(host),
             bug: None,
             recordings: None,
             cancel: CancelToken::new(),
@@ -101,6 +101,11 @@ impl Runner {
     /// From now on, the experiments of another claim are made.
     pub(crate) fn begin_claim(&mut self) {
         self.deadline = Instant::now() + self.budget;
+    }
+
+    /// Where the experiments are made.
+    pub(crate) fn platform(&self) -> &dyn Platform {
+        &*self.host
     }
 
     /// Whether somebody cancelled the experiments.

@@ -2,7 +2,7 @@
 
 use heirloom_inspect::changes::EntryChange;
 use heirloom_inspect::history::GroundTruth;
-use heirloom_inspect::{Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk};
+use heirloom_inspect::{Depth, Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk};
 
 use super::proof::{ClaimError, missing};
 use crate::event::{Counters, Event, EventKind};
@@ -21,6 +21,11 @@ impl Observation {
     /// Whether it is the checkpoint with this text.
     pub(crate) fn is_checkpoint(&self, wanted: &str) -> bool {
         matches!(&self.event.claim, EventKind::Checkpoint { text } if text == wanted)
+    }
+
+    /// How deep the page tables are.
+    pub(crate) fn depth(&self) -> Depth {
+        self.snapshot.mode().depth
     }
 
     /// The guest's running totals.
@@ -192,6 +197,14 @@ impl Trace {
     /// All of them.
     pub(crate) fn observations(&self) -> &[Observation] {
         &self.observations
+    }
+
+    /// How deep the page tables are.
+    pub(crate) fn depth(&self) -> Result<Depth, ClaimError> {
+        let first = self.observations.first();
+        first
+            .map(Observation::depth)
+            .ok_or_else(|| missing("a moment"))
     }
 
     /// The checkpoint with this text.

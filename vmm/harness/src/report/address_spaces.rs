@@ -139,7 +139,7 @@ pub struct EntryGroup {
     /// The addresses below.
     pub range: VirtRange,
     /// The region's name, or none.
-    pub region: Option<&'static str>,
+    pub region: Option<String>,
     /// How many address spaces have these very entries …
     pub shared_by: usize,
     /// … of how many.
@@ -160,9 +160,11 @@ pub(crate) fn entry_groups(snapshot: &Snapshot) -> Vec<EntryGroup> {
     let mut last_index = None;
     let mut tallier = Tallier::new(snapshot);
     for subtree in snapshot.subtrees(Half::Kernel) {
-        let region = regions_of_top_entry(subtree.index, depth)
-            .next()
-            .map(Region::name);
+        // With five levels the last entry holds several.
+        let names: Vec<_> = regions_of_top_entry(subtree.index, depth)
+            .map(Region::name)
+            .collect();
+        let region = (!names.is_empty()).then(|| names.join(", "));
         let mut entry = EntrySet::EMPTY;
         entry.insert(subtree.index);
         let below = tallier.count_entries(subtree.roots[0], &entry);

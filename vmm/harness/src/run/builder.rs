@@ -4,13 +4,15 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::model::Expectation;
+use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::DOORBELL_PORT;
 use heirloom_abi::options::{self, Strategy};
-use heirloom_abi::{PAGE_SIZE, layout};
 use heirloom_inspect::history::{GroundTruth, Image};
 use heirloom_inspect::{Budget, Capturer, PhysAddr, VirtAddr};
-use heirloom_machine::{Config, Host, KernelImage, Machine, MemorySize, Module};
+use heirloom_machine::{
+    Config, Doorbell, KernelImage, MemorySize, Module, Platform, VirtualMachine,
+};
 
 use super::{Run, State};
 use crate::error::RunError;
@@ -35,13 +37,13 @@ pub fn default_time_limit(processes: u64) -> Duration {
     Duration::from_secs(seconds).max(TIME_LIMIT)
 }
 
-/// Where vmalloc starts unless said otherwise: eight pages below the second PGD entry of its area, so
+/// Where vmalloc starts unless said otherwise: so many pages below the second PGD entry of its area, so
 /// that small allocations lie below the first entry, and a larger one needs a new entry.
-const VMALLOC_START: u64 = layout::Region::Vmalloc.start() + layout::PGD_ENTRY_SPAN - 8 * PAGE_SIZE;
+const VMALLOC_BEFORE: u64 = 8;
 
 /// What a run is made from; see [`Run::builder`].
 pub struct RunBuilder<'h> {
-    pub(super) host: &'h Host,
+    pub(super) host: &'h dyn Platform,
     pub(super) memory: MemorySize,
     pub(super) kernel: Option<KernelImage>,
     pub(super) program: Option<Module>,
@@ -167,15 +169,18 @@ impl RunBuilder<'_> {
             // In front, so that it wins over an embedded program of the same name.
             modules.insert(0, program);
         }
+        let probe = match self.host.doorbell() {
+            Doorbell::Word => options::PROBE.to_owned(),
+            Doorbell::Serial => format!("{}={}", options::PROBE, options::PROBE_SERIAL),
+        };
         // Guest memory is a fresh mapping: the kernel need not zero it again.
         let command_line = format!(
-            "{}={} {}={} {}={VMALLOC_START:#x} {} {}=zero {bug} {} -- {}",
+            "{}={} {}={} {}={VMALLOC_BEFORE} {probe} {}=zero {bug} {} -- {}",
             options::INIT,
             self.first,
             options::PROPAGATION,
             self.strategy.name(),
-            options::VMALLOC_START,
-            options::PROBE,
+            options::VMALLOC_BEFORE,
             options::FRESH_MEMORY,
             self.kernel_words,
             self.arguments.join(" "),
@@ -191,13 +196,13 @@ impl RunBuilder<'_> {
         // Loading the kernel is part of the run.
         let deadline = Instant::now() + time_limit;
         let budget = Budget::until(deadline);
-        let mut machine = Machine::on(self.host, config)?;
+        let mut machine = self.host.machine(config, deadline)?;
         machine.log_writes();
         let expectation = Expectation {
             strategy: self.strategy,
         };
         Ok(Run {
-            judge: Judge::new(ground_truth(&machine), expectation),
+            judge: Judge::new(ground_truth(&*machine), expectation),
             machine,
             judged: self.judged,
             capturer: Capturer::new().with_budget(budget.clone()),
@@ -216,7 +221,7 @@ impl RunBuilder<'_> {
 }
 
 /// What the host knows of the guest because it built it.
-fn ground_truth(machine: &Machine) -> GroundTruth {
+fn ground_truth(machine: &dyn VirtualMachine) -> GroundTruth {
     let image = machine
         .kernel()
         .segments()

@@ -14,7 +14,7 @@ use heirloom_abi::event::ProbePage;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{Budget, Capturer, CpuState, Mode, Snapshot, Written};
-use heirloom_machine::{GuestAddress, Host, Interrupter, Machine, MemorySize, Stop};
+use heirloom_machine::{GuestAddress, Interrupter, MemorySize, Platform, Stop, VirtualMachine};
 use heirloom_source::recording::{Header, ReadLog, RecordError};
 use vm_memory::Bytes;
 use zerocopy::FromBytes;
@@ -59,7 +59,7 @@ const SLICE: Duration = Duration::from_millis(100);
 /// # }
 /// ```
 pub struct Run {
-    machine: Machine,
+    machine: Box<dyn VirtualMachine>,
     judge: Judge,
     judged: bool,
     capturer: Capturer,
@@ -97,7 +97,7 @@ pub struct Seen<'r> {
     /// With the verdicts so far, this event's included.
     pub judge: &'r Judge,
     /// As it stands.
-    pub machine: &'r Machine,
+    pub machine: &'r dyn VirtualMachine,
     captured: Option<&'r (CpuState, Snapshot)>,
 }
 
@@ -115,8 +115,8 @@ impl<'r> Seen<'r> {
 }
 
 impl Run {
-    /// A run on `host`, of the embedded guest with 8 processes unless said otherwise.
-    pub fn builder(host: &Host) -> RunBuilder<'_> {
+    /// A run on `host`, which is a KVM or a QEMU, of the embedded guest with 8 processes unless said otherwise.
+    pub fn builder(host: &dyn Platform) -> RunBuilder<'_> {
         RunBuilder {
             host,
             memory: MemorySize::MINIMUM,
@@ -172,7 +172,7 @@ impl Run {
         Ok(Some(Seen {
             event,
             judge: &self.judge,
-            machine: &self.machine,
+            machine: &*self.machine,
             captured: self.captured.as_ref(),
         }))
     }
@@ -311,7 +311,7 @@ impl Run {
                 return Ok(stop);
             }
             if self.machine.halted_for_good()? {
-                let place = crash_report::place(&self.machine);
+                let place = crash_report::place(&*self.machine);
                 let report =
                     format!("the guest halted with interrupts off: nothing wakes it{place}");
                 return Err(RunError::Guest { report });
@@ -409,7 +409,7 @@ impl Run {
             rbp: rbp.get(),
         };
         RunError::Guest {
-            report: what + &backtrace::text(&self.machine, frame),
+            report: what + &backtrace::text(&*self.machine, frame),
         }
     }
 
@@ -418,10 +418,10 @@ impl Run {
         match stop {
             Stop::TimeLimit => RunError::TimeLimit {
                 limit: self.time_limit,
-                place: crash_report::place(&self.machine),
+                place: crash_report::place(&*self.machine),
             },
             stop => RunError::Guest {
-                report: crash_report::text(&self.machine, stop),
+                report: crash_report::text(&*self.machine, stop),
             },
         }
     }

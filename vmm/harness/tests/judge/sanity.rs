@@ -191,7 +191,7 @@ fn a_doorbell_that_ring_3_rings_is_found() {
 
 #[test]
 fn kernel_memory_may_end_with_the_vmalloc_area_and_not_a_page_behind_it() {
-    let end = VirtAddr::new(Region::Vmalloc.end());
+    let end = VirtAddr::new(Region::Vmalloc.end(Depth::Four));
     let mut scene = Scene::family();
     scene.allocate_from(end.wrapping_add(0_u64.wrapping_sub(2 * PAGE)));
     scene.map(1, 2);

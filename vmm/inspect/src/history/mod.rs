@@ -144,6 +144,11 @@ impl History {
         &self.areas
     }
 
+    /// From now on the kernel has these areas, ascending.
+    pub fn set_areas(&mut self, areas: Vec<Region>) {
+        self.areas = areas;
+    }
+
     /// Where `area` lies.
     pub fn area(&self, area: Area) -> Option<VirtRange> {
         let mut regions = self.areas.iter();

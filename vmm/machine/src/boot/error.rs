@@ -3,6 +3,7 @@
 use crate::image::ImageError;
 use crate::kvm::KvmError;
 use crate::memory::{MemoryError, MemorySize};
+use crate::qemu::QemuError;
 
 /// Why a machine was not made.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,8 @@ use crate::memory::{MemoryError, MemorySize};
 pub enum BootError {
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    #[error(transparent)]
+    Qemu(#[from] QemuError),
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]

@@ -11,13 +11,15 @@ use crate::mm::half::KernelHalf;
 use crate::mm::root::Root;
 use crate::mm::table::Node;
 use crate::mm::vmalloc::Page;
-use crate::mm::{Entry, Frame, Level, OutOfFrames, Pfn};
+use crate::mm::{Entry, Frame, Level, OutOfFrames, Pfn, depth};
 use heirloom_abi::bugs::Bug;
 
 pub struct CopyAll;
 
 /// Tables that one mapping may need in each address space: one of each level below the root.
-const TABLES_FOR_A_MAPPING: u64 = crate::mm::DEPTH.levels() as u64 - 1;
+fn tables_for_a_mapping() -> u64 {
+    u64::from(depth().levels()) - 1
+}
 
 impl Propagation for CopyAll {
     fn inherit(&self, spaces: &mut Spaces<'_>, child: Root) -> Result<(), OutOfFrames> {
@@ -39,7 +41,7 @@ impl Propagation for CopyAll {
     fn map(&self, spaces: &mut Spaces<'_>, mapping: Mapping) -> Result<(), OutOfFrames> {
         // All or none: there must be frames for everybody before the first one is given the mapping.
         let address_spaces = 1 + spaces.process_roots().count() as u64;
-        if spaces.frames.usage().free < address_spaces * TABLES_FOR_A_MAPPING {
+        if spaces.frames.usage().free < address_spaces * tables_for_a_mapping() {
             return Err(OutOfFrames);
         }
         put(spaces.kernel.root(), mapping, spaces.frames)?;

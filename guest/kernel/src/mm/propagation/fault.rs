@@ -4,10 +4,10 @@
 //! are made in the kernel's own root, and a process that faults on one takes the PGD entry over.
 
 use super::Propagation;
-use crate::mm::VirtAddr;
 use crate::mm::half::KernelHalf;
 use crate::mm::root::{KernelRoot, Root, RootIndex};
 use crate::mm::table::Node;
+use crate::mm::{VirtAddr, depth};
 use heirloom_abi::layout::Region;
 
 pub struct Fault;
@@ -17,7 +17,7 @@ impl Propagation for Fault {
         // Only for what may come and go, and only if the kernel really maps it: any other fault is
         // a fault.
         let mapped = || kernel.root().leaf::<KernelHalf>(address).is_some();
-        if !Region::Vmalloc.contains(address.get()) || !mapped() {
+        if !Region::Vmalloc.contains(address.get(), depth()) || !mapped() {
             return false;
         }
         let index = RootIndex::of(address);

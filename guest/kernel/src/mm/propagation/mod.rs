@@ -28,7 +28,9 @@ use heirloom_abi::layout::Region;
 use heirloom_abi::propagation::Strategy;
 
 /// The PGD entries of the area where mappings come and go.
-pub const VMALLOC: RootRange<KernelHalf> = const { RootRange::of(Region::Vmalloc) };
+pub fn vmalloc_entries() -> RootRange<KernelHalf> {
+    RootRange::of(Region::Vmalloc)
+}
 
 /// The address spaces there are, and frames for their tables.
 pub struct Spaces<'a> {

@@ -5,7 +5,7 @@
 //! come and go; the other regions' entries are complete at boot. So no PGD entry is ever new, and no
 //! change to a kernel mapping ever concerns more than one table.
 
-use super::{Propagation, VMALLOC, table_attributes};
+use super::{Propagation, table_attributes, vmalloc_entries};
 use crate::fault_injection::inject;
 use crate::mm::frame::FrameAllocator;
 use crate::mm::half::KernelHalf;
@@ -24,18 +24,19 @@ impl Propagation for Prealloc {
         frames: &mut FrameAllocator,
     ) -> Result<(), OutOfFrames> {
         let root = kernel.root().half::<KernelHalf>();
+        let entries = vmalloc_entries();
         if inject(Bug::AliasByHighTable) {
-            root.child_or_new(VMALLOC.first.first_address(), table_attributes(), frames)?;
+            root.child_or_new(entries.first.first_address(), table_attributes(), frames)?;
             // SAFETY: the deliberate bug: both entries lead to one kernel table, which is never freed.
-            unsafe { root.set(VMALLOC.last, root.get(VMALLOC.first)) };
+            unsafe { root.set(entries.last, root.get(entries.first)) };
         }
-        for index in VMALLOC.iter() {
+        for index in entries.iter() {
             root.child_or_new(index.first_address(), table_attributes(), frames)?;
         }
         if inject(Bug::ReservedBit) {
-            let entry = root.get(VMALLOC.last).with(Entry::LARGE);
+            let entry = root.get(entries.last).with(Entry::LARGE);
             // SAFETY: the deliberate bug; no kernel memory is that far up, so no CPU reads the entry.
-            unsafe { root.set(VMALLOC.last, entry) };
+            unsafe { root.set(entries.last, entry) };
         }
         if inject(Bug::UnnamedRegion) {
             root.child_or_new(root.first().first_address(), table_attributes(), frames)?;

@@ -16,7 +16,7 @@ fn good() -> [Handled; 4] {
         process,
         address: VirtAddr::new(address),
         error_code,
-        entry_address: VirtAddr::new(Region::DirectMap.start()),
+        entry_address: VirtAddr::new(Region::DirectMap.start(DEPTH)),
         before: Entry::new(before),
         after: Entry::new(after),
     };
@@ -72,7 +72,7 @@ fn fault_seen(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> F
     let mut memory = FakeMemory::new();
     let root = memory.root();
     let table = memory.table_for(DEPTH, root, user, Level::Pt);
-    let window = VirtAddr::new(Region::DirectMap.start()).wrapping_add(table.base().get());
+    let window = VirtAddr::new(Region::DirectMap.start(DEPTH)).wrapping_add(table.base().get());
     let written = FakeMemory::KERNEL_DATA | Entry::ACCESSED | Entry::DIRTY;
     let size = PageSize::Size4KiB;
     memory.map(DEPTH, root, window, table.base(), size, written);
@@ -111,14 +111,14 @@ fn fault_seen(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> F
         handled,
         before: earlier,
         after: moment(&memory),
-        by_kvm: Some(table.base().wrapping_add(offset)),
+        by_machine: Some(table.base().wrapping_add(offset)),
     }
 }
 
 fn fault_holds(fault: &FaultSeen) -> bool {
     let mut proof = Proof::default();
     let judged = judge(fault, &mut proof).is_ok();
-    judge_by_kvm(fault, &mut proof);
+    judge_by_machine(fault, "KVM", &mut proof);
     judged && proof.holds()
 }
 
@@ -159,7 +159,7 @@ fn an_entry_that_was_not_written_where_or_as_the_kernel_says_breaks_the_claim() 
         assert!(!fault_holds(&fault_seen(doctor)), "{number}");
     }
     let elsewhere = FaultSeen {
-        by_kvm: None,
+        by_machine: None,
         ..fault_seen(|_, _, _| {})
     };
     assert!(!fault_holds(&elsewhere));

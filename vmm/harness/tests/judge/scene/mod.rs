@@ -25,10 +25,10 @@ use heirloom_inspect::{
 pub(crate) const MODE: Mode = Mode::typical(Depth::Four);
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const IMAGE: VirtAddr = VirtAddr::new(0xffff_ffff_8020_0000);
-pub(crate) const VMALLOC: VirtAddr = VirtAddr::new(Region::Vmalloc.start());
-const VMEMMAP: VirtAddr = VirtAddr::new(Region::Vmemmap.start());
+pub(crate) const VMALLOC: VirtAddr = VirtAddr::new(Region::Vmalloc.start(Depth::Four));
+const VMEMMAP: VirtAddr = VirtAddr::new(Region::Vmemmap.start(Depth::Four));
 /// What an isolated kernel shows to ring 3.
-pub(crate) const ENTRY_AREA: VirtAddr = VirtAddr::new(Region::CpuEntryArea.start());
+pub(crate) const ENTRY_AREA: VirtAddr = VirtAddr::new(Region::CpuEntryArea.start(Depth::Four));
 /// Where ring-3 programs have their text, data and stack, a page each.
 pub(crate) const TEXT: VirtAddr = VirtAddr::new(0x40_0000);
 pub(crate) const DATA: VirtAddr = VirtAddr::new(0x40_1000);
@@ -86,12 +86,12 @@ pub(crate) fn pa(raw: u64) -> PhysAddr {
 }
 
 pub(crate) fn direct_map(physical: u64) -> VirtAddr {
-    VirtAddr::new(Region::DirectMap.start() + physical)
+    VirtAddr::new(Region::DirectMap.start(Depth::Four) + physical)
 }
 
 pub(crate) fn truth() -> GroundTruth {
     let segment = |(at, bytes), writable, executable| Image {
-        va: VirtAddr::new(Region::KernelImage.start() + at),
+        va: VirtAddr::new(Region::KernelImage.start(Depth::Four) + at),
         pa: pa(at),
         bytes,
         writable,
@@ -247,7 +247,7 @@ impl Scene {
         ];
         for ((start, bytes), flags) in parts {
             for at in (start..start + bytes).step_by(4096) {
-                let va = VirtAddr::new(Region::KernelImage.start() + at);
+                let va = VirtAddr::new(Region::KernelImage.start(Depth::Four) + at);
                 self.map_in(self.kernel, va, pa(at), flags);
             }
         }
@@ -288,7 +288,7 @@ impl Scene {
         if self.strategy != Strategy::Prealloc {
             return;
         }
-        let (first, last) = Region::Vmalloc.pgd_entries();
+        let (first, last) = Region::Vmalloc.pgd_entries(Depth::Four);
         for index in first..=last {
             let index = u16::try_from(index).unwrap();
             let table = self.memory.frame();

@@ -1,0 +1,110 @@
+//! Which virtual machine a command uses: our own on KVM, or QEMU.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use heirloom_machine::kvm::DEVICE;
+use heirloom_machine::qemu::{Accelerator, PROGRAM};
+use heirloom_machine::{Host, KvmError, Platform, Qemu};
+
+use crate::exit::{Exit, Failure};
+
+/// Options of every command that makes machines.
+#[derive(clap::Args)]
+#[group(skip)]
+pub(crate) struct Options {
+    /// KVM's device, where it is not in its usual place.
+    #[arg(long, value_name = "PATH", default_value = DEVICE)]
+    pub(crate) device: PathBuf,
+    /// Who runs the guest's CPU: `kvm`, or QEMU, which needs no KVM: `qemu`, or `qemu:PROGRAM` for one that
+    /// is not in PATH.
+    #[arg(long, value_name = "MACHINE", default_value = "kvm")]
+    machine: Choice,
+    /// With QEMU: whether it emulates the CPU (`tcg`) or uses KVM.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Accel::Tcg)]
+    accel: Accel,
+}
+
+/// The machine that was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Choice {
+    Kvm,
+    Qemu(PathBuf),
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Choice, String> {
+        match text.split_once(':') {
+            None if text == "kvm" => Ok(Choice::Kvm),
+            None if text == "qemu" => Ok(Choice::Qemu(PROGRAM.into())),
+            Some(("qemu", program)) if !program.is_empty() => Ok(Choice::Qemu(program.into())),
+            _ => Err("no such machine; there are `kvm`, `qemu` and `qemu:PROGRAM`".into()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Accel {
+    Tcg,
+    Kvm,
+}
+
+impl Options {
+    /// Where the machines are made.
+    pub(crate) fn platform(&self) -> Result<Box<dyn Platform>, Failure> {
+        match &self.machine {
+            Choice::Kvm => match Host::open_at(&self.device) {
+                Ok(host) => Ok(Box::new(host)),
+                Err(error) => Err(without_kvm(&error)),
+            },
+            Choice::Qemu(program) => {
+                let accelerator = match self.accel {
+                    Accel::Tcg => Accelerator::Tcg,
+                    Accel::Kvm => Accelerator::Kvm,
+                };
+                match Qemu::new(program, accelerator) {
+                    Ok(qemu) => Ok(Box::new(qemu)),
+                    Err(error) => Err(Failure::new(Exit::Host, error)),
+                }
+            }
+        }
+    }
+}
+
+/// KVM cannot be opened; QEMU may do.
+fn without_kvm(error: &KvmError) -> Failure {
+    let hint = match error {
+        KvmError::Missing { .. }
+        | KvmError::Permission { .. }
+        | KvmError::ModuleNotLoaded { .. }
+        | KvmError::Busy { .. }
+            if Qemu::is_installed() =>
+        {
+            "\n  QEMU is installed and needs no KVM: --machine qemu"
+        }
+        _ => "",
+    };
+    Failure::new(Exit::Host, format!("{error}{hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_named_with_its_program_or_without() {
+        for (text, choice) in [
+            ("kvm", Choice::Kvm),
+            ("qemu", Choice::Qemu(PROGRAM.into())),
+            ("qemu:/opt/q:1/qemu", Choice::Qemu("/opt/q:1/qemu".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(choice));
+        }
+        for text in ["", "KVM", "qemu:", "kvm:/dev/kvm", "bochs"] {
+            assert!(text.parse::<Choice>().unwrap_err().contains("`qemu`"));
+        }
+    }
+}
