@@ -12,6 +12,7 @@ use heirloom_inspect::history::{GroundTruth, Image};
 use heirloom_inspect::{Budget, Capturer, PhysAddr, VirtAddr};
 use heirloom_machine::{Config, Host, KernelImage, Machine, MemorySize, Module};
 
+use super::looks::Looks;
 use super::{Run, State};
 use crate::error::RunError;
 use crate::guest;
@@ -54,6 +55,7 @@ pub struct RunBuilder<'h> {
     pub(super) console: Box<dyn Write + Send>,
     pub(super) time_limit: Option<Duration>,
     pub(super) judged: bool,
+    pub(super) looks: bool,
 }
 
 impl RunBuilder<'_> {
@@ -147,6 +149,16 @@ impl RunBuilder<'_> {
         }
     }
 
+    /// Judges the tables between events, too, at moments that the kernel cannot know of: see
+    /// [`Run::looks`].
+    #[must_use]
+    pub fn looked_at(self) -> Self {
+        RunBuilder {
+            looks: true,
+            ..self
+        }
+    }
+
     /// Makes the machine. The guest runs from the first [`Run::next_event`] on, but its time begins now.
     ///
     /// # Errors
@@ -210,6 +222,7 @@ impl RunBuilder<'_> {
             guest_time: Duration::ZERO,
             event: None,
             captured: None,
+            looks: self.looks.then(Looks::default),
             state: State::Running,
         })
     }
