@@ -9,6 +9,7 @@ use heirloom_inspect::rules::RuleInfo;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
+use crate::kernel;
 use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
@@ -26,6 +27,8 @@ pub(crate) struct Options {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    kernel: kernel::Options,
     /// Records every run to a file of its own in this directory; see `heirloom replay`.
     #[arg(long, value_name = "DIR", requires = "run")]
     record: Option<PathBuf>,
@@ -53,6 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         })?;
         return Ok(Exit::Good);
     }
+    let kernel = options.kernel.image()?;
     let host = options.machine.platform()?;
     let recordings = output::recordings(options.record.as_deref())?;
     let mut rules: Vec<RuleInfo> = Vec::new();
@@ -62,7 +66,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     for (strategy, info) in kernels {
         let bug = info.map_or("none", |info| info.name);
         progress.tell(|| format!("propagation={}, bug: {bug}", strategy.name()));
-        let (row, judged) = bugs::judge(&host, strategy, info, recordings.as_ref())?;
+        let (row, judged) =
+            bugs::judge(&host, kernel.as_ref(), strategy, info, recordings.as_ref())?;
         for rule in judged {
             if !rules.iter().any(|known| known.name == rule.name) {
                 rules.push(rule);

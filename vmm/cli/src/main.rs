@@ -11,7 +11,9 @@ mod escape;
 mod exit;
 mod explore;
 mod extract;
+mod grade;
 mod inspect;
+mod kernel;
 mod lab;
 mod lecture;
 mod machine;
@@ -57,6 +59,8 @@ enum Command {
     Lab(lab::Options),
     /// Makes every claim of the lecture an experiment on KVM, and judges it.
     Lecture(lecture::Options),
+    /// Grades a guest kernel that a student wrote.
+    Grade(grade::Options),
     /// Boots any x86-64 kernel, stops it at a moment, and inspects its address spaces.
     Boot(boot::Options),
     /// Finds every address space of a guest: ours, a live QEMU, a core dump, a raw image.
@@ -121,6 +125,7 @@ fn main() -> process::ExitCode {
         Command::Bugs(options) => bugs::run(&options),
         Command::Lab(options) => lab::run(&options),
         Command::Lecture(options) => lecture::run(&options),
+        Command::Grade(options) => grade::run(&options),
         Command::Boot(options) => boot::run(&options),
         Command::Roots(options) => inspect::roots::run(&options),
         Command::Check(options) => inspect::check::run(&options),

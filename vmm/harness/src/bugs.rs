@@ -6,7 +6,7 @@
 use heirloom_abi::bugs::{self, Bug, BugInfo};
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::rules::{RuleInfo, Verdict};
-use heirloom_machine::Platform;
+use heirloom_machine::{KernelImage, Platform};
 use serde::Serialize;
 
 use crate::error::{Cause, RunError};
@@ -50,17 +50,18 @@ pub fn chosen(only: &[Bug]) -> Vec<&'static BugInfo> {
         .collect()
 }
 
-/// Boots one kernel and compares the rules that were broken with the one that its bug must break.
+/// Boots one kernel, the embedded one unless it is another, and compares the rules that were broken with the one that its bug must break.
 ///
 /// # Errors
 /// [`RunError`]; a kernel with a bug may end early by it.
 pub fn judge(
     host: &dyn Platform,
+    kernel: Option<&KernelImage>,
     strategy: Strategy,
     info: Option<BugInfo>,
     recordings: Option<&RecordingDirectory>,
 ) -> Result<(BugResult, Vec<RuleInfo>), RunError> {
-    let verdicts = verdicts(host, strategy, info, recordings)?;
+    let verdicts = verdicts(host, kernel, strategy, info, recordings)?;
     let broken: Vec<_> = verdicts
         .iter()
         .filter(|verdict| verdict.violations > 0)
@@ -84,11 +85,16 @@ pub fn judge(
 /// Boots the guest and lets it run as far as it gets: some bugs end it early.
 fn verdicts(
     host: &dyn Platform,
+    kernel: Option<&KernelImage>,
     strategy: Strategy,
     bug: Option<BugInfo>,
     recordings: Option<&RecordingDirectory>,
 ) -> Result<Vec<Verdict>, RunError> {
-    let mut run = Run::builder(host)
+    let mut builder = Run::builder(host);
+    if let Some(kernel) = kernel {
+        builder = builder.kernel(kernel.clone());
+    }
+    let mut run = builder
         .strategy(strategy)
         .bug(bug.map(|bug| bug.bug))
         .start()?;

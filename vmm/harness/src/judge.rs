@@ -52,6 +52,11 @@ impl Judge {
         self.excerpt = Excerpt::choose(self.excerpt.take(), &self.engine, event);
     }
 
+    /// Judges the tables of a moment between two events; see [`Engine::look`](crate::engine::Engine::look).
+    pub(crate) fn look(&mut self, snapshot: &Snapshot) {
+        self.engine.look(snapshot);
+    }
+
     /// What an access to kernel memory found there: see
     /// [`accessed_value`](crate::engine::Engine::accessed_value).
     pub fn accessed_value<M: PhysicalMemory + ?Sized>(

@@ -10,6 +10,7 @@
 //! - [`judge`], [`report`]: the verdicts, and what a run showed as data;
 //! - [`lecture`]: the lecture's claims, each tried by experiments;
 //! - [`lab`]: what a kernel mapping costs under each strategy, as the processes get many;
+//! - [`grade`]: a kernel that a student wrote, and the points that it gets;
 //! - [`bugs`]: the deliberate bugs of the kernel, and whether each is caught.
 //!
 //! ```
@@ -37,6 +38,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod file;
+pub mod grade;
 pub mod guest;
 pub mod judge;
 pub mod lab;

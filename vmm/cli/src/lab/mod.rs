@@ -19,6 +19,7 @@ use heirloom_harness::recorder::RecordingDirectory;
 use heirloom_machine::MemorySize;
 
 use crate::exit::{Exit, Failure};
+use crate::kernel;
 use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
@@ -49,6 +50,8 @@ pub(crate) struct Options {
     /// Kernel mappings made in each cell, below a PGD entry that every process has.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=MAX_ALLOCATIONS))]
     allocations: u64,
+    #[command(flatten)]
+    kernel: kernel::Options,
     /// The guest's memory, such as 512M or 6G.
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     memory: MemorySize,
@@ -70,7 +73,7 @@ pub(crate) struct Options {
         long,
         value_name = "FILE",
         num_args = 1..,
-        conflicts_with_all = ["shard", "processes", "strategies", "allocations", "memory", "timeout", "record", "device", "machine", "accel", "cmdline"],
+        conflicts_with_all = ["shard", "processes", "strategies", "allocations", "memory", "timeout", "record", "device", "machine", "accel", "cmdline", "kernel"],
     )]
     merge: Vec<PathBuf>,
     /// Records every cell to a file of its own in this directory; see `heirloom replay`.
@@ -137,12 +140,14 @@ fn sweep(options: &Options, recordings: Option<&RecordingDirectory>) -> Result<R
         options.memory.bytes() / MIB,
         &options.cmdline,
     );
+    let kernel = options.kernel.image()?;
     let host = options.machine.platform()?;
     let cancel = CancelToken::new();
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;
     let runner = CellRunner {
         host: &host,
+        kernel: kernel.as_ref(),
         memory: options.memory,
         allocations: plan.allocations,
         more_words: &options.cmdline,

@@ -10,6 +10,7 @@ use heirloom_harness::cancel::CancelToken;
 use heirloom_harness::lecture::{Claim, Runner, claims};
 
 use crate::exit::{Exit, Failure};
+use crate::kernel;
 use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
@@ -27,6 +28,8 @@ pub(crate) struct Options {
     /// A deliberate bug for the kernel to make, to see claims fail; `heirloom bugs` lists them.
     #[arg(long, value_name = "BUG", value_parser = crate::bugs::parse)]
     bug: Option<Bug>,
+    #[command(flatten)]
+    kernel: kernel::Options,
     /// Gives up a claim after so many seconds.
     #[arg(long, value_name = "SECS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=HOUR))]
     timeout: u64,
@@ -47,6 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     signals::stop_by(move || cancelled.cancel())?;
     let budget = Duration::from_secs(options.timeout);
     let mut runner = Runner::new(options.machine.platform()?, budget)
+        .kernel(options.kernel.image()?)
         .bug(options.bug)
         .recordings(output::recordings(options.record.as_deref())?)
         .cancelled_by(cancel);

@@ -10,6 +10,7 @@ mod reverse;
 mod roots;
 mod subject;
 mod translate;
+pub(crate) mod wrap;
 
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ pub struct Engine {
 }
 
 /// All rules that a guest is held to, in the order in which they are shown.
-fn rules(sharing: Sharing) -> RuleSet {
+pub(crate) fn rules(sharing: Sharing) -> RuleSet {
     let rules = RuleSet::new(WITH_HISTORY)
         .with_before("no-dangling-table", claims::CLAIMS_MATCH_TABLES)
         .with_before("no-dangling-table", accounting::FRAMES_RELEASED);
@@ -108,6 +108,23 @@ impl Engine {
         if let Some(context) = context(&self.model, self.index.as_ref(), self.last.as_ref()) {
             self.examination.event(&context, event.sequence);
         }
+    }
+
+    /// Holds the rules about tables against a moment that the guest told nothing of, after the event that
+    /// came last.
+    pub fn look(&mut self, snapshot: &Snapshot) {
+        let (Some(index), Some((last, _))) = (&mut self.index, &self.last) else {
+            return;
+        };
+        index.update(snapshot);
+        let history = self.model.history();
+        let context = Context {
+            areas: history.areas(),
+            ram: &history.truth().ram,
+            history: Some(history),
+            ..Context::new(index)
+        };
+        self.examination.event(&context, last.event.sequence);
     }
 
     /// For an access to kernel memory: what `memory` holds there, found through the tables of the

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heirloom_abi::options::VMALLOC_BEFORE;
-use heirloom_machine::{MemorySize, Platform};
+use heirloom_machine::{KernelImage, MemorySize, Platform};
 
 use super::cell::Cell;
 use super::console::Console;
@@ -22,6 +22,8 @@ const PAGES_PER_ALLOCATION: u64 = 2;
 pub struct CellRunner<'a> {
     /// Where.
     pub host: &'a dyn Platform,
+    /// Another kernel than the embedded one; it must have a PVH note.
+    pub kernel: Option<&'a KernelImage>,
     /// The guest's memory.
     pub memory: MemorySize,
     /// Kernel mappings made in each cell, below a PGD entry that every process has.
@@ -54,7 +56,11 @@ impl CellRunner<'_> {
             self.more_words
         );
         let arguments = vec![name.processes.to_string(), self.allocations.to_string()];
-        let run = Run::builder(self.host)
+        let mut builder = Run::builder(self.host);
+        if let Some(kernel) = self.kernel {
+            builder = builder.kernel(kernel.clone());
+        }
+        let run = builder
             .memory(self.memory)
             .embedded(PROGRAM, arguments)
             .strategy(name.strategy.0)

@@ -14,7 +14,7 @@ use super::trace::Observation;
 
 pub(crate) const CLAIM: Claim = Claim {
     number: 11,
-    statement: "AccessKind kernel updates the page tables in PF handler? (answered!) Through the direct map",
+    statement: "How kernel updates the page tables in PF handler? (answered!) Through the direct map",
     experiment: "each page fault of demand paging and copy on write, under prealloc",
     prove,
 };

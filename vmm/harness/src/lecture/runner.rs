@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::Strategy;
-use heirloom_machine::Platform;
+use heirloom_machine::{KernelImage, Platform};
 use heirloom_source::recording::RecordError;
 
 use super::proof::{ClaimError, missing};
 use super::trace::{Observation, Trace};
 use crate::cancel::CancelToken;
+use crate::grade::honesty;
 use crate::recorder::RecordingDirectory;
 use crate::run::{Run, Seen};
 
@@ -44,6 +45,7 @@ impl Experiment {
 /// Makes experiments, and keeps the traces of those that several claims are judged by.
 pub struct Runner {
     host: Box<dyn Platform>,
+    kernel: Option<KernelImage>,
     bug: Option<Bug>,
     recordings: Option<RecordingDirectory>,
     cancel: CancelToken,
@@ -52,6 +54,8 @@ pub struct Runner {
     deadline: Instant,
     /// How many experiments were made.
     made: usize,
+    /// What the kernel told in them that its tables refute.
+    lies: Vec<String>,
     traces: HashMap<Experiment, Rc<Trace>>,
 }
 
@@ -60,14 +64,22 @@ impl Runner {
     pub fn new(host: impl Platform + 'static, budget: Duration) -> Runner {
         Runner {
             host: Box::new(host),
+            kernel: None,
             bug: None,
             recordings: None,
             cancel: CancelToken::new(),
             budget,
             deadline: Instant::now() + budget,
             made: 0,
+            lies: Vec::new(),
             traces: HashMap::new(),
         }
+    }
+
+    /// With this kernel, which must have a PVH note, instead of the embedded one.
+    #[must_use]
+    pub fn kernel(self, kernel: Option<KernelImage>) -> Runner {
+        Runner { kernel, ..self }
     }
 
     /// With a kernel that makes this deliberate bug.
@@ -98,6 +110,11 @@ impl Runner {
             .map_or(Ok(()), RecordingDirectory::result)
     }
 
+    /// What the kernel told in the experiments that its own tables refute, of the first in which it did.
+    pub(crate) fn lies(&self) -> &[String] {
+        &self.lies
+    }
+
     /// From now on, the experiments of another claim are made.
     pub(crate) fn begin_claim(&mut self) {
         self.deadline = Instant::now() + self.budget;
@@ -106,6 +123,11 @@ impl Runner {
     /// Where the experiments are made.
     pub(crate) fn platform(&self) -> &dyn Platform {
         &*self.host
+    }
+
+    /// From the next claim on, its experiments may take so long together.
+    pub(crate) fn limit_claims(&mut self, budget: Duration) {
+        self.budget = budget;
     }
 
     /// Whether somebody cancelled the experiments.
@@ -141,7 +163,11 @@ impl Runner {
             arguments,
             kernel_words,
         } = experiment;
-        let mut run = Run::builder(&self.host)
+        let mut builder = Run::builder(&self.host);
+        if let Some(kernel) = &self.kernel {
+            builder = builder.kernel(kernel.clone());
+        }
+        let mut run = builder
             .embedded(PROGRAM, arguments.clone())
             .strategy(*strategy)
             .bug(self.bug)
@@ -157,6 +183,9 @@ impl Runner {
             recordings.record(&mut run, &name);
         }
         let ended = run.to_end(visit);
+        if self.lies.is_empty() {
+            self.lies = honesty::lies(run.judge());
+        }
         if let Some(recordings) = &self.recordings {
             recordings.note(run.recorded());
         }

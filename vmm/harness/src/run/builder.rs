@@ -14,6 +14,7 @@ use heirloom_machine::{
     Config, Doorbell, KernelImage, MemorySize, Module, Platform, VirtualMachine,
 };
 
+use super::looks::Looks;
 use super::{Run, State};
 use crate::error::RunError;
 use crate::guest;
@@ -56,6 +57,7 @@ pub struct RunBuilder<'h> {
     pub(super) console: Box<dyn Write + Send>,
     pub(super) time_limit: Option<Duration>,
     pub(super) judged: bool,
+    pub(super) looks: bool,
 }
 
 impl RunBuilder<'_> {
@@ -149,6 +151,16 @@ impl RunBuilder<'_> {
         }
     }
 
+    /// Judges the tables between events, too, at moments that the kernel cannot know of: see
+    /// [`Run::looks`].
+    #[must_use]
+    pub fn looked_at(self) -> Self {
+        RunBuilder {
+            looks: true,
+            ..self
+        }
+    }
+
     /// Makes the machine. The guest runs from the first [`Run::next_event`] on, but its time begins now.
     ///
     /// # Errors
@@ -215,6 +227,7 @@ impl RunBuilder<'_> {
             guest_time: Duration::ZERO,
             event: None,
             captured: None,
+            looks: self.looks.then(Looks::default),
             state: State::Running,
         })
     }

@@ -2,6 +2,7 @@
 //! paused, the page tables of every address space are captured, judged and, if wanted, recorded, each once.
 
 mod builder;
+mod looks;
 mod status;
 
 use std::io;
@@ -29,6 +30,7 @@ use crate::recorder::RunRecorder;
 use crate::report::Report;
 
 pub use builder::{DEFAULT_PROCESSES, DEFAULT_PROGRAM, RunBuilder, default_time_limit};
+pub use looks::Looks;
 pub use status::ExitStatus;
 
 /// How long the guest runs before the host looks whether it can still go on.
@@ -75,6 +77,7 @@ pub struct Run {
     event: Option<Event>,
     /// What was captured while the guest is paused.
     captured: Option<(CpuState, Snapshot)>,
+    looks: Option<Looks>,
     state: State,
 }
 
@@ -131,6 +134,7 @@ impl Run {
             console: Box::new(io::sink()),
             time_limit: None,
             judged: true,
+            looks: false,
         }
     }
 
@@ -305,11 +309,17 @@ impl Run {
     fn run_machine(&mut self) -> Result<Stop, RunError> {
         loop {
             let resumed = Instant::now();
-            let stop = self.machine.run(self.deadline.min(resumed + SLICE))?;
+            let slice = if self.looks.is_some() {
+                looks::SLICE
+            } else {
+                SLICE
+            };
+            let stop = self.machine.run(self.deadline.min(resumed + slice))?;
             self.guest_time += resumed.elapsed();
             if stop != Stop::TimeLimit || Instant::now() >= self.deadline {
                 return Ok(stop);
             }
+            self.look()?;
             if self.machine.halted_for_good()? {
                 let place = crash_report::place(&*self.machine);
                 let report =

@@ -5,6 +5,9 @@
 //! and there the strategies differ. One file each; what else must be known of one is its row in
 //! `heirloom_abi::propagation`.
 
+#[cfg(feature = "assignments")]
+#[path = "../../../../assignments/mod.rs"]
+mod assignments;
 mod copy_all;
 mod fault;
 mod isolated;
@@ -163,6 +166,10 @@ macro_rules! implementations {
     ($($strategy:ident { module: $module:ident, $($row:tt)* })*) => {
         /// The code of a strategy.
         pub const fn of(strategy: Strategy) -> &'static dyn Propagation {
+            #[cfg(feature = "assignments")]
+            if let Some(answer) = assignments::instead_of(strategy) {
+                return answer;
+            }
             match strategy {
                 $(Strategy::$strategy => &$module::$strategy,)*
             }

@@ -7,6 +7,7 @@ use heirloom_inspect::{Capturer, Depth, PageSize, RootLabel};
 use super::*;
 use crate::event::{Counters, Event};
 
+const DEPTH: Depth = Depth::Four;
 const USER_PAGE: u64 = 1 << 63 | 0b111;
 const READ_ONLY: u64 = 1 << 63 | 1 << 9 | 0b101;
 
@@ -67,7 +68,6 @@ fn each_kind_of_fault_must_happen_once_and_change_what_it_must() {
 
 /// Copy on write, as it should be: process 1's page becomes writable, in another frame.
 fn fault_seen(doctor: impl FnOnce(&mut FakeMemory, &mut Handled, PhysAddr)) -> FaultSeen {
-    const DEPTH: Depth = Depth::Four;
     let user = VirtAddr::new(PAGES);
     let mut memory = FakeMemory::new();
     let root = memory.root();
