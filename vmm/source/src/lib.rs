@@ -39,6 +39,7 @@ mod found;
 mod input;
 mod memory;
 mod output_file;
+mod pc;
 mod qemu;
 mod raw;
 pub mod recording;

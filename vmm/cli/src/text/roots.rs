@@ -150,6 +150,7 @@ fn difference(roots: &Roots, space: &Space, difference: &EntryDifference) -> Str
     match (kind, mappings) {
         (EntryDifferenceKind::OnlyLeft, _) => format!("LACKS {place}{name}"),
         (EntryDifferenceKind::OnlyRight, _) => format!("{place}{name} of its own"),
+        (EntryDifferenceKind::Flags, Mappings::Same) => format!("other flags at {place}{name}"),
         (_, Mappings::Same) => format!("PRIVATE COPY at {place}{name}"),
         _ => format!("DIVERGES at {place}{name}"),
     }

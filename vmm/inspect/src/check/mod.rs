@@ -23,7 +23,9 @@ use crate::compare::{EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
 use crate::history::is_ram;
 use crate::index::{Scope, TableIndex};
+use crate::layout::Area;
 use crate::profile::nearest;
+use crate::rules::exceptions::BEYOND_RAM;
 use crate::rules::{Context, Examination, FOR_ANY, RuleSet};
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::level::{Half, PageSize};
@@ -228,6 +230,7 @@ fn idle_roots(discovery: &Discovery) -> Vec<String> {
             let what = match (difference.kind, difference.mappings) {
                 (EntryDifferenceKind::OnlyLeft, _) => "lacks",
                 (EntryDifferenceKind::OnlyRight, _) => "alone has",
+                (EntryDifferenceKind::Flags, Mappings::Same) => "has other flags at",
                 (_, Mappings::Same) => "has a private copy of",
                 _ => "has something else at",
             };
@@ -287,8 +290,8 @@ fn self_maps(discovery: &Discovery) -> Option<String> {
     })
 }
 
-/// Large pages of the direct map that are linear and not all RAM: as many kernels have, past the end of RAM
-/// or over holes.
+/// Pages of the direct map that are linear and not all RAM: as many kernels have, past the end of RAM or over
+/// holes; small ones where the profile lets these pass.
 fn direct_map_beyond_ram(discovery: &Discovery, index: &TableIndex) -> Option<String> {
     let map = discovery.layout.direct_map?;
     let mut pages = 0;
@@ -296,7 +299,7 @@ fn direct_map_beyond_ram(discovery: &Discovery, index: &TableIndex) -> Option<St
     for (_, page) in index.pages(Half::Kernel) {
         let is_linear = map.range.contains(page.va) && page.pa == map.physical(page.va);
         if is_linear
-            && page.size != PageSize::Size4KiB
+            && (page.size != PageSize::Size4KiB || discovery.profile.excepts(BEYOND_RAM))
             && !is_ram(&discovery.ram, page.pa, page.size.bytes())
         {
             pages += 1;
@@ -305,13 +308,16 @@ fn direct_map_beyond_ram(discovery: &Discovery, index: &TableIndex) -> Option<St
         }
     }
     let (first, end) = all?;
+    let of_any_size = discovery.profile.excepts(BEYOND_RAM);
+    let large = if of_any_size { "" } else { "large " };
+    let name = discovery.name_of(Area::DirectMap);
     let (are, of) = match pages {
-        1 => ("large page of the direct map is", "It covers"),
-        _ => ("large pages of the direct map are", "They lie within"),
+        1 => ("is", "it covers"),
+        _ => ("are", "they lie within"),
     };
+    let page = if pages == 1 { "page" } else { "pages" };
     Some(format!(
-        "{pages} {are} not all RAM, past its end or over a hole: {} {first}–{end}",
-        of.to_lowercase()
+        "{pages} {large}{page} of the {name} {are} not all RAM, past its end or over a hole: {of} {first}–{end}"
     ))
 }
 

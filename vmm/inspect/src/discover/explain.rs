@@ -135,7 +135,8 @@ impl Discovery {
                 .collect()
         };
         let lower = part::all_but(&part::upper_half());
-        let mut looker = kind::Looker::new(&self.snapshot);
+        let reference = self.reference.map(|root| (root, parts_of(root)[0]));
+        let mut looker = kind::Looker::beside(&self.snapshot, reference);
         let looks: Vec<kind::Look> = candidates
             .iter()
             .zip(self.snapshot.roots())
@@ -185,6 +186,7 @@ impl Discovery {
                     user_pages: look.user_pages,
                     differences: Vec::new(),
                     self_maps: Vec::new(),
+                    is_boot_map: look.is_boot_map,
                     owners: Vec::new(),
                 }
             })
@@ -285,6 +287,7 @@ impl Discovery {
         for space in &mut self.spaces {
             let reference = match space.kind {
                 Kind::UserRoot => self.user_reference,
+                Kind::Idle if space.is_boot_map => None,
                 kind if kind.is_compared() => self.reference,
                 _ => None,
             };

@@ -1,13 +1,13 @@
 //! What an address space is for, by what its root holds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::layout::Layout;
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
-use crate::table::Table;
+use crate::table::{Slot, Table};
 use crate::tally::Tallier;
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::bits::EntrySet;
@@ -15,6 +15,7 @@ use heirloom_paging::entry::{Decoded, Entry};
 
 use super::Role;
 use super::part::ranges;
+use super::reused::{Found, Reused};
 
 /// Entries that are passed at most, in all roots together, to see whether pages have their own
 /// addresses: enough for a hundred trampolines of 4 GiB each. Only roots without a page for ring 3 are
@@ -111,6 +112,11 @@ pub(super) struct Look {
     /// Entries of the tables below the user half, and those of them that no kernel writes.
     lower_entries: usize,
     odd_lower_entries: usize,
+    /// Tables below each part whose frames have been used again.
+    kernel_tables: Found,
+    user_tables: Found,
+    /// The user half maps memory to its own address by tables of the kernel half.
+    pub(super) is_boot_map: bool,
     pub(super) role: Role,
 }
 
@@ -118,14 +124,21 @@ pub(super) struct Look {
 pub(super) struct Looker<'s> {
     snapshot: &'s Snapshot,
     tallier: Tallier<'s>,
+    reused: Reused<'s>,
     steps_left: u32,
 }
 
 impl<'s> Looker<'s> {
     pub(super) fn new(snapshot: &'s Snapshot) -> Self {
+        Looker::beside(snapshot, None)
+    }
+
+    /// `reference`: a root that is known, and its entries that are the kernel's.
+    pub(super) fn beside(snapshot: &'s Snapshot, reference: Option<(RootId, EntrySet)>) -> Self {
         Looker {
             snapshot,
             tallier: Tallier::new(snapshot),
+            reused: Reused::new(snapshot, reference),
             steps_left: MOST_STEPS,
         }
     }
@@ -148,6 +161,9 @@ impl<'s> Looker<'s> {
                 odd_user_entries: 0,
                 lower_entries: 0,
                 odd_lower_entries: 0,
+                kernel_tables: Found::default(),
+                user_tables: Found::default(),
+                is_boot_map: false,
                 role,
             };
         };
@@ -162,8 +178,11 @@ impl<'s> Looker<'s> {
             .count();
         let (lower_entries, odd_lower_entries) = lower_entries(snapshot, table, user);
         let pages = self.tallier.count_entries(root, user);
+        let halves_meet = pages.user > 0 && shares_tables(snapshot, table, [kernel, user]);
         let identity_pages = match (pages.user, pages.supervisor) {
-            (0, 1..) => self.identity_pages(root, user),
+            (0, 0) => 0,
+            (0, _) => self.identity_pages(root, user),
+            _ if halves_meet => self.identity_pages(root, user),
             _ => 0,
         };
         Look {
@@ -175,6 +194,9 @@ impl<'s> Looker<'s> {
             odd_user_entries: odd,
             lower_entries,
             odd_lower_entries,
+            kernel_tables: self.reused.below(root, kernel),
+            user_tables: self.reused.below(root, user),
+            is_boot_map: halves_meet && identity_pages >= pages.pages() / 2,
             role,
         }
     }
@@ -190,6 +212,22 @@ impl<'s> Looker<'s> {
         }
         count
     }
+}
+
+/// Whether an entry of the one part of a root, or of a table right below, leads to a table that one of the other
+/// part leads to, too.
+fn shares_tables(snapshot: &Snapshot, root: &Table, [kernel, user]: [&EntrySet; 2]) -> bool {
+    let tables = |part: &EntrySet| -> HashSet<Slot> {
+        let own: Vec<Slot> = root
+            .indexed_links()
+            .filter(|(index, _)| part.contains(*index))
+            .map(|(_, slot)| slot)
+            .collect();
+        let below = own.iter().filter_map(|slot| snapshot.table_at(*slot));
+        let below: Vec<Slot> = below.flat_map(|table| table.links()).collect();
+        own.into_iter().chain(below).collect()
+    };
+    !tables(kernel).is_disjoint(&tables(user))
 }
 
 /// How many present entries the tables right below these entries of a root have, and how many of them are
@@ -214,7 +252,7 @@ impl Look {
     pub(super) fn is_identity(&self) -> bool {
         self.user_pages == 0
             && self.supervisor_pages > 0
-            && 2 * self.identity_pages > self.supervisor_pages
+            && 2 * self.identity_pages >= self.supervisor_pages
     }
 
     /// What an identity map is told by.
@@ -281,6 +319,11 @@ impl Look {
         if let Some(why) = own {
             return (Kind::Kernel, why);
         }
+        let is_said_to_live = is_known || has_cpu;
+        if self.kernel_tables.reused > 0 && !is_said_to_live {
+            let evidence = "a table below its kernel half has been used for something else";
+            return (Kind::Freed, evidence.into());
+        }
         if self.user_entries == 0 && is_known {
             return (Kind::NoPages, "a process that has no user half yet".into());
         }
@@ -298,6 +341,11 @@ impl Look {
                     self.supervisor_pages, self.identity_pages
                 ),
             );
+        }
+        if self.is_boot_map && !is_said_to_live {
+            let evidence = "memory at its own address by tables of the kernel half, for ring 3, too, and on no \
+                            CPU: what the kernel booted on";
+            return (Kind::Idle, evidence.into());
         }
         // A CPU's own root is not freed, whatever it looks like.
         let used_again = if has_cpu {
@@ -323,6 +371,10 @@ impl Look {
                     self.odd_lower_entries, self.lower_entries
                 ),
             );
+        }
+        if self.user_tables.reused > 0 && self.user_tables.user_pages == 0 && !is_said_to_live {
+            let evidence = "no page for ring 3 but by tables whose frames have been used again";
+            return (Kind::Freed, evidence.into());
         }
         if self.user_pages == 0 {
             let what = match self.supervisor_pages {

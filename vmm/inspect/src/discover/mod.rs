@@ -23,6 +23,7 @@ mod pairs;
 pub(crate) mod part;
 mod recognize;
 mod reference;
+mod reused;
 mod scan;
 mod special;
 mod start;
@@ -122,9 +123,23 @@ pub struct Space {
     /// Entries of the root that point to a root, its own mostly, where the kernel uses recursive paging.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub self_maps: Vec<SelfMap>,
+    /// Nothing is said of where its kernel half differs: the kernel only booted on it.
+    #[serde(skip)]
+    is_boot_map: bool,
     /// Whose it is, as the kernel's own data have it, where [`Discovery::read_names`] found them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub owners: Vec<Owner>,
+}
+
+/// Where entries have NX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoExecute {
+    /// None has.
+    Nowhere,
+    /// Only such as are not the kernel's.
+    UserHalves,
+    /// The kernel's, too.
+    Everywhere,
 }
 
 /// Every address space of a guest.
@@ -147,8 +162,8 @@ pub struct Discovery {
     pub profile: Profile,
     /// … and what tells that it is this kernel.
     pub recognized: Recognized,
-    /// Whether any entry of any table has NX.
-    pub uses_nx: bool,
+    /// Which entries of the address spaces that live have NX.
+    pub no_execute: NoExecute,
     /// There is one root, and by it no page of the kernel's image is read-only: what a kernel has that has not
     /// come to protecting its pages yet.
     pub is_unprotected: bool,
@@ -304,7 +319,7 @@ impl Discovery {
             kernel_part: part::upper_half(),
             profile,
             recognized,
-            uses_nx: false,
+            no_execute: NoExecute::Nowhere,
             is_unprotected: false,
             ram,
             is_partial,
@@ -314,6 +329,9 @@ impl Discovery {
             places: HashMap::new(),
         };
         discovery.explain(&candidates, start.reference.as_ref(), &users);
+        if target.gigabyte_pages == Some(false) {
+            discovery.note_gigabyte_pages();
+        }
         Ok(discovery)
     }
 

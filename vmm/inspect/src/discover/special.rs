@@ -1,12 +1,13 @@
 //! Roots that only some kernels have: what Linux calls firmware on, and what Xen's guests run on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{Discovery, Kind};
+use super::{Discovery, Kind, NoExecute};
 use crate::layout::Area;
 use crate::snapshot::RootId;
-use heirloom_paging::entry::Entry;
-use heirloom_paging::level::Half;
+use crate::table::{Slot, Table};
+use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::{Half, Level};
 
 /// Entries that are passed to see whether firmware is mapped.
 const MOST_STEPS: u32 = 1 << 12;
@@ -39,13 +40,78 @@ impl Discovery {
     /// Sees whether pages are kept from being executed, and whether no page of the kernel's image is read-only
     /// yet.
     pub(super) fn see_whether_protected(&mut self) {
-        let mut tables = self.snapshot.tables();
-        self.uses_nx = tables.any(|table| table.entries().any(|(_, entry)| entry.no_execute()));
+        let [any, kernels] = self.has_no_execute();
+        self.no_execute = match (any, kernels) {
+            (false, _) => NoExecute::Nowhere,
+            (true, false) => NoExecute::UserHalves,
+            (true, true) => NoExecute::Everywhere,
+        };
         let (Some(root), Some(image)) = (self.reference, self.layout.kernel_image) else {
             return;
         };
         let mut leaves = self.snapshot.leaves(root, image.range).limited(MOST_STEPS);
         self.is_unprotected = self.spaces.len() == 1 && leaves.all(|page| page.rights.write);
+    }
+
+    /// Says that pages are used that the CPU has not.
+    pub(super) fn note_gigabyte_pages(&mut self) {
+        let is_large = |table: &Table| {
+            let mut entries = table.entries();
+            table.level() == Level::Pdpt
+                && entries.any(|(index, _)| matches!(table.decode(index), Decoded::Leaf(_)))
+        };
+        let tables = || {
+            let spaces = self.judged();
+            let roots = spaces.filter_map(|space| self.snapshot.root_table(space.root));
+            roots.flat_map(|root| root.links().filter_map(|slot| self.snapshot.table_at(slot)))
+        };
+        let below = tables().flat_map(|table| table.links());
+        let below = below.filter_map(|slot| self.snapshot.table_at(slot));
+        if tables().chain(below).any(|table| is_large(table)) {
+            self.notes.push(
+                "there are pages of 1 GiB, which this CPU has not by its CPUID (pdpe1gb): QEMU translates them all \
+                 the same, another CPU would fault"
+                    .into(),
+            );
+        }
+    }
+
+    /// Whether any entry of a table of an address space that lives has NX, and whether one of its kernel half.
+    fn has_no_execute(&self) -> [bool; 2] {
+        let mut seen = HashSet::new();
+        let mut has = |pending: &mut Vec<Slot>| {
+            while let Some(slot) = pending.pop() {
+                let Some(table) = self.snapshot.table_at(slot).filter(|_| seen.insert(slot)) else {
+                    continue;
+                };
+                if table.entries().any(|(_, entry)| entry.no_execute()) {
+                    return true;
+                }
+                pending.extend(table.links());
+            }
+            false
+        };
+        let (mut kernel, mut user) = (Vec::new(), Vec::new());
+        let (mut in_kernel, mut in_user) = (false, false);
+        for space in self.judged() {
+            let Some(table) = self.snapshot.root_table(space.root) else {
+                continue;
+            };
+            let [part, _] = self.parts(space.root);
+            for (index, entry) in table.entries() {
+                let is_kernels = part.contains(index);
+                let (list, has) = if is_kernels {
+                    (&mut kernel, &mut in_kernel)
+                } else {
+                    (&mut user, &mut in_user)
+                };
+                *has |= entry.no_execute();
+                list.extend(table.link(index));
+            }
+        }
+        in_kernel = in_kernel || has(&mut kernel);
+        in_user = in_kernel || in_user || has(&mut user);
+        [in_user, in_kernel]
     }
 
     /// Says what the roots of paravirtualized guests are, whose kernels and processes both run in ring 3.

@@ -5,15 +5,21 @@ use std::collections::HashSet;
 use crate::capture::Capturer;
 use crate::profile::Profile;
 use crate::snapshot::{RootLabel, Snapshot};
+use crate::tally::Tallier;
 use crate::target::Target;
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::level::Depth;
 use heirloom_paging::mode::{Mode, ModeError, PhysBits};
 
+use super::anchors::Anchors;
 use super::blind::{LEAST_SHOWN, MOST_TRIED};
 use super::budget::Budget;
 use super::reference::{Best, Reference};
 use super::{Basis, DiscoverError, blind, pairs, part, scan};
+
+/// Leaves of 1 GiB are read as such even where CPUID denies them: QEMU walks them on every CPU that it emulates,
+/// and KVM's guests are walked by the host's CPU. A note says so.
+const GIGABYTE_PAGES: bool = true;
 
 /// Where the search starts.
 pub(super) struct Start {
@@ -121,11 +127,10 @@ fn mode_of_cpus(
     notes: &mut Vec<String>,
 ) -> Result<Option<Mode>, DiscoverError> {
     let phys_bits = target.phys_bits.unwrap_or(PhysBits::MAX);
-    let gigabyte_pages = target.gigabyte_pages.unwrap_or(true);
     let mut first: Option<(usize, Mode)> = None;
     let mut refused: Option<ModeError> = None;
     for (number, cpu) in target.cpus.iter().enumerate() {
-        match Mode::of_cpu(cpu, phys_bits, gigabyte_pages) {
+        match Mode::of_cpu(cpu, phys_bits, GIGABYTE_PAGES) {
             Ok(mode) => {
                 let mode = mode.with_encryption(target.encryption);
                 let (first_number, Mode { depth, .. }) = *first.get_or_insert((number, mode));
@@ -185,7 +190,8 @@ fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
     let snapshot = capture(target, mode, &roots);
     let mut halves = HashSet::new();
     let mut budget = Budget::default();
-    let mut candidates: Vec<Best> = Vec::new();
+    let mut tallier = Tallier::new(&snapshot);
+    let mut candidates: Vec<(bool, Best)> = Vec::new();
     for root in snapshot.roots() {
         let Some(table) = snapshot.root_table(root.id) else {
             continue;
@@ -195,16 +201,20 @@ fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
         if let Some(reference) = reference
             && halves.insert(reference.half.clone())
         {
-            candidates.push(Best {
+            // What a kernel only booted on may be open to ring 3.
+            let pages = tallier.count_entries(root.id, &reference.part);
+            let best = Best {
                 ram_bytes: budget.ram_shown_by(&snapshot, root.id, &reference.part, &target.ram),
                 reference,
                 snapshot: snapshot.clone(),
-            });
+            };
+            candidates.push((pages.user <= pages.supervisor, best));
         }
     }
-    candidates
+    let (_, best) = candidates
         .into_iter()
-        .max_by_key(|best| (best.ram_bytes, best.reference.present()))
+        .max_by_key(|(is_closed, best)| (*is_closed, best.ram_bytes, best.reference.present()))?;
+    Some(best)
 }
 
 /// All that these roots reach.
@@ -237,6 +247,21 @@ fn or_the_kernels(target: &Target, mode: Mode, best: Best) -> Best {
     frames.truncate(MOST_TRIED);
     match best_of(target, mode, &frames) {
         Some(other) if other.ram_bytes > best.ram_bytes => other,
+        _ => or_what_shows_the_same(target, mode, best),
+    }
+}
+
+/// `best`, or a root that has tables of its own for what that shows of the kernel, and shows more of RAM.
+fn or_what_shows_the_same(target: &Target, mode: Mode, best: Best) -> Best {
+    let anchors = Anchors::of(target, mode, &best.reference, best.snapshot.clone());
+    let Some(anchors) = anchors else {
+        return best;
+    };
+    let known = HashSet::from([best.reference.pfn]);
+    let mut frames = anchors.roots_among(target, &anchors.suspects(target), &known);
+    frames.truncate(MOST_TRIED);
+    match best_of(target, mode, &frames) {
+        Some(other) if other.ram_bytes > best.ram_bytes => other,
         _ => best,
     }
 }
@@ -246,7 +271,7 @@ fn assumed_mode(target: &Target, depth: Depth) -> Mode {
     let typical = Mode::typical(depth);
     Mode {
         phys_bits: target.phys_bits.unwrap_or(PhysBits::MAX),
-        gigabyte_pages: target.gigabyte_pages.unwrap_or(true),
+        gigabyte_pages: GIGABYTE_PAGES,
         encryption: target.encryption,
         ..typical
     }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::direct_map::ram_bytes;
 use crate::leaves::Mapping;
 use crate::memory::PhysRange;
 use crate::snapshot::{RootId, Snapshot};
@@ -34,18 +35,18 @@ impl KernelImage {
 }
 
 /// The linear mapping of most code in these ranges, with what lies in the same line next to it; what is in
-/// the line of `direct_map` comes last.
+/// the line of `direct_map` comes last. What is no RAM is no code: where nothing has NX, devices are executable.
 pub(super) fn find_code(
     snapshot: &Snapshot,
     root: RootId,
-    ranges: &[VirtRange],
+    (ranges, ram): (&[VirtRange], &[PhysRange]),
     direct_map: Option<VirtAddr>,
 ) -> Option<KernelImage> {
     let leaves = || {
         let leaves = ranges
             .iter()
             .flat_map(|range| snapshot.distinct_leaves(root, *range));
-        leaves.filter(|page| !page.rights.user)
+        leaves.filter(|page| !page.rights.user && ram_bytes(ram, page.pa, page.size.bytes()) > 0)
     };
     let offset = |page: &Mapping| page.va.get().wrapping_sub(page.pa.get());
     let is_of_map = |line: u64| direct_map.is_some_and(|base| base.get() == line);

@@ -151,7 +151,7 @@ impl Layout {
                 let code = profile.place_of(Area::KernelImage, depth);
                 let code = code.map_or(parts, |place| vec![place]);
                 let base = layout.direct_map.map(|map| map.base);
-                layout.kernel_image = find_code(snapshot, root, &code, base);
+                layout.kernel_image = find_code(snapshot, root, (&code, ram), base);
                 layout.add_memory_and_code(snapshot, root, ram);
                 layout.add_places(snapshot, root, "its place in the profile");
                 layout.add_rest(snapshot, root, ram, kernel);

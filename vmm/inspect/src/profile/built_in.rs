@@ -244,6 +244,9 @@ impl Profile {
             layout: LayoutStyle::ByContent,
             self_maps: Vec::new(),
             exceptions: vec![
+                pass::BEYOND_RAM,
+                pass::BOOT_MAP,
+                pass::ENTRY_FLAGS,
                 pass::PRIVATE_COPIES,
                 pass::WRITABLE_DIRECT_MAP,
                 pass::SHADOW,

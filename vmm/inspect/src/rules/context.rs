@@ -7,7 +7,7 @@ use super::Place;
 use super::exceptions::Exception;
 use super::finding::{EntryPlace, Finding, Spaces};
 use super::rule::Extension;
-use crate::discover::{Discovery, Space};
+use crate::discover::{Discovery, NoExecute, Space};
 use crate::history::{History, Image, is_ram};
 use crate::index::{Page, PartId, TableIndex};
 use crate::layout::{Area, Region};
@@ -113,7 +113,16 @@ impl<'a> Context<'a> {
     /// Whether any page is kept from being executed. What a core does not say of EFER, the entries tell: without
     /// NX in any of them it is the same.
     pub(super) fn uses_nx(&self) -> bool {
-        self.snapshot().mode().nxe && self.found.is_none_or(|found| found.uses_nx)
+        self.snapshot().mode().nxe && self.has_no_execute(|has| has != NoExecute::Nowhere)
+    }
+
+    /// The same of pages of the kernel half.
+    pub(super) fn kernel_uses_nx(&self) -> bool {
+        self.snapshot().mode().nxe && self.has_no_execute(|has| has == NoExecute::Everywhere)
+    }
+
+    fn has_no_execute(&self, has: impl Fn(NoExecute) -> bool) -> bool {
+        self.found.is_none_or(|found| has(found.no_execute))
     }
 
     /// Whether the kernel does this on purpose.

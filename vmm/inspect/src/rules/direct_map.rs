@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::context::{Context, PageAt, shown_end};
 use super::evidence::Evidence;
-use super::exceptions::ISA_HOLE;
+use super::exceptions::{BEYOND_RAM, ISA_HOLE};
 use super::finding::Finding;
 use super::rule::{Broken, Clause, Fact, Judge, Reads, Rule, RuleInfo};
 use crate::history::{History, Sharing};
@@ -200,6 +200,8 @@ fn exact(context: &Context<'_>, PageAt { page, .. }: PageAt<'_>) -> Fact {
         } else if is_large && context.found.is_some() {
             // Large ones reach past RAM and over holes on many kernels: a note says which.
             Fact::Holds
+        } else if context.excepts(BEYOND_RAM) {
+            Fact::Excepted(BEYOND_RAM)
         } else {
             Fact::Broken(Broken::new("no RAM", "nothing: there is no RAM"))
         };

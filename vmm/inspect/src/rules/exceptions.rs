@@ -63,6 +63,13 @@ pub(crate) const TRAMPOLINE: Exception = Exception {
     source: "Linux arch/x86/realmode/init.c: CPUs come up on it",
 };
 
+/// The lower half of a root that no process has.
+pub(crate) const BOOT_MAP: Exception = Exception {
+    name: "boot-map",
+    what: "tables of the kernel half in the lower half of a root without a page for ring 3",
+    source: "many kernels boot on one PDPT or PD that shows memory at its own address and in the kernel half",
+};
+
 /// The first mebibyte in the direct map.
 pub(crate) const ISA_HOLE: Exception = Exception {
     name: "isa-hole",
@@ -70,11 +77,25 @@ pub(crate) const ISA_HOLE: Exception = Exception {
     source: "Linux arch/x86/mm/init.c: init_memory_mapping maps 0 to ISA_END_ADDRESS as one",
 };
 
+/// What is no RAM, in the line of all memory.
+pub(crate) const BEYOND_RAM: Exception = Exception {
+    name: "linear-map-beyond-ram",
+    what: "pages of the linear map that lead to their own addresses, where there is no RAM: holes, ROMs, devices",
+    source: "many kernels map all addresses from 0 on, as xv6's setupkvm maps 0 to PHYSTOP; a note says which",
+};
+
 /// A kernel that gives each process tables of its own for the kernel half.
 pub(crate) const PRIVATE_COPIES: Exception = Exception {
     name: "private-kernel-tables",
     what: "kernel entries that map the same by tables of their own, where no two address spaces share a kernel table",
     source: "lecture: update the mapping in every process; xv6's setupkvm",
+};
+
+/// The same table by entries that are not equal.
+pub(crate) const ENTRY_FLAGS: Exception = Exception {
+    name: "entry-flags",
+    what: "entries of roots that lead to one table with different flags, of which none changes what is mapped",
+    source: "kernels that set US or bits of their own in a process's entries, as xv6's setupkvm does",
 };
 
 /// Kernels that do not protect their text in the direct map at all.
@@ -127,7 +148,7 @@ pub(crate) const EARLY_BOOT: Exception = Exception {
 };
 
 /// All of them.
-pub const ALL: [Exception; 16] = [
+pub const ALL: [Exception; 19] = [
     LDT_REMAP,
     VSYSCALL,
     GLOBAL_IMAGE,
@@ -135,8 +156,11 @@ pub const ALL: [Exception; 16] = [
     ESPFIX,
     HUGETLB,
     TRAMPOLINE,
+    BOOT_MAP,
     ISA_HOLE,
+    BEYOND_RAM,
     PRIVATE_COPIES,
+    ENTRY_FLAGS,
     WRITABLE_DIRECT_MAP,
     SHADOW,
     PRIVATE_AREA,

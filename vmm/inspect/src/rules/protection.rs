@@ -36,12 +36,12 @@ pub(super) const WRITE_XOR_EXECUTE: Rule = Rule {
 
 /// Without NX every page is executable, and there is one thing to mend.
 fn no_execute_is_enabled(context: &Context<'_>, evidence: &mut Evidence) {
-    if context.uses_nx() {
+    if context.kernel_uses_nx() {
         return;
     }
     let mut pages = context.index.pages(Half::Kernel);
     let found = if context.snapshot().mode().nxe {
-        "set, and no entry has NX: every page of the kernel is executable, the writable ones, too"
+        "no entry of the kernel half has NX: every page of it is executable, the writable ones, too"
     } else {
         "clear: every page of the kernel is executable, the writable ones, too"
     };
@@ -68,7 +68,7 @@ fn is_early(context: &Context<'_>) -> bool {
 }
 
 fn write_xor_execute(context: &Context<'_>, PageAt { page, .. }: PageAt<'_>) -> Fact {
-    if !page.rights.execute || !context.uses_nx() {
+    if !page.rights.execute || !context.kernel_uses_nx() {
         return Fact::Holds;
     }
     if page.rights.write && is_early(context) {
@@ -202,7 +202,7 @@ fn no_alias_of_what_is_executable(
     found: &Discovery,
     evidence: &mut Evidence,
 ) {
-    if !context.uses_nx() {
+    if !context.kernel_uses_nx() {
         // Without NX nothing tells text from data.
         return;
     }

@@ -6,7 +6,8 @@ use std::collections::{HashMap, HashSet};
 use super::context::{Context, shown};
 use super::evidence::Evidence;
 use super::exceptions::{
-    Exception, HUGETLB, LDT_REMAP, PRIVATE_AREA, PRIVATE_COPIES, PV_PAIR, TRAMPOLINE,
+    BOOT_MAP, ENTRY_FLAGS, Exception, HUGETLB, LDT_REMAP, PRIVATE_AREA, PRIVATE_COPIES, PV_PAIR,
+    TRAMPOLINE,
 };
 use super::finding::{EntryPlace, Finding};
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
@@ -85,7 +86,12 @@ fn each_difference(
                 continue;
             }
             let depth = context.snapshot().mode().depth;
-            if context.excepts(PRIVATE_AREA) && context.profile.is_private(difference.range, depth)
+            let is_one_table = difference.kind == EntryDifferenceKind::Flags
+                && difference.mappings == Mappings::Same;
+            if is_one_table && context.excepts(ENTRY_FLAGS) {
+                evidence.excepted(ENTRY_FLAGS, difference.range.first);
+            } else if context.excepts(PRIVATE_AREA)
+                && context.profile.is_private(difference.range, depth)
             {
                 evidence.excepted(PRIVATE_AREA, difference.range.first);
             } else if context.excepts(LDT_REMAP) && is_ldt(context, space, difference) {
@@ -350,8 +356,14 @@ fn halves_separate(context: &Context<'_>, found: &Discovery, evidence: &mut Evid
             if !kernel.contains(&(target, next)) {
                 continue;
             }
-            if found.space(placement.root).kind == Kind::Trampoline && context.excepts(TRAMPOLINE) {
+            let space = found.space(placement.root);
+            if space.kind == Kind::Trampoline && context.excepts(TRAMPOLINE) {
                 evidence.excepted(TRAMPOLINE, placed.va);
+                continue;
+            }
+            // What a kernel booted on may stay in its lower half: ring 3 has nothing there.
+            if space.user_pages == 0 && context.excepts(BOOT_MAP) {
+                evidence.excepted(BOOT_MAP, placed.va);
                 continue;
             }
             evidence.broken(|| {

@@ -1,6 +1,6 @@
 //! The headers and notes of an ELF core, checked.
 
-use heirloom_inspect::PhysAddr;
+use heirloom_inspect::{PhysAddr, PhysRange};
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, ReadCache, ReadRef};
@@ -26,6 +26,17 @@ pub(super) struct Segment {
     pub(super) offset: u64,
     pub(super) file_bytes: u64,
     pub(super) memory_bytes: u64,
+}
+
+impl Segment {
+    /// The guest-physical addresses that it claims.
+    pub(super) fn range(&self) -> PhysRange {
+        let bytes = self.memory_bytes.max(self.file_bytes);
+        PhysRange {
+            start: self.physical,
+            bytes: bytes.min(u64::MAX - self.physical.get()),
+        }
+    }
 }
 
 /// What a core's headers and notes say. The memory that they name need not be in the file.

@@ -23,6 +23,7 @@ use crate::dump;
 use crate::file::FileError;
 use crate::input::Input;
 use crate::memory::{ADDRESS_LIMIT, Layout, Memory, Piece, RAM_LIMIT, Source};
+use crate::pc;
 use crate::spec::{Fields, SpecError};
 
 pub(crate) use notes::Notes;
@@ -152,7 +153,11 @@ impl CoreSpec {
                  read as zero"
             ));
         }
-        let ram = layout.ram();
+        let mut ram = layout.ram();
+        if core.notes.is_of_a_hypervisor() {
+            let pieces: Vec<PhysRange> = core.segments.iter().map(Segment::range).collect();
+            ram = pc::ram_of_a_dump(&pieces, ram);
+        }
         if core.notes.is_of_a_dumped_kernel() {
             let holes = left_out::of_a_dumped_kernel(&ram);
             notes.extend(left_out::note(&holes));

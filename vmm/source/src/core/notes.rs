@@ -56,6 +56,11 @@ impl Notes {
             && self.vmcoreinfo.is_none()
     }
 
+    /// Whether a hypervisor wrote it, that dumps all that it emulates with memory.
+    pub(crate) fn is_of_a_hypervisor(&self) -> bool {
+        !self.qemu.is_empty() || !self.virtualbox.is_empty()
+    }
+
     /// Whether a kernel wrote it that had taken the place of the one that it dumped: no hypervisor has left a
     /// note.
     pub(crate) fn is_of_a_dumped_kernel(&self) -> bool {

@@ -16,6 +16,7 @@ use crate::Target;
 use crate::assumed::{Registers, RootOutside};
 use crate::file::FileError;
 use crate::memory::{Layout, Memory, RAM_LIMIT, Source};
+use crate::pc;
 
 pub(crate) use kdump::Kdump;
 
@@ -107,7 +108,11 @@ impl Contents {
                 bytes,
             });
         }
-        let ram = self.layout.ram();
+        let mut ram = self.layout.ram();
+        if !self.cpus.is_empty() {
+            // Only hypervisors write the registers of CPUs.
+            ram = pc::ram_of_a_dump(&ram, ram.clone());
+        }
         Ok(target(
             name,
             Box::new(Memory::new(self.layout, self.sources).without(self.left_out)),

@@ -37,6 +37,7 @@ use self::pause::Pause;
 pub use self::pause::{left_paused, resume_all};
 use crate::Target;
 use crate::memory::Memory;
+use crate::pc;
 use crate::spec::{Fields, SpecError};
 
 const USAGE: &str =
@@ -138,6 +139,13 @@ impl QemuSpec {
                 // There are hardly ever page tables in ROM or on a graphics card.
                 Err(_) => log::debug!("memory at {:#x} is left out", range.range.start),
             }
+        }
+        // As a core of it has its RAM.
+        if ranges
+            .iter()
+            .any(|range| !range.is_ram() && pc::is_legacy(&range.range))
+        {
+            ram = pc::without_legacy(&ram);
         }
         let notes = vec![reach.summary()];
         Ok(Target {

@@ -1,7 +1,8 @@
 //! Direct maps as kernels have them, and kernels without NX.
 
 use heirloom_inspect::discover::Kind;
-use heirloom_inspect::{Depth, Entry, PageSize};
+use heirloom_inspect::layout::Area;
+use heirloom_inspect::{Depth, Entry, PageSize, VirtAddr};
 
 use super::ram::{CODE, DATA, LARGE, PAGE, Ram};
 
@@ -127,5 +128,89 @@ fn nx_that_is_off_is_one_finding() {
         assert_eq!(ram.broken(), [("write-xor-execute", 1)]);
         let found = ram.findings("write-xor-execute");
         assert_eq!(found[0].place, "EFER.NXE");
+    }
+}
+
+#[test]
+fn small_pages_that_lead_where_no_ram_is_are_let_pass_by_name_and_a_note_says_where() {
+    for (mib, pages) in [(8, 2048 + 16), (4, 1024 + 1), (6, 1536 + 300)] {
+        let mut ram = Ram::new(mib, Depth::Four);
+        let kernel = ram.root();
+        for page in 0..pages {
+            let va = 0xffff_ffff_8000_0000 + page * PAGE;
+            let flags = if page == 0 { CODE } else { DATA };
+            ram.map(kernel, va, page * PAGE, PageSize::Size4KiB, flags);
+        }
+        ram.run(kernel);
+        let beyond = pages - mib * 256;
+        assert_eq!(ram.broken(), []);
+        assert_eq!(ram.let_pass(), [("linear-map-beyond-ram", beyond)]);
+        let range = format!("{:#x}–{:#x}", mib << 20, pages * PAGE);
+        assert!(ram.notes().contains(&range), "{}", ram.notes());
+        // One that leads elsewhere is wrong.
+        let va = 0xffff_ffff_8000_0000 + 100 * PAGE;
+        ram.map(kernel, va, 101 * PAGE, PageSize::Size4KiB, DATA);
+        assert_eq!(ram.broken(), [("direct-map-exact", 1)]);
+    }
+}
+
+#[test]
+fn devices_are_no_kernel_code_where_nothing_has_nx() {
+    for at in [
+        0xffff_ffff_fe00_0000,
+        0xffff_ffff_4000_0000,
+        0xffff_c000_0000_0000,
+    ] {
+        let mut ram = Ram::new(16, Depth::Four);
+        let kernel = ram.root();
+        for page in 0..8 {
+            let va = 0xffff_ffff_8000_0000 + page * LARGE;
+            ram.map(
+                kernel,
+                va,
+                page * LARGE,
+                PageSize::Size2MiB,
+                Entry::new(0x63),
+            );
+        }
+        for page in 0..4 {
+            let pa = 0xfe00_0000 + page * LARGE;
+            ram.map(
+                kernel,
+                at + page * LARGE,
+                pa,
+                PageSize::Size2MiB,
+                Entry::new(0x7b),
+            );
+        }
+        ram.run(kernel);
+        let layout = ram.discover().layout;
+        let area = layout.area_of(VirtAddr::new(at));
+        assert_eq!(area, Some(Area::Devices), "{:?}", layout.regions);
+    }
+}
+
+#[test]
+fn a_kernel_half_without_nx_is_one_finding_whatever_processes_have() {
+    for (mib, processes) in [(8, 1), (64, 3), (16, 2)] {
+        let mut ram = Ram::new(mib, Depth::Four);
+        let kernel = ram.root();
+        for page in 0..mib / 2 {
+            let va = 0xffff_ffff_8000_0000 + page * LARGE;
+            ram.map(
+                kernel,
+                va,
+                page * LARGE,
+                PageSize::Size2MiB,
+                Entry::new(0x63),
+            );
+        }
+        for number in 0..processes {
+            let root = ram.root();
+            ram.share(kernel, root, 256..512);
+            ram.user(root, 0x40_0000, 0x60_0000 + number * 0x1_0000);
+        }
+        ram.run(kernel);
+        assert_eq!(ram.broken(), [("write-xor-execute", 1)]);
     }
 }

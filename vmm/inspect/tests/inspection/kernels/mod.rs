@@ -1,6 +1,7 @@
 //! Kernels that are not Linux: each kind made by hand in several forms, because what was seen of one must not
 //! be what is recognized of all.
 
+mod boot_maps;
 mod cpu_roots;
 mod direct_map;
 mod encryption;
@@ -9,6 +10,7 @@ mod lower_half;
 mod private_copies;
 mod profiles;
 mod ram;
+mod reused;
 mod self_map;
 mod shadow;
 mod windows;

@@ -1,0 +1,121 @@
+//! Tables whose frames have been used for something else since.
+//!
+//! A kernel that frees an address space mostly leaves the root in memory, and its frames go to whoever asks next:
+//! what stood in a table becomes text, or a pattern that the kernel fills free memory with. Read as a
+//! table, that is full of entries that no kernel writes.
+
+use std::collections::HashSet;
+
+use crate::snapshot::{RootId, Snapshot};
+use crate::table::{Slot, Table};
+use heirloom_paging::bits::EntrySet;
+use heirloom_paging::entry::Decoded;
+
+/// Entries that are passed at most, in all roots together.
+const MOST_ENTRIES: u32 = 1 << 24;
+/// Of a table with fewer entries nothing is concluded: one wrong entry is a mistake, and no other use.
+const LEAST_ENTRIES: usize = 4;
+
+/// Where MAXPHYADDR is not known: RAM and devices of no machine are from here on.
+const NO_ADDRESS: u64 = 1 << 46;
+
+/// Looks for such tables.
+pub(super) struct Reused<'s> {
+    snapshot: &'s Snapshot,
+    /// What the reference reaches by its part of the kernel.
+    shared: HashSet<Slot>,
+    entries_left: u32,
+}
+
+/// What was found below a root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Tables that are none any more.
+    pub(super) reused: u32,
+    /// Pages for ring 3 that are reached by none of them.
+    pub(super) user_pages: u32,
+}
+
+impl<'s> Reused<'s> {
+    /// `kernel`: the entries of the reference that are the kernel's.
+    pub(super) fn new(snapshot: &'s Snapshot, reference: Option<(RootId, EntrySet)>) -> Self {
+        let mut reused = Reused {
+            snapshot,
+            shared: HashSet::new(),
+            entries_left: MOST_ENTRIES,
+        };
+        if let Some((root, kernel)) = reference
+            && let Some(table) = snapshot.root_table(root)
+        {
+            let mut pending: Vec<Slot> = table
+                .indexed_links()
+                .filter(|(index, _)| kernel.contains(*index))
+                .map(|(_, slot)| slot)
+                .collect();
+            while let Some(slot) = pending.pop() {
+                if reused.shared.insert(slot)
+                    && let Some(table) = snapshot.table_at(slot)
+                {
+                    pending.extend(table.links());
+                }
+            }
+        }
+        reused
+    }
+
+    /// What is below these entries of a root and not the reference's.
+    pub(super) fn below(&mut self, root: RootId, part: &EntrySet) -> Found {
+        let mut found = Found::default();
+        let Some(table) = self.snapshot.root_table(root) else {
+            return found;
+        };
+        let mut seen: HashSet<(Slot, bool)> = HashSet::new();
+        let mut pending: Vec<(Slot, bool)> = table
+            .indexed_links()
+            .filter(|(index, _)| part.contains(*index))
+            .map(|(index, slot)| (slot, table.entry(index).user()))
+            .collect();
+        while let Some((slot, user)) = pending.pop() {
+            if self.shared.contains(&slot) || !seen.insert((slot, user)) {
+                continue;
+            }
+            let Some(table) = self.snapshot.table_at(slot) else {
+                continue;
+            };
+            let entries = u32::try_from(table.present().len()).unwrap_or(u32::MAX);
+            let Some(left) = self.entries_left.checked_sub(entries) else {
+                return found;
+            };
+            self.entries_left = left;
+            if is_reused(self.snapshot, table) {
+                found.reused += 1;
+                continue;
+            }
+            for (index, entry) in table.entries() {
+                let user = user && entry.user();
+                match (table.decode(index), table.link(index)) {
+                    (Decoded::Leaf(_), _) => found.user_pages += u32::from(user),
+                    (Decoded::Table(_), Some(below)) => pending.push((below, user)),
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Whether most entries of a table are none that a kernel writes.
+fn is_reused(snapshot: &Snapshot, table: &Table) -> bool {
+    let mut odd = 0;
+    let mut all = 0;
+    for (index, _) in table.entries() {
+        all += 1;
+        odd += usize::from(match table.decode(index) {
+            Decoded::Reserved { .. } => true,
+            Decoded::Table(_) => snapshot.leads_nowhere(table, index),
+            Decoded::Leaf(leaf) => leaf.pa.get() >= NO_ADDRESS,
+            Decoded::Absent => false,
+        });
+    }
+    all >= LEAST_ENTRIES && 2 * odd > all
+}
