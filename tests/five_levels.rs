@@ -39,7 +39,7 @@ fn every_strategy_keeps_its_promise_with_five_levels_and_none_breaks_the_same_ru
         let words = ["--propagation", strategy.name()];
         let (five, at_five) = run(&words);
         let (four, at_four) = run(&[&words[..], &["--cmdline", "la57=off"]].concat());
-        let good = if strategy.propagates() { 0 } else { 1 };
+        let good = i32::from(!strategy.propagates());
         assert_eq!(
             (five.code, four.code),
             (Some(good), Some(good)),

@@ -115,11 +115,9 @@ impl RunError {
 /// Where the cause lies if a machine cannot be made.
 pub fn boot_cause(error: &BootError) -> Cause {
     match error {
-        BootError::Qemu(QemuError::Protocol { .. }) => Cause::Input,
-        BootError::Kvm(_) | BootError::Qemu(_) | BootError::Memory(_) | BootError::Watchdog(_) => {
-            Cause::Host
-        }
-        BootError::Image(_)
+        // What QEMU says wrongly lies with the program that was named.
+        BootError::Qemu(QemuError::Protocol { .. })
+        | BootError::Image(_)
         | BootError::SegmentOutside { .. }
         | BootError::SegmentsOverlap { .. }
         | BootError::NoRoomToUnpack { .. }
@@ -131,5 +129,8 @@ pub fn boot_cause(error: &BootError) -> Cause {
         | BootError::NoRoomForStartInfo { .. }
         | BootError::CommandLine { .. }
         | BootError::Write { .. } => Cause::Input,
+        BootError::Kvm(_) | BootError::Qemu(_) | BootError::Memory(_) | BootError::Watchdog(_) => {
+            Cause::Host
+        }
     }
 }
