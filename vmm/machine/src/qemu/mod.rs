@@ -1,5 +1,6 @@
 //! QEMU in the place of our own VMM: the same kernel in the same memory, with QEMU's CPUs.
 //!
+//! - `program`: its command line;
 //! - `process`: QEMU is a child that ends when this program does;
 //! - `firmware`: what its CPU runs first. The guest is loaded by us, into memory that both map;
 //! - `monitor`: QMP, by which it is started, stopped and asked for `registers`.
@@ -13,24 +14,24 @@ mod error;
 mod firmware;
 mod monitor;
 mod process;
+mod program;
 mod registers;
 
 use std::cell::RefCell;
-use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub use error::QemuError;
+pub use program::{Accelerator, PROGRAM, Qemu};
 
 use self::monitor::{Monitor, Unanswered};
 use self::process::{Process, memory_file, wait};
+use self::program::Shared;
 use self::registers::CpuStanding;
 use crate::address::GuestVirtual;
 use crate::boot::{self, BootError};
@@ -38,159 +39,16 @@ use crate::devices::Console;
 use crate::image::KernelImage;
 use crate::kvm::Host;
 use crate::machine::{Config, Machine};
-use crate::memory::{HOLE_START, Ram, RamRange};
+use crate::memory::{Ram, RamRange};
 use crate::registers::Registers;
 use crate::run::{RunError, Stop};
 use crate::virtual_machine::{Doorbell, Platform, VirtualMachine};
 use crate::watchdog::{Cause, Interrupter, Watchdog};
 
-/// The program's usual name.
-pub const PROGRAM: &str = "qemu-system-x86_64";
-
 /// Physical addresses of QEMU's emulated CPU unless it is told otherwise, in bits.
 const PHYSICAL_BITS: u8 = 40;
-/// First port of COM1, and its interrupt line.
-const CONSOLE: (u16, u8) = (0x3f8, 4);
-/// The interrupt line of the doorbell, which nobody uses.
-const DOORBELL_IRQ: u8 = 3;
 /// How long the loop sleeps at most; a signal or a byte wakes it before.
 const NAP: Duration = Duration::from_millis(500);
-
-/// Who runs the guest's instructions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Accelerator {
-    /// QEMU itself, by translating them.
-    #[default]
-    Tcg,
-    /// The host's KVM.
-    Kvm,
-}
-
-impl Accelerator {
-    /// All there are.
-    pub const ALL: [Accelerator; 2] = [Accelerator::Tcg, Accelerator::Kvm];
-
-    /// The CPU with all that it can do.
-    const fn cpu(self) -> &'static str {
-        match self {
-            Accelerator::Tcg => "max",
-            // kvm_pvm shows that register, and refuses the write with which QEMU sets it.
-            Accelerator::Kvm => "max,arch-capabilities=off",
-        }
-    }
-
-    /// QEMU's name for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Accelerator::Tcg => "tcg",
-            Accelerator::Kvm => "kvm",
-        }
-    }
-}
-
-/// A QEMU program, to make machines with.
-#[derive(Clone, Debug)]
-pub struct Qemu {
-    binary: PathBuf,
-    accelerator: Accelerator,
-}
-
-impl Qemu {
-    /// The program `binary`, which is looked for in PATH if it names no folder.
-    ///
-    /// # Errors
-    /// [`QemuError::Missing`].
-    pub fn new(binary: impl Into<PathBuf>, accelerator: Accelerator) -> Result<Qemu, QemuError> {
-        let binary = binary.into();
-        if !is_there(&binary) {
-            return Err(QemuError::Missing {
-                binary: binary.display().to_string(),
-            });
-        }
-        Ok(Qemu {
-            binary,
-            accelerator,
-        })
-    }
-
-    /// Whether [`PROGRAM`] is in PATH.
-    pub fn is_installed() -> bool {
-        is_there(Path::new(PROGRAM))
-    }
-
-    fn command(&self, memory: u64, shared: &Shared, doorbell: Option<u16>) -> Command {
-        let mut command = Command::new(&self.binary);
-        let accelerator = self.accelerator.name();
-        let file = |file: &OwnedFd| format!("/proc/self/fd/{}", file.as_raw_fd());
-        let socket = |name: &str, socket: &OwnedFd| {
-            let number = socket.as_raw_fd();
-            format!("socket,id={name},fd={number}")
-        };
-        let mut words: Vec<String> = vec![
-            "-nodefaults".into(),
-            "-no-user-config".into(),
-            "-display".into(),
-            "none".into(),
-            "-no-reboot".into(),
-            "-no-shutdown".into(),
-            "-S".into(),
-            "-machine".into(),
-            format!("pc,accel={accelerator},memory-backend=ram,max-ram-below-4g={HOLE_START}"),
-            "-cpu".into(),
-            self.accelerator.cpu().into(),
-            "-m".into(),
-            format!("{}M", memory >> 20),
-            "-object".into(),
-            format!(
-                "memory-backend-file,id=ram,size={memory},share=on,mem-path={}",
-                file(&shared.memory)
-            ),
-            "-bios".into(),
-            file(&shared.firmware),
-            "-chardev".into(),
-            socket("monitor", &shared.monitor),
-            "-mon".into(),
-            "chardev=monitor,mode=control".into(),
-            "-chardev".into(),
-            socket("console", &shared.console),
-            "-device".into(),
-            format!(
-                "isa-serial,chardev=console,iobase={:#x},irq={}",
-                CONSOLE.0, CONSOLE.1
-            ),
-        ];
-        if let Some(port) = doorbell {
-            words.extend([
-                "-chardev".into(),
-                socket("doorbell", &shared.doorbell),
-                "-device".into(),
-                format!("isa-serial,chardev=doorbell,iobase={port:#x},irq={DOORBELL_IRQ}"),
-            ]);
-        }
-        command.args(words);
-        // An audio library asks for a sound card as soon as it is loaded.
-        command.env("QEMU_AUDIO_DRV", OsString::from("none"));
-        command
-    }
-}
-
-/// Whether `binary` is a file, in PATH if it names no folder.
-fn is_there(binary: &Path) -> bool {
-    if binary.components().count() > 1 {
-        return binary.is_file();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(binary).is_file())
-}
-
-/// What the child has open: guest memory, the firmware, and its ends of the sockets.
-struct Shared {
-    memory: OwnedFd,
-    firmware: OwnedFd,
-    monitor: OwnedFd,
-    console: OwnedFd,
-    doorbell: OwnedFd,
-}
 
 impl Platform for Qemu {
     fn machine(
