@@ -72,7 +72,7 @@ fn every_strategy_is_judged_on_qemu_as_on_kvm_and_its_cpu_has_smep_and_smap() {
         let words = ["--propagation", strategy.name()];
         let (on_kvm, kvm) = heirloom_json(&words);
         let (on_qemu, qemu) = heirloom_json(&[&words[..], &["--machine", "qemu"]].concat());
-        let good = if strategy.propagates() { 0 } else { 1 };
+        let good = i32::from(!strategy.propagates());
         assert_eq!(
             (on_kvm.code, on_qemu.code),
             (Some(good), Some(good)),
@@ -289,15 +289,15 @@ impl Spinning {
 fn assert_gone(pid: &str) {
     let start = Instant::now();
     loop {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = stat
+        let line = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = line
             .rsplit(") ")
             .next()
             .and_then(|rest| rest.chars().next());
         if matches!(state, None | Some('Z')) {
             return;
         }
-        assert!(start.elapsed() < AMPLE, "QEMU lives on: {stat}");
+        assert!(start.elapsed() < AMPLE, "QEMU lives on: {line}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
