@@ -100,7 +100,7 @@ fn ram_above_four_gibibytes_is_found_and_in_the_direct_map() {
 }
 
 /// Eight pages below a PGD entry that nothing uses yet, so that the family's last allocation needs it.
-const NEAR_A_BOUNDARY: &str = "vmalloc-before=8 init=family";
+const NEAR_A_BOUNDARY: &str = "vmalloc-start=below:8 init=family";
 
 #[test]
 fn with_every_strategy_every_process_reads_kernel_memory_below_a_new_pgd_entry() {

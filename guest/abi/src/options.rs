@@ -4,11 +4,11 @@ pub use crate::propagation::Strategy;
 
 /// `propagation=NAME`: a [`Strategy`]; [`Strategy::DEFAULT`] without it.
 pub const PROPAGATION: &str = "propagation";
-/// `vmalloc-start=0xADDRESS`: where the vmalloc area begins to be used; page aligned.
+/// `vmalloc-start=0xADDRESS`: where the vmalloc area begins to be used; page aligned. `vmalloc-start=below:PAGES`:
+/// so many pages below the area's second PGD entry, whatever the depth of the page tables is.
 pub const VMALLOC_START: &str = "vmalloc-start";
-/// `vmalloc-before=PAGES`: the vmalloc area begins to be used so many pages below its second PGD entry, whatever
-/// the depth of the page tables is. [`VMALLOC_START`] goes before it.
-pub const VMALLOC_BEFORE: &str = "vmalloc-before";
+/// What a value of [`VMALLOC_START`] begins with that counts pages.
+pub const BELOW_SECOND_ENTRY: &str = "below:";
 /// `la57=off`: four levels of page tables though the CPU has five. The boot looks for `la57` in the command
 /// line before the kernel can read it, so [`CLEAR_CPUID`] with that name does the same.
 pub const LA57: &str = "la57";
@@ -63,29 +63,42 @@ impl<'a> CommandLine<'a> {
     /// The value of `key=value`; `Some("")` for a bare `key`. The last one wins, as on Linux.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&'a str> {
-        self.kernel
-            .split_ascii_whitespace()
-            .filter_map(|word| {
-                let (name, value) = word.split_once('=').unwrap_or((word, ""));
-                (name == key).then_some(value)
-            })
-            .next_back()
+        // Byte by byte, with one comparison each: a kernel whose every instruction is emulated asks for ten.
+        let bytes = self.kernel.as_bytes();
+        let (mut found, mut start) = (None, 0);
+        while let Some(rest) = bytes.get(start..).filter(|rest| !rest.is_empty()) {
+            let length = rest.iter().position(|byte| *byte <= b' ');
+            let end = start + length.unwrap_or(rest.len());
+            let value = rest.strip_prefix(key.as_bytes());
+            match value.and_then(|value| value.first()) {
+                Some(b'=') => found = self.kernel.get(start + key.len() + 1..end),
+                None | Some(0..=b' ') if value.is_some() => found = Some(""),
+                _ => {}
+            }
+            start = end + 1;
+        }
+        found
     }
 
     /// The value of `key` as a number, hexadecimal with `0x`. `Some(Err(text))` if it is none.
     #[must_use]
     pub fn number(&self, key: &str) -> Option<Result<u64, &'a str>> {
         let text = self.get(key)?;
-        let parsed = match text.strip_prefix("0x") {
-            Some(hex) => u64::from_str_radix(hex, 16),
-            None => text.parse(),
-        };
-        Some(parsed.map_err(|_| text))
+        Some(parse_number(text).ok_or(text))
     }
 
     /// The words for the first program.
     pub fn arguments(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
         self.program.split_ascii_whitespace()
+    }
+}
+
+/// A number, hexadecimal with `0x`.
+#[must_use]
+pub fn parse_number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
     }
 }
 

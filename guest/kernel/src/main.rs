@@ -51,7 +51,8 @@ unsafe extern "C" {
 /// 1. Called once, by the boot's assembly, with what the PVH loader passed in EBX.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
-    mm::set_depth(cpu::depth());
+    // SAFETY: the first thing that the boot does here.
+    unsafe { mm::set_depth(cpu::depth()) };
     DATA.local().set_stacks(
         Place::Image.entry_stack_top(),
         &raw const cpu_stack_top as u64,
@@ -93,10 +94,6 @@ fn start(info: BootInfo) -> TrapFrame {
         Some(name) => Strategy::from_name(name)
             .unwrap_or_else(|| panic!("propagation={name} is no strategy of this kernel")),
     };
-    if let Some(choice) = command_line.get(options::LA57) {
-        // The boot's assembly has acted on it.
-        assert!(choice == "off", "la57={choice}: there is only `off`");
-    }
     let first = vmalloc_start(command_line);
     assert!(
         Region::Vmalloc.contains(first, depth()) && first.is_multiple_of(heirloom_abi::PAGE_SIZE),
@@ -105,6 +102,12 @@ fn start(info: BootInfo) -> TrapFrame {
 
     let features =
         Features::detect().without(command_line.get(options::CLEAR_CPUID).unwrap_or_default());
+    // The boot's assembly has acted on it. Looking for a word costs a millisecond where kernel code is emulated.
+    if features.la57_refused
+        && let Some(choice) = command_line.get(options::LA57)
+    {
+        assert!(choice == "off", "la57={choice}: there is only `off`");
+    }
     let mut guard = KERNEL.lock();
     let kernel: &mut Kernel = &mut guard;
     let fresh_is_zero = command_line.get(options::FRESH_MEMORY) == Some("zero");
@@ -145,15 +148,19 @@ fn start(info: BootInfo) -> TrapFrame {
 /// Where the vmalloc area begins to be used.
 fn vmalloc_start(command_line: CommandLine<'_>) -> u64 {
     let area = Region::Vmalloc.start(depth());
-    let second_entry = area + Root::level().entry_span();
-    number(command_line, options::VMALLOC_START)
-        .or_else(|| {
-            let pages = number(command_line, options::VMALLOC_BEFORE)?;
-            let bytes = pages.checked_mul(heirloom_abi::PAGE_SIZE);
-            let first = bytes.and_then(|bytes| second_entry.checked_sub(bytes));
-            Some(first.unwrap_or_else(|| panic!("vmalloc-before={pages} is outside of the area")))
-        })
-        .unwrap_or(area)
+    let Some(text) = command_line.get(options::VMALLOC_START) else {
+        return area;
+    };
+    let is_no = || panic!("{}={text} is no number", options::VMALLOC_START);
+    match text.strip_prefix(options::BELOW_SECOND_ENTRY) {
+        None => options::parse_number(text).unwrap_or_else(is_no),
+        Some(pages) => {
+            let second_entry = area + Root::level().entry_span();
+            let pages = options::parse_number(pages).unwrap_or_else(is_no);
+            // What is outside of the area is refused as any other address there.
+            second_entry.wrapping_sub(pages.wrapping_mul(heirloom_abi::PAGE_SIZE))
+        }
+    }
 }
 
 /// The value of a numeric option.

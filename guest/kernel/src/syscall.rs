@@ -374,7 +374,8 @@ impl Kernel {
 
 /// Processes may reach vmalloc memory through system calls, and no other part of the kernel.
 fn check_kernel_address(address: u64) -> Result<(), Errno> {
-    let contains = |address| Region::Vmalloc.contains(address, depth());
-    let inside = contains(address) && contains(address.wrapping_add(7));
+    let (first, end) = (Region::Vmalloc.start(depth()), Region::Vmalloc.end(depth()));
+    // All 8 bytes of it.
+    let inside = (first..end - 7).contains(&address);
     if inside { Ok(()) } else { Err(Errno::Fault) }
 }

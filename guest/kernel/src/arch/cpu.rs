@@ -25,6 +25,8 @@ pub struct Features {
     pub x2apic: bool,
     /// On since the boot, or not at all.
     pub la57: bool,
+    /// The CPU has it, and the command line refused it.
+    pub la57_refused: bool,
 }
 
 /// CR4.LA57 (Intel SDM vol. 3A, 2.5).
@@ -45,6 +47,7 @@ impl Features {
         gigabyte_pages: false,
         x2apic: false,
         la57: false,
+        la57_refused: false,
     };
 
     /// Asks CPUID (Intel SDM vol. 2A, CPUID).
@@ -66,6 +69,7 @@ impl Features {
             gigabyte_pages: extended.edx & 1 << 26 != 0,
             x2apic: basic.ecx & 1 << 21 != 0,
             la57: depth() == Depth::Five,
+            la57_refused: more & 1 << 16 != 0 && depth() == Depth::Four,
         }
     }
 

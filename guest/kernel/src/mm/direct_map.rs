@@ -1,24 +1,28 @@
 //! The direct map: every frame of RAM has a kernel virtual address ("every PFN has a direct mapped
 //! kernel virtual address", the lecture).
 
+use super::boot_value::BootValue;
 use super::{Frame, PhysAddr, VirtAddr};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::layout::{KERNEL_IMAGE_OFFSET, Region};
 use heirloom_paging::Depth;
 
 /// Where it begins: a value of its own, because every access to a page table needs it.
-static BASE: AtomicU64 = AtomicU64::new(Region::DirectMap.start(Depth::Four));
+static BASE: BootValue<u64> = BootValue::new(Region::DirectMap.start(Depth::Four));
 
 /// Takes over how many levels the page tables have.
-pub fn set_base(depth: Depth) {
-    BASE.store(Region::DirectMap.start(depth), Relaxed);
+///
+/// # Safety
+/// As for [`BootValue::set`].
+pub unsafe fn set_base(depth: Depth) {
+    // SAFETY: the caller's.
+    unsafe { BASE.set(Region::DirectMap.start(depth)) };
 }
 
 /// Where the direct map shows physical address `physical`.
 #[inline]
 pub fn address_of(physical: PhysAddr) -> VirtAddr {
-    VirtAddr::new(BASE.load(Relaxed) + physical.get())
+    VirtAddr::new(BASE.get() + physical.get())
 }
 
 /// The physical address of something in the kernel image.

@@ -3,7 +3,8 @@
 //! Never-used frames are taken from the boot's free ranges in ascending order; freed ones are kept
 //! in two lists, because a page table is empty when it is freed and need not be zeroed again.
 
-use super::{OutOfFrames, Pfn, PhysAddr, depth, direct_map};
+use super::boot_value::BootValue;
+use super::{Depth, OutOfFrames, Pfn, PhysAddr, direct_map};
 use crate::boot::memory_map::Ranges;
 use core::cell::Cell;
 use core::marker::PhantomData;
@@ -73,6 +74,18 @@ impl PageInfo {
     }
 }
 
+/// Where the vmemmap begins: a value of its own, because it is asked for so often.
+static VMEMMAP: BootValue<u64> = BootValue::new(Region::Vmemmap.start(Depth::Four));
+
+/// Takes over how many levels the page tables have.
+///
+/// # Safety
+/// As for [`BootValue::set`].
+pub unsafe fn set_vmemmap(depth: Depth) {
+    // SAFETY: the caller's.
+    unsafe { VMEMMAP.set(Region::Vmemmap.start(depth)) };
+}
+
 /// Access to the [`PageInfo`] of every frame, for those whose users take turns: it is neither `Send` nor
 /// `Sync`, and its owners stand behind the kernel's lock.
 #[derive(Clone, Copy)]
@@ -89,7 +102,7 @@ impl Vmemmap {
     #[inline]
     #[expect(clippy::unused_self, reason = "to have it is the right to ask")]
     fn info(self, frame: Frame) -> &'static PageInfo {
-        let address = Region::Vmemmap.start(depth()) + frame.pfn().get() * PAGE_INFO_SIZE;
+        let address = VMEMMAP.get() + frame.pfn().get() * PAGE_INFO_SIZE;
         // SAFETY: `new` promised that it is mapped, zero is a valid PageInfo, and all of its fields are
         // cells, of which there may be any number of references on one CPU.
         unsafe { &*(address as *const PageInfo) }

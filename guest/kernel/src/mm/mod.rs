@@ -4,6 +4,7 @@
 //! virtual address there, so a table can be written whoever's address space is loaded.
 
 pub mod boot_map;
+mod boot_value;
 pub mod direct_map;
 pub mod frame;
 pub mod half;
@@ -22,26 +23,29 @@ pub use half::UserHalf;
 pub use heirloom_paging::{Depth, Entry, Level, Pfn, PhysAddr, VirtAddr};
 pub use root::Root;
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use boot_value::BootValue;
 use heirloom_abi::PAGE_SIZE;
 
-/// Whether the page tables have five levels.
-static FIVE_LEVELS: AtomicBool = AtomicBool::new(false);
+/// How many levels the page tables have.
+static DEPTH: BootValue<Depth> = BootValue::new(Depth::Four);
 
 /// How many levels the page tables have; the one place from which all that depends on it follows.
 #[inline]
 pub fn depth() -> Depth {
-    if FIVE_LEVELS.load(Relaxed) {
-        Depth::Five
-    } else {
-        Depth::Four
-    }
+    DEPTH.get()
 }
 
-/// Takes over what the boot's assembly has chosen, before anybody asks.
-pub fn set_depth(depth: Depth) {
-    FIVE_LEVELS.store(depth == Depth::Five, Relaxed);
-    direct_map::set_base(depth);
+/// Takes over what the boot's assembly has chosen.
+///
+/// # Safety
+/// 1. Called by the boot, once, before anybody asks for the depth or for an address of the layout.
+pub unsafe fn set_depth(depth: Depth) {
+    // SAFETY: obligation 1.
+    unsafe {
+        DEPTH.set(depth);
+        direct_map::set_base(depth);
+        frame::set_vmemmap(depth);
+    }
 }
 
 /// There is no free frame left.

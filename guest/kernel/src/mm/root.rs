@@ -9,7 +9,7 @@ use super::{Entry, Frame, Level, OutOfFrames, VirtAddr, depth};
 use crate::counters::{COUNTERS, Counter};
 use core::marker::PhantomData;
 use heirloom_abi::layout::Region;
-use heirloom_paging::VirtRange;
+use heirloom_paging::{Depth, VirtRange};
 
 /// The number of a root's entry of half `H`.
 pub type RootIndex<H> = Index<RootHalf<H>>;
@@ -88,10 +88,27 @@ impl Root {
 
     /// Its entries of half `H`.
     #[inline]
-    pub const fn half<H: AddressHalf>(self) -> RootHalf<H> {
+    pub fn half<H: AddressHalf>(self) -> RootHalf<H> {
+        self.half_of(Root::level())
+    }
+
+    #[inline]
+    const fn half_of<H: AddressHalf>(self, level: Level) -> RootHalf<H> {
         RootHalf {
             frame: self.frame,
+            level,
             half: PhantomData,
+        }
+    }
+
+    /// As [`Root::half`], for `walk`, which descends from there: it is compiled once for each depth, so that
+    /// each way down knows its levels and need not ask at every step. Where kernel code is emulated an
+    /// instruction costs a microsecond.
+    #[inline]
+    pub fn descend<W: Descent>(self, walk: W) -> W::Found {
+        match depth() {
+            Depth::Four => walk.from(self.half_of(Level::Pml4)),
+            Depth::Five => walk.from(self.half_of(Level::Pml5)),
         }
     }
 
@@ -108,25 +125,7 @@ impl Root {
     /// The leaf entry that maps `address`.
     #[inline]
     pub fn leaf<H: AddressHalf>(self, address: VirtAddr) -> Option<Leaf<H>> {
-        let root = self.half();
-        let mut table = root.child(root.index(address))?;
-        loop {
-            let index = table.index(address);
-            let entry = table.get(index);
-            if !entry.present() {
-                return None;
-            }
-            match table.level().next().and_then(|next| table_of(entry, next)) {
-                Some(child) => table = child,
-                None => {
-                    return Some(Leaf {
-                        table,
-                        index,
-                        entry,
-                    });
-                }
-            }
-        }
+        self.descend(ToLeaf(address, PhantomData))
     }
 
     /// Shows `visit` the level, the number and the value of each entry that the CPU reads for `address`.
@@ -178,6 +177,52 @@ impl Root {
     }
 }
 
+/// A way down from a half of a root; see [`Root::descend`].
+pub trait Descent {
+    /// The half.
+    type Half: AddressHalf;
+    /// What is at its end.
+    type Found;
+
+    /// Goes it. To be inlined always.
+    fn from(self, root: RootHalf<Self::Half>) -> Self::Found;
+}
+
+/// The way of [`Root::leaf`].
+struct ToLeaf<H>(VirtAddr, PhantomData<H>);
+
+impl<H: AddressHalf> Descent for ToLeaf<H> {
+    type Half = H;
+    type Found = Option<Leaf<H>>;
+
+    #[expect(
+        clippy::inline_always,
+        reason = "each depth's levels are to be constants"
+    )]
+    #[inline(always)]
+    fn from(self, root: RootHalf<H>) -> Option<Leaf<H>> {
+        let address = self.0;
+        let mut table = root.child(root.index(address))?;
+        loop {
+            let index = table.index(address);
+            let entry = table.get(index);
+            if !entry.present() {
+                return None;
+            }
+            match table.level().next().and_then(|next| table_of(entry, next)) {
+                Some(child) => table = child,
+                None => {
+                    return Some(Leaf {
+                        table,
+                        index,
+                        entry,
+                    });
+                }
+            }
+        }
+    }
+}
+
 /// The kernel's own root: unlike a process's, its kernel half and the tables below are never freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KernelRoot(Root);
@@ -208,6 +253,7 @@ impl KernelRoot {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RootHalf<H> {
     frame: Frame,
+    level: Level,
     half: PhantomData<H>,
 }
 
@@ -224,6 +270,6 @@ impl<H: AddressHalf> Node for RootHalf<H> {
 
     #[inline]
     fn level(self) -> Level {
-        Root::level()
+        self.level
     }
 }

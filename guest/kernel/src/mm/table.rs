@@ -70,7 +70,11 @@ pub trait Node: Copy {
     ///
     /// # Panics
     /// If a page is mapped there.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "a walk that knows its levels is to keep them as constants"
+    )]
+    #[inline(always)]
     fn child_or_new(
         self,
         address: VirtAddr,

@@ -6,7 +6,7 @@
 use super::frame::{FrameAllocator, Use};
 use super::half::{AddressHalf, UserHalf};
 use super::protection::{COPY_ON_WRITE, user_page};
-use super::root::Root;
+use super::root::{Descent, Root, RootHalf};
 use super::table::{Leaf, Node, Table};
 use super::vma::{Backing, NoRoom, Vma, Vmas};
 use super::{Entry, Frame, Level, OutOfFrames, VirtAddr, direct_map, page_down};
@@ -206,10 +206,7 @@ impl UserSpace {
         leaf: Entry,
         frames: &mut FrameAllocator,
     ) -> Result<(), OutOfFrames> {
-        let mut table = child_or_new(self.root.half::<UserHalf>(), page, frames)?;
-        while table.level() != Level::Pt {
-            table = child_or_new(table, page, frames)?;
-        }
+        let table = self.root.descend(ToPageTable { page, frames })?;
         // SAFETY: obligation 1; no entry was there.
         unsafe { table.set(table.index(page), leaf) };
         frames.table_gains(table.frame());
@@ -217,7 +214,32 @@ impl UserSpace {
     }
 }
 
+/// The way to the page table for a page, whose tables are made and counted where they are missing.
+struct ToPageTable<'f> {
+    page: VirtAddr,
+    frames: &'f mut FrameAllocator,
+}
+
+impl Descent for ToPageTable<'_> {
+    type Half = UserHalf;
+    type Found = Result<Table<UserHalf>, OutOfFrames>;
+
+    #[expect(
+        clippy::inline_always,
+        reason = "each depth's levels are to be constants"
+    )]
+    #[inline(always)]
+    fn from(self, root: RootHalf<UserHalf>) -> Self::Found {
+        let mut table = child_or_new(root, self.page, self.frames)?;
+        while table.level() != Level::Pt {
+            table = child_or_new(table, self.page, self.frames)?;
+        }
+        Ok(table)
+    }
+}
+
 /// The table below a node for `page`, made and counted where it is missing.
+#[inline]
 fn child_or_new<N: Node<Half = UserHalf>>(
     node: N,
     page: VirtAddr,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use heirloom_abi::options::VMALLOC_BEFORE;
+use heirloom_abi::options::{BELOW_SECOND_ENTRY, VMALLOC_START};
 use heirloom_machine::{KernelImage, MemorySize, Platform};
 
 use super::cell::Cell;
@@ -51,8 +51,8 @@ impl CellRunner<'_> {
             console: console.text(),
         };
         let words = format!(
-            "{VMALLOC_BEFORE}={} {}",
-            vmalloc_before(self.allocations),
+            "{VMALLOC_START}={BELOW_SECOND_ENTRY}{} {}",
+            vmalloc_below(self.allocations),
             self.more_words
         );
         let arguments = vec![name.processes.to_string(), self.allocations.to_string()];
@@ -92,7 +92,7 @@ impl CellRunner<'_> {
 
 /// How many pages below a PGD entry's boundary kernel mappings must start so that the one before and the
 /// measured ones end at it.
-fn vmalloc_before(allocations: u64) -> u64 {
+fn vmalloc_below(allocations: u64) -> u64 {
     (1 + allocations) * PAGES_PER_ALLOCATION
 }
 
@@ -160,7 +160,7 @@ mod tests {
         for depth in [Depth::Four, Depth::Five] {
             let second_entry = Region::Vmalloc.start(depth) + depth.top().entry_span();
             for allocations in [1, 16, 255] {
-                let start = second_entry - vmalloc_before(allocations) * PAGE_SIZE;
+                let start = second_entry - vmalloc_below(allocations) * PAGE_SIZE;
                 let measured = 1 + allocations;
                 let next = start + measured * PAGES_PER_ALLOCATION * PAGE_SIZE;
                 assert_eq!(next, second_entry);

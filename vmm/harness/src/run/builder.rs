@@ -40,7 +40,7 @@ pub fn default_time_limit(processes: u64) -> Duration {
 
 /// Where vmalloc starts unless said otherwise: so many pages below the second PGD entry of its area, so
 /// that small allocations lie below the first entry, and a larger one needs a new entry.
-const VMALLOC_BEFORE: u64 = 8;
+const VMALLOC_BELOW: u64 = 8;
 
 /// What a run is made from; see [`Run::builder`].
 pub struct RunBuilder<'h> {
@@ -187,12 +187,13 @@ impl RunBuilder<'_> {
         };
         // Guest memory is a fresh mapping: the kernel need not zero it again.
         let command_line = format!(
-            "{}={} {}={} {}={VMALLOC_BEFORE} {probe} {}=zero {bug} {} -- {}",
+            "{}={} {}={} {}={}{VMALLOC_BELOW} {probe} {}=zero {bug} {} -- {}",
             options::INIT,
             self.first,
             options::PROPAGATION,
             self.strategy.name(),
-            options::VMALLOC_BEFORE,
+            options::VMALLOC_START,
+            options::BELOW_SECOND_ENTRY,
             options::FRESH_MEMORY,
             self.kernel_words,
             self.arguments.join(" "),

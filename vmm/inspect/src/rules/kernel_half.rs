@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::context::{Context, shown};
+use super::entry_area::{area_within, shows_area_alone};
 use super::evidence::Evidence;
 use super::finding::Finding;
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
@@ -10,10 +11,10 @@ use crate::compare::{Comparer, EntryDifference, EntryDifferenceKind, Mappings};
 use crate::history::{History, Sharing};
 use crate::index::{GroupId, Subtree};
 use crate::layout::Area;
-use crate::snapshot::{RootId, RootLabel, Snapshot};
-use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::snapshot::{RootId, RootLabel};
+use heirloom_paging::addr::{PhysAddr, VirtRange};
 use heirloom_paging::entry::Entry;
-use heirloom_paging::level::{Half, Level};
+use heirloom_paging::level::Half;
 
 /// Every process has the kernel's own top-level entries.
 pub(super) const KERNEL_HALF_SHARED: Rule = Rule {
@@ -122,62 +123,6 @@ fn differing_entries(
         }
     }
     differing
-}
-
-/// The CPU entry area, where it is only a part of what top-level entry `index` translates.
-fn area_within(context: &Context<'_>, index: u16) -> Option<VirtRange> {
-    let entry = VirtRange::of_top_entry(index, context.snapshot().mode().depth);
-    let area = context.area(Area::CpuEntryArea)?;
-    let is_part = area.overlaps(&entry) && !is_within(&entry, &area);
-    is_part.then_some(area)
-}
-
-fn is_within(inner: &VirtRange, outer: &VirtRange) -> bool {
-    outer.contains(inner.first) && outer.contains(inner.last)
-}
-
-/// Where a top-level entry holds more than the CPU entry area, as with five levels, a process has tables of its
-/// own above the area: whether they show the area by the kernel's own entries, and nothing beside it.
-fn shows_area_alone(context: &Context<'_>, index: u16, kernels: Entry, own: Entry) -> bool {
-    let Some(area) = area_within(context, index) else {
-        return false;
-    };
-    let top = context.snapshot().mode().depth.top();
-    let first = context.address_below(index);
-    shows_alone(context.snapshot(), area, (top, first), kernels, own)
-}
-
-/// As [`shows_area_alone`], for the entries of a level that translate the addresses from `first` on.
-fn shows_alone(
-    snapshot: &Snapshot,
-    area: VirtRange,
-    (level, first): (Level, VirtAddr),
-    kernels: Entry,
-    own: Entry,
-) -> bool {
-    let last = VirtAddr::new(first.get() + (level.entry_span() - 1));
-    let range = VirtRange { first, last };
-    if !area.overlaps(&range) {
-        return !own.present();
-    }
-    if is_within(&range, &area) {
-        return kernels.as_written() == own.as_written();
-    }
-    let Some(next) = level.next() else {
-        return false;
-    };
-    let table = |entry: Entry| {
-        let leads = entry.present() && !entry.has(Entry::LARGE);
-        leads.then(|| snapshot.table(entry.address().pfn(), next))?
-    };
-    let (Some(kernels), Some(own)) = (table(kernels), table(own)) else {
-        return false;
-    };
-    (0..512).all(|index: u16| {
-        let first = first.wrapping_add(u64::from(index) * next.entry_span());
-        let entries = (kernels.entry(index), own.entry(index));
-        shows_alone(snapshot, area, (next, first), entries.0, entries.1)
-    })
 }
 
 /// The copies that do not map what the kernel's own entries map.

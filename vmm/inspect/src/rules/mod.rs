@@ -18,6 +18,7 @@ mod cpus;
 mod dangling;
 mod direct_map;
 mod engine;
+mod entry_area;
 mod evidence;
 pub(crate) mod exceptions;
 mod finding;

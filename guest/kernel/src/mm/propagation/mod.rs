@@ -18,8 +18,8 @@ mod sync;
 use super::frame::{FrameAllocator, FrameList};
 use super::half::KernelHalf;
 use super::protection;
-use super::root::{KernelRoot, Root, RootIndex, RootRange};
-use super::table::{Leaf, Node};
+use super::root::{Descent, KernelRoot, Root, RootHalf, RootIndex, RootRange};
+use super::table::{Leaf, Node, Table};
 use super::vmalloc::Page;
 use super::{Entry, Frame, Level, OutOfFrames, Pfn, VirtAddr};
 use crate::arch::cpu;
@@ -213,15 +213,37 @@ pub fn kernel_fault(address: VirtAddr) -> bool {
 /// Maps a page below `root`; whether that took a new entry of the root. On an error it is not mapped.
 fn put(root: Root, mapping: Mapping, frames: &mut FrameAllocator) -> Result<bool, OutOfFrames> {
     let address = mapping.address();
-    let root = root.half::<KernelHalf>();
-    let (mut table, new) = root.child_or_new(address, table_attributes(), frames)?;
-    while table.level() != Level::Pt {
-        (table, _) = table.child_or_new(address, table_attributes(), frames)?;
-    }
+    let (table, new) = root.descend(ToPageTable { address, frames })?;
     // SAFETY: 1. `Mapping` promises that nobody relies on the page, nor on what it shows. 2. The address
     // was unmapped.
     unsafe { table.set(table.index(address), mapping.leaf) };
     Ok(new)
+}
+
+/// The way to the page table for a page of kernel memory, whose tables are made where they are missing; and
+/// whether that took a new entry of the root.
+struct ToPageTable<'f> {
+    address: VirtAddr,
+    frames: &'f mut FrameAllocator,
+}
+
+impl Descent for ToPageTable<'_> {
+    type Half = KernelHalf;
+    type Found = Result<(Table<KernelHalf>, bool), OutOfFrames>;
+
+    #[expect(
+        clippy::inline_always,
+        reason = "each depth's levels are to be constants"
+    )]
+    #[inline(always)]
+    fn from(self, root: RootHalf<KernelHalf>) -> Self::Found {
+        let (address, frames) = (self.address, self.frames);
+        let (mut table, new) = root.child_or_new(address, table_attributes(), frames)?;
+        while table.level() != Level::Pt {
+            (table, _) = table.child_or_new(address, table_attributes(), frames)?;
+        }
+        Ok((table, new))
+    }
 }
 
 /// Gives a page below `root` other attributes, or unmaps it; the leaf entry before.
