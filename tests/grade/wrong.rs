@@ -70,10 +70,11 @@ fn an_honest_mistake_costs_what_it_breaks_and_no_more() {
         // The CPU runs on a root that is freed: no lie, and no small mistake.
         ("exit-keeps-cr3", 90, &["cr3-known", "frames-released"]),
         ("sync-skips-one", 90, &["kernel-half-shared", "propagated"]),
+        // Who lacks a mapping is told to have made it: what is told is wrong by mistake, and costs nothing more.
         (
             "child-misses-entry",
-            85,
-            &["kernel-half-shared", "propagated", "claims-match-tables"],
+            90,
+            &["kernel-half-shared", "propagated"],
         ),
     ] {
         let grade = grade(name);

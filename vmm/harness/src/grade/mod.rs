@@ -365,7 +365,13 @@ fn rule_item(name: &str, of: u64, runs: &[Judged]) -> Item {
 
 /// Why there are no points for a rule in a run; `None` if there are.
 fn lost(verdict: &Verdict, run: &Judged) -> Option<String> {
-    match verdict.outcome {
+    let outcome = if honesty::is_mistaken(verdict, &run.lies) {
+        // What is wrong in the tables has its own rule.
+        Outcome::Holds
+    } else {
+        verdict.outcome
+    };
+    match outcome {
         Outcome::Broken => {
             let Some(finding) = verdict.findings.first() else {
                 return Some(format!("it is broken {} times", verdict.violations));
