@@ -2,7 +2,7 @@
 
 use heirloom_explorer::deck::{Deck, Picture, Slide};
 use heirloom_explorer::{About, Event, Group, NamedRange, Sign, SpaceInfo, Timeline};
-use heirloom_harness::event::describe;
+use heirloom_harness::event::{EventKind, describe};
 use heirloom_harness::lecture::slides::{COURSE, SLIDES, TEACHER, TITLE};
 use heirloom_harness::lecture::{self, ClaimResult};
 use heirloom_harness::region::{Region, range_of_region};
@@ -67,7 +67,10 @@ fn picture(seen: lecture::Picture) -> Picture {
         snapshot,
         walks,
     } = seen;
-    let text = describe(&event);
+    let text = match &event.claim {
+        EventKind::Checkpoint { text } => format!("the program says \u{201c}{text}\u{201d}"),
+        _ => describe(&event),
+    };
     let isolated = strategy == heirloom_harness::Strategy::Isolated;
     let regions = Region::ALL.into_iter().map(|region| NamedRange {
         name: region.name().to_owned(),

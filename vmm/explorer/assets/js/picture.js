@@ -2,6 +2,8 @@
 
 /** Address spaces that are shown by name. */
 const MOST_SPACES = 12;
+/** What the signs of kernel halves mean. */
+const LEGEND = 'PGD entries of the kernel: = the same, ≠ differ, − missing, ≈ own tables that map the same';
 
 /** Draws into an element what a slide shows. */
 async function drawPicture(picture, into) {
@@ -12,7 +14,7 @@ async function drawPicture(picture, into) {
   into.append(
     h('figcaption', {}, picture.caption),
     spaceMarks(guest, sharing, new Set(walks.map(([space]) => space.id))),
-    walks.map(([space, va]) => oneWalk(guest, sharing, space, va)),
+    ...walks.map(([space, va]) => oneWalk(guest, sharing, space, va)),
   );
   return { guest, sharing };
 }
@@ -27,7 +29,8 @@ function spaceMarks(guest, sharing, walked) {
     return h('li', { 'data-walked': walked.has(space.id) }, h('span.name', {}, space.name), h('span.mark', { 'data-mark': kind, title }, text));
   });
   const more = live.length - shown.length;
-  return h('ul.marks', { 'aria-label': 'Address spaces' }, marks, more > 0 && h('li', {}, `and ${more} more`));
+  const legend = shown.length > 1 && h('li.legend', {}, LEGEND);
+  return h('ul.marks', { 'aria-label': 'Address spaces' }, marks, more > 0 && h('li', {}, `and ${more} more`), legend);
 }
 
 function oneWalk(guest, sharing, space, va) {

@@ -80,7 +80,7 @@ fn walks(
             (SECOND, VirtAddr::new(THEIRS)),
         ]),
         (3, Prealloc) | (8, Kept) => mapped(16).map(both),
-        (4, CopyAll) => mapped(1).map(both),
+        (4, CopyAll) | (7, Prealloc) => mapped(1).map(both),
         (5, Prealloc) => match event.claim {
             EventKind::ProcessCreated { child, parent, .. } if parent > 1 => Some(vec![
                 (RootLabel::Process(parent), direct_map),
@@ -88,8 +88,7 @@ fn walks(
             ]),
             _ => None,
         },
-        (6, Sync) => mapped(16).map(|page| vec![(FIRST, page), (KERNEL, page)]),
-        (7, Prealloc) => mapped(1).map(both),
+        (6, Sync) | (12, Prealloc) => mapped(16).map(|page| vec![(FIRST, page), (KERNEL, page)]),
         (9, Prealloc) if is_checkpoint => Some(vec![(FIRST, PROGRAM), (FIRST, direct_map)]),
         (10, Prealloc) if is_checkpoint => {
             let root: PhysAddr = snapshot.root_of(FIRST)?.address;
@@ -108,7 +107,6 @@ fn walks(
             ]),
             _ => None,
         },
-        (12, Prealloc) => mapped(16).map(|page| vec![(FIRST, page), (KERNEL, page)]),
         (13, Prealloc) if is_checkpoint => Some(vec![(FIRST, PROGRAM), (FIRST, text)]),
         _ => None,
     }
