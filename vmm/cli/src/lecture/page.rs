@@ -74,7 +74,7 @@ fn picture(seen: lecture::Picture) -> Picture {
     let isolated = strategy == heirloom_harness::Strategy::Isolated;
     let regions = Region::ALL.into_iter().map(|region| NamedRange {
         name: region.name().to_owned(),
-        range: range_of_region(region),
+        range: range_of_region(region, snapshot.mode().depth),
     });
     let about = About {
         title: format!("propagation={}", strategy.name()),

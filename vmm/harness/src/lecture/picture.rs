@@ -62,8 +62,9 @@ fn walks(
     snapshot: &Snapshot,
 ) -> Option<Vec<(RootLabel, VirtAddr)>> {
     use Strategy::{CopyAll, Isolated, None as Kept, Prealloc, Sync};
-    let text = VirtAddr::new(Region::KernelImage.start()).wrapping_add(0x20_0000);
-    let direct_map = VirtAddr::new(Region::DirectMap.start());
+    let depth = snapshot.mode().depth;
+    let text = VirtAddr::new(Region::KernelImage.start(depth)).wrapping_add(0x20_0000);
+    let direct_map = VirtAddr::new(Region::DirectMap.start(depth));
     // The page at the far end of a mapping: where it needs a new entry, it is below that one.
     let mapped = |least: u64| match event.claim {
         EventKind::KernelMapped { address, pages, .. } if pages >= least => {

@@ -47,6 +47,7 @@ impl Experiment {
 pub struct Runner {
     host: Box<dyn Platform>,
     kernel: Option<KernelImage>,
+    kernel_words: String,
     bug: Option<Bug>,
     recordings: Option<RecordingDirectory>,
     cancel: CancelToken,
@@ -72,6 +73,7 @@ impl Runner {
         Runner {
             host: Box::new(host),
             kernel: None,
+            kernel_words: String::new(),
             bug: None,
             recordings: None,
             cancel: CancelToken::new(),
@@ -90,6 +92,15 @@ impl Runner {
     #[must_use]
     pub fn kernel(self, kernel: Option<KernelImage>) -> Runner {
         Runner { kernel, ..self }
+    }
+
+    /// More words for the kernel's command line, in all experiments.
+    #[must_use]
+    pub fn kernel_words(self, words: &str) -> Runner {
+        Runner {
+            kernel_words: words.to_owned(),
+            ..self
+        }
     }
 
     /// With a kernel that makes this deliberate bug.
@@ -203,7 +214,7 @@ impl Runner {
             .embedded(PROGRAM, arguments.clone())
             .strategy(*strategy)
             .bug(self.bug)
-            .kernel_words(kernel_words)
+            .kernel_words(&format!("{kernel_words} {}", self.kernel_words))
             .console(console())
             .time_limit(self.deadline.saturating_duration_since(Instant::now()))
             .start()?;
