@@ -70,10 +70,11 @@ fn an_honest_mistake_costs_what_it_breaks_and_no_more() {
         // The CPU runs on a root that is freed: no lie, and no small mistake.
         ("exit-keeps-cr3", 90, &["cr3-known", "frames-released"]),
         ("sync-skips-one", 90, &["kernel-half-shared", "propagated"]),
+        // Who lacks a mapping is told to have made it: what is told is wrong by mistake, and costs nothing more.
         (
             "child-misses-entry",
-            85,
-            &["kernel-half-shared", "propagated", "claims-match-tables"],
+            90,
+            &["kernel-half-shared", "propagated"],
         ),
     ] {
         let grade = grade(name);
@@ -88,11 +89,14 @@ fn an_honest_mistake_costs_what_it_breaks_and_no_more() {
 
 #[test]
 fn a_kernel_that_crashes_gets_points_for_the_parts_before_and_for_no_rule() {
-    for (name, most) in [("fork-keeps-writable", 3), ("copy-on-write-skips-copy", 3)] {
+    for name in ["fork-keeps-writable", "copy-on-write-skips-copy"] {
+        // Who overwrites whose stack is chance, but nobody gets through all parts.
         let grade = grade(name);
-        assert!(grade.points() <= most, "{name}: {:#}", grade.0);
-        assert!(grade.lost().len() == 18, "{name}: {:?}", grade.lost());
-        assert!(grade.0["runs"][0]["broken_off"].is_string(), "{name}");
+        for item in grade.items() {
+            let most = if item["kind"] == "rule" { 0 } else { 14 };
+            assert!(item["points"].as_u64().unwrap() <= most, "{name}: {item:#}");
+        }
+        assert_eq!(grade.lost().len(), 18, "{name}: {:?}", grade.lost());
     }
 }
 

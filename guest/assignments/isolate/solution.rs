@@ -9,11 +9,9 @@ use heirloom_abi::layout::Region;
 /// Takes the place of `isolated`.
 pub struct Isolate;
 
-const ENTRY_AREA: RootRange<KernelHalf> = const { RootRange::of(Region::CpuEntryArea) };
-
 impl Propagation for Isolate {
     fn inherit(&self, spaces: &mut Spaces<'_>, child: Root) -> Result<(), OutOfFrames> {
-        for index in ENTRY_AREA.iter() {
+        for index in RootRange::<KernelHalf>::of(Region::CpuEntryArea).iter() {
             // SAFETY: a new root without entries, and kernel tables are never freed.
             unsafe { spaces.kernel.share_entry(index, child) };
         }

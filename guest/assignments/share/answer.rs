@@ -13,14 +13,12 @@ use heirloom_abi::layout::Region;
 pub struct Share;
 
 /// What the CPU and the kernel need to run at all.
-const NEEDED: [RootRange<KernelHalf>; 4] = const {
-    [
-        RootRange::of(Region::DirectMap),
-        RootRange::of(Region::Vmemmap),
-        RootRange::of(Region::CpuEntryArea),
-        RootRange::of(Region::KernelImage),
-    ]
-};
+const NEEDED: [Region; 4] = [
+    Region::DirectMap,
+    Region::Vmemmap,
+    Region::CpuEntryArea,
+    Region::KernelImage,
+];
 
 impl Propagation for Share {
     /// Given: every PGD entry that the kernel will ever need exists from boot.
@@ -36,7 +34,8 @@ impl Propagation for Share {
     /// Gives `child`, a new and empty root, its kernel half.
     fn inherit(&self, spaces: &mut Spaces<'_>, child: Root) -> Result<(), OutOfFrames> {
         // TODO: enough to boot, and not enough for the child to see all that its parent sees.
-        for index in NEEDED.into_iter().flat_map(RootRange::iter) {
+        let needed = NEEDED.map(RootRange::<KernelHalf>::of);
+        for index in needed.into_iter().flat_map(RootRange::iter) {
             // SAFETY: a new root without entries, and kernel tables are never freed.
             unsafe { spaces.kernel.share_entry(index, child) };
         }

@@ -1,6 +1,6 @@
 //! `--kernel FILE`: a kernel of the user's own instead of the embedded one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use heirloom_machine::KernelImage;
 
@@ -17,6 +17,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The files that are read: none of these is to be written.
+    pub(crate) fn inputs(&self) -> Vec<&Path> {
+        self.kernel.as_deref().into_iter().collect()
+    }
+
     /// The kernel, checked; `None` for the embedded one.
     ///
     /// # Errors

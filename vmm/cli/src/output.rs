@@ -195,6 +195,18 @@ impl Force {
     }
 }
 
+/// Says on standard error that a page was written.
+///
+/// # Errors
+/// The device is full, or such.
+pub(crate) fn wrote(path: &Path, bytes: usize) -> Result<(), Failure> {
+    if ui::quiet() {
+        return Ok(());
+    }
+    let (shown, kib) = (path.display(), bytes.div_ceil(1024));
+    Output::standard_error()?.line(&format!("wrote {shown}: {kib} KiB"))
+}
+
 /// Standard output took no more.
 pub(crate) fn unwritten(error: &io::Error) -> Failure {
     let what = format!("could not write to standard output: {error}");

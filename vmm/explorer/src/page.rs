@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::event::Event;
 use crate::finding::Sighting;
+use crate::history::TableHistory;
 use crate::timeline::{About, Group, ModeFrom, Space, Timeline};
 
 /// Version of the data in the page; grows when its form changes.
@@ -17,10 +18,11 @@ pub const DATA_VERSION: u32 = 2;
 const EFFORT: u8 = 7;
 
 /// Style sheets, in the order in which they stand in the page.
-const STYLES: [&str; 6] = [
+const STYLES: [&str; 7] = [
     include_str!("../assets/css/tokens.css"),
     include_str!("../assets/css/page.css"),
     include_str!("../assets/css/spaces.css"),
+    include_str!("../assets/css/walk.css"),
     include_str!("../assets/css/grid.css"),
     include_str!("../assets/css/panels.css"),
     include_str!("../assets/css/timeline.css"),
@@ -63,7 +65,7 @@ pub enum RenderError {
 
 /// All of the data but the tables.
 #[derive(Serialize)]
-struct Data<'a> {
+pub(crate) struct Data<'a> {
     version: u32,
     #[serde(flatten)]
     about: &'a About,
@@ -94,28 +96,12 @@ pub fn render(timeline: Timeline) -> Result<String, RenderError> {
     if timeline.events.is_empty() {
         return Err(RenderError::Empty);
     }
-    let data = Data {
-        version: DATA_VERSION,
-        about: &timeline.about,
-        start: timeline.start(),
-        modes: &timeline.modes,
-        groups: &timeline.groups,
-        spaces: &timeline.spaces,
-        events: &timeline.events,
-        findings: &timeline.findings,
-    };
-    let data = inert(&serde_json::to_string(&data)?);
+    let data = inert(&serde_json::to_string(&Data::of(&timeline))?);
     let title = timeline.about.title;
-    let tables = BASE64_STANDARD.encode(compress_to_vec(&timeline.tables.into_bytes(), EFFORT));
+    let tables = packed(timeline.tables);
     let style = STYLES.concat();
-    let script = format!("'use strict';\n(() => {{\n{}}})();\n", SCRIPTS.concat());
-    // Nothing may be loaded, and no script or style may act that is not this very one: whatever a
-    // guest's name or text does to the page, it stays text.
-    let policy = format!(
-        "default-src 'none'; style-src '{}'; script-src '{}'; base-uri 'none'; form-action 'none'",
-        fingerprint(&style),
-        fingerprint(&script),
-    );
+    let script = strict(&SCRIPTS);
+    let policy = policy(&style, &script);
     let page = Page {
         title: &title,
         policy,
@@ -127,9 +113,45 @@ pub fn render(timeline: Timeline) -> Result<String, RenderError> {
     Ok(page.render()?)
 }
 
+impl<'a> Data<'a> {
+    /// Those of a timeline.
+    pub(crate) fn of(timeline: &'a Timeline) -> Data<'a> {
+        Data {
+            version: DATA_VERSION,
+            about: &timeline.about,
+            start: timeline.start(),
+            modes: &timeline.modes,
+            groups: &timeline.groups,
+            spaces: &timeline.spaces,
+            events: &timeline.events,
+            findings: &timeline.findings,
+        }
+    }
+}
+
+/// Tables as they stand in a page.
+pub(crate) fn packed(tables: TableHistory) -> String {
+    BASE64_STANDARD.encode(compress_to_vec(&tables.into_bytes(), EFFORT))
+}
+
+/// Scripts as one, which leaves nothing outside itself.
+pub(crate) fn strict(scripts: &[&str]) -> String {
+    format!("'use strict';\n(() => {{\n{}}})();\n", scripts.concat())
+}
+
+/// Nothing may be loaded, and no script or style may act that is not this very one: whatever a guest's name or
+/// text does to the page, it stays text.
+pub(crate) fn policy(style: &str, script: &str) -> String {
+    format!(
+        "default-src 'none'; style-src '{}'; script-src '{}'; base-uri 'none'; form-action 'none'",
+        fingerprint(style),
+        fingerprint(script),
+    )
+}
+
 /// JSON that cannot end the element that it stands in, nor begin a comment there: `<` is only ever
 /// part of a string.
-fn inert(json: &str) -> String {
+pub(crate) fn inert(json: &str) -> String {
     json.replace('<', "\\u003c")
 }
 

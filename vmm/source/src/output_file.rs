@@ -102,6 +102,10 @@ impl OutputFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // A link that leads nowhere is there, too.
                 let is_link = fs::symlink_metadata(path).is_ok();
+                // Said now, and not when what is to be written has been made.
+                if !fs::metadata(folder_of(path)).map_err(failed)?.is_dir() {
+                    return Err(failed(io::ErrorKind::NotADirectory.into()));
+                }
                 return OutputFile::renamed((what, path), replace, is_link);
             }
             Err(error) => return Err(failed(error)),
@@ -191,10 +195,7 @@ impl OutputFile {
     }
 
     fn temporary(&self) -> io::Result<NamedTempFile> {
-        let folder = match self.path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(&self.path);
         let file = tempfile::Builder::new()
             .prefix(".heirloom-")
             // What the umask leaves of it, as for any new file.
@@ -214,6 +215,14 @@ impl OutputFile {
             path,
             source,
         }
+    }
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
     }
 }
 
@@ -241,6 +250,15 @@ mod tests {
 
     fn names(folder: &Path) -> usize {
         fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_said_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("none/output");
+        let error = OutputFile::at("the page", &missing, false, &[]).unwrap_err();
+        assert!(error.to_string().contains("No such file"), "{error}");
+        assert!(OutputFile::at("the page", Path::new("output-of-no-test"), false, &[]).is_ok());
     }
 
     #[test]

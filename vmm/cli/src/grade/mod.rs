@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use heirloom_harness::cancel::CancelToken;
 use heirloom_harness::grade::{self, Assignment, AssignmentFile, Grade};
-use heirloom_machine::kvm::DEVICE;
-use heirloom_machine::{Host, KernelImage};
+use heirloom_machine::KernelImage;
 
 use crate::exit::{Exit, Failure};
+use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::signals;
@@ -30,9 +30,8 @@ pub(crate) struct Options {
     /// As what it is printed.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
-    /// KVM's device, where it is not in its usual place.
-    #[arg(long, value_name = "PATH", default_value = DEVICE)]
-    device: PathBuf,
+    #[command(flatten)]
+    machine: machine::Options,
 }
 
 /// As what a grade is printed.
@@ -54,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     };
     let kernel = KernelImage::read(&options.kernel).and_then(KernelImage::require_pvh);
     let kernel = kernel.map_err(|error| Failure::new(Exit::Usage, error))?;
-    let host = Host::open_at(&options.device)?;
+    let host = options.machine.platform()?;
     let cancel = CancelToken::new();
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;

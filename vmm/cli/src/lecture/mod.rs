@@ -1,5 +1,6 @@
 //! `heirloom lecture`: every claim of the lecture as an experiment on KVM, judged from the host.
 
+mod page;
 mod show;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::signals;
+use page::Pictures;
 use show::Lecture;
 
 const HOUR: u64 = 60 * 60;
@@ -39,12 +41,24 @@ pub(crate) struct Options {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
+    /// Writes the claims as slides to project: one file, which opens from disk.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    force: output::Force,
     #[command(flatten)]
     machine: machine::Options,
 }
 
 /// Makes the experiments, and prints each verdict as soon as there is one.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let page = options.html.as_deref();
+    let page = page.map(|path| {
+        options
+            .force
+            .file("the page", path, &options.kernel.inputs())
+    });
+    let page = page.transpose()?;
     let cancel = CancelToken::new();
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;
@@ -54,6 +68,9 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         .bug(options.bug)
         .recordings(output::recordings(options.record.as_deref())?)
         .cancelled_by(cancel);
+    if page.is_some() {
+        runner = runner.with_pictures();
+    }
     let chosen: Vec<&Claim> = claims()
         .iter()
         .filter(|claim| options.claim.is_none_or(|only| only == claim.number))
@@ -61,12 +78,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let progress = Progress::bar(chosen.len() as u64);
     let mut output = Output::new()?;
     let mut results = Vec::new();
+    let mut pictures = Pictures::default();
     for claim in chosen {
         progress.tell(|| format!("claim {}", claim.number));
         let result = claim.judge(&mut runner)?;
         if !options.json {
             progress.print(&mut output, &show::row(&result, results.is_empty()))?;
         }
+        pictures.keep(claim.number, runner.take_picture());
         results.push(result);
         progress.advance(1);
     }
@@ -76,6 +95,12 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         output.line(&output::json(&lecture)?)?;
     } else {
         output.report(&lecture)?;
+    }
+    if let Some(page) = &page {
+        let html = pictures.page(&lecture);
+        let html = html.map_err(|error| Failure::new(Exit::Usage, error))?;
+        page.write(html.as_bytes())?;
+        output::wrote(page.path(), html.len())?;
     }
     for result in lecture.out_of_time() {
         let what = format!(

@@ -67,7 +67,7 @@ pub(super) fn row(result: &ClaimResult, is_first: bool) -> String {
     }
 }
 
-fn verdict(result: &ClaimResult) -> &'static str {
+pub(super) fn verdict(result: &ClaimResult) -> &'static str {
     match (result.holds, result.out_of_time) {
         (true, _) => "HOLDS",
         (false, true) => "OUT OF TIME",
@@ -91,6 +91,27 @@ impl Lecture {
             holds: !claims.is_empty() && claims.iter().all(|result| result.holds),
             claims,
         }
+    }
+
+    /// What became of each claim.
+    pub(super) fn claims(&self) -> impl Iterator<Item = &ClaimResult> {
+        self.claims.iter()
+    }
+
+    /// The verdict in a sentence.
+    pub(super) fn sentence(&self) -> String {
+        let checks: u64 = self.claims.iter().map(|result| result.checks).sum();
+        let seconds: f64 = self.claims.iter().map(|result| result.seconds).sum();
+        let holding = self.claims.iter().filter(|result| result.holds).count();
+        let verdict = match (self.holds, self.is_broken()) {
+            (true, _) => "HOLDS",
+            (false, true) => "BROKEN",
+            (false, false) => "BROKEN OFF",
+        };
+        format!(
+            "{verdict}: {holding} of {} claims hold ({checks} facts checked in {seconds:.1} s).",
+            self.claims.len(),
+        )
     }
 
     /// Whether every claim holds.
@@ -129,19 +150,7 @@ impl fmt::Display for Lecture {
                 writeln!(f, "  {objection}")?;
             }
         }
-        let checks: u64 = self.claims.iter().map(|result| result.checks).sum();
-        let seconds: f64 = self.claims.iter().map(|result| result.seconds).sum();
-        let holding = self.claims.iter().filter(|result| result.holds).count();
-        let verdict = match (self.holds, self.is_broken()) {
-            (true, _) => "HOLDS",
-            (false, true) => "BROKEN",
-            (false, false) => "BROKEN OFF",
-        };
-        write!(
-            f,
-            "\n{verdict}: {holding} of {} claims hold ({checks} facts checked in {seconds:.1} s).",
-            self.claims.len(),
-        )
+        write!(f, "\n{}", self.sentence())
     }
 }
 

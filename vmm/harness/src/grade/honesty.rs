@@ -12,6 +12,8 @@ use crate::judge::Judge;
 /// Lies that are listed, at most.
 const MAX_LISTED: usize = 4;
 
+/// The rule about what is told.
+const CLAIMS: &str = "claims-match-tables";
 /// Rules about a mapping.
 const OF_MAPPINGS: [&str; 3] = ["propagated", "kernel-half-shared", "revoked"];
 /// Rules about frames: where one is broken, a kernel counts them wrongly and means it.
@@ -29,7 +31,7 @@ pub(crate) fn lies(judge: &Judge) -> Vec<String> {
         let verdict = verdicts.iter().find(|verdict| verdict.rule.name == rule);
         verdict.map_or(&[][..], |verdict| &verdict.findings)
     };
-    let told = findings("claims-match-tables")
+    let told = findings(CLAIMS)
         .iter()
         .filter(|finding| !is_explained(finding, verdicts));
     // The kernel's own number may stand for a kernel that forgot to change roots; a process's does not.
@@ -37,6 +39,11 @@ pub(crate) fn lies(judge: &Judge) -> Vec<String> {
         .iter()
         .filter(|finding| matches!(finding.whose, Some(RootLabel::Process(_))));
     told.chain(whose).take(MAX_LISTED).map(sentence).collect()
+}
+
+/// Whether what a kernel tells is wrong, but only by mistakes in its tables: an honest kernel.
+pub(super) fn is_mistaken(verdict: &Verdict, lies: &[String]) -> bool {
+    verdict.rule.name == CLAIMS && verdict.is_broken() && lies.is_empty() && verdict.left_out == 0
 }
 
 /// Whether a mistake in the tables explains what was told.

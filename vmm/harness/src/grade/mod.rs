@@ -11,9 +11,9 @@ mod scenario;
 
 use std::time::{Duration, Instant};
 
-use heirloom_abi::options::Strategy;
+use heirloom_abi::options::{self, Strategy};
 use heirloom_inspect::rules::{Outcome, Verdict};
-use heirloom_machine::{Host, KernelImage};
+use heirloom_machine::{KernelImage, Platform};
 use serde::Serialize;
 
 use crate::cancel::CancelToken;
@@ -135,7 +135,7 @@ fn rule_names(strategies: &[Strategy]) -> Vec<&'static str> {
 /// # Errors
 /// [`RunError`]: this host cannot run it, or somebody stopped it. Whatever the kernel does is a grade.
 pub fn grade(
-    host: Host,
+    host: impl Platform + 'static,
     kernel: &KernelImage,
     assignment: &Assignment,
     cancel: &CancelToken,
@@ -163,6 +163,7 @@ pub fn grade(
     let limit = Duration::from_secs(assignment.seconds);
     let mut runner = Runner::new(host, limit * TIMES_FOR_A_CLAIM)
         .kernel(Some(kernel.clone()))
+        .kernel_words(&four_levels())
         .cancelled_by(cancel.clone());
     let end = Instant::now() + limit * TIMES_FOR_ALL_CLAIMS;
     // A kernel that hangs in the scenario hangs in the experiments, too, each of which would take its time.
@@ -216,9 +217,14 @@ pub fn grade(
     })
 }
 
+/// A kernel has the same grade on every machine: with four levels of page tables, as the lecture has them.
+fn four_levels() -> String {
+    format!("{}=off", options::LA57)
+}
+
 /// Boots the kernel and lets the scenario go as far as it gets.
 fn run(
-    host: &Host,
+    host: &dyn Platform,
     kernel: &KernelImage,
     assignment: &Assignment,
     strategy: Strategy,
@@ -227,6 +233,7 @@ fn run(
     let mut run = Run::builder(host)
         .kernel(kernel.clone())
         .strategy(strategy)
+        .kernel_words(&four_levels())
         .looked_at()
         .time_limit(Duration::from_secs(assignment.seconds))
         .start()?;
@@ -365,7 +372,13 @@ fn rule_item(name: &str, of: u64, runs: &[Judged]) -> Item {
 
 /// Why there are no points for a rule in a run; `None` if there are.
 fn lost(verdict: &Verdict, run: &Judged) -> Option<String> {
-    match verdict.outcome {
+    let outcome = if honesty::is_mistaken(verdict, &run.lies) {
+        // What is wrong in the tables has its own rule.
+        Outcome::Holds
+    } else {
+        verdict.outcome
+    };
+    match outcome {
         Outcome::Broken => {
             let Some(finding) = verdict.findings.first() else {
                 return Some(format!("it is broken {} times", verdict.violations));

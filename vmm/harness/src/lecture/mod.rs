@@ -14,10 +14,12 @@ mod inheritance;
 mod isolated_context;
 mod isolation;
 mod new_entry;
+mod picture;
 mod proof;
 mod propagation;
 mod remote_memory;
 mod runner;
+pub mod slides;
 mod trace;
 mod update_all;
 
@@ -25,6 +27,7 @@ use std::time::Instant;
 
 use crate::error::{Cause, RunError};
 
+pub use picture::Picture;
 pub use proof::{ClaimError, ClaimResult};
 pub use runner::Runner;
 
@@ -73,7 +76,7 @@ impl Claim {
         let start = Instant::now();
         let mut proof = Proof::default();
         let mut out_of_time = false;
-        runner.begin_claim();
+        runner.begin_claim(self.number);
         match (self.prove)(runner, &mut proof) {
             Ok(()) => {}
             Err(ClaimError::Missing(what)) => proof.object(|| what),

@@ -21,9 +21,9 @@ pub(crate) const CLAIM: Claim = Claim {
 
 // Where the program maps what, see its `copy`.
 const RESULTS: u64 = 0x10_0000_0000;
-const BUFFER: u64 = 0x10_0001_0000;
+pub(super) const BUFFER: u64 = 0x10_0001_0000;
 const SHARED: u64 = 0x10_0002_0000;
-const THEIRS: u64 = 0x10_0003_0000;
+pub(super) const THEIRS: u64 = 0x10_0003_0000;
 
 /// Bytes that the program copies across a page boundary, and half of them.
 const ACROSS: usize = 1024;

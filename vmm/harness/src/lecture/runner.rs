@@ -11,6 +11,7 @@ use heirloom_abi::options::Strategy;
 use heirloom_machine::{KernelImage, Platform};
 use heirloom_source::recording::RecordError;
 
+use super::picture::Picture;
 use super::proof::{ClaimError, missing};
 use super::trace::{Observation, Trace};
 use crate::cancel::CancelToken;
@@ -46,6 +47,7 @@ impl Experiment {
 pub struct Runner {
     host: Box<dyn Platform>,
     kernel: Option<KernelImage>,
+    kernel_words: String,
     bug: Option<Bug>,
     recordings: Option<RecordingDirectory>,
     cancel: CancelToken,
@@ -57,6 +59,12 @@ pub struct Runner {
     /// What the kernel told in them that its tables refute.
     lies: Vec<String>,
     traces: HashMap<Experiment, Rc<Trace>>,
+    /// The claim that experiments are made for.
+    claim: u8,
+    /// Whether a moment of them is kept that shows what it is about …
+    pictured: bool,
+    /// … and the first such moment.
+    picture: Option<Picture>,
 }
 
 impl Runner {
@@ -65,6 +73,7 @@ impl Runner {
         Runner {
             host: Box::new(host),
             kernel: None,
+            kernel_words: String::new(),
             bug: None,
             recordings: None,
             cancel: CancelToken::new(),
@@ -73,6 +82,9 @@ impl Runner {
             made: 0,
             lies: Vec::new(),
             traces: HashMap::new(),
+            claim: 0,
+            pictured: false,
+            picture: None,
         }
     }
 
@@ -80,6 +92,15 @@ impl Runner {
     #[must_use]
     pub fn kernel(self, kernel: Option<KernelImage>) -> Runner {
         Runner { kernel, ..self }
+    }
+
+    /// More words for the kernel's command line, in all experiments.
+    #[must_use]
+    pub fn kernel_words(self, words: &str) -> Runner {
+        Runner {
+            kernel_words: words.to_owned(),
+            ..self
+        }
     }
 
     /// With a kernel that makes this deliberate bug.
@@ -92,6 +113,20 @@ impl Runner {
     #[must_use]
     pub fn recordings(self, recordings: Option<RecordingDirectory>) -> Runner {
         Runner { recordings, ..self }
+    }
+
+    /// Keeps for each claim a moment that shows what it is about: see [`Runner::take_picture`].
+    #[must_use]
+    pub fn with_pictures(self) -> Runner {
+        Runner {
+            pictured: true,
+            ..self
+        }
+    }
+
+    /// The moment that shows the claim that was judged last, once.
+    pub fn take_picture(&mut self) -> Option<Picture> {
+        self.picture.take()
     }
 
     /// `cancel` stops the running experiment and all later ones.
@@ -116,7 +151,9 @@ impl Runner {
     }
 
     /// From now on, the experiments of another claim are made.
-    pub(crate) fn begin_claim(&mut self) {
+    pub(crate) fn begin_claim(&mut self, claim: u8) {
+        self.claim = claim;
+        self.picture = None;
         self.deadline = Instant::now() + self.budget;
     }
 
@@ -143,7 +180,13 @@ impl Runner {
     /// What an experiment shows, at every event. It is made when it is first asked for.
     pub(crate) fn trace(&mut self, experiment: &Experiment) -> Result<Rc<Trace>, ClaimError> {
         if let Some(trace) = self.traces.get(experiment) {
-            return Ok(Rc::clone(trace));
+            let trace = Rc::clone(trace);
+            if self.pictured && self.picture.is_none() {
+                let mut observations = trace.observations().iter();
+                self.picture = observations
+                    .find_map(|seen| Picture::observed(self.claim, experiment.strategy, seen));
+            }
+            return Ok(trace);
         }
         let mut observations = Vec::new();
         let run = self.watch(experiment, |seen| observations.extend(observation(seen)))?;
@@ -156,7 +199,7 @@ impl Runner {
     pub(crate) fn watch(
         &mut self,
         experiment: &Experiment,
-        visit: impl FnMut(&Seen<'_>),
+        mut visit: impl FnMut(&Seen<'_>),
     ) -> Result<Run, ClaimError> {
         let Experiment {
             strategy,
@@ -171,7 +214,7 @@ impl Runner {
             .embedded(PROGRAM, arguments.clone())
             .strategy(*strategy)
             .bug(self.bug)
-            .kernel_words(kernel_words)
+            .kernel_words(&format!("{kernel_words} {}", self.kernel_words))
             .console(console())
             .time_limit(self.deadline.saturating_duration_since(Instant::now()))
             .start()?;
@@ -182,7 +225,17 @@ impl Runner {
         if let Some(recordings) = &self.recordings {
             recordings.record(&mut run, &name);
         }
-        let ended = run.to_end(visit);
+        let (claim, pictured) = (self.claim, self.pictured);
+        let picture = &mut self.picture;
+        let ended = run.to_end(|seen| {
+            visit(seen);
+            if pictured
+                && picture.is_none()
+                && let Some(snapshot) = seen.snapshot()
+            {
+                *picture = Picture::of(claim, *strategy, seen.event, snapshot);
+            }
+        });
         if self.lies.is_empty() {
             self.lies = honesty::lies(run.judge());
         }
