@@ -7,6 +7,7 @@ mod common;
 mod answers;
 mod guest;
 mod makedumpfile;
+mod packed;
 mod qemu;
 mod rewritten;
 mod shrinking;

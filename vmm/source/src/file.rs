@@ -5,6 +5,8 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use crate::packed::UnpackError;
+
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its variant is")]
@@ -19,6 +21,8 @@ pub enum FileError {
     Empty { name: String },
     #[error("could not read {name}: {source}; check the disk it is on")]
     Read { name: String, source: io::Error },
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
 }
 
 impl FileError {

@@ -28,6 +28,8 @@ pub(crate) struct Input {
     pieces: Option<Layout>,
     /// The first offset that the file should have and does not.
     lost: AtomicU64,
+    /// There was more, of which nothing is known.
+    is_cut: bool,
 }
 
 impl Input {
@@ -47,7 +49,26 @@ impl Input {
             length,
             pieces: None,
             lost: AtomicU64::new(NONE),
+            is_cut: false,
         }
+    }
+
+    /// The same, of which it is known that it ends too early.
+    pub(crate) fn cut(self) -> Input {
+        Input {
+            is_cut: true,
+            ..self
+        }
+    }
+
+    /// Whether it is known to end too early.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Reads from `at` on.
+    pub(crate) fn reader_at(&self, at: u64) -> Cursor<'_> {
+        Cursor { input: self, at }
     }
 
     /// The same file, whose bytes stand where `pieces` say.

@@ -15,6 +15,7 @@ use heirloom_inspect::{Cr3, Entry};
 use crate::assumed::Registers;
 use crate::core::CoreSpec;
 use crate::found::FileSpec;
+use crate::packed::Unpack;
 use crate::qemu::QemuSpec;
 use crate::raw::RawSpec;
 use crate::recording::RecordingSpec;
@@ -205,8 +206,27 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Takes `option` into `given` if it is one that all files have: whether it was.
+    pub(crate) fn given(
+        &self,
+        option: &FieldOption<'_>,
+        given: &mut Given,
+    ) -> Result<bool, SpecError> {
+        const UNPACK: &str = "unpack=SIZE once, such as unpack=512G";
+        if option.name != "unpack" {
+            return self.register(option, &mut given.registers);
+        }
+        let limit = number(option.value)
+            .filter(|limit| *limit > 0)
+            .ok_or_else(|| self.bad_value(option.whole, "is no size", UNPACK))?;
+        if given.unpack.0.replace(limit).is_some() {
+            return Err(self.bad_value(option.whole, "is a second unpack", UNPACK));
+        }
+        Ok(true)
+    }
+
     /// Takes `option` into `registers` if it is one of theirs: whether it was.
-    pub(crate) fn register(
+    fn register(
         &self,
         option: &FieldOption<'_>,
         registers: &mut Registers,
@@ -261,6 +281,13 @@ impl<'a> Fields<'a> {
         }
         Ok(())
     }
+}
+
+/// What a user may say of any file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) registers: Registers,
+    pub(crate) unpack: Unpack,
 }
 
 /// `name=value`.

@@ -18,18 +18,19 @@ use heirloom_inspect::{PhysAddr, PhysRange};
 
 use self::elf::{CoreFile, Segment};
 use crate::Target;
-use crate::assumed::{Registers, RootOutside};
+use crate::assumed::RootOutside;
 use crate::dump;
 use crate::file::FileError;
 use crate::input::Input;
 use crate::memory::{ADDRESS_LIMIT, Layout, Memory, Piece, RAM_LIMIT, Source};
-use crate::spec::{Fields, SpecError};
+use crate::packed::Unpacking;
+use crate::spec::{Fields, Given, SpecError};
 
 pub(crate) use notes::Notes;
 pub(crate) use vmcoreinfo::VmCoreInfo;
 pub use write::{CoreWriteError, write_core, write_core_to};
 
-const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N]";
+const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,unpack=SIZE]";
 /// The memory's sources.
 const FILE: usize = 0;
 const ZEROS: usize = 1;
@@ -38,7 +39,7 @@ const ZEROS: usize = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreSpec {
     file: PathBuf,
-    registers: Registers,
+    given: Given,
 }
 
 /// Why a core cannot be inspected.
@@ -104,36 +105,42 @@ pub enum CoreError {
 
 impl CoreSpec {
     pub(crate) fn parse(fields: &Fields) -> Result<CoreSpec, SpecError> {
-        let mut registers = Registers::default();
+        let mut given = Given::default();
         for option in fields.options(USAGE)? {
-            if !fields.register(&option, &mut registers)? {
+            if !fields.given(&option, &mut given)? {
                 return Err(fields.unknown(option.whole, USAGE));
             }
         }
-        fields.complete(&registers)?;
+        fields.complete(&given.registers)?;
         Ok(CoreSpec {
             file: fields.file().into(),
-            registers,
+            given,
         })
     }
 
-    pub(crate) fn of(file: PathBuf, registers: Registers) -> CoreSpec {
-        CoreSpec { file, registers }
+    pub(crate) fn of(file: PathBuf, given: Given) -> CoreSpec {
+        CoreSpec { file, given }
     }
 
-    pub(crate) fn open(&self, name: String) -> Result<Target, CoreError> {
-        let input = Input::open(&self.file, "core")?;
-        self.open_input(name, input, Vec::new())
+    pub(crate) fn open(
+        &self,
+        name: String,
+        tell: &dyn Fn(&Unpacking<'_>),
+    ) -> Result<Target, CoreError> {
+        let mut notes = Vec::new();
+        let way = self.given.unpack.way(tell);
+        let (file_name, input) = way.open(&self.file, "core", &mut notes)?;
+        self.open_input(name, file_name, input, notes)
     }
 
     /// Opens the core in `input`; `notes` say what is known already.
     pub(crate) fn open_input(
         &self,
         name: String,
+        file_name: String,
         input: Input,
         mut notes: Vec<String>,
     ) -> Result<Target, CoreError> {
-        let file_name = self.file.display().to_string();
         let mut core = CoreFile::read(&file_name, &input)?;
         if core.notes.is_process() {
             return Err(CoreError::Process { name: file_name });
@@ -163,13 +170,14 @@ impl CoreSpec {
         if let Some(info) = core.notes.vmcoreinfo {
             info.tell(&mut target);
         }
-        if target.cpus.is_empty() && self.registers.cr3.is_empty() {
+        if target.cpus.is_empty() && self.given.registers.cr3.is_empty() {
             target.notes.push(
                 "the core has no CPU registers (no note of QEMU's); give cr3=0x… if CR3 is known"
                     .to_string(),
             );
         }
-        self.registers
+        self.given
+            .registers
             .add_to(&mut target)
             .map_err(|RootOutside(cr3)| CoreError::RootOutside {
                 name: file_name,
