@@ -6,7 +6,9 @@ mod common;
 
 mod answers;
 mod guest;
+mod live;
 mod makedumpfile;
+mod migration;
 mod packed;
 mod qemu;
 mod rewritten;

@@ -30,6 +30,8 @@ pub(crate) struct Input {
     lost: AtomicU64,
     /// There was more, of which nothing is known.
     is_cut: bool,
+    /// It is memory in use: pages may be there and not be readable.
+    is_live: bool,
 }
 
 impl Input {
@@ -50,7 +52,21 @@ impl Input {
             pieces: None,
             lost: AtomicU64::new(NONE),
             is_cut: false,
+            is_live: false,
         }
+    }
+
+    /// The same, which is memory in use.
+    pub(crate) fn live(self) -> Input {
+        Input {
+            is_live: true,
+            ..self
+        }
+    }
+
+    /// Whether it is memory in use.
+    pub(crate) fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// The same, of which it is known that it ends too early.
@@ -150,7 +166,7 @@ impl Input {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // It had these bytes when it was opened, or a header says that it has.
                 _ => {
-                    if at < self.length {
+                    if at < self.length && !self.is_live {
                         self.lost.fetch_min(at, Ordering::Relaxed);
                     }
                     break;

@@ -275,7 +275,7 @@ fn a_stream_whose_pages_lie_where_they_are_in_ram_is_read_too() {
     // The capability mapped-ram of newer QEMUs.
     let mut stream = head("pc-q35-9.0", &["mapped-ram"]);
     let pages = 5_u64;
-    stream.extend((pages * 4096 | 4).to_be_bytes());
+    stream.extend(((pages * 4096) | 4).to_be_bytes());
     stream.push(6);
     stream.extend(b"pc.ram");
     stream.extend((pages * 4096).to_be_bytes());

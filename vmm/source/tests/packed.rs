@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use heirloom_inspect::PhysAddr;
+use heirloom_inspect::memory::Account;
 use support::elf::{CoreBuilder, qemu_note};
 use support::{complaint, ram, read};
 use tempfile::TempDir;
@@ -76,7 +77,7 @@ fn assert_whole(spec: &str, memory: &[u8]) -> Vec<String> {
     let target = support::open(spec).unwrap_or_else(|error| panic!("{spec}: {error}"));
     assert_eq!(ram(&target), [(0, memory.len() as u64)], "{spec}");
     assert!(read(&target, 0, memory.len()) == memory, "{spec}");
-    assert_eq!(target.memory.account(), Default::default());
+    assert_eq!(target.memory.account(), Account::default());
     target.notes
 }
 

@@ -6,6 +6,7 @@
 
 mod elf;
 mod foreign;
+mod kcore;
 pub(crate) mod left_out;
 mod notes;
 mod virtualbox;
@@ -31,6 +32,10 @@ pub(crate) use vmcoreinfo::VmCoreInfo;
 pub use write::{CoreWriteError, write_core, write_core_to};
 
 const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,unpack=SIZE]";
+/// What is said of `/proc/kcore`.
+const LIVE: &str = "this is the memory of the kernel that runs here, which runs on while it is read: what it changes \
+    meanwhile may look broken, and is not the next time; what it has not in its list of RAM is unknown, and \
+    so are the CPUs' registers";
 /// The memory's sources.
 const FILE: usize = 0;
 const ZEROS: usize = 1;
@@ -142,9 +147,17 @@ impl CoreSpec {
         mut notes: Vec<String>,
     ) -> Result<Target, CoreError> {
         let mut core = CoreFile::read(&file_name, &input)?;
-        if core.notes.is_process() {
+        let is_live = kcore::is_one(&core.segments);
+        if core.notes.is_process() && !is_live {
             return Err(CoreError::Process { name: file_name });
         }
+        let input = if is_live {
+            core.segments = kcore::physical(&core.segments);
+            notes.push(LIVE.into());
+            input.live()
+        } else {
+            input
+        };
         notes.append(&mut core.remarks);
         let cpus = core.notes.cpus(&mut notes);
 
@@ -160,7 +173,9 @@ impl CoreSpec {
             ));
         }
         let ram = layout.ram();
-        if core.notes.is_of_a_dumped_kernel() {
+        if is_live {
+            lost.extend(left_out::of_a_dumped_kernel(&ram));
+        } else if core.notes.is_of_a_dumped_kernel() {
             let holes = left_out::of_a_dumped_kernel(&ram);
             notes.extend(left_out::note(&holes));
             lost.extend(holes);
@@ -170,7 +185,7 @@ impl CoreSpec {
         if let Some(info) = core.notes.vmcoreinfo {
             info.tell(&mut target);
         }
-        if target.cpus.is_empty() && self.given.registers.cr3.is_empty() {
+        if target.cpus.is_empty() && self.given.registers.cr3.is_empty() && !is_live {
             target.notes.push(
                 "the core has no CPU registers (no note of QEMU's); give cr3=0x… if CR3 is known"
                     .to_string(),

@@ -11,7 +11,7 @@ use crate::assumed::Registers;
 use crate::content::{Kind, VMWARE_CORE};
 use crate::core::CoreSpec;
 use crate::dump::{self, Contents, DumpError, Kdump, firecracker, vmware};
-use crate::file::FileError;
+use crate::file::{FileError, KCORE};
 use crate::input::Input;
 use crate::packed::{Unpacking, Way, is_standard_input};
 use crate::qemu::QemuSpec;
@@ -61,6 +61,11 @@ impl FileSpec {
         })
     }
 
+    /// The same of another file.
+    pub(crate) fn at(self, file: PathBuf) -> FileSpec {
+        FileSpec { file, ..self }
+    }
+
     pub(crate) fn open(
         &self,
         name: String,
@@ -74,7 +79,8 @@ impl FileSpec {
             }
             Err(error)
                 if error.kind() == std::io::ErrorKind::NotFound
-                    && !is_standard_input(&self.file) =>
+                    && !is_standard_input(&self.file)
+                    && self.file != Path::new(KCORE) =>
             {
                 let name = self.file.display().to_string();
                 return Err(DumpError::NoTarget { name }.into());
