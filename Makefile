@@ -86,16 +86,16 @@ qemu:
 		fi; \
 	fi
 
-# Some make the dumps that kdump makes.
+# Some make the dumps that kdump makes, and pack them.
 dump-tools:
-	@if ! command -v makedumpfile >/dev/null; then \
+	@if ! { command -v makedumpfile && command -v xz && command -v zstd && command -v lz4 && command -v bzip2; } >/dev/null; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -qq && apt-get install -y -qq --no-install-recommends makedumpfile; \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends makedumpfile xz-utils zstd lz4 bzip2; \
 		else \
-			echo "The tests need makedumpfile. Install it and try again:" >&2; \
-			echo "  Debian, Ubuntu: sudo apt-get install makedumpfile" >&2; \
-			echo "  Fedora:         sudo dnf install makedumpfile" >&2; \
-			echo "  Arch:           makedumpfile, from the AUR" >&2; \
+			echo "The tests need makedumpfile, xz, zstd, lz4 and bzip2. Install them and try again:" >&2; \
+			echo "  Debian, Ubuntu: sudo apt-get install makedumpfile xz-utils zstd lz4 bzip2" >&2; \
+			echo "  Fedora:         sudo dnf install makedumpfile xz zstd lz4 bzip2" >&2; \
+			echo "  Arch:           sudo pacman -S xz zstd lz4 bzip2, and makedumpfile from the AUR" >&2; \
 			exit 1; \
 		fi; \
 	fi

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use heirloom_inspect::{PhysAddr, PhysicalMemory};
 use serde_json::{Value, json};
@@ -104,6 +105,24 @@ impl Stopped {
         });
         self.ask("dump-guest-memory", &arguments);
         file
+    }
+
+    /// Has QEMU write the guest as what another QEMU would go on with.
+    pub(crate) fn migrate(&self) -> PathBuf {
+        let file = self.path("stream");
+        let mut qmp = self.qmp.lock().unwrap_or_else(PoisonError::into_inner);
+        let uri = format!("exec:cat > '{}'", file.display());
+        qmp.execute("migrate", &json!({ "uri": uri }));
+        let deadline = Instant::now() + crate::common::AMPLE;
+        loop {
+            let answer = qmp.execute("query-migrate", &json!({}));
+            match answer["status"].as_str() {
+                Some("completed") => return file,
+                Some("failed") => panic!("{answer}"),
+                _ => assert!(Instant::now() < deadline, "{answer}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The first CPU's CR3.

@@ -6,7 +6,10 @@ mod common;
 
 mod answers;
 mod guest;
+mod live;
 mod makedumpfile;
+mod migration;
+mod packed;
 mod qemu;
 mod rewritten;
 mod shrinking;

@@ -35,6 +35,25 @@ pub(crate) fn small(init: &[u8]) -> Vec<u8> {
     ])
 }
 
+/// An archive with programs and what they need, to go behind another one.
+pub(crate) fn with_files(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut folders: Vec<&str> = Vec::new();
+    for (path, _) in files {
+        let ends = path.match_indices('/').map(|(at, _)| &path[..at]);
+        for folder in ends {
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+    }
+    let folders = folders.into_iter().map(|folder| (folder, FOLDER, &[][..]));
+    let files = files
+        .iter()
+        .map(|(path, contents)| (path.as_str(), PROGRAM, &contents[..]));
+    let members: Vec<(&str, u32, &[u8])> = folders.chain(files).collect();
+    archive(&members)
+}
+
 fn archive(members: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (number, (name, mode, contents)) in (1..).zip(members.iter().copied()) {

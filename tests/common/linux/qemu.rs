@@ -130,10 +130,19 @@ impl Guest {
 
     /// The same with more `options` for QEMU.
     pub(crate) fn boot_with(variant: Variant, options: &[&str]) -> Guest {
+        Guest::boot_with_files(variant, options, &[])
+    }
+
+    /// The same with more `files`.
+    pub(crate) fn boot_with_files(
+        variant: Variant,
+        options: &[&str],
+        files: &[(String, Vec<u8>)],
+    ) -> Guest {
         let mut reasons: Vec<String> = Vec::new();
         loop {
             let started = Instant::now();
-            let machine = start(variant, options);
+            let machine = start(variant, options, files);
             let boots = BOOTS.fetch_add(1, Relaxed) + 1;
             match wait_until_ready(&machine) {
                 Ok(console) => {
@@ -177,6 +186,15 @@ impl Guest {
         }
     }
 
+    /// The same: what it wrote meanwhile.
+    pub(crate) fn answer(&self, command: &str) -> String {
+        let before = self.machine.console().len();
+        self.tell(command);
+        let console = self.machine.console();
+        let (answer, _) = console[before..].split_once(DONE).unwrap();
+        answer.to_owned()
+    }
+
     /// Where QEMU listens for QMP; one client at a time, so this is for the command under test.
     pub(crate) fn socket(&self) -> PathBuf {
         self.machine.socket()
@@ -193,14 +211,14 @@ impl Guest {
     }
 }
 
-fn start(variant: Variant, options: &[&str]) -> Machine {
+fn start(variant: Variant, options: &[&str], files: &[(String, Vec<u8>)]) -> Machine {
     static INITRAMFS: OnceLock<Vec<u8>> = OnceLock::new();
     Machine::start(|machine| {
-        std::fs::write(
-            machine.at("initrd"),
-            INITRAMFS.get_or_init(initramfs::build),
-        )
-        .unwrap();
+        let mut archive = INITRAMFS.get_or_init(initramfs::build).clone();
+        if !files.is_empty() {
+            archive.extend(initramfs::with_files(files));
+        }
+        std::fs::write(machine.at("initrd"), archive).unwrap();
         let console = format!(
             "socket,id=console,path={},server=on,wait=off,logfile={}",
             machine.at("serial").display(),

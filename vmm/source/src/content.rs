@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use crate::packed::Packing;
 use crate::recording;
 
 /// As much of a file as it takes to tell.
@@ -24,10 +25,22 @@ pub(crate) enum Kind {
     Lime,
     /// AVML's, compressed.
     Avml,
-    /// A full crash dump of 64-bit Windows.
+    /// A crash dump of 64-bit Windows.
     WindowsDump,
+    /// What QEMU sends where a guest is to go on.
+    Migration,
+    /// The same, as libvirt saves it.
+    Libvirt,
+    /// The state of a guest of VMware's; its memory is in another file.
+    Vmware,
+    /// The same of Firecracker's.
+    Firecracker,
+    /// A disk, which may have guests' memory in it.
+    Qcow2,
     /// One of our own recordings.
     Recording,
+    /// Any other that somebody packed.
+    Packed(Packing),
     /// Something else that is known, and not read.
     Foreign(&'static Foreign),
     /// Nothing that is known begins like this: it can be an image of RAM.
@@ -60,7 +73,7 @@ impl Kind {
 
     /// What a file that begins with `start` is.
     pub(crate) fn of_bytes(start: &[u8]) -> Kind {
-        let kinds: [(&[u8], Kind); 8] = [
+        let kinds: [(&[u8], Kind); 17] = [
             (b"\x7fELF", Kind::Elf),
             (b"KDUMP   ", Kind::Kdump),
             (b"DISKDUMP", Kind::Kdump),
@@ -68,10 +81,23 @@ impl Kind {
             (b"EMiL", Kind::Lime),
             (b"AVML", Kind::Avml),
             (b"PAGEDU64", Kind::WindowsDump),
+            (b"QEVM", Kind::Migration),
+            (b"LibvirtQemudSave", Kind::Libvirt),
+            (b"\xd0\xbe\xd2\xbe", Kind::Vmware),
+            (b"\xd1\xba\xd1\xba", Kind::Vmware),
+            (b"\xd2\xbe\xd2\xbe", Kind::Vmware),
+            (b"\xd3\xbe\xd3\xbe", Kind::Vmware),
+            (b"\xd0\xbe\xd0\xbe", Kind::Vmware),
+            // The number 0x0710_1984_8664_0000.
+            (b"\0\0\x64\x86\x84\x19\x10\x07", Kind::Firecracker),
+            (b"QFI\xfb", Kind::Qcow2),
             (&recording::MAGIC, Kind::Recording),
         ];
         if let Some((_, kind)) = kinds.iter().find(|(mark, _)| start.starts_with(mark)) {
             return *kind;
+        }
+        if let Some(packing) = Packing::of(start) {
+            return Kind::Packed(packing);
         }
         let has = |foreign: &&Foreign| {
             let rest = start.get(foreign.at..);
@@ -92,9 +118,29 @@ impl Kind {
             Kind::Lime => Some("a LiME image"),
             Kind::Avml => Some("a compressed AVML image"),
             Kind::WindowsDump => Some("a Windows crash dump"),
+            Kind::Migration => Some("a migration stream of QEMU's"),
+            Kind::Libvirt => Some("a saved guest of libvirt's"),
+            Kind::Vmware => Some("a saved state of VMware's"),
+            Kind::Firecracker => Some("the state of a snapshot of Firecracker's"),
+            Kind::Qcow2 => Some("a qcow2 image"),
             Kind::Recording => Some("a recording of heirloom's"),
+            Kind::Packed(packing) => Some(packing.what()),
             Kind::Foreign(foreign) => Some(foreign.what),
             Kind::Unknown => None,
+        }
+    }
+
+    /// What to do where a prefix says that it is something else.
+    pub(crate) fn without_a_prefix(self) -> &'static str {
+        match self {
+            Kind::Foreign(foreign) => foreign.remedy,
+            Kind::Qcow2 => A_DISK,
+            Kind::Libvirt => {
+                "leave out the prefix, and it is read as what it is; or make a core with `virsh dump \
+                 --memory-only DOMAIN FILE`"
+            }
+            Kind::Vmware => VMWARE_REMEDY,
+            _ => "leave out the prefix, and it is read as what it is",
         }
     }
 }
@@ -108,39 +154,16 @@ const fn foreign(mark: &'static [u8], what: &'static str, remedy: &'static str) 
     }
 }
 
+/// For a state of VMware's that is not understood, or lacks its memory.
+pub(crate) const VMWARE_CORE: &str = "put the .vmem with the guest's memory beside it, or name it with \
+    with=FILE; or make a core of both with `vmss2core -N FILE.vmss FILE.vmem`";
+const VMWARE_REMEDY: &str = "leave out the prefix, and it is read with the .vmem beside it; or \
+    make a core of both with `vmss2core -N FILE.vmss FILE.vmem`";
 /// For files that hold a disk.
-const A_DISK: &str = "it holds a disk and no memory; start the guest, and write its memory with \
+pub(crate) const A_DISK: &str = "it holds a disk and no memory; start the guest, and write its memory with \
     `dump-guest-memory FILE` in QEMU's monitor or `virsh dump --memory-only DOMAIN FILE`";
-const IN_THE_MONITOR: &str = "load it into QEMU (-loadvm, -incoming), and write the memory with \
-    `dump-guest-memory FILE` in its monitor";
-
 /// Kinds of files that people try, and that are not read.
 const FOREIGN: &[Foreign] = &[
-    foreign(
-        b"\x1f\x8b\x08",
-        "compressed by gzip",
-        "unpack it first, with `gunzip`",
-    ),
-    foreign(
-        b"\x28\xb5\x2f\xfd",
-        "compressed by zstd",
-        "unpack it first, with `unzstd`",
-    ),
-    foreign(
-        b"\xfd7zXZ\0",
-        "compressed by xz",
-        "unpack it first, with `unxz`",
-    ),
-    foreign(
-        b"BZh",
-        "compressed by bzip2",
-        "unpack it first, with `bunzip2`",
-    ),
-    foreign(
-        b"\x04\x22\x4d\x18",
-        "compressed by lz4",
-        "unpack it first, with `unlz4`",
-    ),
     foreign(
         b"\x89LZO\0\r\n\x1a\n",
         "compressed by lzop",
@@ -152,17 +175,10 @@ const FOREIGN: &[Foreign] = &[
         "unpack it first, with `unzip`",
     ),
     foreign(
-        b"LibvirtQemudSave",
-        "a saved guest of libvirt's",
-        "make a core with `virsh dump --memory-only DOMAIN FILE`",
-    ),
-    foreign(
         b"LibvirtQemudPart",
         "a guest that libvirt has not saved whole",
         "make a core with `virsh dump --memory-only DOMAIN FILE`",
     ),
-    foreign(b"QEVM", "a migration stream of QEMU's", IN_THE_MONITOR),
-    foreign(b"QFI\xfb", "a qcow2 image", A_DISK),
     foreign(b"KDMV", "a VMDK image", A_DISK),
     foreign(b"# Disk DescriptorFile", "a VMDK image", A_DISK),
     foreign(b"vhdxfile", "a VHDX image", A_DISK),
@@ -205,18 +221,10 @@ const FOREIGN: &[Foreign] = &[
         what: "a swap area with a hibernated Linux",
         remedy: "resume it, and dump the running guest",
     },
-    foreign(b"\xd0\xbe\xd2\xbe", VMWARE, VMWARE_REMEDY),
-    foreign(b"\xd1\xba\xd1\xba", VMWARE, VMWARE_REMEDY),
-    foreign(b"\xd2\xbe\xd2\xbe", VMWARE, VMWARE_REMEDY),
-    foreign(b"\xd3\xbe\xd3\xbe", VMWARE, VMWARE_REMEDY),
 ];
 
 const HIBERNATED: &str = "a hibernation file of Windows";
 const FROM_HIBERNATION: &str = "resume it, and dump the running guest";
-const VMWARE: &str = "a saved state of VMware's";
-const VMWARE_REMEDY: &str =
-    "give the .vmem beside it, or make a core of both with `vmss2core -N FILE.vmss FILE.vmem`";
-
 #[cfg(test)]
 mod tests {
     use super::*;

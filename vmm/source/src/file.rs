@@ -5,6 +5,8 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use crate::packed::UnpackError;
+
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its variant is")]
@@ -13,19 +15,36 @@ pub enum FileError {
     Missing { name: String },
     #[error("there is no permission to read {name}: `chmod` it, or run heirloom as its owner")]
     Permission { name: String },
+    #[error(
+        "{name}, the memory of the kernel that runs here, cannot be opened: run heirloom as root; a kernel that is \
+         locked down gives it to nobody"
+    )]
+    Kernel { name: String },
+    #[error(
+        "the kernel that runs here has no {name}: it was built without CONFIG_PROC_KCORE, or this is a container; \
+         run heirloom outside, or dump the guest from its host"
+    )]
+    NoKernel { name: String },
     #[error("{name} is neither a regular file nor a block device: a {wanted} is one of these")]
     NotAFile { name: String, wanted: &'static str },
     #[error("{name} is empty: write or copy it again")]
     Empty { name: String },
     #[error("could not read {name}: {source}; check the disk it is on")]
     Read { name: String, source: io::Error },
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
 }
+
+/// The memory of the kernel that runs here.
+pub(crate) const KCORE: &str = "/proc/kcore";
 
 impl FileError {
     /// `source` happened while `name` was used.
     pub(crate) fn new(name: &str, source: io::Error) -> FileError {
         let name = name.to_owned();
         match source.kind() {
+            io::ErrorKind::NotFound if name == KCORE => FileError::NoKernel { name },
+            io::ErrorKind::PermissionDenied if name == KCORE => FileError::Kernel { name },
             io::ErrorKind::NotFound => FileError::Missing { name },
             io::ErrorKind::PermissionDenied => FileError::Permission { name },
             _ => FileError::Read { name, source },

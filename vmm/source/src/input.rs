@@ -28,6 +28,10 @@ pub(crate) struct Input {
     pieces: Option<Layout>,
     /// The first offset that the file should have and does not.
     lost: AtomicU64,
+    /// There was more, of which nothing is known.
+    is_cut: bool,
+    /// It is memory in use: pages may be there and not be readable.
+    is_live: bool,
 }
 
 impl Input {
@@ -47,7 +51,40 @@ impl Input {
             length,
             pieces: None,
             lost: AtomicU64::new(NONE),
+            is_cut: false,
+            is_live: false,
         }
+    }
+
+    /// The same, which is memory in use.
+    pub(crate) fn live(self) -> Input {
+        Input {
+            is_live: true,
+            ..self
+        }
+    }
+
+    /// Whether it is memory in use.
+    pub(crate) fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    /// The same, of which it is known that it ends too early.
+    pub(crate) fn cut(self) -> Input {
+        Input {
+            is_cut: true,
+            ..self
+        }
+    }
+
+    /// Whether it is known to end too early.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Reads from `at` on.
+    pub(crate) fn reader_at(&self, at: u64) -> Cursor<'_> {
+        Cursor { input: self, at }
     }
 
     /// The same file, whose bytes stand where `pieces` say.
@@ -129,7 +166,7 @@ impl Input {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // It had these bytes when it was opened, or a header says that it has.
                 _ => {
-                    if at < self.length {
+                    if at < self.length && !self.is_live {
                         self.lost.fetch_min(at, Ordering::Relaxed);
                     }
                     break;

@@ -12,6 +12,7 @@
 //! content   what a file is, by its first bytes
 //! input     the bytes of a file, flattened ones put together
 //! memory    guest-physical memory, laid out over files and processes
+//! packed      files that are compressed, and what comes through a pipe
 //! output_file  files that are written, by one rule
 //! codec     page tables as few bytes, for recordings and the explorer
 //! ```
@@ -39,6 +40,7 @@ mod found;
 mod input;
 mod memory;
 mod output_file;
+mod packed;
 mod pc;
 mod qemu;
 mod raw;
@@ -52,6 +54,7 @@ pub use dump::DumpError;
 pub use file::FileError;
 pub use found::FileSpec;
 pub use output_file::{OutputError, OutputFile, remove_unfinished};
+pub use packed::{UnpackError, Unpacking};
 pub use qemu::{AnswerError, QemuError, QemuSpec, QmpError, WayError, left_paused, resume_all};
 pub use raw::{RawError, RawSpec};
 pub use recording::{RecordingError, RecordingSpec};
@@ -81,11 +84,19 @@ impl Spec {
     /// # Errors
     /// [`TargetError`] says what was tried, on what, and what to do.
     pub fn open(&self) -> Result<Target, TargetError> {
+        self.open_telling(&|_| {})
+    }
+
+    /// The same. While a file has to be unpacked, `tell` is told how far that is.
+    ///
+    /// # Errors
+    /// As [`Spec::open`].
+    pub fn open_telling(&self, tell: &dyn Fn(&Unpacking<'_>)) -> Result<Target, TargetError> {
         let name = self.to_string();
         match self.source() {
-            Source::File(file) => file.open(name),
-            Source::Core(core) => Ok(core.open(name)?),
-            Source::Raw(raw) => Ok(raw.open(name)?),
+            Source::File(file) => file.open(name, tell),
+            Source::Core(core) => Ok(core.open(name, tell)?),
+            Source::Raw(raw) => Ok(raw.open(name, tell)?),
             Source::Qemu(qemu) => Ok(qemu.open(name)?),
             Source::Recording(recording) => Ok(recording.open()?),
         }

@@ -14,7 +14,9 @@ use heirloom_inspect::{Cr3, Entry};
 
 use crate::assumed::Registers;
 use crate::core::CoreSpec;
+use crate::file::KCORE;
 use crate::found::FileSpec;
+use crate::packed::Unpack;
 use crate::qemu::QemuSpec;
 use crate::raw::RawSpec;
 use crate::recording::RecordingSpec;
@@ -47,8 +49,8 @@ pub enum Source {
 #[allow(missing_docs, reason = "each message says what its variant is")]
 pub enum SpecError {
     #[error(
-        "`{spec}` names no target: write FILE, core:FILE, raw:FILE, qemu:SOCKET or rec:FILE, for \
-         example guest.elf or core:guest.elf (a file with a colon in its name: ./NAME)"
+        "`{spec}` names no target: write FILE, core:FILE, raw:FILE, qemu:SOCKET or rec:FILE, or live: for the \
+         kernel that runs here, for example guest.elf or core:guest.elf (a file with a colon in its name: ./NAME)"
     )]
     Kind { spec: String },
     #[error("`{spec}` names no file: write one behind the colon, as in core:guest.elf")]
@@ -77,6 +79,20 @@ impl Spec {
         &self.file
     }
 
+    /// The kernel that runs here.
+    fn live(text: &str, fields: &Fields<'_>) -> Result<Spec, SpecError> {
+        const USAGE: &str = "live: without a file, for the kernel that runs here";
+        if !fields.file().is_empty() {
+            return Err(fields.bad_value(fields.file(), "is a file", USAGE));
+        }
+        let file = PathBuf::from(KCORE);
+        Ok(Spec {
+            text: text.into(),
+            file: file.clone(),
+            source: Source::File(FileSpec::parse(fields)?.at(file)),
+        })
+    }
+
     /// The kind of source and which one.
     pub fn source(&self) -> &Source {
         &self.source
@@ -103,6 +119,7 @@ impl FromStr for Spec {
         };
         let fields = Fields::split(text, rest);
         let source = match kind {
+            "live" => return Spec::live(text, &fields),
             "" if rest.len() == text.len() => Source::File(FileSpec::parse(&fields)?),
             "core" => Source::Core(CoreSpec::parse(&fields)?),
             "raw" => Source::Raw(RawSpec::parse(&fields)?),
@@ -205,8 +222,27 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Takes `option` into `given` if it is one that all files have: whether it was.
+    pub(crate) fn given(
+        &self,
+        option: &FieldOption<'_>,
+        given: &mut Given,
+    ) -> Result<bool, SpecError> {
+        const UNPACK: &str = "unpack=SIZE once, such as unpack=512G";
+        if option.name != "unpack" {
+            return self.register(option, &mut given.registers);
+        }
+        let limit = number(option.value)
+            .filter(|limit| *limit > 0)
+            .ok_or_else(|| self.bad_value(option.whole, "is no size", UNPACK))?;
+        if given.unpack.0.replace(limit).is_some() {
+            return Err(self.bad_value(option.whole, "is a second unpack", UNPACK));
+        }
+        Ok(true)
+    }
+
     /// Takes `option` into `registers` if it is one of theirs: whether it was.
-    pub(crate) fn register(
+    fn register(
         &self,
         option: &FieldOption<'_>,
         registers: &mut Registers,
@@ -263,6 +299,13 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// What a user may say of any file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) registers: Registers,
+    pub(crate) unpack: Unpack,
+}
+
 /// `name=value`.
 pub(crate) struct FieldOption<'a> {
     pub(crate) name: &'a str,
@@ -311,6 +354,8 @@ mod tests {
         assert!(matches!(source("raw:a"), Source::Raw(_)));
         assert!(matches!(source("qemu:/run/q.sock"), Source::Qemu(_)));
         assert!(matches!(source("rec:a"), Source::Recording(_)));
+        let spec: Spec = "live:,cr3=0x1000".parse().unwrap();
+        assert_eq!(spec.file(), Path::new("/proc/kcore"));
     }
 
     #[test]
@@ -410,6 +455,7 @@ mod tests {
             ("raw:a,map=0:4096T:1M", &["52 bits"]),
             ("raw:a,map=0:0:1M,map=0:1K:1M", &["overlaps"]),
             ("raw:a,map=0xffffffffffffffff:0:1M", &["64 bits"]),
+            ("live:a", &["`a`", "live: without a file"]),
             ("qemu:a,b=c", &["`b=c`", "qemu:SOCKET"]),
             ("qemu:a,memory=x", &["`memory=x`", "memory=process"]),
             ("rec:a,b", &["`b`", "rec:FILE"]),

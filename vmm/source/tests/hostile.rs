@@ -5,12 +5,18 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use heirloom_inspect::Entry;
 use support::dumps::{Kdump, Packing, avml, flattened, lime};
 use support::elf::{CoreBuilder, qemu_note};
+use support::snapshots::{
+    Cpu, cloud_hypervisor, firecracker, vmware, windows, windows_with_bitmap,
+};
 
 /// Mutants of each dump.
 const MUTANTS: u64 = 400;
@@ -24,6 +30,8 @@ struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
+/// What one test allocates is no other's.
+static ALONE: Mutex<()> = Mutex::new(());
 
 // SAFETY: every call goes to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
@@ -98,6 +106,50 @@ fn mutant(file: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     bytes
 }
 
+/// A migration stream with 1 MiB of RAM, most of it zero.
+fn stream(is_mapped: bool, ram: &[u8]) -> Vec<u8> {
+    let mut stream = b"QEVM\0\0\0\x03\x07\0\0\0\x02pc\x05\x1aconfiguration/capabilities".to_vec();
+    stream.extend(b"\0\0\0\x01\0\0\0\x01\x0amapped-ram");
+    if !is_mapped {
+        let last = stream.len() - 1;
+        stream[last] = b'X';
+    }
+    stream.extend(b"\x01\0\0\0\x02\x03ram\0\0\0\0\0\0\0\x04");
+    stream.extend((1_u64 << 20 | 4).to_be_bytes());
+    stream.extend(b"\x06pc.ram");
+    stream.extend((1_u64 << 20).to_be_bytes());
+    if is_mapped {
+        stream.extend(1_u32.to_be_bytes());
+        let bitmap = stream.len() as u64 + 24;
+        stream.extend([4096, bitmap, 1024].map(u64::to_be_bytes).concat());
+        stream.extend([0xff; 32]);
+        stream.resize(1024, 0);
+        stream.extend(ram);
+        stream.resize(1024 + (1 << 20), 7);
+    } else {
+        for (number, page) in (0_u64..).zip(ram.chunks(4096)) {
+            stream.extend((number << 12 | 8).to_be_bytes());
+            stream.extend(b"\x06pc.ram");
+            stream.extend(page);
+        }
+        for number in 100_u64..200 {
+            stream.extend((number << 12 | 2 | 0x20).to_be_bytes());
+            stream.push(0);
+        }
+    }
+    stream.extend(0x10_u64.to_be_bytes());
+    stream.extend(b"\x7e\0\0\0\x02\x04\0\0\0\x03\x03cpu\0\0\0\0\0\0\0\x0c");
+    stream.extend([0x55; 300]);
+    stream.push(0);
+    let json = br#"{"devices":[{"name":"cpu","instance_id":0,"fields":[{"name":"env.regs","size":8,"array_len":16},
+        {"name":"env.eip","size":8},{"name":"env.eflags","size":8},{"name":"env.segs","size":20,"array_len":6},
+        {"name":"env.cr[0]","size":8},{"name":"env.cr[3]","size":8}]}]}"#;
+    stream.push(6);
+    stream.extend(u32::try_from(json.len()).unwrap().to_be_bytes());
+    stream.extend(json);
+    stream
+}
+
 fn dumps() -> Vec<(&'static str, Vec<u8>)> {
     let page =
         |value: u8| (0..4096_u32).map(move |at| value.wrapping_mul((at / 9).to_le_bytes()[0]));
@@ -123,11 +175,47 @@ fn dumps() -> Vec<(&'static str, Vec<u8>)> {
     }
     .load(0, &ram)
     .load(1 << 32, &ram);
+    let cpus = [Cpu::new(0x1000), Cpu::new(0x5000)];
+    let packed = |tool: &str| {
+        let mut command = Command::new(tool);
+        let command = command
+            .arg("-c")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().expect("`make dump-tools` installs it");
+        let mut stdin = child.stdin.take().unwrap();
+        let bytes = core.build();
+        let writer = std::thread::spawn(move || stdin.write_all(&bytes).unwrap());
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output.stdout
+    };
     vec![
+        (
+            "VMware",
+            vmware(
+                &cpus,
+                &[(0, 0, 8), (1 << 20, 8, 4)],
+                Some((&ram, false)),
+                true,
+            ),
+        ),
+        ("Windows", windows(0x3000, &[(1, 7), (0x10_0000, 5)], &ram)),
+        (
+            "Windows, bitmap",
+            windows_with_bitmap(0x3000, &[(0, 24)], *b"SDMP", &[1, 3, 17]),
+        ),
+        ("migration", stream(false, &ram)),
+        ("mapped RAM", stream(true, &ram)),
+        ("gzip", packed("gzip")),
+        ("xz", packed("xz")),
+        ("zstd", packed("zstd")),
+        ("lz4", packed("lz4")),
+        ("bzip2", packed("bzip2")),
         ("zlib", kdump(Packing::Zlib)),
         ("lzo", kdump(Packing::Lzo)),
         ("snappy", kdump(Packing::Snappy)),
-        ("zstd", kdump(Packing::Zstd)),
+        ("zstd pages", kdump(Packing::Zstd)),
         ("flattened", flattened(&kdump(Packing::Zlib), 4096)),
         ("LiME", lime(&ranges)),
         ("AVML", avml(&ranges)),
@@ -137,6 +225,7 @@ fn dumps() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn any_bytes_are_refused_or_read_soon_and_in_little_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dump");
     let mut numbers = Numbers(11);
@@ -172,8 +261,52 @@ fn any_bytes_are_refused_or_read_soon_and_in_little_memory() {
     }
 }
 
+/// The states of snapshots, whose memory is another file.
+#[test]
+fn any_state_is_refused_or_read_soon_and_in_little_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cpus = [Cpu::new(0x1000), Cpu::new(0x5000)];
+    let ranges = [(0, 8 << 12), (4 << 30, 4 << 12)];
+    let mut numbers = Numbers(12);
+    for (state, memory, file) in [
+        ("vmstate", "mem", firecracker(&cpus)),
+        (
+            "state.json",
+            "memory-ranges",
+            cloud_hypervisor(&cpus, &ranges, 0),
+        ),
+        (
+            "state.json",
+            "memory-ranges",
+            cloud_hypervisor(&cpus, &ranges, 2),
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(state);
+        std::fs::write(folder.path().join(memory), vec![1; 1 << 20]).unwrap();
+        let mut opened = 0;
+        for number in 0..MUTANTS {
+            std::fs::write(&path, mutant(&file, &mut numbers)).unwrap();
+            let before = NOW.load(Ordering::Relaxed);
+            MOST.store(before, Ordering::Relaxed);
+            let started = support::cpu_time();
+            opened += u64::from(support::open(path.to_str().unwrap()).is_ok());
+            assert!(
+                support::cpu_time().saturating_sub(started) < PATIENCE,
+                "{state} {number}"
+            );
+            let most = MOST.load(Ordering::Relaxed) - before;
+            assert!(most < MEMORY, "{state} {number} took {most} bytes");
+        }
+        assert!((1..=MUTANTS).contains(&opened), "{state}: {opened} opened");
+    }
+}
+
 #[test]
 fn a_bitmap_of_64_tib_in_a_sparse_file_is_looked_through_at_once() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = NOW.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dump");
     let mut bytes = Kdump::default().ram(0, &[1; 4096]).build();
@@ -187,6 +320,6 @@ fn a_bitmap_of_64_tib_in_a_sparse_file_is_looked_through_at_once() {
     let started = support::cpu_time();
     let _ = support::open(path.to_str().unwrap());
     assert!(support::cpu_time().saturating_sub(started) < PATIENCE);
-    let most = MOST.load(Ordering::Relaxed);
+    let most = MOST.load(Ordering::Relaxed) - before;
     assert!(most < MEMORY + (64 << 20), "{most}");
 }

@@ -15,13 +15,14 @@ mod number;
 mod root;
 mod rows;
 
+use std::cell::OnceCell;
 use std::thread;
 
 use heirloom_inspect::check::Check;
 use heirloom_inspect::discover::Search;
 use heirloom_inspect::rules::GIVEN_UP;
 use heirloom_inspect::{Discovery, RootId, Target};
-use heirloom_source::Spec;
+use heirloom_source::{Spec, Unpacking};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -181,7 +182,22 @@ fn open(spec: &Spec) -> Result<Target, Failure> {
         // Without a thread for it, the guest is let run on when this process is gone.
         let _ = thread::Builder::new().spawn(heirloom_source::resume_all);
     })?;
-    Ok(spec.open()?)
+    let progress = OnceCell::new();
+    let target = spec.open_telling(&|unpacking| {
+        let progress = progress.get_or_init(Progress::spinner);
+        progress.tell(|| unpacked(unpacking));
+    });
+    Ok(target?)
+}
+
+/// How far a file is unpacked.
+fn unpacked(unpacking: &Unpacking<'_>) -> String {
+    let mib = unpacking.unpacked >> 20;
+    let share = match unpacking.total {
+        Some(total) if total > 0 => format!(" ({} %)", unpacking.read.min(total) * 100 / total),
+        _ => String::new(),
+    };
+    format!("unpacking {}: {mib} MiB{share}", unpacking.name)
 }
 
 /// Opens a target and finds its address spaces. A live guest runs on afterwards.

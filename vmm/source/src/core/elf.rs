@@ -21,6 +21,8 @@ const NOTE_BYTES: u64 = 64 << 20;
 /// A part of the guest's memory: one PT_LOAD.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
+    /// The virtual one.
+    pub(super) address: u64,
     pub(super) physical: PhysAddr,
     /// In the file.
     pub(super) offset: u64,
@@ -58,6 +60,7 @@ impl CoreFile {
         for header in program_headers(name, &data, length)? {
             match header.p_type(LittleEndian) {
                 elf::PT_LOAD => core.segments.push(Segment {
+                    address: header.p_vaddr(LittleEndian),
                     physical: PhysAddr::new(header.p_paddr(LittleEndian)),
                     offset: header.p_offset(LittleEndian),
                     file_bytes: header.p_filesz(LittleEndian),

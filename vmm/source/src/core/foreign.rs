@@ -17,8 +17,7 @@ pub(super) fn error(name: &str, start: &[u8]) -> CoreError {
             "leave out the prefix, and it is read as what it is; or put it together with `makedumpfile -R \
              dump < FILE`, or dump again with QEMU's `dump-guest-memory` without -z, -l and -s"
         }
-        Kind::Foreign(foreign) => foreign.remedy,
-        _ => "leave out the prefix, and it is read as what it is",
+        kind => kind.without_a_prefix(),
     };
     CoreError::Foreign {
         name,

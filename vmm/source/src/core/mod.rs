@@ -6,6 +6,7 @@
 
 mod elf;
 mod foreign;
+mod kcore;
 pub(crate) mod left_out;
 mod notes;
 mod virtualbox;
@@ -18,19 +19,24 @@ use heirloom_inspect::{PhysAddr, PhysRange};
 
 use self::elf::{CoreFile, Segment};
 use crate::Target;
-use crate::assumed::{Registers, RootOutside};
+use crate::assumed::RootOutside;
 use crate::dump;
 use crate::file::FileError;
 use crate::input::Input;
 use crate::memory::{ADDRESS_LIMIT, Layout, Memory, Piece, RAM_LIMIT, Source};
+use crate::packed::Unpacking;
 use crate::pc;
-use crate::spec::{Fields, SpecError};
+use crate::spec::{Fields, Given, SpecError};
 
 pub(crate) use notes::Notes;
 pub(crate) use vmcoreinfo::VmCoreInfo;
 pub use write::{CoreWriteError, write_core, write_core_to};
 
-const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N]";
+const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,unpack=SIZE]";
+/// What is said of `/proc/kcore`.
+const LIVE: &str = "this is the memory of the kernel that runs here, which runs on while it is read: what it changes \
+    meanwhile may look broken, and is not the next time; what it has not in its list of RAM is unknown, and \
+    so are the CPUs' registers";
 /// The memory's sources.
 const FILE: usize = 0;
 const ZEROS: usize = 1;
@@ -39,7 +45,7 @@ const ZEROS: usize = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreSpec {
     file: PathBuf,
-    registers: Registers,
+    given: Given,
 }
 
 /// Why a core cannot be inspected.
@@ -105,40 +111,54 @@ pub enum CoreError {
 
 impl CoreSpec {
     pub(crate) fn parse(fields: &Fields) -> Result<CoreSpec, SpecError> {
-        let mut registers = Registers::default();
+        let mut given = Given::default();
         for option in fields.options(USAGE)? {
-            if !fields.register(&option, &mut registers)? {
+            if !fields.given(&option, &mut given)? {
                 return Err(fields.unknown(option.whole, USAGE));
             }
         }
-        fields.complete(&registers)?;
+        fields.complete(&given.registers)?;
         Ok(CoreSpec {
             file: fields.file().into(),
-            registers,
+            given,
         })
     }
 
-    pub(crate) fn of(file: PathBuf, registers: Registers) -> CoreSpec {
-        CoreSpec { file, registers }
+    pub(crate) fn of(file: PathBuf, given: Given) -> CoreSpec {
+        CoreSpec { file, given }
     }
 
-    pub(crate) fn open(&self, name: String) -> Result<Target, CoreError> {
-        let input = Input::open(&self.file, "core")?;
-        self.open_input(name, input, Vec::new())
+    pub(crate) fn open(
+        &self,
+        name: String,
+        tell: &dyn Fn(&Unpacking<'_>),
+    ) -> Result<Target, CoreError> {
+        let mut notes = Vec::new();
+        let way = self.given.unpack.way(tell);
+        let (file_name, input) = way.open(&self.file, "core", &mut notes)?;
+        self.open_input(name, file_name, input, notes)
     }
 
     /// Opens the core in `input`; `notes` say what is known already.
     pub(crate) fn open_input(
         &self,
         name: String,
+        file_name: String,
         input: Input,
         mut notes: Vec<String>,
     ) -> Result<Target, CoreError> {
-        let file_name = self.file.display().to_string();
         let mut core = CoreFile::read(&file_name, &input)?;
-        if core.notes.is_process() {
+        let is_live = kcore::is_one(&core.segments);
+        if core.notes.is_process() && !is_live {
             return Err(CoreError::Process { name: file_name });
         }
+        let input = if is_live {
+            core.segments = kcore::physical(&core.segments);
+            notes.push(LIVE.into());
+            input.live()
+        } else {
+            input
+        };
         notes.append(&mut core.remarks);
         let cpus = core.notes.cpus(&mut notes);
 
@@ -158,7 +178,9 @@ impl CoreSpec {
             let pieces: Vec<PhysRange> = core.segments.iter().map(Segment::range).collect();
             ram = pc::ram_of_a_dump(&pieces, ram);
         }
-        if core.notes.is_of_a_dumped_kernel() {
+        if is_live {
+            lost.extend(left_out::of_a_dumped_kernel(&ram));
+        } else if core.notes.is_of_a_dumped_kernel() {
             let holes = left_out::of_a_dumped_kernel(&ram);
             notes.extend(left_out::note(&holes));
             lost.extend(holes);
@@ -168,13 +190,14 @@ impl CoreSpec {
         if let Some(info) = core.notes.vmcoreinfo {
             info.tell(&mut target);
         }
-        if target.cpus.is_empty() && self.registers.cr3.is_empty() {
+        if target.cpus.is_empty() && self.given.registers.cr3.is_empty() && !is_live {
             target.notes.push(
                 "the core has no CPU registers (no note of QEMU's); give cr3=0x… if CR3 is known"
                     .to_string(),
             );
         }
-        self.registers
+        self.given
+            .registers
             .add_to(&mut target)
             .map_err(|RootOutside(cr3)| CoreError::RootOutside {
                 name: file_name,

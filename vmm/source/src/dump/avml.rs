@@ -130,6 +130,7 @@ pub(crate) fn open(name: &str, input: Input) -> Result<Contents, DumpError> {
             chunks,
         })))],
         cpus: Vec::new(),
+        roots: Vec::new(),
         left_out,
         notes,
     })

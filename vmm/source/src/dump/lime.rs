@@ -77,6 +77,7 @@ pub(crate) fn open(name: &str, input: Input) -> Result<Contents, DumpError> {
         layout: Layout::of(pieces),
         sources: vec![Source::input(input)],
         cpus: Vec::new(),
+        roots: Vec::new(),
         left_out: lost,
         notes,
     })

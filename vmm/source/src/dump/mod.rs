@@ -1,22 +1,37 @@
 //! Dumps that are recognised by their content and need no prefix, one file for each format.
 //!
 //! ```text
-//! kdump   makedumpfile's and QEMU's compressed dumps: pages one by one
-//! lime    LiME, and AVML without compression: ranges of RAM
-//! avml    AVML with compression
+//! kdump             makedumpfile's and QEMU's compressed dumps: pages one by one
+//! lime              LiME, and AVML without compression: ranges of RAM
+//! avml              AVML with compression
+//! migration         QEMU's migration stream
+//! libvirt           the same as libvirt saves it
+//! windows           crash dumps of Windows
+//! vmware            .vmss and .vmsn with .vmem
+//! firecracker       snapshots of Firecracker's
+//! cloud_hypervisor  and of Cloud Hypervisor's
+//! kvm               CPU registers in these two
 //! ```
 
 mod avml;
+pub(crate) mod cloud_hypervisor;
+pub(crate) mod firecracker;
 mod kdump;
+mod kvm;
+pub(crate) mod libvirt;
 mod lime;
+pub(crate) mod migration;
+pub(crate) mod vmware;
+pub(crate) mod windows;
 
-use heirloom_inspect::{CpuState, PhysAddr, PhysRange, PhysicalMemory};
+use heirloom_inspect::{CpuState, Depth, Entry, PhysAddr, PhysRange, PhysicalMemory, RootLabel};
 
 use crate::Target;
-use crate::assumed::{Registers, RootOutside};
+use crate::assumed::{Registers, RootOutside, holds_frame};
 use crate::file::FileError;
-use crate::memory::{Layout, Memory, RAM_LIMIT, Source};
+use crate::memory::{Layout, Memory, Piece, RAM_LIMIT, Source};
 use crate::pc;
+use crate::raw::{around, hole};
 
 pub(crate) use kdump::Kdump;
 
@@ -85,6 +100,8 @@ pub(crate) struct Contents {
     pub(crate) layout: Layout,
     pub(crate) sources: Vec<Source>,
     pub(crate) cpus: Vec<CpuState>,
+    /// Roots of which no more is known.
+    pub(crate) roots: Vec<(RootLabel, PhysAddr)>,
     /// RAM that the machine had and the file has not.
     pub(crate) left_out: Vec<PhysRange>,
     pub(crate) notes: Vec<String>,
@@ -113,13 +130,23 @@ impl Contents {
             // Only hypervisors write the registers of CPUs.
             ram = pc::ram_of_a_dump(&ram, ram.clone());
         }
-        Ok(target(
+        let mut target = target(
             name,
             Box::new(Memory::new(self.layout, self.sources).without(self.left_out)),
             ram,
             self.cpus,
             self.notes,
-        ))
+        );
+        for (label, root) in self.roots {
+            if holds_frame(&target.ram, root) {
+                target.roots.push((label, root));
+            } else {
+                target.notes.push(format!(
+                    "the root at {root:#x}, which {file_name} names, is not in it"
+                ));
+            }
+        }
+        Ok(target)
     }
 }
 
@@ -145,6 +172,42 @@ pub(crate) fn target(
     }
 }
 
+/// Where the RAM of a machine lies that was written as one piece of `length` bytes, without the hole below 4 GiB:
+/// the tables of its first CPU tell where that begins, or else it is at `assumed`.
+pub(crate) fn with_hole(
+    read: hole::Read<'_>,
+    length: u64,
+    cpu: Option<&CpuState>,
+    assumed: u64,
+    notes: &mut Vec<String>,
+) -> Layout {
+    const LA57: u64 = 1 << 12;
+    let told = cpu.filter(|_| length > 2 << 30).map(|cpu| {
+        let depth = match cpu.cr4 & LA57 {
+            0 => Depth::Four,
+            _ => Depth::Five,
+        };
+        hole::find(read, length, cpu.cr3.root(), Some(depth), Entry::ABSENT)
+    });
+    let (start, witness) = match told {
+        Some(hole::Hole::At(start)) => (start, "the page tables tell"),
+        Some(hole::Hole::None) => (length, "the page tables tell"),
+        _ => (assumed, "as such machines have it"),
+    };
+    if start >= length {
+        let start = PhysAddr::new(0);
+        let ram = PhysRange {
+            start,
+            bytes: length,
+        };
+        return Layout::of(vec![Piece::new(ram, 0, 0)]);
+    }
+    notes.push(format!(
+        "there is no RAM from {start:#x} to 0x100000000, {witness}"
+    ));
+    around(start, length)
+}
+
 /// Adds what the user knows of the CPUs.
 ///
 /// # Errors
@@ -154,7 +217,7 @@ pub(crate) fn add(
     target: &mut Target,
     file_name: &str,
 ) -> Result<(), DumpError> {
-    if target.cpus.is_empty() && registers.cr3.is_empty() {
+    if target.cpus.is_empty() && target.roots.is_empty() && registers.cr3.is_empty() {
         target
             .notes
             .push("the dump has no CPU registers; give cr3=0x… if CR3 is known".into());

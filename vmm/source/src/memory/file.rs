@@ -69,6 +69,11 @@ impl FileSource {
         self.input.read(offset, buffer)
     }
 
+    /// Whether pages of it may be there and not be readable.
+    pub(super) fn is_live(&self) -> bool {
+        self.input.is_live()
+    }
+
     /// The first offset that the file has lost since it was opened.
     pub(super) fn lost_at(&self) -> Option<u64> {
         let mapped = self.map.as_ref().and_then(Guarded::lost_at);

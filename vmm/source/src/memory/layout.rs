@@ -117,6 +117,15 @@ impl Layout {
         Layout(pieces)
     }
 
+    /// The same, of a source in which all of it stands `bytes` later.
+    pub(crate) fn shifted(self, bytes: u64) -> Layout {
+        let pieces = self.0.into_iter().map(|piece| Piece {
+            offset: piece.offset.saturating_add(bytes),
+            ..piece
+        });
+        Layout(pieces.collect())
+    }
+
     /// The piece with `at` in it, or else the next one.
     pub(crate) fn at_or_behind(&self, at: PhysAddr) -> Option<&Piece> {
         self.0

@@ -78,6 +78,15 @@ impl Source {
         }
     }
 
+    /// Whether pages of it may be missing, which are RAM.
+    fn is_partial(&self) -> bool {
+        match self {
+            Source::Paged(_) => true,
+            Source::File(file) => file.is_live(),
+            Source::Process(_) | Source::Zeros => false,
+        }
+    }
+
     /// The first offset that the file has lost since it was opened.
     fn lost_at(&self) -> Option<u64> {
         match self {
@@ -233,10 +242,7 @@ impl PhysicalMemory for Memory {
         let at = |page: u64| PhysAddr::new(page.wrapping_mul(PAGE_SIZE));
         Account {
             left_out: self.left_out.clone(),
-            is_partial: self
-                .sources
-                .iter()
-                .any(|source| matches!(source, Source::Paged(_))),
+            is_partial: self.sources.iter().any(Source::is_partial),
             problem: lost.map(|offset| {
                 format!(
                     "the file became shorter while it was read, and has nothing at byte {offset} any more; \

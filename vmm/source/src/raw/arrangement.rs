@@ -70,7 +70,7 @@ impl Arrangement {
 }
 
 /// `length` bytes of a file from 0 on, without those from `hole` to 4 GiB.
-pub(super) fn around(hole: u64, length: u64) -> Layout {
+pub(crate) fn around(hole: u64, length: u64) -> Layout {
     let piece = |start, bytes, offset| {
         let start = PhysAddr::new(start);
         Piece::new(PhysRange { start, bytes }, 0, offset)

@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use heirloom_inspect::{Depth, Entry, PhysAddr};
 
 use super::arrangement::{ABOVE, around};
-use crate::input::Input;
 use crate::memory::Layout;
 
 /// Where machines let the hole begin: QEMU's q35, and its pc, VMware and Cloud Hypervisor, Firecracker,
@@ -34,7 +33,7 @@ struct Tried {
 }
 
 /// What the tables tell.
-pub(super) enum Hole {
+pub(crate) enum Hole {
     /// It begins here.
     At(u64),
     /// All of them are where they are without one.
@@ -43,9 +42,17 @@ pub(super) enum Hole {
     Unknown,
 }
 
-/// Where the hole begins in `input`, an image whose root of this depth a CR3 says is at `root`.
-pub(super) fn find(input: &Input, root: PhysAddr, depth: Option<Depth>, encryption: Entry) -> Hole {
-    let length = input.length();
+/// The 4096 bytes of an image at an offset.
+pub(crate) type Read<'a> = &'a dyn Fn(u64) -> Option<Vec<u8>>;
+
+/// Where the hole begins in an image of `length` bytes, whose root of this depth a CR3 says is at `root`.
+pub(crate) fn find(
+    input: Read<'_>,
+    length: u64,
+    root: PhysAddr,
+    depth: Option<Depth>,
+    encryption: Entry,
+) -> Hole {
     let plain = Layout::of(vec![crate::memory::Piece::new(
         heirloom_inspect::PhysRange {
             start: PhysAddr::new(0),
@@ -94,7 +101,13 @@ impl Tried {
 }
 
 /// Looks at the tables below `root`.
-fn walk(input: &Input, layout: &Layout, root: PhysAddr, depth: Depth, encryption: Entry) -> Tried {
+fn walk(
+    input: Read<'_>,
+    layout: &Layout,
+    root: PhysAddr,
+    depth: Depth,
+    encryption: Entry,
+) -> Tried {
     let mut tried = Tried::default();
     let mut seen = HashSet::new();
     let levels = match depth {
@@ -121,11 +134,11 @@ fn walk(input: &Input, layout: &Layout, root: PhysAddr, depth: Depth, encryption
     tried
 }
 
-fn read(input: &Input, layout: &Layout, table: u64) -> Option<Vec<u8>> {
+fn read(input: Read<'_>, layout: &Layout, table: u64) -> Option<Vec<u8>> {
     let at = PhysAddr::new(table);
     let piece = layout.at_or_behind(at)?;
     let is_whole = piece.start() <= at && table + 4096 <= piece.end();
-    input.bytes(piece.offset_of(at), 4096).filter(|_| is_whole)
+    input(piece.offset_of(at)).filter(|_| is_whole)
 }
 
 /// The tables that one of `level` points to; `None` if it is no table.

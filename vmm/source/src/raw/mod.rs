@@ -2,27 +2,27 @@
 //! `raw:FILE[,cr3=…][,cr4=…][,encrypt-bit=…][,map=OFFSET:GPA:LEN…][,hole=…]`.
 
 mod arrangement;
-mod hole;
+pub(crate) mod hole;
 
 use std::path::PathBuf;
 
 use heirloom_inspect::{Depth, Entry, PhysAddr, PhysRange};
 
 use crate::Target;
-use crate::assumed::{Registers, RootOutside};
+use crate::assumed::RootOutside;
 use crate::content::Kind;
 use crate::dump::target;
 use crate::file::FileError;
 use crate::input::Input;
 use crate::memory::{Layout, Memory, Piece, RAM_LIMIT, Source};
-use crate::spec::{Fields, SpecError};
+use crate::packed::Unpacking;
+use crate::spec::{Fields, Given, SpecError};
 
-pub(crate) use arrangement::Arrangement;
-use arrangement::around;
+pub(crate) use arrangement::{Arrangement, around};
 use hole::Hole;
 
 const USAGE: &str = "raw:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,map=OFFSET:GPA:LEN…] \
-    [,hole=ADDRESS]";
+    [,hole=ADDRESS][,unpack=SIZE]";
 
 /// CR4.LA57.
 const LA57: u64 = 1 << 12;
@@ -31,7 +31,7 @@ const LA57: u64 = 1 << 12;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawSpec {
     file: PathBuf,
-    registers: Registers,
+    given: Given,
     arrangement: Arrangement,
 }
 
@@ -86,43 +86,48 @@ pub enum RawError {
 
 impl RawSpec {
     pub(crate) fn parse(fields: &Fields) -> Result<RawSpec, SpecError> {
-        let mut registers = Registers::default();
+        let mut given = Given::default();
         let mut arrangement = Arrangement::default();
         for option in fields.options(USAGE)? {
-            if !fields.register(&option, &mut registers)? && !arrangement.take(fields, &option)? {
+            if !fields.given(&option, &mut given)? && !arrangement.take(fields, &option)? {
                 return Err(fields.unknown(option.whole, USAGE));
             }
         }
-        fields.complete(&registers)?;
-        Ok(RawSpec::of(fields.file().into(), registers, arrangement))
+        fields.complete(&given.registers)?;
+        Ok(RawSpec::of(fields.file().into(), given, arrangement))
     }
 
-    pub(crate) fn of(file: PathBuf, registers: Registers, arrangement: Arrangement) -> RawSpec {
+    pub(crate) fn of(file: PathBuf, given: Given, arrangement: Arrangement) -> RawSpec {
         RawSpec {
             file,
-            registers,
+            given,
             arrangement,
         }
     }
 
-    pub(crate) fn open(&self, name: String) -> Result<Target, RawError> {
-        let file_name = self.file.display().to_string();
-        let input = Input::open(&self.file, "raw image")?;
+    pub(crate) fn open(
+        &self,
+        name: String,
+        tell: &dyn Fn(&Unpacking<'_>),
+    ) -> Result<Target, RawError> {
+        let mut notes = Vec::new();
+        let way = self.given.unpack.way(tell);
+        let (file_name, input) = way.open(&self.file, "raw image", &mut notes)?;
         // Where an image lies in a file, the user knows better.
         if self.arrangement.map.is_empty() {
             not_a_container(&file_name, &input)?;
         }
-        self.open_input(name, input, Vec::new())
+        self.open_input(name, file_name, input, notes)
     }
 
     /// Opens the image in `input`; `notes` say what is known already.
     pub(crate) fn open_input(
         &self,
         name: String,
+        file_name: String,
         input: Input,
         mut notes: Vec<String>,
     ) -> Result<Target, RawError> {
-        let file_name = self.file.display().to_string();
         let length = input.length();
         let layout = if !self.arrangement.map.is_empty() {
             Layout::of(self.mapped(&file_name, length)?)
@@ -145,9 +150,17 @@ impl RawSpec {
             });
         }
         let ram = layout.ram();
+        let end = layout.end();
+        let lost = PhysRange {
+            start: PhysAddr::new(end),
+            bytes: RAM_LIMIT.saturating_sub(end),
+        };
+        let lost = input.is_cut().then_some(lost);
         let memory = Memory::new(layout, vec![Source::input(input)]);
+        let memory = memory.without(lost.into_iter().collect());
         let mut target = target(name, Box::new(memory), ram, Vec::new(), notes);
-        self.registers
+        self.given
+            .registers
             .add_to(&mut target)
             .map_err(|RootOutside(cr3)| RawError::RootOutside {
                 name: file_name,
@@ -169,14 +182,15 @@ impl RawSpec {
         if length <= 2 << 30 {
             return plain();
         }
-        let cr4 = self.registers.cr4.map(|cr4| match cr4 & LA57 {
+        let cr4 = self.given.registers.cr4.map(|cr4| match cr4 & LA57 {
             0 => Depth::Four,
             _ => Depth::Five,
         });
-        let encryption = self.registers.encryption.unwrap_or(Entry::ABSENT);
-        let found = self.registers.cr3.first().map(|cr3| {
+        let encryption = self.given.registers.encryption.unwrap_or(Entry::ABSENT);
+        let found = self.given.registers.cr3.first().map(|cr3| {
             let root = cr3.without(encryption).root();
-            hole::find(input, root, cr4, encryption)
+            let read = |offset| input.bytes(offset, 4096);
+            hole::find(&read, length, root, cr4, encryption)
         });
         match found {
             Some(Hole::At(hole)) => {
@@ -230,10 +244,7 @@ impl RawSpec {
 /// Makes sure that the file is nothing that is known.
 fn not_a_container(name: &str, input: &Input) -> Result<(), RawError> {
     let kind = Kind::of_bytes(&input.start());
-    let remedy = match kind {
-        Kind::Foreign(foreign) => foreign.remedy,
-        _ => "leave out the prefix, and it is read as what it is",
-    };
+    let remedy = kind.without_a_prefix();
     match kind.what() {
         None => Ok(()),
         Some(what) => Err(RawError::Container {

@@ -6,6 +6,7 @@ pub(crate) mod elf;
 pub(crate) mod fake;
 pub(crate) mod guest;
 pub(crate) mod qemu;
+pub(crate) mod snapshots;
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ const RANGES: usize = 1 << 18;
 
 /// The pages whose bits are set.
 #[derive(Debug)]
-pub(super) struct Bitmap {
+pub(in crate::dump) struct Bitmap {
     /// Where in the file.
     start: u64,
     /// How many bits there are.
@@ -25,12 +25,12 @@ pub(super) struct Bitmap {
     /// Bits that are set before each group of bytes.
     before: Vec<u64>,
     /// Bits that are set.
-    pub(super) count: u64,
+    pub(in crate::dump) count: u64,
 }
 
 impl Bitmap {
     /// Counts the bits of the bitmap at `start`; `None` if the file does not have all of it.
-    pub(super) fn read(input: &Input, start: u64, frames: u64) -> Option<Bitmap> {
+    pub(in crate::dump) fn read(input: &Input, start: u64, frames: u64) -> Option<Bitmap> {
         let mut before = Vec::new();
         let mut count = 0;
         for_each_block(input, start, frames, |block| match block {
@@ -54,7 +54,7 @@ impl Bitmap {
 
     /// Which of the set bits is that of `frame`, counted from 0; `None` if it is not set. The error is
     /// that the file does not have it any more.
-    pub(super) fn rank(
+    pub(in crate::dump) fn rank(
         &self,
         input: &Input,
         window: &mut Window,
@@ -81,7 +81,7 @@ impl Bitmap {
     }
 
     /// How many bits are set below `frame`.
-    pub(super) fn set_below(&self, input: &Input, frame: u64) -> Option<u64> {
+    pub(in crate::dump) fn set_below(&self, input: &Input, frame: u64) -> Option<u64> {
         if frame >= self.frames {
             return Some(self.count);
         }
@@ -97,7 +97,7 @@ impl Bitmap {
 
 /// The ranges of the frames whose bits are set; `None` if there are absurdly many, or the file does not have
 /// all of the bitmap.
-pub(super) fn ranges(input: &Input, start: u64, frames: u64) -> Option<Vec<PhysRange>> {
+pub(in crate::dump) fn ranges(input: &Input, start: u64, frames: u64) -> Option<Vec<PhysRange>> {
     let mut ranges: Vec<PhysRange> = Vec::new();
     let mut frame = 0;
     let mut many = false;

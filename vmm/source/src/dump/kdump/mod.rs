@@ -4,7 +4,7 @@
 //! A page that was left out (-d) is RAM, and not in this file: nobody knows what it holds. Pages of
 //! zeros are in it, as one page that all of them share.
 
-mod bitmap;
+pub(super) mod bitmap;
 mod header;
 mod pages;
 
@@ -104,6 +104,7 @@ impl Kdump {
             layout: Layout::of(pieces.collect()),
             sources: vec![Source::Paged(Box::new(Paged::new(Pages(parts))))],
             cpus,
+            roots: Vec::new(),
             left_out: holes,
             notes,
         };

@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+use flate2::{Decompress, FlushDecompress, Status};
 use ruzstd::decoding::FrameDecoder;
 use zerocopy::{FromBytes, Immutable, KnownLayout, LE, U32, U64};
 
@@ -148,7 +147,7 @@ impl Part {
 /// What unpacking needs, kept from page to page.
 #[derive(Default)]
 struct Unpacker {
-    inflater: Option<Box<DecompressorOxide>>,
+    inflater: Option<Decompress>,
     snappy: snap::raw::Decoder,
     zstd: Option<Box<FrameDecoder>>,
 }
@@ -168,16 +167,13 @@ impl Unpacker {
                 PAGE
             }
             ZLIB => {
-                let inflater = self.inflater.get_or_insert_default();
-                inflater.init();
-                let flags = inflate_flags::TINFL_FLAG_PARSE_ZLIB_HEADER
-                    | inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF
-                    | inflate_flags::TINFL_FLAG_IGNORE_ADLER32;
-                let (status, _, bytes) = decompress(inflater, packed, page, 0, flags);
-                if status != TINFLStatus::Done {
+                let inflater = self.inflater.get_or_insert_with(|| Decompress::new(true));
+                inflater.reset(true);
+                let status = inflater.decompress(packed, page, FlushDecompress::Finish);
+                if status.ok()? != Status::StreamEnd {
                     return None;
                 }
-                bytes
+                usize::try_from(inflater.total_out()).ok()?
             }
             LZO => lzokay::decompress::decompress(packed, page).ok()?,
             SNAPPY => {

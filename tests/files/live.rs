@@ -1,0 +1,101 @@
+//! The kernel that runs here: `live:` inside a guest says what its host sees of it.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::answers::{named, run};
+use crate::common::linux::{Guest, Variant};
+
+/// Little enough that an emulated CPU has looked through it soon.
+const OPTIONS: [&str; 2] = ["-m", "224M"];
+
+/// `heirloom` without what is for debuggers, and the libraries that it is linked with, by their paths.
+fn heirloom_and_its_libraries() -> Vec<(String, Vec<u8>)> {
+    let folder = tempfile::tempdir().unwrap();
+    let stripped = named(&folder.path().join("heirloom"));
+    let program = env!("CARGO_BIN_EXE_heirloom");
+    let run = |command: &str, arguments: &[&str]| {
+        let output = Command::new(command).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{command} {arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run("strip", &["-o", &stripped, program]);
+    let mut files = vec![("bin/heirloom".to_owned(), std::fs::read(&stripped).unwrap())];
+    // `libc.so.6 => /lib/…/libc.so.6 (0x…)`, `/lib64/ld-linux-x86-64.so.2 (0x…)`.
+    for line in run("ldd", &[program]).lines() {
+        let path = line.split_whitespace().find(|word| word.starts_with('/'));
+        if let Some(path) = path {
+            files.push((
+                path[1..].to_owned(),
+                std::fs::read(Path::new(path)).unwrap(),
+            ));
+        }
+    }
+    files
+}
+
+/// Every root that has a process or is the kernel's, with what it is.
+fn roots(report: &Value) -> Vec<(Value, Value)> {
+    let all = report["roots"].as_array().unwrap().iter();
+    all.map(|root| (root["root"].clone(), root["kind"].clone()))
+        .collect()
+}
+
+fn inside(guest: &Guest, command: &str) -> Value {
+    let answer = guest.answer(&format!("{command} 2>/err || cat /err"));
+    let start = answer
+        .find('{')
+        .unwrap_or_else(|| panic!("{command}: {answer}"));
+    let end = answer.rfind('}').unwrap();
+    serde_json::from_str(&answer[start..=end])
+        .unwrap_or_else(|error| panic!("{command}: {error}: {answer}"))
+}
+
+#[test]
+fn live_says_inside_a_guest_what_its_host_sees_with_kaslr_and_without() {
+    let files = heirloom_and_its_libraries();
+    let with_kaslr = Variant {
+        name: "live",
+        ..Variant::PTI_ON
+    };
+    let without = Variant {
+        name: "live-nokaslr",
+        words: "nokaslr",
+        pti: false,
+        ..Variant::PTI_ON
+    };
+    for variant in [with_kaslr, without] {
+        let guest = Guest::boot_with_files(variant, &OPTIONS, &files);
+        let host = format!("qemu:{}", named(&guest.socket()));
+        let check = inside(&guest, "heirloom check live: --json");
+        assert_eq!(check["holds"], true, "{check}");
+        let broken = check["rules"].as_array().unwrap().iter();
+        let broken: Vec<&Value> = broken.filter(|rule| rule["outcome"] == "broken").collect();
+        assert!(broken.is_empty(), "{broken:?}");
+        let notes = check["notes"].to_string();
+        assert!(notes.contains("the kernel that runs here"), "{notes}");
+
+        // What stands still is the same; `heirloom` itself runs only inside.
+        let found = inside(&guest, "heirloom roots live: --json");
+        let (_, seen) = run(&["roots", &host]);
+        let (found, seen) = (roots(&found), roots(&seen));
+        assert!(seen.len() > 30, "{seen:?}");
+        let missing: Vec<_> = seen
+            .iter()
+            .filter(|root| root.1 != "idle-or-freed" && !found.contains(root))
+            .collect();
+        assert!(missing.is_empty(), "{missing:?} of {found:?}");
+        for address in [
+            "0xfffffe0000000000",
+            "0xffffffffff5fc000",
+            "0xffffdead00000000",
+        ] {
+            let command = format!("translate live: {address} --root kernel --json");
+            let here = inside(&guest, &format!("heirloom {command}"));
+            let (_, there) = run(&["translate", &host, address, "--root", "kernel"]);
+            assert_eq!(here["walk"], there["walk"], "{address}");
+        }
+    }
+}
