@@ -1,7 +1,7 @@
 //! What the CPU offers and how it is set up: control registers, model-specific registers.
 
 use crate::counters::{COUNTERS, Counter};
-use crate::mm::{Frame, PhysAddr, Root};
+use crate::mm::{Frame, PhysAddr, Root, VirtAddr};
 use core::arch::asm;
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -162,6 +162,14 @@ pub unsafe fn load_root(root: Root, tag: u16) {
         // SAFETY: obligation 1.
         unsafe { Cr3::write(frame, Cr3Flags::empty()) };
     }
+}
+
+/// Drops the CPU's translations of one page. (The crate's own function knows addresses of 48 bits only.)
+#[inline]
+pub fn flush_page(page: VirtAddr) {
+    // SAFETY: `invlpg` takes any address, mapped or not, and changes no memory. Not `nomem`: what the compiler
+    // wrote to page tables before must be there.
+    unsafe { asm!("invlpg [{}]", in(reg) page.get(), options(nostack, preserves_flags)) };
 }
 
 /// The value of CR3 for `root`. With `keep`, loading it drops no translations of that tag (SDM vol.

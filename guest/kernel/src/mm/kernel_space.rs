@@ -8,6 +8,7 @@ use super::root::{KernelRoot, Root};
 use super::table::Node;
 use super::vmalloc::{Area, Page, Vmalloc};
 use super::{Entry, Frame, Level, OutOfFrames, Pfn, VirtAddr};
+use crate::arch::cpu;
 use crate::counters::{COUNTERS, Counter};
 use crate::fault_injection::inject;
 use heirloom_abi::bugs::Bug;
@@ -272,5 +273,5 @@ impl KernelSpace {
 /// Makes the CPU forget one page.
 fn flush_page(page: Page) {
     COUNTERS.add(Counter::PageFlushes);
-    x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(page.address().get()));
+    cpu::flush_page(page.address());
 }

@@ -10,6 +10,7 @@ use super::root::{Descent, Root, RootHalf};
 use super::table::{Leaf, Node, Table};
 use super::vma::{Backing, NoRoom, Vma, Vmas};
 use super::{Entry, Frame, Level, OutOfFrames, VirtAddr, direct_map, page_down};
+use crate::arch::cpu;
 use crate::boot::modules::Modules;
 use crate::counters::{COUNTERS, Counter};
 use crate::fault_injection::inject;
@@ -83,7 +84,7 @@ impl UserSpace {
         if let Some(leaf) = self.root.leaf::<UserHalf>(page) {
             if access == Access::Write && leaf.entry.has(COPY_ON_WRITE) {
                 copy_on_write(leaf, frames)?;
-                x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(page.get()));
+                cpu::flush_page(page);
                 COUNTERS.add(Counter::PageFlushes);
             }
             return Ok(());
