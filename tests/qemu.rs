@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use heirloom_abi::options::Strategy;
 
 use common::guest::extract;
-use common::promises::assert_kept;
+use common::promises::{assert_kept, assert_kept_with_five_levels};
 use common::{Run, limited};
 
 /// QEMU's exit status for the guest's: isa-debug-exit makes 2 × status + 1 of it.
@@ -67,8 +67,11 @@ fn the_printed_command_boots_and_the_kernel_passes_its_checks_with_smep_and_smap
 }
 
 #[test]
-fn every_promise_is_kept_where_system_calls_are_real() {
+fn every_promise_is_kept_where_system_calls_are_real_with_five_levels_and_with_four() {
     let run = qemu(&[TRIALS]);
+    assert_good(&run, &["system calls by syscall"]);
+    assert_kept_with_five_levels(&run.stdout);
+    let run = qemu(&[TRIALS, ("init=trials", "init=trials la57=off")]);
     assert_good(&run, &["system calls by syscall"]);
     assert_kept(&run.stdout);
 }
