@@ -159,3 +159,71 @@ fn a_program_name_that_a_command_line_cannot_hold_is_exit_code_two() {
     assert_eq!(run.code, Some(2), "{}", run.stderr);
     assert!(run.stderr.contains("blanks"), "{}", run.stderr);
 }
+
+/// The code blocks of guest/user/README.md in this language.
+fn recipe(language: &str) -> &'static str {
+    const README: &str = include_str!("../guest/user/README.md");
+    let begin = format!("```{language}\n");
+    let mut blocks = README.split(begin.as_str()).skip(1);
+    let blocks = blocks
+        .by_ref()
+        .map(|rest| rest.split("```").next().unwrap());
+    blocks.last().unwrap()
+}
+
+#[test]
+fn the_recipes_for_c_and_rust_are_compiled_as_they_say_and_run() {
+    const README: &str = include_str!("../guest/user/README.md");
+    for (language, file, compiler, says) in [
+        ("c", "hello.c", "gcc ", "hello from C\n"),
+        ("rust", "hello.rs", "rustc ", "hello from Rust\n"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(file), recipe(language)).unwrap();
+        let mut lines = README.lines().filter_map(|line| line.strip_prefix("$ "));
+        let command = lines.find(|line| line.starts_with(compiler)).unwrap();
+        let compiled = std::process::Command::new("sh")
+            .args(["-c", command])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&compiled.stderr);
+        assert!(compiled.status.success(), "{command}: {said}");
+        let run = run_at(&folder.path().join("hello"), &[]);
+        assert_eq!(run.code, Some(0), "{language}: {}", run.stderr);
+        assert!(run.stdout.contains(says), "{language}: {}", run.stdout);
+    }
+}
+
+#[test]
+fn the_readme_lists_every_system_call() {
+    const README: &str = include_str!("../guest/user/README.md");
+    const SOURCE: &str = include_str!("../guest/abi/src/syscall.rs");
+    let mut seen = 0;
+    let mut documented = "";
+    for line in SOURCE.lines() {
+        if let Some(text) = line.strip_prefix("/// `") {
+            documented = text.split('`').next().unwrap_or_default();
+        } else if let Some(constant) = line.strip_prefix("pub const ")
+            && let Some((_, number)) = constant.split_once(": u64 = ")
+            && documented.ends_with(')')
+        {
+            let row = format!("| {} | `{documented}` |", number.trim_end_matches(';'));
+            assert!(README.contains(&row), "{row}");
+            documented = "";
+            seen += 1;
+        }
+    }
+    assert!(seen >= 20, "{seen}");
+}
+
+#[test]
+fn a_system_call_that_is_not_there_is_named_on_the_console_a_few_times() {
+    // mov eax, 158 (arch_prctl); syscall
+    let asks = [0xb8, 158, 0, 0, 0, 0x0f, 0x05].repeat(10);
+    let program = elf(&[asks, exit(127)].concat());
+    let run = run_as("libc", &program, &[]);
+    assert_eq!(run.code, Some(4), "{}", run.stderr);
+    let told = run.stdout.matches("asks for system call 158").count();
+    assert_eq!(told, 4, "{}", run.stdout);
+}

@@ -260,6 +260,32 @@ fn quiet_leaves_of_a_run_its_verdict() {
 }
 
 #[test]
+fn no_line_is_wider_than_the_terminal_and_no_address_is_broken() {
+    let screen = on_terminal(&mut heirloom(&["run", "--propagation", "none"]));
+    assert_eq!(screen.code, Some(1), "{}", screen.text);
+    let shown = screen.lines.join("\n");
+    for line in &screen.lines {
+        assert!(line.chars().count() <= 120, "{line}");
+    }
+    // The statement of a broken rule has more than a line.
+    let rule = "kernel-half-shared: every process has the kernel PGD entries";
+    let at = screen.lines.iter().position(|line| line.starts_with(rule));
+    let next = &screen.lines[at.unwrap_or_else(|| panic!("{shown}")) + 1];
+    assert!(
+        next.starts_with("  ") && next.contains("(isolated)"),
+        "{shown}"
+    );
+    let piped = output(&mut heirloom(&["run", "--propagation", "none"]));
+    let piped = text(&piped.stdout);
+    assert!(
+        piped
+            .lines()
+            .any(|line| line.starts_with(rule) && line.ends_with("(isolated)")),
+        "{piped}"
+    );
+}
+
+#[test]
 fn quiet_leaves_of_a_boot_its_verdict_and_the_text_is_still_looked_for() {
     let (_directory, path) = kernel(&[&print(b"up and running\r\n"), SPIN]);
     let run = output(&mut heirloom(&[

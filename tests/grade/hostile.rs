@@ -75,7 +75,7 @@ fn a_kernel_whose_tables_are_right_at_events_alone_is_seen_between_them() {
         "    fn spaces<'a>(",
         "    pub fn pose(&self, right: bool) {
         for frame in self.processes.iter() {
-            let index = propagation::VMALLOC.last;
+            let index = propagation::vmalloc_entries().last;
             // SAFETY: the roots of living processes.
             unsafe {
                 let root = Root::new(frame);

@@ -47,8 +47,7 @@ fn grade(name: &str) -> Grade {
 #[test]
 fn an_honest_mistake_costs_what_it_breaks_and_no_more() {
     for (name, points, lost) in [
-        ("unmap-forgets-last", 95, &["revoked"][..]),
-        ("protect-forgets-last", 95, &["propagated"]),
+        ("protect-forgets-last", 95, &["propagated"][..]),
         ("lost-write", 95, &["propagated"]),
         ("direct-map-hole", 95, &["direct-map-complete"]),
         ("direct-map-overrun", 95, &["direct-map-exact"]),
@@ -85,6 +84,21 @@ fn an_honest_mistake_costs_what_it_breaks_and_no_more() {
         assert_eq!(found, lost, "{name}");
         assert_eq!(grade.lies(), [""; 0], "{name}");
     }
+}
+
+#[test]
+fn memory_that_was_freed_and_stays_mapped_costs_its_rule_and_what_comes_of_it() {
+    let grade = grade("unmap-forgets-last");
+    let lost = grade.lost();
+    assert!(lost.contains(&"revoked"), "{lost:?}");
+    // Whether the frame has become somebody else's when the host looks is chance.
+    let comes_of_it = ["revoked", "user-half-private", "no-dangling-table"];
+    assert!(
+        lost.iter().all(|rule| comes_of_it.contains(rule)),
+        "{lost:?}"
+    );
+    assert_eq!(grade.points(), 100 - 5 * lost.len() as u64, "{:#}", grade.0);
+    assert_eq!(grade.lies(), [""; 0]);
 }
 
 #[test]

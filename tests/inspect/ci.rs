@@ -146,3 +146,82 @@ fn workflow_commands_and_markdown_name_the_broken_rule_and_end_or_begin_with_the
     let sound = in_format(&Image::new().target("guest"), "github", 0);
     assert!(!sound.contains("::error"), "{sound}");
 }
+
+#[test]
+fn a_report_goes_to_a_file_in_any_form_and_the_verdict_alone_is_printed() {
+    let image = broken();
+    let target = image.target("guest");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report");
+    let path = file.to_str().unwrap();
+    let text = heirloom(&["check", &target]).out;
+    let verdict = text.lines().last().unwrap();
+    for form in [
+        &["--json"][..],
+        &["--format", "markdown"],
+        &["--format", "junit"],
+        &[],
+    ] {
+        let printed = heirloom(&[&["check", &target], form].concat());
+        let written = heirloom(&[&["check", &target, "--output", path, "--force"], form].concat());
+        assert_eq!(written.code, Some(1), "{form:?}: {}", written.err);
+        assert_eq!(written.out.trim_end(), verdict, "{form:?}");
+        assert_eq!(
+            std::fs::read_to_string(&file).unwrap(),
+            printed.out,
+            "{form:?}"
+        );
+    }
+    let again = heirloom(&["check", &target, "--output", path]);
+    assert_eq!(again.code, Some(2), "{}", again.out);
+    assert!(again.err.contains("--force"), "{}", again.err);
+}
+
+/// The action's script on our own kernel in QEMU.
+fn action(ready: &str, output: &std::path::Path) -> std::process::Output {
+    let folder = tempfile::tempdir().unwrap();
+    let extracted = heirloom(&["extract", folder.path().to_str().unwrap()]);
+    assert_eq!(extracted.code, Some(0), "{}", extracted.err);
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../.github/actions/check/check.sh"
+    );
+    std::process::Command::new(script)
+        .env("KERNEL", folder.path().join("heirloom-kernel"))
+        .env("INITRD", folder.path().join("programs.cpio"))
+        .env("APPEND", "init=family")
+        .env("ACCEL", "tcg")
+        .env("READY", ready)
+        .env(
+            "LIMIT",
+            if ready.starts_with("heirloom") {
+                "300"
+            } else {
+                "3"
+            },
+        )
+        .env("OUTPUT", output)
+        .env("HEIRLOOM", env!("CARGO_BIN_EXE_heirloom"))
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_action_boots_a_kernel_waits_for_its_text_and_reports_or_says_that_it_never_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.md");
+    let checked = action("heirloom kernel:", &report);
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(0), "{said}");
+    let shown = String::from_utf8_lossy(&checked.stdout);
+    assert!(shown.starts_with("HOLDS"), "{shown}{said}");
+    let report = std::fs::read_to_string(report).unwrap();
+    assert!(report.starts_with("### HOLDS"), "{report}");
+    let never = action("what it never says", &folder.path().join("none.md"));
+    assert_eq!(never.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&never.stderr);
+    assert!(
+        said.contains("did not say within 3 s: what it never says"),
+        "{said}"
+    );
+}

@@ -7,9 +7,11 @@ use crate::fault_injection::inject;
 use crate::kernel::Kernel;
 use crate::mm::vma::{Backing, Vma};
 use crate::mm::{VirtAddr, depth, page_up, user_access};
+use crate::println;
 use crate::process::program::{Arguments, MAX_ARGUMENT_BYTES};
 use crate::process::remote_memory::Direction;
 use crate::process::{Pid, State, lifecycle};
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{
@@ -25,6 +27,10 @@ const SYSCALL_LENGTH: u64 = 2;
 const MAX_CHECKPOINT_BYTES: usize = 256;
 /// A process that cannot go on for want of memory ends as if by SIGKILL.
 pub const KILLED: u64 = 9;
+
+/// How often the kernel says that a system call is missing, at most.
+const MOST_MISSING_TOLD: u8 = 4;
+static MISSING_TOLD: AtomicU8 = AtomicU8::new(0);
 
 /// What a system call leaves behind.
 enum Outcome {
@@ -91,9 +97,24 @@ impl Kernel {
                 self.end_of_boot(frame);
                 return Ok(Outcome::Done);
             }
-            _ => return Err(Errno::NoSystemCall),
+            missing => {
+                self.tell_of_missing(missing);
+                return Err(Errno::NoSystemCall);
+            }
         };
         Ok(Outcome::Value(value))
+    }
+
+    /// Says on the console what a program asks for in vain: a C library's start-up ends without a word.
+    fn tell_of_missing(&self, number: u64) {
+        let told = MISSING_TOLD.load(Relaxed);
+        if told < MOST_MISSING_TOLD {
+            MISSING_TOLD.store(told + 1, Relaxed);
+            println!(
+                "process {} asks for system call {number}, which this kernel does not have; guest/user/README.md lists those that it has",
+                self.current
+            );
+        }
     }
 
     fn write(&mut self, descriptor: u64, user: u64, length: u64) -> Result<u64, Errno> {

@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         output.line(&if options.json {
             output::json(&list(&chosen))?
         } else {
-            table(&chosen).to_string()
+            text(&chosen)
         })?;
         return Ok(Exit::Good);
     }
@@ -106,24 +106,18 @@ fn list(bugs: &[&BugInfo]) -> Vec<Listed> {
         .collect()
 }
 
-fn table(bugs: &[&BugInfo]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "bug",
-        "propagation",
-        "caught by",
-        "the mistake",
-    ]);
-    for Listed {
-        name,
-        propagation,
-        rule,
-        mistake,
-    } in list(bugs)
-    {
-        table.add_row([name, propagation, rule, mistake]);
-    }
-    table
+/// The bugs for people: the mistake below each name.
+fn text(bugs: &[&BugInfo]) -> String {
+    let lines = list(bugs).into_iter().map(|bug| {
+        let Listed {
+            name,
+            propagation,
+            rule,
+            mistake,
+        } = bug;
+        format!("{name} ({propagation}), caught by {rule}\n    {mistake}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A row for each kernel, a numbered column for each rule.

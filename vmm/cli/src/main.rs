@@ -11,6 +11,7 @@ mod escape;
 mod exit;
 mod explore;
 mod extract;
+mod gdb;
 mod grade;
 mod inspect;
 mod kernel;
@@ -79,6 +80,8 @@ enum Command {
     Reverse(inspect::reverse::Options),
     /// Says what changed between two moments.
     Diff(inspect::diff::Options),
+    /// Prints commands for gdb, to ask about the guest that it debugs.
+    Gdb(gdb::Options),
     /// Writes one HTML file to explore page tables with, in a browser.
     Explore(explore::Options),
     /// Lists the events of a recording, and judges it again.
@@ -135,6 +138,7 @@ fn main() -> process::ExitCode {
         Command::Translate(options) => inspect::translate::run(&options),
         Command::Reverse(options) => inspect::reverse::run(&options),
         Command::Diff(options) => inspect::diff::run(&options),
+        Command::Gdb(options) => gdb::run(&options),
         Command::Explore(options) => explore::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Doctor(options) => doctor::run(&options),

@@ -12,6 +12,7 @@ use heirloom_source::{OutputError, OutputFile};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
+use crate::text::wrap::folded;
 use crate::{escape, paint, ui};
 
 /// Standard output without a buffer and without std's retries, as the machine wants its console:
@@ -86,7 +87,11 @@ impl Output {
     }
 
     fn painted(&mut self, text: &str) -> Result<(), Failure> {
-        let text = escape::text(text);
+        let mut text = escape::text(text);
+        // A verdict alone stays one line.
+        if ui::output_is_terminal() && !ui::quiet() {
+            text = folded(&text, usize::from(ui::columns())).into();
+        }
         let text = if ui::colours(&io::stdout()) {
             paint::report(&text).into()
         } else {

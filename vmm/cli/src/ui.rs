@@ -50,6 +50,16 @@ pub(crate) fn output_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Columns of the terminal that standard output is; 80 where that is not known.
+pub(crate) fn columns() -> u16 {
+    const KNOWN: u16 = 80;
+    const LEAST: u16 = 40;
+    comfy_table::Table::new()
+        .width()
+        .unwrap_or(KNOWN)
+        .max(LEAST)
+}
+
 /// The same for standard error.
 pub(crate) fn error_is_terminal() -> bool {
     io::stderr().is_terminal()

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::event::Event;
 use crate::finding::Sighting;
 use crate::history::TableHistory;
-use crate::timeline::{About, Group, ModeFrom, Space, Timeline};
+use crate::timeline::{About, Group, ModeFrom, Space, SpaceId, Timeline};
 
 /// Version of the data in the page; grows when its form changes.
 pub const DATA_VERSION: u32 = 2;
@@ -70,6 +70,9 @@ pub(crate) struct Data<'a> {
     #[serde(flatten)]
     about: &'a About,
     start: usize,
+    /// The space that is shown first, where it is not the one that others are compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened: Option<SpaceId>,
     modes: &'a [ModeFrom],
     groups: &'a [Group],
     spaces: &'a [Space],
@@ -120,6 +123,7 @@ impl<'a> Data<'a> {
             version: DATA_VERSION,
             about: &timeline.about,
             start: timeline.start(),
+            opened: timeline.opened,
             modes: &timeline.modes,
             groups: &timeline.groups,
             spaces: &timeline.spaces,

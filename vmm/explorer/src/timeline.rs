@@ -29,6 +29,7 @@ pub struct Timeline {
     /// Numbers of the findings, by identity.
     known: HashMap<String, usize>,
     start: Option<usize>,
+    pub(crate) opened: Option<SpaceId>,
 }
 
 /// What the whole is about.
@@ -128,6 +129,7 @@ impl Timeline {
             present: HashMap::new(),
             known: HashMap::new(),
             start: None,
+            opened: None,
         }
     }
 
@@ -149,6 +151,11 @@ impl Timeline {
     /// The page opens at the moment of the event that the guest counts as `number`.
     pub fn start_at(&mut self, number: u64) {
         self.start = self.events.iter().position(|event| event.number == number);
+    }
+
+    /// The page opens with the space of the last moment that has this root, if there is one.
+    pub fn open_in(&mut self, root: PhysAddr) {
+        self.opened = self.spaces_at(&[root]).first().copied();
     }
 
     pub(crate) fn start(&self) -> usize {
@@ -289,6 +296,10 @@ mod tests {
             [SpaceId(0), SpaceId(3)]
         );
         assert_eq!(timeline.space_of(RootLabel::Kernel), None);
+        timeline.open_in(roots[1]);
+        assert_eq!(timeline.opened, Some(SpaceId(3)));
+        timeline.open_in(PhysAddr::new(0x1000_0000));
+        assert_eq!(timeline.opened, None);
         assert_eq!(timeline.modes.len(), 1);
     }
 

@@ -54,6 +54,10 @@ pub(crate) fn timeline_of(name: &str, discovery: &Discovery, check: &Check) -> T
     timeline.moment(&discovery.snapshot, found, |root| {
         describe(discovery, &spaces, &numbers, root)
     });
+    // What the CPU runs is what is looked at first.
+    if let Some((_, cpu)) = discovery.running_cpus().next() {
+        timeline.open_in(cpu.cr3.root());
+    }
     for verdict in &check.rules {
         for (place, finding) in verdict.findings.iter().enumerate() {
             let finding = finding_of(&timeline, &verdict.rule, place, finding);

@@ -12,9 +12,10 @@ use heirloom_inspect::discover::{Discovery, Kind};
 use heirloom_inspect::report::CheckReport;
 
 use super::number;
+use crate::escape;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
-use crate::text::ci;
+use crate::text::{Shown, ci};
 
 /// Options of `heirloom check`.
 #[derive(clap::Args)]
@@ -26,6 +27,11 @@ pub(crate) struct Options {
     /// a summary.
     #[arg(long, value_enum, conflicts_with = "json")]
     format: Option<Format>,
+    /// Writes the report to this file, in whatever form, and prints the verdict alone.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    force: output::Force,
     /// Counts pages of processes that are writable and executable as a fault.
     #[arg(long)]
     strict_user: bool,
@@ -70,6 +76,17 @@ impl Format {
         }
         .trim_end()
         .to_owned())
+    }
+}
+
+impl Options {
+    /// The report in the form that is wanted.
+    fn form_of(&self, report: &CheckReport) -> Result<String, Failure> {
+        match self.format {
+            Some(format) => format.of(report),
+            None if self.common.json => output::json(report),
+            None => Ok(escape::text(&Shown(report).to_string()).into_owned()),
+        }
     }
 }
 
@@ -142,6 +159,11 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         options.allow.iter().map(|text| allowance(text)).collect();
     let allowed = allowed?;
     let known = options.baseline.as_deref().map(read_baseline).transpose()?;
+    let file = options.output.as_deref().map(|path| {
+        let inputs = [options.common.target.file()];
+        options.force.file("the report", path, &inputs)
+    });
+    let file = file.transpose()?;
     let target = options.common.open()?;
     let progress = options.common.progress();
     let (name, mut discovery) = options.common.discover_in(&target)?;
@@ -166,9 +188,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     }
     drop(target);
     let report = CheckReport::new(&name, &discovery, check);
-    match options.format {
-        None => options.common.print_verdict(&report)?,
-        Some(format) => Output::new()?.line(&format.of(&report)?)?,
+    match (&file, options.format) {
+        (Some(file), _) => {
+            file.write(format!("{}\n", options.form_of(&report)?).as_bytes())?;
+            let text = Shown(&report).to_string();
+            Output::new()?.report(&text.lines().last().unwrap_or_default())?;
+        }
+        (None, None) => options.common.print_verdict(&report)?,
+        (None, Some(format)) => Output::new()?.line(&format.of(&report)?)?,
     }
     if report.check.holds && report.check.required_not_tried.is_empty() {
         super::conclusive(&name, &discovery)?;

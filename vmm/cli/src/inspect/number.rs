@@ -43,6 +43,36 @@ pub(super) fn range(text: &str) -> Result<VirtRange, String> {
     Ok(range)
 }
 
+/// An address, and whose it is: `pid:N:ADDRESS`, or `ADDRESS` alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OwnAddress {
+    /// The process that is named.
+    pub(super) process: Option<u32>,
+    /// The address.
+    pub(super) address: Address,
+}
+
+impl FromStr for OwnAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<OwnAddress, String> {
+        let (process, address) = match text.strip_prefix("pid:") {
+            None => (None, text),
+            Some(rest) => {
+                let split = rest
+                    .split_once(':')
+                    .and_then(|(pid, address)| Some((pid.parse().ok()?, address)));
+                let (pid, address) = split.ok_or_else(|| {
+                    format!("`{text}` is no address of a process: write it as pid:7:0x400000")
+                })?;
+                (Some(pid), address)
+            }
+        };
+        let address = address.parse()?;
+        Ok(OwnAddress { process, address })
+    }
+}
+
 /// A virtual address, as users write it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
@@ -94,6 +124,21 @@ impl Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_say_whose_it_is() {
+        let of = |text: &str| text.parse::<OwnAddress>();
+        let address = Address::Number(0x40_0000);
+        for (text, process) in [("pid:7:0x400000", Some(7)), ("0x400000", None)] {
+            let address = address.clone();
+            assert_eq!(of(text), Ok(OwnAddress { process, address }));
+        }
+        let symbol = of("pid:1:init_task+8").unwrap();
+        assert_eq!(symbol.address, Address::Symbol("init_task".into(), 8));
+        for text in ["pid:7", "pid::0x1", "pid:x:0x1", "pid:-1:0x1", "pid:7:zz:"] {
+            assert!(of(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn an_address_is_hexadecimal_with_0x_and_decimal_without() {

@@ -26,6 +26,22 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// The same, or the address space of a process that an address names.
+    ///
+    /// # Errors
+    /// Both name one.
+    pub(super) fn of(&self, process: Option<u32>) -> Result<Options, Failure> {
+        if process.is_some() && self.name().is_some() {
+            let what = "the address says whose it is; --root, --pid and --comm would say it again";
+            return Err(Failure::new(Exit::Usage, what));
+        }
+        Ok(Options {
+            root: self.root.clone(),
+            pid: process.or(self.pid),
+            comm: self.comm.clone(),
+        })
+    }
+
     /// The one that is meant, if any is named.
     pub(super) fn name(&self) -> Option<RootName> {
         self.root

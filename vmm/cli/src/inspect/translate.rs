@@ -2,7 +2,7 @@
 
 use heirloom_inspect::report::TranslateReport;
 
-use super::number::Address;
+use super::number::OwnAddress;
 use super::root;
 use crate::exit::{Exit, Failure};
 
@@ -12,17 +12,19 @@ use crate::exit::{Exit, Failure};
 pub(crate) struct Options {
     #[command(flatten)]
     common: super::Options,
-    /// The virtual address, or a symbol of the kernel's, such as `init_task` or `do_exit+0x12`.
+    /// The virtual address, or a symbol of the kernel's, such as `init_task` or `do_exit+0x12`; `pid:7:0x400000` for
+    /// that of a process.
     #[arg(value_name = "ADDRESS")]
-    address: Address,
+    address: OwnAddress,
     #[command(flatten)]
     root: root::Options,
 }
 
 /// Walks and shows.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let (name, discovery, root) = options.common.discover_root(&options.root)?;
-    let va = options.address.resolve(&discovery)?;
+    let root = options.root.of(options.address.process)?;
+    let (name, discovery, root) = options.common.discover_root(&root)?;
+    let va = options.address.address.resolve(&discovery)?;
     let report = TranslateReport::new(&name, &discovery, root, va);
     options.common.print(&report)?;
     Ok(Exit::Good)

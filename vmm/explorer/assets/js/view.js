@@ -9,7 +9,7 @@ class View {
     /** The entry under the mouse, while there is one: its facts are shown, nothing else changes. */
     this.peek = null;
     /** Numbers of the spaces that are shown, side by side if there are two. */
-    this.panes = [(guest.live.find((space) => space.reference) ?? guest.live[0])?.id ?? 0];
+    this.panes = [guest.data.opened ?? (guest.live.find((space) => space.reference) ?? guest.live[0])?.id ?? 0];
     /** Which of them has the focus. */
     this.active = 0;
     /** Indices from the root down to the table that is shown … */
