@@ -21,7 +21,7 @@ fn moment_with(kernel: &Path, options: &[&str]) -> Moment {
         "-initrd",
         "FOLDER/initrd",
         "-append",
-        "console=ttyS0 quiet pti=off",
+        "console=ttyS0 quiet pti=off no_timer_check",
     ]);
     all.extend(options);
     let ready = "== ready with 5 processes ==";
