@@ -104,7 +104,7 @@ dump-tools:
 linux-guest:
 	@tests/common/linux/fetch.sh "$(LINUX_GUEST)"
 
-# And others Xen, firmware and a memory test.
+# And others Xen, firmware, a boot loader, a memory test and a real-time Linux.
 other-kernels:
 	@tests/common/others/fetch.sh "$(OTHER_KERNELS)"
 

@@ -1,7 +1,7 @@
-//! What runs without a kernel: UEFI's shell, and a memory test.
+//! What runs without a kernel: UEFI's shell, a boot loader, and a memory test.
 
 use crate::booted::{Moment, boot};
-use crate::common::others::{memtest, ovmf};
+use crate::common::others::{memtest, ovmf, u_boot};
 
 /// Options of QEMU for a machine with UEFI.
 pub(crate) fn uefi() -> [String; 4] {
@@ -48,5 +48,13 @@ fn a_memory_test_runs_on_an_identity_map() {
     let mut options = vec!["-m", "256M", "-vga", "std", "-kernel", &kernel];
     options.extend(["-append", "console=ttyS0"]);
     let machine = boot(&options, &[], "Memtest86+ v");
+    assert_is_an_identity_map(&Moment::now(&machine));
+}
+
+#[test]
+fn a_boot_loader_runs_on_an_identity_map() {
+    let rom = u_boot().display().to_string();
+    let options = ["-m", "256M", "-vga", "std", "-bios", &rom];
+    let machine = boot(&options, &[], "Hit any key to stop autoboot");
     assert_is_an_identity_map(&Moment::now(&machine));
 }

@@ -1,12 +1,19 @@
-//! Linux as UEFI boots it: what it calls firmware on is known as that.
+//! Linux as UEFI boots it, where what it calls firmware on is known as that, and with PREEMPT_RT.
+
+use std::path::Path;
 
 use crate::booted::{Moment, boot};
 use crate::common::linux::{artifacts, initramfs};
+use crate::common::others::realtime_linux;
 use crate::firmware::uefi;
 
 fn moment_of(options: &[&str]) -> Moment {
+    moment_with(&artifacts::kernel(), options)
+}
+
+fn moment_with(kernel: &Path, options: &[&str]) -> Moment {
     let initrd = initramfs::small(include_bytes!("init.sh"));
-    let kernel = artifacts::kernel().display().to_string();
+    let kernel = kernel.display().to_string();
     let mut all = vec![
         "-machine", "q35", "-cpu", "max", "-m", "512M", "-kernel", &kernel,
     ];
@@ -14,7 +21,7 @@ fn moment_of(options: &[&str]) -> Moment {
         "-initrd",
         "FOLDER/initrd",
         "-append",
-        "console=ttyS0 quiet pti=off",
+        "console=ttyS0 quiet pti=off no_timer_check",
     ]);
     all.extend(options);
     let ready = "== ready with 5 processes ==";
@@ -49,5 +56,12 @@ fn linux_without_uefi_has_none() {
     let moment = moment_of(&[]);
     assert_is_sound(&moment);
     assert_eq!(moment.count("trampoline", "efi_mm"), 0);
+    assert_eq!(moment.count("trampoline", ""), 1);
+}
+
+#[test]
+fn a_realtime_linux_on_two_cpus_is_sound() {
+    let moment = moment_with(&realtime_linux(), &["-smp", "2"]);
+    assert_is_sound(&moment);
     assert_eq!(moment.count("trampoline", ""), 1);
 }

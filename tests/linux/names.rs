@@ -1,6 +1,7 @@
 //! What the kernel's own data say, read out of memory alone, against what the guest says of itself.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use heirloom_inspect::PhysAddr;
 use serde_json::Value;
@@ -102,4 +103,42 @@ fn symbols_are_where_the_guest_says_that_they_are() {
             assert!(!symbol.contains('+'), "{}: {name}: {symbol}", variant.name);
         }
     }
+}
+
+#[test]
+fn a_list_of_symbols_names_a_kernel_wherever_it_was_loaded() {
+    let image = Image::of(Variant::ALL[0]);
+    let target = image.target();
+    let at = |name| image.listing().symbol(name);
+    // As if it had been linked 16 MiB below.
+    let names = ["_text", "pgd_list", "poking_mm", "init_top_pgt"];
+    let mut list = String::new();
+    for name in names {
+        writeln!(list, "{:016x} T {name}", at(name) - (16 << 20)).unwrap();
+    }
+    let own = at("pgd_list") - (16 << 20) + 4;
+    writeln!(list, "{own:016x} d a_name_of_our_own").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), list).unwrap();
+    let symbols = ["--symbols", file.path().to_str().unwrap()];
+    let name = "a_name_of_our_own+1";
+    let walk = [
+        &["translate", &target, name, "--root", "kernel"],
+        &symbols[..],
+    ]
+    .concat();
+    let report = ask(&walk);
+    let expected = PhysAddr::new(at("pgd_list") + 5).to_string();
+    assert_eq!(report["walk"]["va"], expected);
+    assert_eq!(report["symbol"], "a_name_of_our_own+0x1");
+    // One of another kernel is refused.
+    let list = "ffffffff81000000 T _text\nffffffff81000040 T pgd_list\n";
+    std::fs::write(file.path(), list).unwrap();
+    let refused = heirloom(&walk.iter().map(|word| &**word).collect::<Vec<_>>());
+    assert_eq!(refused.code, Some(2), "{}", refused.stdout);
+    assert!(
+        refused.stderr.contains("another kernel"),
+        "{}",
+        refused.stderr
+    );
 }

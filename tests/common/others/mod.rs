@@ -28,3 +28,13 @@ pub(crate) fn ovmf() -> [PathBuf; 2] {
 pub(crate) fn memtest() -> PathBuf {
     required("memtest")
 }
+
+/// A boot loader that runs in long mode.
+pub(crate) fn u_boot() -> PathBuf {
+    required("u-boot.rom")
+}
+
+/// Linux with PREEMPT_RT.
+pub(crate) fn realtime_linux() -> PathBuf {
+    required("vmlinuz-rt")
+}

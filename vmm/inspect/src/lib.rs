@@ -123,6 +123,7 @@ pub mod rules;
 mod shadow;
 pub mod sharing;
 pub mod snapshot;
+pub mod symbols;
 pub mod table;
 pub mod tally;
 pub mod target;

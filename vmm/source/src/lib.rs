@@ -13,6 +13,7 @@
 //! input     the bytes of a file, flattened ones put together
 //! memory    guest-physical memory, laid out over files and processes
 //! packed      files that are compressed, and what comes through a pipe
+//! symbols   names of a kernel from its ELF, or from a list
 //! output_file  files that are written, by one rule
 //! codec     page tables as few bytes, for recordings and the explorer
 //! ```
@@ -46,6 +47,7 @@ mod qemu;
 mod raw;
 pub mod recording;
 mod spec;
+mod symbols;
 
 pub use heirloom_inspect::Target;
 
@@ -59,6 +61,7 @@ pub use qemu::{AnswerError, QemuError, QemuSpec, QmpError, WayError, left_paused
 pub use raw::{RawError, RawSpec};
 pub use recording::{RecordingError, RecordingSpec};
 pub use spec::{Source, Spec, SpecError};
+pub use symbols::{SymbolFileError, read_symbols};
 
 /// Why a guest cannot be inspected.
 #[derive(Debug, thiserror::Error)]

@@ -168,6 +168,9 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let progress = options.common.progress();
     let (name, mut discovery) = options.common.discover_in(&target)?;
     drop(progress);
+    if options.common.symbols.is_some() {
+        options.common.name(&target, &mut discovery)?;
+    }
     let strictness = Strictness {
         user: options.strict_user,
         idle: options.strict_idle,
@@ -182,7 +185,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     if let Some(path) = &options.write_baseline {
         write_baseline(path, &found)?;
     }
-    if !check.holds {
+    if !check.holds && options.common.symbols.is_none() {
         // What is broken is named; whoever looks at a sound guest does not wait for that.
         discovery.read_names(&target);
     }

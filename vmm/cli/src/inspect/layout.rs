@@ -14,7 +14,7 @@ pub(crate) struct Options {
 
 /// Infers and shows it.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let (name, discovery) = options.common.discover()?;
+    let (name, discovery) = options.common.discover_with_file()?;
     options
         .common
         .print(&LayoutReport::new(&name, &discovery))?;

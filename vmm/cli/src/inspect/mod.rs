@@ -16,6 +16,7 @@ mod root;
 mod rows;
 
 use std::cell::OnceCell;
+use std::path::PathBuf;
 use std::thread;
 
 use heirloom_inspect::check::Check;
@@ -71,6 +72,10 @@ pub(crate) struct Options {
     /// Without it the kernel's own memory tells.
     #[arg(long, value_name = "NAME|FILE.toml")]
     profile: Option<String>,
+    /// The names of the kernel's functions and variables: its vmlinux or another ELF, a System.map, or what nm
+    /// prints. Without it Linux's own memory tells them.
+    #[arg(long, value_name = "FILE")]
+    symbols: Option<PathBuf>,
 }
 
 impl Options {
@@ -108,9 +113,31 @@ impl Options {
     fn discover_named(&self) -> Result<(String, Discovery), Failure> {
         let target = self.open()?;
         let (name, mut discovery) = self.discover_in(&target)?;
-        discovery.read_names(&target);
+        self.name(&target, &mut discovery)?;
         trustworthy(&target)?;
         Ok((name, discovery))
+    }
+
+    /// The same, with names only if the user gives a file of them.
+    fn discover_with_file(&self) -> Result<(String, Discovery), Failure> {
+        if self.symbols.is_some() {
+            self.discover_named()
+        } else {
+            self.discover()
+        }
+    }
+
+    /// Reads what the kernel's own data say of names, and what a file of the user's says.
+    fn name(&self, target: &Target, discovery: &mut Discovery) -> Result<(), Failure> {
+        discovery.read_names(target);
+        let Some(path) = &self.symbols else {
+            return Ok(());
+        };
+        let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, error);
+        let file = heirloom_source::read_symbols(path).map_err(|error| failed(&error))?;
+        discovery
+            .use_symbols(target, &file)
+            .map_err(|error| failed(&error))
     }
 
     fn open(&self) -> Result<Target, Failure> {
@@ -151,7 +178,7 @@ impl Options {
             .map_err(|error| Failure::new(Exit::Usage, error))?;
             trustworthy(&target)?;
         }
-        discovery.read_names(&target);
+        self.name(&target, &mut discovery)?;
         let root = root::find(&discovery, root.as_ref())?;
         Ok((name, discovery, root))
     }

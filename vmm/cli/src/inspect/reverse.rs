@@ -18,7 +18,7 @@ pub(crate) struct Options {
 
 /// Looks through all address spaces.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let (name, discovery) = options.common.discover()?;
+    let (name, discovery) = options.common.discover_with_file()?;
     let pa = PhysAddr::new(options.address);
     options
         .common

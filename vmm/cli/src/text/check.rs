@@ -47,6 +47,7 @@ impl Text for CheckReport {
         for verdict in self.check.rules.iter().filter(|rule| rule.violations > 0) {
             write_findings(f, verdict, |area| self.target.name_of(area))?;
         }
+        write_exceptions(f, &self.check.rules)?;
         for note in &self.check.notes {
             writeln!(f, "note: {note}")?;
         }
@@ -115,6 +116,29 @@ fn let_pass(verdict: &Verdict) -> String {
         .map(|met| format!("{} × {}", met.count, met.exception.name))
         .collect();
     names.join(", ")
+}
+
+/// Where each exception was met.
+fn write_exceptions(f: &mut fmt::Formatter<'_>, rules: &[Verdict]) -> fmt::Result {
+    for met in rules.iter().flat_map(|verdict| &verdict.exceptions) {
+        let addresses = met.addresses.iter().take(MAX_SHOWN);
+        let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
+        if addresses.is_empty() {
+            continue;
+        }
+        let shown = u64::try_from(addresses.len()).unwrap_or(u64::MAX);
+        write!(
+            f,
+            "let pass as {}: {}",
+            met.exception.name,
+            addresses.join(", ")
+        )?;
+        match met.count.saturating_sub(shown) {
+            0 => writeln!(f)?,
+            more => writeln!(f, " and {more} more")?,
+        }
+    }
+    Ok(())
 }
 
 fn write_findings(

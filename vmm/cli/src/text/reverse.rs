@@ -42,6 +42,9 @@ impl Text for ReverseReport {
                 "\n  {va:#018x}  {}  {} page  {area:<14}  ",
                 mapping.rights, mapping.size
             )?;
+            if let Some(symbol) = &by.symbol {
+                write!(f, "{symbol}  ")?;
+            }
             if by.roots.len() == self.roots {
                 write!(f, "all {} roots", self.roots)?;
             } else {

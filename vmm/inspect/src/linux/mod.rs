@@ -8,7 +8,6 @@
 
 mod btf;
 mod kallsyms;
-mod symbols;
 mod tasks;
 
 use std::collections::HashMap;
@@ -21,8 +20,8 @@ use crate::snapshot::{RootId, Snapshot};
 use crate::target::Target;
 use heirloom_paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
+pub use crate::symbols::Symbols;
 pub use btf::Btf;
-pub use symbols::Symbols;
 
 /// Bytes of a kernel image that are looked through.
 const MAX_IMAGE: u64 = 256 << 20;
@@ -117,16 +116,6 @@ impl Discovery {
             space.owners = owners.remove(&space.address).unwrap_or_default();
         }
         true
-    }
-
-    /// `function+0x12`, where the kernel's symbols are known and one is before `va` in its image.
-    pub fn symbol_at(&self, va: VirtAddr) -> Option<String> {
-        let (name, offset) = self.symbols.name_of(va)?;
-        Some(if offset == 0 {
-            name.to_owned()
-        } else {
-            format!("{name}+{offset:#x}")
-        })
     }
 }
 

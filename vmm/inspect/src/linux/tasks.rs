@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::btf::Btf;
-use super::symbols::Symbols;
 use super::{KernelMemory, Owner};
+use crate::symbols::Symbols;
 use heirloom_paging::addr::{PhysAddr, VirtAddr};
 
 /// Processes that are read: four times Linux's limit of `pid_max` on small machines.

@@ -19,12 +19,23 @@ pub struct LayoutReport {
 }
 
 impl LayoutReport {
-    /// The layout of `discovery`, which is of the target called `name`.
+    /// The layout of `discovery`, which is of the target called `name`, with the kernel's symbols where these are
+    /// known.
     pub fn new(name: &str, discovery: &Discovery) -> LayoutReport {
+        let mut layout = discovery.layout.clone();
+        for region in &mut layout.regions {
+            if let Some((symbols, first, last)) = discovery.symbols.within(region.range) {
+                let these = match symbols {
+                    1 => format!("; the symbol {first}"),
+                    _ => format!("; {symbols} symbols, from {first} to {last}"),
+                };
+                region.evidence.push_str(&these);
+            }
+        }
         LayoutReport {
             version: super::INSPECTION_VERSION,
             target: Subject::new(name, discovery),
-            layout: discovery.layout.clone(),
+            layout,
         }
     }
 }

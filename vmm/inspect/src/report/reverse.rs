@@ -52,6 +52,9 @@ pub struct ReachedBy {
     pub reached: Reached,
     /// The area that it lies in.
     pub area: Option<Area>,
+    /// The symbol at or before the address, where the kernel's symbols are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbol: Option<String>,
     /// The root tables of the address spaces that have it.
     pub roots: Vec<PhysAddr>,
 }
@@ -66,6 +69,7 @@ impl ReverseReport {
             .into_iter()
             .map(|reached| ReachedBy {
                 area: area_at(&discovery.layout, reached.va),
+                symbol: discovery.symbol_at(reached.va),
                 roots: reached
                     .roots
                     .iter()

@@ -26,7 +26,7 @@ mod tests;
 
 use memchr::memmem;
 
-use super::symbols::Symbols;
+use crate::symbols::Symbols;
 use heirloom_paging::addr::VirtAddr;
 
 const TOKENS: usize = 256;

@@ -13,5 +13,6 @@ mod ram;
 mod reused;
 mod self_map;
 mod shadow;
+mod symbols;
 mod windows;
 mod xen;
