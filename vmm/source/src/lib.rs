@@ -2,9 +2,9 @@
 //! inspector knows of it.
 //!
 //! ```text
-//! spec      FILE, core:FILE, raw:FILE, qemu:SOCKET, rec:FILE as users write them
+//! spec      FILE, core:FILE, raw:FILE, qemu:SOCKET, rec:FILE, live: as users write them
 //!   ├─ found     a file that tells by its content what it is
-//!   ├─ dump      kdump-compressed dumps, LiME, AVML
+//!   ├─ dump      dumps, snapshots and streams, one reader each
 //!   ├─ core      an ELF core: the RAM of a guest, and its CPUs' registers in notes; also written
 //!   ├─ raw       an image of RAM, and nothing else
 //!   ├─ qemu      a live QEMU, paused over QMP while it is looked at

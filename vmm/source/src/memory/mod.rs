@@ -114,16 +114,31 @@ const THREADS: usize = 8;
 impl Memory {
     /// Memory whose pieces name `sources` by their index.
     pub(crate) fn new(layout: Layout, sources: Vec<Source>) -> Memory {
-        Memory {
+        let mut memory = Memory {
             layout,
             sources,
             left_out: Vec::new(),
-        }
+        };
+        memory.tell_the_end();
+        memory
     }
 
     /// The same, of a guest that has `left_out`, too.
     pub(crate) fn without(self, left_out: Vec<PhysRange>) -> Memory {
-        Memory { left_out, ..self }
+        let mut memory = Memory { left_out, ..self };
+        memory.tell_the_end();
+        memory
+    }
+
+    /// Tells sources where the guest's RAM ends.
+    fn tell_the_end(&mut self) {
+        let lost = self.left_out.iter().map(|range| range.end().get()).max();
+        let end = self.layout.end().max(lost.unwrap_or(0));
+        for source in &mut self.sources {
+            if let Source::Paged(pages) = source {
+                pages.ends_at(end);
+            }
+        }
     }
 
     /// [`PhysicalMemory::read_column`] in this thread: piece by piece.

@@ -55,6 +55,8 @@ pub(crate) trait PagedSource: Debug + Send + Sync {
     fn read_column(&self, at: u64, entries: &mut [Entry]);
     /// The same, of entries that lead to tables: others may come as absent.
     fn read_links(&self, at: u64, entries: &mut [Entry]);
+    /// The guest has no RAM from `end` on.
+    fn ends_at(&mut self, end: u64);
     /// The first offset that the file has lost since it was opened.
     fn lost_at(&self) -> Option<u64>;
     /// How many times a page could not be unpacked, and the last such page.
@@ -199,6 +201,10 @@ impl<F: Format> PagedSource for Paged<F> {
             chunk = Some(sketches);
         }
         self.put_back(reader);
+    }
+
+    fn ends_at(&mut self, end: u64) {
+        self.sketches.below(end);
     }
 
     fn lost_at(&self) -> Option<u64> {

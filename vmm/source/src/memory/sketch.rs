@@ -18,33 +18,53 @@ const CHUNKS: usize = 128;
 const KNOWN: u64 = 1 << 63;
 
 #[derive(Debug, Default)]
-pub(super) struct Sketches(RwLock<HashMap<u64, Arc<[AtomicU64]>>>);
+pub(super) struct Sketches {
+    chunks: RwLock<HashMap<u64, Arc<[AtomicU64]>>>,
+    /// Bits that no address of the guest's RAM has.
+    too_high: u64,
+}
 
 /// The sketches of some pages.
 pub(super) struct Chunk {
     number: u64,
+    too_high: u64,
     sketches: Option<Arc<[AtomicU64]>>,
 }
 
 impl Sketches {
+    /// From now on, of a guest whose RAM ends below `end`. The more is known, the fewer words of data look as if
+    /// they led to a table: without it a fifth of all pages is unpacked again for each entry.
+    pub(super) fn below(&mut self, end: u64) {
+        let below = end.checked_next_power_of_two().unwrap_or(1 << 63);
+        self.too_high = ADDRESS & !(below - 1);
+        self.chunks
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     /// Those of page `page` and its neighbours; `last` if it is one of them.
     pub(super) fn chunk(&self, page: u64, last: Option<Chunk>) -> Chunk {
         let number = page / CHUNK;
         if let Some(last) = last.filter(|last| last.number == number) {
             return last;
         }
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
         let sketches = known.get(&number).cloned();
         drop(known);
         let sketches = sketches.or_else(|| {
-            let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
             if known.len() >= CHUNKS && !known.contains_key(&number) {
                 return None;
             }
             let new = || (0..CHUNK).map(|_| AtomicU64::new(0)).collect();
             Some(Arc::clone(known.entry(number).or_insert_with(new)))
         });
-        Chunk { number, sketches }
+        Chunk {
+            number,
+            too_high: self.too_high,
+            sketches,
+        }
     }
 }
 
@@ -58,7 +78,7 @@ impl Chunk {
     /// Remembers a page; `None` if there is nothing in it.
     pub(super) fn remember(&self, page: u64, words: Option<&Page>) {
         if let Some(sketch) = self.of(page) {
-            let found = words.map_or(0, sketch_of);
+            let found = words.map_or(0, |words| sketch_of(words, self.too_high));
             sketch.store(found | KNOWN, Ordering::Relaxed);
         }
     }
@@ -68,24 +88,27 @@ impl Chunk {
     }
 }
 
+/// The bits of an entry that are an address, and not 47 and 51.
+const ADDRESS: u64 = 0x0007_7fff_ffff_f000;
+
 const fn bit(word: usize) -> u64 {
     let group = word / 8;
     1 << if group < 62 { group } else { 62 }
 }
 
-fn sketch_of(page: &Page) -> u64 {
+fn sketch_of(page: &Page, too_high: u64) -> u64 {
     let words = page.as_chunks::<8>().0.iter().enumerate();
     words
-        .filter(|(_, word)| may_lead(u64::from_le_bytes(**word)))
+        .filter(|(_, word)| may_lead(u64::from_le_bytes(**word), too_high))
         .fold(0, |sketch, (number, _)| sketch | bit(number))
 }
 
 /// Whether an entry can be present and lead to memory that a machine has. Of the bits of an address those that may
 /// say that a frame is encrypted, 47 and 51, are let pass.
-const fn may_lead(entry: u64) -> bool {
+const fn may_lead(entry: u64, too_high: u64) -> bool {
     const PRESENT: u64 = 1;
     const TOO_HIGH: u64 = 1 << 46 | 1 << 48 | 1 << 49 | 1 << 50;
-    entry & (PRESENT | TOO_HIGH) == PRESENT
+    entry & (PRESENT | TOO_HIGH | too_high) == PRESENT
 }
 
 #[cfg(test)]
@@ -112,6 +135,22 @@ mod tests {
             assert_eq!(chunk.may_lead(5, 8 * word), is_near, "{word}");
             assert!(!chunk.may_lead(6, 8 * word));
             assert!(chunk.may_lead(7, 8 * word));
+        }
+        // With less RAM, fewer words can lead there.
+        let mut small = Sketches::default();
+        small.below(3 << 30);
+        let chunk = small.chunk(0, None);
+        page.fill(0);
+        for (word, entry) in [
+            (7, 0xffff_f001_u64),
+            (100, 0x1_0000_0001),
+            (200, 1 << 51 | 0x1001),
+        ] {
+            page[word * 8..word * 8 + 8].copy_from_slice(&entry.to_le_bytes());
+        }
+        chunk.remember(0, Some(&page));
+        for (word, may) in [(7, true), (100, false), (200, true)] {
+            assert_eq!(chunk.may_lead(0, 8 * word), may, "{word}");
         }
         // Another look at the same chunk has what was remembered; far more RAM has nothing.
         assert!(!sketches.chunk(6, None).may_lead(6, 0));
