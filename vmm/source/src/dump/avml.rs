@@ -132,6 +132,7 @@ pub(crate) fn open(name: &str, input: Input) -> Result<Contents, DumpError> {
         cpus: Vec::new(),
         roots: Vec::new(),
         left_out,
+        is_pc: false,
         notes,
     })
 }

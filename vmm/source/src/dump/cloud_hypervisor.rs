@@ -144,6 +144,7 @@ pub(crate) fn open(name: &str, state: &Input, memory: Input) -> Result<Contents,
         cpus: cpus(&text),
         roots: Vec::new(),
         left_out,
+        is_pc: false,
         notes,
     })
 }

@@ -41,6 +41,7 @@ pub(crate) fn open(name: &str, state: &Input, memory: Input) -> Result<Contents,
         cpus,
         roots: Vec::new(),
         left_out: Vec::new(),
+        is_pc: false,
         notes,
     })
 }

@@ -79,6 +79,7 @@ pub(crate) fn open(name: &str, input: Input) -> Result<Contents, DumpError> {
         cpus: Vec::new(),
         roots: Vec::new(),
         left_out: lost,
+        is_pc: false,
         notes,
     })
 }

@@ -104,6 +104,8 @@ pub(crate) struct Contents {
     pub(crate) roots: Vec<(RootLabel, PhysAddr)>,
     /// RAM that the machine had and the file has not.
     pub(crate) left_out: Vec<PhysRange>,
+    /// It is known to be of a PC, whatever its pieces look like.
+    pub(crate) is_pc: bool,
     pub(crate) notes: Vec<String>,
 }
 
@@ -126,7 +128,9 @@ impl Contents {
             });
         }
         let mut ram = self.layout.ram();
-        if !self.cpus.is_empty() {
+        if self.is_pc {
+            ram = pc::without_legacy(&ram);
+        } else if !self.cpus.is_empty() {
             // Only hypervisors write the registers of CPUs.
             ram = pc::ram_of_a_dump(&ram, ram.clone());
         }

@@ -265,6 +265,7 @@ impl State {
                 cpus,
                 roots: Vec::new(),
                 left_out,
+                is_pc: true,
                 notes,
             });
         }
@@ -294,6 +295,7 @@ impl State {
             cpus,
             roots: Vec::new(),
             left_out,
+            is_pc: true,
             notes,
         })
     }

@@ -133,6 +133,7 @@ pub(crate) fn open(name: &str, input: Input) -> Result<Contents, DumpError> {
         cpus: Vec::new(),
         roots: vec![(RootLabel::Cpu(0), root)],
         left_out,
+        is_pc: false,
         notes,
     })
 }

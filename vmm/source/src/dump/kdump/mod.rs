@@ -106,6 +106,7 @@ impl Kdump {
             cpus,
             roots: Vec::new(),
             left_out: holes,
+            is_pc: false,
             notes,
         };
         Ok(Kdump {
