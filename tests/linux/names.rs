@@ -118,6 +118,9 @@ fn a_list_of_symbols_names_a_kernel_wherever_it_was_loaded() {
     }
     let own = at("pgd_list") - (16 << 20) + 4;
     writeln!(list, "{own:016x} d a_name_of_our_own").unwrap();
+    // The last one ends what is known.
+    let end = own + 0x100;
+    writeln!(list, "{end:016x} d its_end").unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), list).unwrap();
     let symbols = ["--symbols", file.path().to_str().unwrap()];
@@ -132,7 +135,8 @@ fn a_list_of_symbols_names_a_kernel_wherever_it_was_loaded() {
     assert_eq!(report["walk"]["va"], expected);
     assert_eq!(report["symbol"], "a_name_of_our_own+0x1");
     // One of another kernel is refused.
-    let list = "ffffffff81000000 T _text\nffffffff81000040 T pgd_list\n";
+    let list = "ffffffff81000000 T _text\nffffffff81000040 T pgd_list\n\
+                ffffffff81000080 T poking_mm\n";
     std::fs::write(file.path(), list).unwrap();
     let refused = heirloom(&walk.iter().map(|word| &**word).collect::<Vec<_>>());
     assert_eq!(refused.code, Some(2), "{}", refused.stdout);
