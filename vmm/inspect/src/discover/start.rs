@@ -8,7 +8,7 @@ use crate::snapshot::{RootLabel, Snapshot};
 use crate::tally::Tallier;
 use crate::target::Target;
 use heirloom_paging::addr::{Pfn, PhysAddr};
-use heirloom_paging::level::Depth;
+use heirloom_paging::level::{Depth, Half};
 use heirloom_paging::mode::{Mode, ModeError, PhysBits};
 
 use super::anchors::Anchors;
@@ -251,8 +251,14 @@ fn or_the_kernels(target: &Target, mode: Mode, best: Best) -> Best {
     }
 }
 
-/// `best`, or a root that has tables of its own for what that shows of the kernel, and shows more of RAM.
+/// `best`, or a root that has tables of its own for what that shows of the kernel, and shows more of RAM. A kernel
+/// in the lower half is left alone: what shows the same and more is what the machine booted on, which maps all
+/// of memory to its own address.
 fn or_what_shows_the_same(target: &Target, mode: Mode, best: Best) -> Best {
+    let mut columns = best.reference.columns().into_iter();
+    if columns.all(|index| Half::of_index(index) == Half::User) {
+        return best;
+    }
     let anchors = Anchors::of(target, mode, &best.reference, best.snapshot.clone());
     let Some(anchors) = anchors else {
         return best;
