@@ -193,7 +193,8 @@ impl QemuMachine {
         }
     }
 
-    fn resume(&mut self) -> Result<(), QemuError> {
+    /// Lets it run on; false if it can not, having reset itself while it was being stopped.
+    fn resume(&mut self) -> Result<bool, QemuError> {
         if std::mem::take(&mut self.awaits_answer) {
             // It is one byte, and the guest has taken the last one.
             let answered = self.doorbell.as_mut().map(|socket| socket.write_all(&[1]));
@@ -202,9 +203,14 @@ impl QemuMachine {
             }
         }
         // That it was stopped before is no news.
-        self.monitor.get_mut().take_news();
-        self.ask(|monitor| monitor.ask("cont", serde_json::Value::Null))?;
-        Ok(())
+        if self.monitor.get_mut().take_news().reset {
+            return Ok(false);
+        }
+        match self.ask(|monitor| monitor.ask("cont", serde_json::Value::Null)) {
+            // The event comes before the refusal.
+            Err(QemuError::Refused { .. }) if self.monitor.get_mut().take_news().reset => Ok(false),
+            answer => answer.map(|_| true),
+        }
     }
 
     /// All CPUs stand still from here on.
@@ -321,7 +327,10 @@ impl VirtualMachine for QemuMachine {
         if Instant::now() >= deadline {
             return Ok(Stop::TimeLimit);
         }
-        self.resume()?;
+        if !self.resume()? {
+            self.print_all()?;
+            return Ok(Stop::ResetOrTripleFault);
+        }
         let watchdog = Arc::clone(&self.watchdog);
         let guard = watchdog.arm(deadline);
         let stop = self.follow(deadline)?;

@@ -23,6 +23,8 @@ const LAST_BREATH: Duration = Duration::from_secs(2);
 pub(super) struct Process {
     child: Child,
     said: Arc<Mutex<Vec<u8>>>,
+    /// Closed once all that it wrote to standard error is in `said`.
+    all_is_said: mpsc::Receiver<()>,
 }
 
 impl Process {
@@ -61,6 +63,7 @@ impl Process {
         let said = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&said);
         let (started, start) = mpsc::channel();
+        let (listening, all_is_said) = mpsc::channel();
         // The signal at a parent's death is sent when the thread dies that made the child: this one lives as
         // long as the child can write to standard error.
         thread::Builder::new().name("qemu".into()).spawn(move || {
@@ -73,11 +76,16 @@ impl Process {
             {
                 listen(stderr, &heard);
             }
+            drop(listening);
         })?;
         let child = start
             .recv()
             .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
-        Ok(Process { child, said })
+        Ok(Process {
+            child,
+            said,
+            all_is_said,
+        })
     }
 
     /// What it wrote to standard error last, for the end of a message; nothing if it wrote nothing.
@@ -100,7 +108,12 @@ impl Process {
         let patience = Instant::now() + LAST_BREATH;
         loop {
             match self.child.try_wait() {
-                Ok(Some(status)) => return Some(status.to_string()),
+                Ok(Some(status)) => {
+                    // What it wrote last may still be on its way; a child of its own may keep the pipe open.
+                    let rest = patience.saturating_duration_since(Instant::now());
+                    let _ = self.all_is_said.recv_timeout(rest);
+                    return Some(status.to_string());
+                }
                 Ok(None) if Instant::now() < patience => thread::sleep(Duration::from_millis(5)),
                 Ok(None) | Err(_) => return None,
             }
