@@ -36,10 +36,11 @@ fn heirloom_and_its_libraries() -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Every root that has a process or is the kernel's, with what it is.
-fn roots(report: &Value) -> Vec<(Value, Value)> {
+/// The roots of a report that are wanted, each with what it is.
+fn roots(report: &Value, wanted: impl Fn(&Value) -> bool) -> Vec<(Value, Value)> {
     let all = report["roots"].as_array().unwrap().iter();
-    all.map(|root| (root["address"].clone(), root["kind"].clone()))
+    all.filter(|root| wanted(root))
+        .map(|root| (root["address"].clone(), root["kind"].clone()))
         .collect()
 }
 
@@ -69,15 +70,19 @@ fn live_says_inside_a_guest_what_its_host_sees_with_kaslr_and_without() {
     for variant in [with_kaslr, without] {
         let guest = Guest::boot_with_files(variant, &OPTIONS, &files);
         let host = format!("qemu:{}", named(&guest.socket()));
-        // What stands still is the same; `heirloom` itself runs only inside, and leaves roots when it ends.
-        let found = inside(&guest, "heirloom roots live: --json");
+        // What lives and stands still is the same. `heirloom` runs inside after that only, and what processes that
+        // have ended left in memory may go then.
         let (_, seen) = run(&["roots", &host]);
-        let (found, seen) = (roots(&found), roots(&seen));
-        assert!(seen.len() > 30, "{seen:?}");
-        let missing: Vec<_> = seen
-            .iter()
-            .filter(|root| root.1 != "idle" && root.1 != "freed" && !found.contains(root))
-            .collect();
+        let found = inside(&guest, "heirloom roots live: --json");
+        let found = roots(&found, |_| true);
+        let owned = roots(&seen, |root| root["owners"].is_array());
+        assert!(owned.len() > 30, "{seen}");
+        let theirs = roots(&seen, |root| {
+            let of_it = |(address, _): &(Value, Value)| *address == root["partner"];
+            owned.iter().any(of_it)
+        });
+        let living = owned.iter().chain(&theirs);
+        let missing: Vec<_> = living.filter(|root| !found.contains(root)).collect();
         assert!(missing.is_empty(), "{missing:?} of {found:?}");
         let command = "translate live: 0xfffffe0000000000 --root kernel --json";
         let here = inside(&guest, &format!("heirloom {command}"));
@@ -85,11 +90,15 @@ fn live_says_inside_a_guest_what_its_host_sees_with_kaslr_and_without() {
         assert_eq!(here["walk"], there["walk"]);
         // An emulated CPU takes its time for it.
         if variant == with_kaslr {
-            let check = inside(&guest, "heirloom check live: --json");
-            assert_eq!(check["holds"], true, "{check}");
-            let broken = check["rules"].as_array().unwrap().iter();
-            let broken: Vec<&Value> = broken.filter(|rule| rule["verdict"] == "broken").collect();
-            assert!(broken.is_empty(), "{broken:?}");
+            // What the kernel changes while it is read may look broken, and is not so for ever.
+            let mut check = Value::Null;
+            for _ in 0..5 {
+                check = inside(&guest, "heirloom check live: --json");
+                if check["holds"] == true {
+                    break;
+                }
+            }
+            assert_eq!(check["holds"], true, "{}", check["rules"]);
             let notes = check["notes"].to_string();
             assert!(notes.contains("the kernel that runs here"), "{notes}");
         }
