@@ -84,6 +84,11 @@ impl Symbols {
         }
         // Of several at one address the first is the most telling: the rest are aliases and marks of ends.
         let address = self.sorted[after.checked_sub(1)?].address;
+        // Of a kernel in the upper half what lies below is an offset, such as a per-CPU variable's, and no address.
+        let is_upper = |address: u64| address >> 63 == 1;
+        if is_upper(self.sorted.last()?.address) && !is_upper(address) {
+            return None;
+        }
         let first = self.sorted[..after].partition_point(|symbol| symbol.address < address);
         Some((self.name(&self.sorted[first]), va.get() - address))
     }
@@ -355,6 +360,20 @@ impl Discovery {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_offset_of_a_per_cpu_variable_names_no_address() {
+        let at = VirtAddr::new;
+        let text = 0xffff_ffff_8100_0000;
+        let symbols = [(at(0), "__per_cpu_start"), (at(0x3_4000), "__per_cpu_end")];
+        let image = [(at(text), "_stext"), (at(text + 0x1000), "_end")];
+        let symbols = Symbols::new(symbols.into_iter().chain(image));
+        for va in [0x10, 0x40_0000, 0xffff_fe00_0000_0000] {
+            assert_eq!(symbols.name_of(at(va)), None, "{va:#x}");
+        }
+        assert_eq!(symbols.name_of(at(text + 8)), Some(("_stext", 8)));
+        assert_eq!(symbols.address_of("__per_cpu_end"), Some(at(0x3_4000)));
+    }
 
     #[test]
     fn an_address_is_named_by_the_symbol_before_it_and_the_last_symbol_ends_the_image() {

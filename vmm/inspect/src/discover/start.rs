@@ -18,7 +18,8 @@ use super::reference::{Best, Reference};
 use super::{Basis, DiscoverError, blind, pairs, part, scan};
 
 /// Leaves of 1 GiB are read as such even where CPUID denies them: QEMU walks them on every CPU that it emulates,
-/// and KVM's guests are walked by the host's CPU. A note says so.
+/// and so does the host's CPU where it walks the tables of KVM's guests; only a KVM with shadow tables faults.
+/// A note says so.
 const GIGABYTE_PAGES: bool = true;
 
 /// Where the search starts.
