@@ -10,13 +10,19 @@ use serde_json::Value;
 
 /// Every crate of the host's workspace, and the crates of this tree that it may use; a crate that is not
 /// on this list has no place in the house yet.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("heirloom-paging", &[]),
+    ("heirloom-qmp", &[]),
     ("heirloom-inspect", &["heirloom-paging"]),
-    ("heirloom-machine", &["heirloom-paging"]),
+    ("heirloom-machine", &["heirloom-paging", "heirloom-qmp"]),
     (
         "heirloom-source",
-        &["heirloom-machine", "heirloom-inspect", "heirloom-paging"],
+        &[
+            "heirloom-machine",
+            "heirloom-inspect",
+            "heirloom-qmp",
+            "heirloom-paging",
+        ],
     ),
     (
         "heirloom-explorer",

@@ -1,8 +1,6 @@
 #!/bin/sh
 # Gets kernels that are not Linux, and firmware, into folder $1: xen, memtest, OVMF_CODE.fd, OVMF_VARS.fd, u-boot.rom,
-# and vmlinuz-rt, Linux with PREEMPT_RT. All come
-# from the system's own package archive by apt, which checks their signatures, in folders of its own: nothing is
-# installed, and nobody need be root.
+# and vmlinuz-rt, Linux with PREEMPT_RT.
 set -eu
 folder=$1
 
@@ -25,35 +23,17 @@ The tests boot Xen, memtest86+, OVMF, U-Boot and a real-time Linux under QEMU, a
 EOF
     exit 1
 }
-
-command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null ||
-    by_hand "this system has no apt to get them with"
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-mkdir -p "$folder" "$work/lists/partial" "$work/archives/partial" "$work/packages"
-
-: > "$work/status"
-set -- -qq -o "Dir::State=$work" -o "Dir::State::Lists=$work/lists" -o "Dir::State::status=$work/status" \
-    -o "Dir::Cache=$work" -o APT::Architecture=amd64 -o APT::Sandbox::User=
+. "${0%/*}/../apt.sh"
 
 echo "Getting Xen, memtest86+, OVMF, U-Boot and a real-time Linux from this system's package archive into $folder" >&2
-apt-get "$@" update
+apt apt-get update
 # The release is part of the package's name.
-xen=$(apt-cache "$@" pkgnames xen-hypervisor- | grep -E '^xen-hypervisor-[0-9.]+-amd64$' | sort -V | tail -n 1)
+xen=$(apt apt-cache pkgnames xen-hypervisor- | grep -E '^xen-hypervisor-[0-9.]+-amd64$' | sort -V | tail -n 1)
 [ -n "$xen" ] || by_hand "apt knows no package xen-hypervisor-…-amd64"
-realtime=$(apt-cache "$@" depends linux-image-rt-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+realtime=$(kernel_of linux-image-rt-amd64)
 [ -n "$realtime" ] || by_hand "apt knows no package linux-image-rt-amd64"
-(cd "$work/packages" && apt-get "$@" download "$xen" memtest86+ ovmf u-boot-qemu "$realtime")
-for package in "$work"/packages/*.deb; do
-    dpkg-deb --extract "$package" "$work/root"
-done
+unpack "$xen" memtest86+ ovmf u-boot-qemu "$realtime"
 
-# A file is there only once it is whole.
-put() {
-    cp "$1" "$folder/$2.part"
-    mv "$folder/$2.part" "$folder/$2"
-}
 gunzip -c "$work"/root/boot/xen-*-amd64.gz > "$work/xen"
 put "$work/xen" xen
 put "$work/root/boot/memtest86+x64.bin" memtest

@@ -70,7 +70,7 @@ fn recordings_that_were_changed_are_read_up_to_there_or_refused() {
 
 #[test]
 fn answers_of_a_monitor_that_were_changed_are_taken_or_refused_and_the_guest_runs_on() {
-    const REGISTERS: &str = include_str!("../src/qemu/tests/registers.txt");
+    const REGISTERS: &str = include_str!("../../qmp/src/tests/registers.txt");
     const VIEW: &str = include_str!("../src/qemu/tests/flat_view.txt");
     let printed = |text: &str| serde_json::json!({ "return": text }).to_string();
     let answers = [

@@ -3,17 +3,18 @@
 //!
 //! Whatever is at the other end, an answer is waited for until a deadline and has a bounded length.
 
-use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use heirloom_qmp::registers::parse;
+use heirloom_qmp::{Lines, Message, command};
 use serde_json::{Value, json};
 
 use super::error::QemuError;
 use super::process::wait;
-use super::registers::{self, CpuStanding};
+use super::registers::CpuStanding;
 use crate::address::GuestVirtual;
 use vm_memory::GuestAddress;
 
@@ -23,8 +24,6 @@ const MESSAGE_LIMIT: usize = 4 << 20;
 const GRACE: Duration = Duration::from_secs(5);
 /// How long QEMU may not read what it is sent.
 const STUCK: Duration = Duration::from_secs(10);
-/// A refusal's text in a message of ours.
-const REFUSAL_LIMIT: usize = 300;
 
 /// What QEMU said unasked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +38,7 @@ pub(super) struct News {
 pub(super) struct Monitor {
     socket: UnixStream,
     /// What was received and not understood yet.
-    received: Vec<u8>,
+    received: Lines,
     asked: u64,
     news: News,
     deadline: Instant,
@@ -66,7 +65,7 @@ impl Monitor {
         socket.set_write_timeout(Some(STUCK))?;
         Ok(Monitor {
             socket,
-            received: Vec::new(),
+            received: Lines::new(MESSAGE_LIMIT),
             asked: 0,
             news: News::default(),
             deadline,
@@ -94,11 +93,8 @@ impl Monitor {
     pub(super) fn ask(&mut self, question: &str, arguments: Value) -> Result<Value, Unanswered> {
         self.asked += 1;
         let id = self.asked;
-        let mut message = json!({ "execute": question, "id": id });
-        if !arguments.is_null() {
-            message["arguments"] = arguments;
-        }
-        match self.socket.write_all(format!("{message}\n").as_bytes()) {
+        let line = command(question, arguments, &json!(id));
+        match self.socket.write_all(&line) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(Unanswered::Silent(question.into()));
@@ -108,13 +104,19 @@ impl Monitor {
         let patience = self.deadline.max(Instant::now() + GRACE);
         loop {
             while let Some(message) = self.message()? {
-                if message.get("id").and_then(Value::as_u64) != Some(id) {
-                    continue;
+                // QEMU cannot say which command it means if it could not read it.
+                if let Message::Answer {
+                    id: answered,
+                    returned,
+                } = message
+                    && answered.is_none_or(|answered| answered == id)
+                {
+                    let refused = |answer| QemuError::Refused {
+                        question: question.to_owned(),
+                        answer,
+                    };
+                    return Ok(returned.map_err(refused)?);
                 }
-                if let Some(error) = message.get("error") {
-                    return Err(refused(question, error).into());
-                }
-                return Ok(message.get("return").cloned().unwrap_or_default());
             }
             let rest = patience.saturating_duration_since(Instant::now());
             if rest.is_zero() {
@@ -135,7 +137,8 @@ impl Monitor {
     pub(super) fn cpus(&mut self) -> Result<Vec<CpuStanding>, Unanswered> {
         const QUESTION: &str = "info registers -a";
         let printed = self.print(QUESTION)?;
-        registers::parse(&printed).map_err(|problem| form(QUESTION, problem))
+        let cpus = parse(&printed).map_err(|problem| form(QUESTION, problem))?;
+        Ok(cpus.iter().map(CpuStanding::from).collect())
     }
 
     /// MAXPHYADDR, and whether there are 1 GiB leaves.
@@ -193,7 +196,7 @@ impl Monitor {
         match self.socket.read(&mut piece) {
             Ok(0) => Err(Unanswered::Closed),
             Ok(count) => {
-                self.received.extend_from_slice(&piece[..count]);
+                self.received.push(&piece[..count]);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -202,20 +205,16 @@ impl Monitor {
     }
 
     /// The next whole message that has been received; events are taken note of on the way.
-    fn message(&mut self) -> Result<Option<Value>, Unanswered> {
-        let Some(end) = self.received.iter().position(|byte| *byte == b'\n') else {
-            if self.received.len() > MESSAGE_LIMIT {
-                let problem = format!("a message of more than {} MiB", MESSAGE_LIMIT >> 20);
-                return Err(form("qmp_capabilities", problem));
-            }
+    fn message(&mut self) -> Result<Option<Message>, Unanswered> {
+        let unknown = |problem| form("qmp_capabilities", problem);
+        let line = self.received.take();
+        let Some(line) = line.map_err(|long| unknown(long.to_string()))? else {
             return Ok(None);
         };
-        let line: Vec<u8> = self.received.drain(..=end).collect();
-        let message: Value = serde_json::from_slice(&line)
-            .map_err(|error| form("qmp_capabilities", format!("no JSON: {error}")))?;
-        match message.get("event").and_then(Value::as_str) {
-            Some("SHUTDOWN" | "RESET") => self.news.reset = true,
-            Some("STOP") => self.news.stopped = true,
+        let message = Message::parse(&line).map_err(|not| unknown(not.to_string()))?;
+        match &message {
+            Message::Event(name) if name == "SHUTDOWN" || name == "RESET" => self.news.reset = true,
+            Message::Event(name) if name == "STOP" => self.news.stopped = true,
             _ => {}
         }
         Ok(Some(message))
@@ -227,17 +226,4 @@ fn form(question: &str, problem: String) -> Unanswered {
         question: question.to_owned(),
         problem,
     })
-}
-
-fn refused(question: &str, error: &Value) -> QemuError {
-    let told = error.get("desc").and_then(Value::as_str).unwrap_or("?");
-    let mut answer = String::new();
-    for c in told.chars().take(REFUSAL_LIMIT) {
-        // Writing to a string cannot fail.
-        let _ = answer.write_char(if c.is_control() { '?' } else { c });
-    }
-    QemuError::Refused {
-        question: question.to_owned(),
-        answer,
-    }
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use heirloom_qmp::{Lines, Message, NotQmp, TooLong, command as command_line, printable};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg};
 use nix::unistd::Pid;
@@ -113,12 +114,9 @@ struct Sending {
 #[derive(Debug)]
 struct Receiving {
     stream: UnixStream,
-    /// What came behind the last line.
-    rest: Vec<u8>,
-    /// It is the middle of a line that was too long.
-    skips: bool,
-    /// Answers that another thread waits for.
-    strays: Vec<Value>,
+    lines: Lines,
+    /// Answers that another thread waits for, by the `id` of the command.
+    strays: Vec<(Value, Result<Value, String>)>,
     /// How often the guest has been let run, by whomever.
     resumes: u32,
 }
@@ -147,8 +145,7 @@ impl Connection {
             }),
             receiving: Mutex::new(Receiving {
                 stream,
-                rest: Vec::new(),
-                skips: false,
+                lines: Lines::new(LINE_BYTES),
                 strays: Vec::new(),
                 resumes: 0,
             }),
@@ -164,13 +161,12 @@ impl Connection {
         let line = receiving
             .line("its greeting", Instant::now() + GREETING, GREETING)
             .map_err(|error| match error {
-                QmpError::Timeout { .. } if receiving.rest.is_empty() => QmpError::Busy,
-                QmpError::Timeout { .. } => not_qmp(&receiving.rest),
+                QmpError::Timeout { .. } if receiving.lines.rest().is_empty() => QmpError::Busy,
+                QmpError::Timeout { .. } => not_qmp(receiving.lines.rest()),
                 other => other,
             })?;
         drop(receiving);
-        let greeting: Value = serde_json::from_slice(&line).map_err(|_| not_qmp(&line))?;
-        if greeting.get("QMP").is_none() {
+        if Message::parse(&line) != Ok(Message::Greeting) {
             return Err(not_qmp(&line));
         }
         self.ask("qmp_capabilities", Value::Null).map(drop)
@@ -307,12 +303,7 @@ impl Sending {
         id: &Value,
         file: Option<i32>,
     ) -> Result<(), QmpError> {
-        let mut message = json!({ "execute": command, "id": id });
-        if !arguments.is_null() {
-            message["arguments"] = arguments;
-        }
-        let mut line = message.to_string().into_bytes();
-        line.push(b'\n');
+        let line = command_line(command, arguments, id);
         let sent = match file {
             None => 0,
             // The file goes with the first byte.
@@ -334,23 +325,36 @@ impl Sending {
 impl Receiving {
     /// Receives until the answer with `id` is there.
     fn answer(&mut self, command: &str, id: &Value, patience: Duration) -> Result<Value, QmpError> {
-        let is_ours = |answer: &Value| answer.get("id") == Some(id);
-        if let Some(index) = self.strays.iter().position(is_ours) {
-            return returned(command, self.strays.swap_remove(index));
+        let refused = |message| QmpError::Command {
+            command: command.into(),
+            message,
+        };
+        if let Some(index) = self.strays.iter().position(|(stray, _)| stray == id) {
+            return self.strays.swap_remove(index).1.map_err(refused);
         }
         let deadline = Instant::now() + patience;
         loop {
             let line = self.line(command, deadline, patience)?;
-            let answer: Value =
-                serde_json::from_slice(&line).map_err(|_| nonsense(command, &line))?;
-            if let Some(event) = answer.get("event") {
-                log::debug!("QEMU says {event}");
-                self.resumes += u32::from(event == "RESUME");
-            } else if is_ours(&answer) || answer.get("id").is_none() {
+            let message = Message::parse(&line).map_err(|NotQmp { said }| QmpError::Nonsense {
+                command: command.into(),
+                said,
+            })?;
+            match message {
+                Message::Greeting => {}
+                Message::Event(event) => {
+                    log::debug!("QEMU says {event}");
+                    self.resumes += u32::from(event == "RESUME");
+                }
+                Message::Answer {
+                    id: Some(other),
+                    returned,
+                } if other != *id => {
+                    if self.strays.len() < STRAYS {
+                        self.strays.push((other, returned));
+                    }
+                }
                 // QEMU cannot say which command it means if it could not read it.
-                return returned(command, answer);
-            } else if self.strays.len() < STRAYS {
-                self.strays.push(answer);
+                Message::Answer { returned, .. } => return returned.map_err(refused),
             }
         }
     }
@@ -362,25 +366,14 @@ impl Receiving {
         deadline: Instant,
         patience: Duration,
     ) -> Result<Vec<u8>, QmpError> {
-        let mut searched = 0;
         loop {
-            if let Some(length) = self.rest[searched..].iter().position(|byte| *byte == b'\n') {
-                let behind = self.rest.split_off(searched + length + 1);
-                if std::mem::take(&mut self.skips) {
-                    self.rest = behind;
-                    searched = 0;
-                    continue;
-                }
-                return Ok(std::mem::replace(&mut self.rest, behind));
+            let taken = self.lines.take().map_err(|TooLong { .. }| {
+                let command = command.to_owned();
+                QmpError::TooLongAnswer { command }
+            })?;
+            if let Some(line) = taken {
+                return Ok(line);
             }
-            if self.rest.len() > LINE_BYTES || self.skips {
-                self.rest = Vec::new();
-                if !std::mem::replace(&mut self.skips, true) {
-                    let command = command.to_owned();
-                    return Err(QmpError::TooLongAnswer { command });
-                }
-            }
-            searched = self.rest.len();
             let timeout = || QmpError::Timeout {
                 command: command.into(),
                 waited: patience,
@@ -400,7 +393,7 @@ impl Receiving {
                         command: command.into(),
                     });
                 }
-                Ok(more) => self.rest.extend_from_slice(&buffer[..more]),
+                Ok(more) => self.lines.push(&buffer[..more]),
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => return Err(timeout()),
@@ -408,21 +401,6 @@ impl Receiving {
                 },
             }
         }
-    }
-}
-
-/// What QEMU returns in `answer`.
-fn returned(command: &str, mut answer: Value) -> Result<Value, QmpError> {
-    if let Some(error) = answer.get("error") {
-        let message = error.get("desc").and_then(Value::as_str);
-        return Err(QmpError::Command {
-            command: command.into(),
-            message: clean(message.unwrap_or("without a reason").as_bytes()),
-        });
-    }
-    match answer.get_mut("return") {
-        Some(value) => Ok(value.take()),
-        None => Err(nonsense(command, answer.to_string().as_bytes())),
     }
 }
 
@@ -451,23 +429,9 @@ fn not_qmp(said: &[u8]) -> QmpError {
     if said.starts_with(b"QEMU ") {
         return QmpError::HumanMonitor;
     }
-    QmpError::NotQmp { said: clean(said) }
-}
-
-fn nonsense(command: &str, said: &[u8]) -> QmpError {
-    QmpError::Nonsense {
-        command: command.into(),
-        said: clean(said),
+    QmpError::NotQmp {
+        said: printable(said),
     }
-}
-
-/// The beginning of what the other side said, fit for a terminal.
-fn clean(said: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&said[..said.len().min(200)]);
-    let printable = |letter: char| {
-        if letter.is_control() { ' ' } else { letter }
-    };
-    text.trim().chars().map(printable).collect()
 }
 
 /// The lock, also when a thread panicked with it: what it guards is valid after each step.

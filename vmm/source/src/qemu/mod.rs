@@ -2,8 +2,7 @@
 //!
 //! All that is special to QEMU lies here:
 //!
-//! - `connection`: QMP; `monitor`: the questions asked, with `registers` and `flat_view` for the
-//!   answers that come as text;
+//! - `connection`: QMP; `monitor`: the questions asked, with `flat_view` for an answer that comes as text;
 //! - `pause`: the guest stands still, and runs on whatever happens, with `resumer` for when this process is
 //!   killed;
 //! - `memory`: the ways to its memory, with `process` for what /proc tells;
@@ -16,7 +15,6 @@ mod monitor;
 pub(crate) mod note;
 mod pause;
 mod process;
-mod registers;
 mod resumer;
 #[cfg(test)]
 mod tests;

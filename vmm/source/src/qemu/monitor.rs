@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::{CpuState, PhysAddr, PhysRange};
+use heirloom_inspect::{CpuState, Cr3, PhysAddr, PhysRange, VirtAddr};
+use heirloom_qmp::registers::{self, CpuRegisters};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::connection::{Connection, QmpError};
 use super::flat_view::{self, MemoryRange};
-use super::registers;
 
 /// More CPUs are asked one by one: all their registers would be too long for an answer.
 const CPUS_AT_ONCE: usize = 256;
@@ -65,7 +65,7 @@ impl Monitor<'_> {
         if cpus.len() != expected {
             return Err(form(format!("{} CPUs, not {expected}", cpus.len())));
         }
-        Ok(cpus)
+        Ok(cpus.iter().map(state).collect())
     }
 
     fn registers_one_by_one(&self, count: usize) -> Result<String, QmpError> {
@@ -196,5 +196,23 @@ impl Monitor<'_> {
         self.0
             .ask_while_held("pmemsave", arguments, patience)
             .map(drop)
+    }
+}
+
+fn state(cpu: &CpuRegisters) -> CpuState {
+    CpuState {
+        cr0: cpu.cr0,
+        cr2: VirtAddr::new(cpu.cr2),
+        cr3: Cr3::new(cpu.cr3),
+        cr4: cpu.cr4,
+        efer: cpu.efer,
+        cpl: cpu.cpl,
+        rip: VirtAddr::new(cpu.rip),
+        rsp: VirtAddr::new(cpu.rsp),
+        rbp: VirtAddr::new(cpu.rbp),
+        rflags: cpu.rflags,
+        idt: cpu.idt.map(VirtAddr::new),
+        gdt: cpu.gdt.map(VirtAddr::new),
+        tss: cpu.tss.map(VirtAddr::new),
     }
 }

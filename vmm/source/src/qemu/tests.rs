@@ -1,59 +1,9 @@
 //! What QEMU's monitor prints, from real runs, and what it must not be mistaken for.
 
-use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::{Cr3, Depth, Mode, VirtAddr};
-
 use super::flat_view::{self, Kind};
-use super::registers;
 
-/// QEMU 7.2: CPU 0 in 64-bit code with five levels, CPU 1 where SeaBIOS left it.
-const REGISTERS: &str = include_str!("tests/registers.txt");
 /// QEMU 7.2, two NUMA backends and RAM above 4 GiB; the address space `memory` is not the first.
 const FLAT_VIEW: &str = include_str!("tests/flat_view.txt");
-
-#[test]
-fn registers_of_every_cpu_are_read_in_64_bit_and_in_32_bit_code() {
-    let cpus = registers::parse(REGISTERS).unwrap();
-    let [first, second] = cpus[..] else {
-        panic!("{cpus:?}")
-    };
-    assert_eq!(first.cr0, 0x8001_0033);
-    assert_eq!(first.cr3, Cr3::new(0x10_4000));
-    assert_eq!(first.cr4, 0x10a0);
-    assert_eq!(first.efer, 0xd01);
-    assert_eq!(first.cpl, 0);
-    assert_eq!(first.rsp, VirtAddr::new(0xffff_8880_0010_0f00));
-    assert_eq!(first.rip, VirtAddr::new(0xffff_8880_0010_004b));
-    let mode = Mode::of_cpu(&first, PhysBits::MAX, true).unwrap();
-    assert_eq!(mode.depth, Depth::Five);
-    // A table at 0 is none.
-    let tables = |cpu: &heirloom_inspect::CpuState| [cpu.idt, cpu.gdt, cpu.tss];
-    assert_eq!(tables(&first), [None, Some(VirtAddr::new(0x10_0400)), None]);
-    let of_firmware = [0xf_61be, 0xf_6180].map(|base| Some(VirtAddr::new(base)));
-    assert_eq!(tables(&second), [of_firmware[0], of_firmware[1], None]);
-    assert_eq!((second.cr0, second.efer), (0x11, 0));
-    assert_eq!(second.rip, VirtAddr::new(0xf_d09a));
-    assert_eq!(second.rflags, 2);
-}
-
-#[test]
-fn registers_that_are_missing_doubled_or_garbled_are_refused_by_name() {
-    for (from, to, problem) in [
-        ("CR3=", "cr3=", "CPU 0 has no CR3"),
-        ("CR4=", "CR2=", "CPU 0 has CR2 twice"),
-        ("EFER=", "EFER=x", "CPU 0 has `EFER=x"),
-        ("CPL=0", "CPL=4", "CPU 0 has CPL=4"),
-        ("CPU#1", "CPU#x", "`CPU#x` numbers no CPU"),
-        ("CPU#", "cpu ", "no line `CPU#0`"),
-        ("EIP=", "PC=", "CPU 1 has no RIP"),
-    ] {
-        let text = REGISTERS.replace(from, to);
-        assert_ne!(text, REGISTERS);
-        let found = registers::parse(&text).unwrap_err();
-        assert!(found.contains(problem), "{found}");
-    }
-    assert!(registers::parse("").is_err());
-}
 
 #[test]
 fn the_address_space_of_the_cpus_is_read_with_what_is_ram_and_what_rom() {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const GREETING: &str =
     r#"{"QMP":{"version":{"qemu":{"major":9,"minor":2,"micro":0}},"capabilities":["oob"]}}"#;
-const REGISTERS: &str = include_str!("../../src/qemu/tests/registers.txt");
+const REGISTERS: &str = include_str!("../../../qmp/src/tests/registers.txt");
 /// The only RAM that the fake guest has.
 pub(crate) const RAM: usize = 64 << 10;
 
