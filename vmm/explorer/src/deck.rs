@@ -6,7 +6,8 @@ use askama::Template;
 use heirloom_inspect::{RootLabel, VirtAddr};
 use serde::Serialize;
 
-use crate::page::{Data, RenderError, inert, packed, policy, strict};
+use crate::document::Document;
+use crate::page::{Data, RenderError, inert, packed};
 use crate::timeline::{SpaceId, Timeline};
 
 const STYLES: [&str; 3] = [
@@ -117,10 +118,7 @@ struct DeckData<'a> {
 #[derive(Template)]
 #[template(path = "slides.html")]
 struct Page<'a> {
-    title: &'a str,
-    policy: String,
-    style: String,
-    script: String,
+    document: Document<'a>,
     data: String,
 }
 
@@ -156,14 +154,9 @@ pub fn render(deck: &Deck, mut slides: Vec<Slide>) -> Result<String, RenderError
             picture,
         })
         .collect();
-    let style = STYLES.concat();
-    let script = strict(&SCRIPTS);
     let page = Page {
-        title: &deck.title,
-        policy: policy(&style, &script),
+        document: Document::new(&deck.title, &STYLES, &SCRIPTS),
         data: inert(&serde_json::to_string(&DeckData { deck, slides })?),
-        style,
-        script,
     };
     Ok(page.render()?)
 }
@@ -201,15 +194,6 @@ mod tests {
 
     #[test]
     fn the_parts_of_the_page_can_stand_inside_their_elements() {
-        for style in STYLES {
-            assert!(!style.contains("</"), "{style}");
-        }
-        for script in SCRIPTS {
-            assert!(
-                !script.contains("</") && !script.contains("<!--"),
-                "{script}"
-            );
-            assert!(script.starts_with("// "), "{script}");
-        }
+        crate::document::tests::assert_inert(&STYLES, &SCRIPTS);
     }
 }

@@ -37,6 +37,7 @@
 #![deny(missing_docs)]
 
 pub mod deck;
+mod document;
 mod event;
 mod finding;
 mod history;
