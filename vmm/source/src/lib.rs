@@ -43,6 +43,7 @@ mod memory;
 mod output_file;
 mod packed;
 mod pc;
+mod places;
 mod qemu;
 mod raw;
 pub mod recording;

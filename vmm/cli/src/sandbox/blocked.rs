@@ -12,6 +12,8 @@ use crate::exit::Exit;
 /// The numbers of all system calls of x86-64, with their names.
 const NAMES: &str = include_str!("names.txt");
 
+/// That a filter did it (`si_code`, sigaction(2)).
+const SYS_SECCOMP: c_int = 1;
 /// Where the number of the call is in what the kernel says of SIGSYS (`si_syscall`, sigaction(2)): behind three
 /// numbers, padding and an address, in numbers of 32 bits.
 const CALL: usize = 6;
@@ -29,8 +31,18 @@ pub(super) fn report() {
     let _ = set;
 }
 
-extern "C" fn end(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-    // SAFETY: the kernel gives the handler a whole `siginfo_t`, which is longer.
+extern "C" fn end(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: the kernel gives the handler a whole `siginfo_t`.
+    if unsafe { (*info).si_code } != SYS_SECCOMP {
+        // Somebody sent it. It ends the process as it would without a handler, when this one returns.
+        // SAFETY: both may be called in a handler, and the default disposition needs nothing.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+        return;
+    }
+    // SAFETY: the same, which is longer.
     let call = unsafe { info.cast::<c_int>().add(CALL).read() };
     let mut digits = [0; 10];
     for part in [
