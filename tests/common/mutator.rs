@@ -29,7 +29,7 @@ impl Mutator {
     }
 
     /// Below `end`, which is not 0 (xorshift, Marsaglia 2003).
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

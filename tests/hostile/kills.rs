@@ -1,18 +1,37 @@
-//! The command is ended at any moment, by any signal: what it leaves behind is whole, and guests run on.
+//! The command is ended at any moment, by any signal: what it leaves behind is whole, guests run on, and the terminal
+//! is as it was.
+//!
+//! `HEIRLOOM_KILLS=1000` ends it so often; `HEIRLOOM_SEED` chooses other moments.
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use heirloom_inspect::Depth;
+use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::sys::termios::{Termios, tcgetattr};
+
+use crate::cores::table_web;
 use crate::fake::{Fake, Served};
 use crate::file;
+use crate::qemu::Qemu;
 use crate::running::{Running, names};
 use crate::tiny::{BzImage, HALT};
 
-const SIGNALS: [&str; 6] = ["INT", "TERM", "HUP", "QUIT", "KILL", "STOP"];
+/// Those that end a process unless it does something about them, and those that stop it.
+const SIGNALS: [&str; 16] = [
+    "INT", "KILL", "TERM", "STOP", "HUP", "QUIT", "ABRT", "SEGV", "TSTP", "PIPE", "USR1", "ALRM",
+    "BUS", "SYS", "XCPU", "TTIN",
+];
+/// After these it goes on when it is told to.
+const STOPPING: [&str; 3] = ["STOP", "TSTP", "TTIN"];
+/// After these it tidies up.
+const GENTLE: [&str; 3] = ["INT", "TERM", "HUP"];
 /// How often, unless `HEIRLOOM_KILLS` says otherwise.
-const KILLS: u64 = 72;
-/// CPU time after which all of them have ended.
+const KILLS: u64 = 96;
+/// CPU time after which all of them have ended, in milliseconds.
 const LONGEST: u64 = 160;
 const AMPLE: Duration = Duration::from_secs(60);
 
@@ -22,21 +41,95 @@ enum Doing {
     Page,
     Recording,
     Core,
+    Report,
+    FakeGuest,
     LiveGuest,
+    Terminal,
 }
 
-const DOING: [Doing; 4] = [Doing::Page, Doing::Recording, Doing::Core, Doing::LiveGuest];
+const DOING: [Doing; 7] = [
+    Doing::Page,
+    Doing::LiveGuest,
+    Doing::Recording,
+    Doing::FakeGuest,
+    Doing::Core,
+    Doing::Terminal,
+    Doing::Report,
+];
 
-fn start(doing: Doing, output: &Path, kernel: &Path) -> (Running, Option<Served>) {
-    let (output, kernel) = (output.to_str().unwrap(), kernel.to_str().unwrap());
-    let live = || Fake::default().serve();
+/// Numbers by chance, the same for the same seed (xorshift, Marsaglia 2003).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % end
+    }
+
+    fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[usize::try_from(self.below(list.len() as u64)).unwrap()]
+    }
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |number| number.parse().unwrap())
+}
+
+/// What is there for all of them.
+struct Scene {
+    kernel: String,
+    core: String,
+    qemu: Qemu,
+}
+
+/// A terminal of the command's own, and how it was set.
+struct Terminal(OpenptyResult, Termios);
+
+impl Terminal {
+    fn new() -> Terminal {
+        let size = Winsize {
+            ws_row: 50,
+            ws_col: 120,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let terminal = openpty(Some(&size), None).unwrap();
+        let before = tcgetattr(&terminal.slave).unwrap();
+        Terminal(terminal, before)
+    }
+
+    fn assert_as_before(&self, what: &str) {
+        let now = tcgetattr(&self.0.slave).unwrap();
+        assert_eq!(format!("{now:?}"), format!("{:?}", self.1), "{what}");
+    }
+}
+
+fn start(
+    doing: Doing,
+    output: &Path,
+    scene: &Scene,
+) -> (Running, Option<Served>, Option<Terminal>) {
+    let output = output.to_str().unwrap();
+    let plain = |arguments: &[&str]| (Running::start(arguments), None, None);
     match doing {
-        Doing::Page => (Running::start(&["run", "-q", "--html", output]), None),
-        Doing::Recording => (Running::start(&["run", "-q", "--record", output]), None),
-        Doing::Core => (Running::start(&["boot", kernel, "--core", output]), None),
-        Doing::LiveGuest => {
-            let fake = live();
-            (Running::start(&["check", &fake.spec]), Some(fake))
+        Doing::Page => plain(&["run", "-q", "--html", output]),
+        Doing::Recording => plain(&["run", "-q", "--record", output]),
+        Doing::Core => plain(&["boot", &scene.kernel, "--core", output]),
+        Doing::Report => plain(&["check", &scene.core, "--json", "--output", output]),
+        Doing::FakeGuest => {
+            let fake = Fake::default().serve();
+            (Running::start(&["check", &fake.spec]), Some(fake), None)
+        }
+        Doing::LiveGuest => plain(&["check", &scene.qemu.spec("")]),
+        Doing::Terminal => {
+            let terminal = Terminal::new();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_heirloom"));
+            command.args(["run", "--html", output]);
+            command.env("TERM", "xterm-256color");
+            let running = Running::on(command, &terminal.0.slave);
+            (running, None, Some(terminal))
         }
     }
 }
@@ -44,7 +137,7 @@ fn start(doing: Doing, output: &Path, kernel: &Path) -> (Running, Option<Served>
 /// That a file under its final name can be used.
 fn assert_whole(doing: Doing, output: &Path, what: &str) {
     match doing {
-        Doing::Page => {
+        Doing::Page | Doing::Terminal => {
             let page = fs::read_to_string(output).unwrap();
             assert!(page.trim_end().ends_with("</html>"), "{what}");
         }
@@ -60,37 +153,75 @@ fn assert_whole(doing: Doing, output: &Path, what: &str) {
             let ended = roots.ends_within(AMPLE);
             assert_eq!(ended.code, Some(0), "{what}: {}", ended.said());
         }
-        Doing::LiveGuest => panic!("{what}: it writes nothing"),
+        Doing::Report => {
+            let report = fs::read(output).unwrap();
+            let report: serde_json::Value = serde_json::from_slice(&report).expect(what);
+            assert!(report["rules"].is_array(), "{what}");
+        }
+        Doing::FakeGuest | Doing::LiveGuest => panic!("{what}: it writes nothing"),
+    }
+}
+
+fn assert_runs(qemu: &mut Qemu, what: &str) {
+    let start = Instant::now();
+    while !qemu.is_running() {
+        assert!(start.elapsed() < AMPLE, "{what}: the guest stands still");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
 fn whenever_the_command_is_ended_files_are_whole_and_guests_run_on() {
-    let kills = std::env::var("HEIRLOOM_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let kills = number("HEIRLOOM_KILLS", KILLS);
+    let seed = number("HEIRLOOM_SEED", 1);
+    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let (_folder, kernel) = file("kernel", &BzImage::new(HALT).bytes());
-    let mut killed = 0;
+    let (_other, core) = file("core", &table_web(4, 64));
+    let mut scene = Scene {
+        kernel: kernel.to_str().unwrap().to_owned(),
+        core: format!("core:{}", core.display()),
+        qemu: Qemu::start(Depth::Four, "-m 64"),
+    };
+    let (mut by_signal, mut gently, mut late) = (0, 0, 0);
     for kill in 0..kills {
-        // Each with each, at moments that differ from run to run as machines do.
-        let doing = DOING[usize::try_from(kill % 4).unwrap()];
-        let signal = SIGNALS[usize::try_from(kill / 4 % 6).unwrap()];
-        let after = Duration::from_millis(kill.wrapping_mul(7919) % LONGEST);
-        let what = format!("{doing:?}, {signal} after {after:?}");
+        // Each with each, and at moments by chance.
+        let doing = DOING[usize::try_from(kill % DOING.len() as u64).unwrap()];
+        let signal = SIGNALS[usize::try_from(kill % SIGNALS.len() as u64).unwrap()];
+        let used = Duration::from_millis(chance.below(LONGEST / 10) * 10);
+        let then = Duration::from_micros(chance.below(10_000));
+        let goes_on = chance.of(&[true, false]);
+        let what = format!("kill {kill}: {doing:?}, {signal} after {used:?} and {then:?}");
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("output");
-        let (mut running, fake) = start(doing, &output, &kernel);
-        running.until_ended_or_used(after);
+        let (mut running, fake, terminal) = start(doing, &output, &scene);
+        running.until_ended_or_used(used);
+        thread::sleep(then);
         running.signal(signal);
-        if signal == "STOP" {
-            running.signal("KILL");
+        let stops = STOPPING.contains(&signal);
+        if stops {
+            thread::sleep(then);
+            if matches!(doing, Doing::LiveGuest) {
+                // It may be about to stop it, and waits for no answer while it stands still itself.
+                assert_runs(&mut scene.qemu, &what);
+            }
+            running.signal(if goes_on { "CONT" } else { "KILL" });
         }
         let ended = running.ends_within(AMPLE);
-        killed += u32::from(matches!(ended.code, None | Some(4)));
+        match ended.code {
+            None => by_signal += 1,
+            Some(4) => gently += 1,
+            Some(0..=2) => late += 1,
+            Some(other) => panic!("{what}: {other}: {}", ended.said()),
+        }
         if output.exists() {
             assert_whole(doing, &output, &what);
         }
-        if !matches!(signal, "QUIT" | "KILL" | "STOP") {
+        if GENTLE.contains(&signal) || stops && goes_on {
             let left = names(folder.path());
             assert!(left.iter().all(|name| name == "output"), "{what}: {left:?}");
+        }
+        if let Some(terminal) = terminal {
+            terminal.assert_as_before(&what);
         }
         if let Some(fake) = fake {
             let asked = fake.asked();
@@ -98,6 +229,12 @@ fn whenever_the_command_is_ended_files_are_whole_and_guests_run_on() {
             let runs = asked.last().is_some_and(|last| last == "cont");
             assert!(!stopped || runs, "{what}: {asked:?}");
         }
+        if matches!(doing, Doing::LiveGuest) {
+            assert_runs(&mut scene.qemu, &what);
+        }
     }
-    assert!(killed > 0, "it was never in time");
+    println!(
+        "of {kills}: {by_signal} by the signal, {gently} gently, {late} had ended before or went on"
+    );
+    assert!(by_signal > 0 && gently > 0, "it was never in time");
 }

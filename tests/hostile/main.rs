@@ -9,6 +9,12 @@ mod elf;
 #[path = "../../vmm/source/tests/support/fake.rs"]
 #[allow(dead_code, reason = "these tests use a part of it")]
 mod fake;
+#[path = "../../vmm/source/tests/support/guest.rs"]
+#[allow(dead_code, reason = "these tests use a part of it")]
+mod guest;
+#[path = "../../vmm/source/tests/support/qemu.rs"]
+#[allow(dead_code, reason = "these tests use a part of it")]
+mod qemu;
 #[path = "../common/tiny.rs"]
 mod tiny;
 

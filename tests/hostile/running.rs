@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -50,14 +51,34 @@ impl Running {
         Running::of(command)
     }
 
-    fn of(mut command: Command) -> Running {
+    fn of(command: Command) -> Running {
         let folder = tempfile::tempdir().unwrap();
         let output = |name: &str| fs::File::create(folder.path().join(name)).unwrap();
+        let streams = [output("stdout"), output("stderr")].map(Stdio::from);
+        Running::with(command, Stdio::null(), streams, folder)
+    }
+
+    /// On a terminal, which nobody reads: what it says must fit into the terminal's own buffer.
+    pub(crate) fn on(command: Command, terminal: &OwnedFd) -> Running {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["stdout", "stderr"] {
+            fs::File::create(folder.path().join(name)).unwrap();
+        }
+        let stream = || Stdio::from(terminal.try_clone().unwrap());
+        Running::with(command, stream(), [stream(), stream()], folder)
+    }
+
+    fn with(
+        mut command: Command,
+        stdin: Stdio,
+        [stdout, stderr]: [Stdio; 2],
+        folder: tempfile::TempDir,
+    ) -> Running {
         let child = command
             .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(output("stdout"))
-            .stderr(output("stderr"))
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .unwrap();
         Running { child, folder }
