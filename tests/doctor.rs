@@ -19,6 +19,7 @@ fn a_host_with_kvm_is_said_to_be_usable() {
         "KVM_CAP_IRQCHIP",
         "physical addresses",
         "memory slots",
+        "sandbox: system calls are",
     ] {
         assert!(text.contains(word), "no `{word}` in: {text}");
     }
@@ -61,6 +62,9 @@ fn the_json_says_the_same_and_has_every_capability_and_feature() {
             assert_eq!(found["present"], true, "{found:#}");
         }
     }
+    assert!(report["sandbox"]["seccomp"].is_boolean(), "{report:#}");
+    let landlock = &report["sandbox"]["landlock"];
+    assert!(landlock.is_null() || landlock.is_u64(), "{report:#}");
     let features = report["cpu"]["features"].as_array().unwrap();
     for name in ["nx", "smep", "smap", "pcid", "la57", "1gib-pages"] {
         assert!(features.iter().any(|found| found["name"] == name), "{name}");

@@ -20,6 +20,7 @@ mod limits;
 mod outputs;
 mod qmp;
 mod running;
+mod sandbox;
 mod signals;
 mod specification;
 

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
 
 /// So that nothing hangs: nothing here takes a tenth of that on a busy machine.
 const AMPLE: Duration = Duration::from_secs(600);
@@ -65,6 +67,26 @@ impl Running {
         let mut kill = Command::new("kill");
         kill.args(["-s", name, &self.child.id().to_string()]);
         assert!(kill.status().unwrap().success());
+    }
+
+    pub(crate) fn process(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    /// The folders of its threads in /proc; the first is the one that it began with. KVM's own, which run nothing
+    /// of the program's, are left out.
+    pub(crate) fn threads(&self) -> Vec<PathBuf> {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let threads = fs::read_dir(folder).into_iter().flatten();
+        let is_kvms = |thread: &PathBuf| {
+            fs::read(thread.join("comm")).is_ok_and(|name| name.starts_with(b"kvm-"))
+        };
+        let mut threads: Vec<PathBuf> = threads
+            .map(|thread| thread.unwrap().path())
+            .filter(|thread| !is_kvms(thread))
+            .collect();
+        threads.sort();
+        threads
     }
 
     /// What it has printed so far.

@@ -13,6 +13,7 @@ use crate::kernel;
 use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::sandbox::Sandbox;
 
 /// Options of `heirloom bugs`.
 #[derive(clap::Args)]
@@ -56,9 +57,12 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         })?;
         return Ok(Exit::Good);
     }
-    let kernel = options.kernel.image()?;
     let host = options.machine.platform()?;
     let recordings = output::recordings(options.record.as_deref())?;
+    let sandbox =
+        Sandbox::reading(options.kernel.inputs()).making_files_in(options.record.as_deref());
+    options.machine.enter(&sandbox)?;
+    let kernel = options.kernel.image()?;
     let mut rules: Vec<RuleInfo> = Vec::new();
     let mut rows = Vec::new();
     let kernels = bugs::kernels(&options.only);

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::sandbox;
 
 /// Version of the JSON.
 const SCHEMA: u32 = 1;
@@ -38,6 +39,7 @@ struct Report {
     capabilities: Vec<CapabilityFound>,
     limits: Option<LimitsFound>,
     cpu: Option<CpuFound>,
+    sandbox: SandboxFound,
     /// What is wrong, each with its remedy.
     problems: Vec<String>,
 }
@@ -55,6 +57,33 @@ struct LimitsFound {
     recommended_vcpus: usize,
     max_vcpus: usize,
     memory_slots: usize,
+}
+
+/// What the host's kernel has for a sandbox.
+#[derive(Serialize)]
+struct SandboxFound {
+    /// System calls can be filtered.
+    seccomp: bool,
+    /// The version of Landlock, which confines to files.
+    landlock: Option<i32>,
+}
+
+impl SandboxFound {
+    fn line(&self) -> String {
+        let calls = if self.seccomp {
+            "system calls are filtered (seccomp)"
+        } else {
+            "system calls are not filtered, as this kernel has no seccomp"
+        };
+        match self.landlock {
+            Some(version) => format!("sandbox: {calls}, files are confined (Landlock {version})"),
+            None => format!(
+                "sandbox: {calls}; files are not confined, as this kernel has no Landlock: Linux \
+                 has it since 5.13, and where it is built in, `lsm=landlock,…` among the \
+                 kernel's words switches it on"
+            ),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -108,6 +137,10 @@ fn examine(device: &Path) -> Report {
         capabilities: Vec::new(),
         limits: None,
         cpu: None,
+        sandbox: SandboxFound {
+            seccomp: sandbox::are_filtered_here(),
+            landlock: sandbox::landlock_version(),
+        },
         problems: Vec::new(),
     };
     match Host::open_at(device) {
@@ -226,6 +259,7 @@ impl Report {
                 }
             }
         }
+        lines.push(self.sandbox.line());
         for problem in &self.problems {
             lines.push(format!("problem: {problem}"));
         }

@@ -9,6 +9,7 @@ use heirloom_machine::qemu::{Accelerator, PROGRAM};
 use heirloom_machine::{Host, KvmError, Platform, Qemu};
 
 use crate::exit::{Exit, Failure};
+use crate::sandbox::Sandbox;
 
 /// Options of every command that makes machines.
 #[derive(clap::Args)]
@@ -53,6 +54,15 @@ enum Accel {
 }
 
 impl Options {
+    /// Enters `sandbox` before the first machine is made, if it can be. QEMU is a program that has to be started:
+    /// where there is one machine, the sandbox is entered when it runs ([`Sandbox::with_child`]).
+    pub(crate) fn enter(&self, sandbox: &Sandbox) -> Result<(), Failure> {
+        match self.machine {
+            Choice::Kvm => sandbox.enter(),
+            Choice::Qemu(_) => Ok(()),
+        }
+    }
+
     /// Where the machines are made.
     pub(crate) fn platform(&self) -> Result<Box<dyn Platform>, Failure> {
         match &self.machine {

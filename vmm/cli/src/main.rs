@@ -24,6 +24,7 @@ mod paint;
 mod progress;
 mod replay;
 mod run;
+mod sandbox;
 mod signals;
 mod text;
 mod ui;

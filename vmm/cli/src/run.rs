@@ -19,6 +19,7 @@ use crate::explore::{self, RunTimeline};
 use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::sandbox::Sandbox;
 use crate::signals;
 use crate::text::Shown;
 
@@ -100,8 +101,11 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let page = page.map(|path| options.force.file("the page", path, &inputs));
     let page = page.transpose()?;
     let host = options.machine.platform()?;
+    let sandbox = Sandbox::reading(&inputs).writing(options.html.iter().chain(&options.record));
+    options.machine.enter(&sandbox)?;
     let mut progress = Progress::spinner();
     let mut run = start(&host, options, &mut progress)?;
+    sandbox.with_child().enter()?;
     if let Some(file) = &options.record {
         options.force.recording(file, &inputs)?;
         run.record(file).map_err(unrecorded)?;

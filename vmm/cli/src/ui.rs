@@ -1,10 +1,13 @@
 //! How the command talks to its user: how much, and whether in colour.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
+
+use crate::sandbox;
 
 static QUIET: AtomicBool = AtomicBool::new(false);
 
@@ -20,12 +23,19 @@ pub(crate) struct Options {
     /// When to use colours. `auto` is on a terminal, unless NO_COLOR is set.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     color: clap::ColorChoice,
+    /// Keeps all rights of the user while guests run and files are read. Without it the command gives up what it does
+    /// not need before: to start programs, to connect, to open other files than those that are named.
+    #[arg(long, global = true)]
+    no_sandbox: bool,
 }
 
 impl Options {
     /// Makes them hold for all that is said from now on, by libraries too.
     pub(crate) fn apply(&self) {
         QUIET.store(self.quiet, Ordering::Relaxed);
+        if self.no_sandbox {
+            sandbox::switch_off();
+        }
         match self.color {
             clap::ColorChoice::Auto => ColorChoice::Auto,
             clap::ColorChoice::Always => ColorChoice::Always,
@@ -54,10 +64,11 @@ pub(crate) fn output_is_terminal() -> bool {
 pub(crate) fn columns() -> u16 {
     const KNOWN: u16 = 80;
     const LEAST: u16 = 40;
-    comfy_table::Table::new()
-        .width()
-        .unwrap_or(KNOWN)
-        .max(LEAST)
+    static COLUMNS: OnceLock<u16> = OnceLock::new();
+    *COLUMNS.get_or_init(|| {
+        let width = comfy_table::Table::new().width();
+        width.unwrap_or(KNOWN).max(LEAST)
+    })
 }
 
 /// The same for standard error.

@@ -56,7 +56,7 @@ pub use dump::DumpError;
 pub use file::FileError;
 pub use found::FileSpec;
 pub use output_file::{OutputError, OutputFile, remove_unfinished};
-pub use packed::{UnpackError, Unpacking};
+pub use packed::{UnpackError, Unpacking, unpacked_to};
 pub use qemu::{AnswerError, QemuError, QemuSpec, QmpError, WayError, left_paused, resume_all};
 pub use raw::{RawError, RawSpec};
 pub use recording::{RecordingError, RecordingSpec};

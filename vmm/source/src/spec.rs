@@ -7,6 +7,7 @@
 //! `K`, `M`, `G` and `T` behind one multiply it by powers of 1024.
 
 use std::fmt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -77,6 +78,34 @@ impl Spec {
     /// The file or socket that it is read from.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Whether it is a guest that runs: behind a socket, and in a process of its own.
+    pub fn is_live(&self) -> bool {
+        match &self.source {
+            Source::Qemu(_) => true,
+            Source::File(_) => {
+                std::fs::metadata(&self.file).is_ok_and(|about| about.file_type().is_socket())
+            }
+            _ => false,
+        }
+    }
+
+    /// The files that are read, and the folders in which there may be more of them: the other half of a
+    /// snapshot stands beside the one that is named.
+    pub fn places(&self) -> Vec<PathBuf> {
+        let mut places = vec![self.file.clone()];
+        if let Source::File(file) = &self.source {
+            places.extend(file.others().cloned());
+            if self.file == Path::new(KCORE) {
+                // What the kernel says of itself stands in other files.
+                places.extend(["/proc", "/sys"].map(PathBuf::from));
+            } else if let Some(folder) = self.file.parent() {
+                let is_here = folder == Path::new("");
+                places.push(if is_here { ".".into() } else { folder.into() });
+            }
+        }
+        places
     }
 
     /// The kernel that runs here.

@@ -24,6 +24,7 @@ use crate::exit::{Exit, Failure, unrecorded};
 use crate::machine;
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::sandbox::Sandbox;
 use crate::text::Shown;
 use crate::{inspect, output, signals, ui};
 use console::{Console, Seen};
@@ -122,6 +123,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let core = core.map(|path| options.force.file("the core", path, &inputs));
     let core = core.transpose()?;
     let platform = options.machine.platform()?;
+    let sandbox = Sandbox::reading(&inputs).writing(options.core.iter().chain(&options.record));
+    options.machine.enter(&sandbox)?;
     let moment = options.moment();
     let limit = Duration::from_secs(options.after.unwrap_or(options.timeout));
     let seen = Arc::new(Seen::default());
@@ -129,6 +132,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let config = options.config(&seen, &mut progress)?;
     let command_line = config.command_line.clone();
     let mut machine = platform.machine(config, Instant::now() + limit)?;
+    sandbox.with_child().enter()?;
     let recorder = match &options.record {
         Some(file) => {
             options.force.recording(file, &inputs)?;

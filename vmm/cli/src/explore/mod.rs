@@ -4,8 +4,9 @@
 mod image;
 mod run;
 
+use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use heirloom_explorer::{About, Event, Group, Sign, SpaceInfo, Timeline, render};
 use heirloom_harness::judge::Judge;
@@ -17,6 +18,7 @@ use heirloom_source::{OutputFile, Source, Spec};
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
+use crate::sandbox::Sandbox;
 use crate::{inspect, replay, signals, ui};
 
 pub(crate) use run::RunTimeline;
@@ -46,28 +48,31 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         let what = "explore writes a page: say where to, as in --html page.html";
         return Err(Failure::new(Exit::Usage, what));
     };
+    let browser = options.open.then(|| Browser::waiting_for(path));
     let result = match &options.target {
         None => crate::run::run(&options.run),
         Some(spec) => {
             let page = options.run.force.file("the page", path, &[spec.file()])?;
+            let sandbox = Sandbox::of(&[spec]).writing([path]);
             signals::stop_by(|| {})?;
             match spec.source() {
                 Source::Recording(recording) if recording.event.is_none() => {
+                    sandbox.enter()?;
                     of_recording(&recording.file, &page)
                 }
-                _ => of_guest(spec, &page),
+                _ => of_guest(spec, &page, &sandbox),
             }
         }
     };
-    if options.open && path.exists() {
-        open(path)?;
+    if let Some(browser) = browser.filter(|_| path.exists()) {
+        browser.open(path)?;
     }
     result
 }
 
 /// The page of any guest as it is now.
-fn of_guest(spec: &Spec, page: &OutputFile) -> Result<Exit, Failure> {
-    let (name, discovery) = inspect::discover(spec)?;
+fn of_guest(spec: &Spec, page: &OutputFile, sandbox: &Sandbox) -> Result<Exit, Failure> {
+    let (name, discovery) = inspect::discover(spec, sandbox)?;
     let check = Check::of(&discovery, Strictness::default());
     write(image::timeline_of(&name, &discovery, &check), page)?;
     inspect::verdict(&name, &check)
@@ -155,22 +160,44 @@ pub(crate) fn write(timeline: Timeline, file: &OutputFile) -> Result<(), Failure
     Output::standard_error()?.line(&format!("wrote {shown}: {of_events}, {kib} KiB"))
 }
 
-/// Opens a file in the user's browser, as the desktop does it.
-fn open(path: &Path) -> Result<(), Failure> {
-    let shown = path.display();
-    let opened = Command::new("xdg-open")
-        .arg(path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let why = match opened {
-        Ok(status) if status.success() => return Ok(()),
-        Ok(status) => format!("xdg-open failed ({status})"),
-        Err(error) => format!("xdg-open cannot be started: {error}"),
-    };
-    let what = format!(
-        "the page is written, but no browser opened: {why}. Open {shown} in a browser yourself"
-    );
-    Err(Failure::new(Exit::Usage, what))
+/// What opens a file in the user's browser, as the desktop does it. In the sandbox no program can be started, so it is
+/// started before, and waits.
+struct Browser(io::Result<Child>);
+
+impl Browser {
+    fn waiting_for(path: &Path) -> Browser {
+        const WHEN_TOLD: &str = "read told && exec xdg-open \"$0\"";
+        let started = Command::new("sh")
+            .args(["-c", WHEN_TOLD])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Browser(started)
+    }
+
+    fn open(self, path: &Path) -> Result<(), Failure> {
+        /// Of a shell that does not find a program (POSIX, 2.8.2).
+        const NOT_FOUND: i32 = 127;
+        let ended = self.0.and_then(|mut shell| {
+            if let Some(mut input) = shell.stdin.take() {
+                input.write_all(b"now\n")?;
+            }
+            shell.wait()
+        });
+        let why = match ended {
+            Ok(status) if status.success() => return Ok(()),
+            Ok(status) if status.code() == Some(NOT_FOUND) => {
+                "xdg-open cannot be started: there is none".to_owned()
+            }
+            Ok(status) => format!("xdg-open failed ({status})"),
+            Err(error) => format!("xdg-open cannot be started: {error}"),
+        };
+        let shown = path.display();
+        let what = format!(
+            "the page is written, but no browser opened: {why}. Open {shown} in a browser yourself"
+        );
+        Err(Failure::new(Exit::Usage, what))
+    }
 }

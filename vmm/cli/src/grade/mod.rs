@@ -13,6 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::sandbox::Sandbox;
 use crate::signals;
 
 /// Bytes that an assignment may have.
@@ -47,13 +48,15 @@ enum Format {
 
 /// Grades the kernel. The exit code is 0 if it gets all points.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let host = options.machine.platform()?;
+    let files = options.assignment.iter().chain([&options.kernel]);
+    options.machine.enter(&Sandbox::reading(files))?;
     let assignment = match &options.assignment {
         Some(path) => read(path)?,
         None => Assignment::everything(),
     };
     let kernel = KernelImage::read(&options.kernel).and_then(KernelImage::require_pvh);
     let kernel = kernel.map_err(|error| Failure::new(Exit::Usage, error))?;
-    let host = options.machine.platform()?;
     let cancel = CancelToken::new();
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;

@@ -10,6 +10,7 @@ use heirloom_inspect::check::{
 };
 use heirloom_inspect::discover::{Discovery, Kind};
 use heirloom_inspect::report::CheckReport;
+use heirloom_source::OutputFile;
 
 use super::number;
 use crate::escape;
@@ -117,12 +118,10 @@ fn read_baseline(path: &Path) -> Result<Baseline, Failure> {
 }
 
 fn write_baseline(path: &Path, baseline: &Baseline) -> Result<(), Failure> {
-    let failed = |error: String| {
-        let what = format!("baseline {}: could not be written: {error}", path.display());
-        Failure::new(Exit::Usage, what)
-    };
-    let text = serde_json::to_string_pretty(baseline).map_err(|error| failed(error.to_string()))?;
-    std::fs::write(path, format!("{text}\n")).map_err(|error| failed(error.to_string()))
+    let text = output::json(baseline)?;
+    // A baseline is brought up to date.
+    let file = OutputFile::at("the baseline", path, true, &[])?;
+    Ok(file.write(format!("{text}\n").as_bytes())?)
 }
 
 /// Targets, rules, and exceptions from them.
@@ -164,7 +163,9 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         options.force.file("the report", path, &inputs)
     });
     let file = file.transpose()?;
-    let target = options.common.open()?;
+    let sandbox = options.common.sandbox();
+    let sandbox = sandbox.writing(options.output.iter().chain(&options.write_baseline));
+    let target = options.common.open_in(&sandbox)?;
     let progress = options.common.progress();
     let (name, mut discovery) = options.common.discover_in(&target)?;
     drop(progress);

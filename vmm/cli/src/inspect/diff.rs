@@ -5,6 +5,7 @@ use heirloom_inspect::report::DifferenceReport;
 use heirloom_source::Spec;
 
 use crate::exit::{Exit, Failure};
+use crate::sandbox::Sandbox;
 
 /// Options of `heirloom diff`.
 #[derive(clap::Args)]
@@ -23,8 +24,9 @@ pub(crate) struct Options {
 
 /// Compares and shows.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let (before_name, before) = super::discover(&options.before)?;
-    let (after_name, after) = super::discover(&options.after)?;
+    let sandbox = Sandbox::of(&[&options.before, &options.after]);
+    let (before_name, before) = super::discover(&options.before, &sandbox)?;
+    let (after_name, after) = super::discover(&options.after, &sandbox)?;
     let difference = Difference::between(&before, &after).map_err(|error| {
         Failure::new(Exit::Usage, format!("could not compare the two: {error}"))
     })?;

@@ -29,6 +29,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::sandbox::Sandbox;
 use crate::signals;
 use crate::text::{Shown, Text};
 
@@ -140,8 +141,20 @@ impl Options {
             .map_err(|error| failed(&error))
     }
 
+    /// What it reads.
+    fn sandbox(&self) -> Sandbox {
+        // A profile that is built in is no file.
+        let profile = self.profile.iter().map(PathBuf::from);
+        Sandbox::of(&[&self.target]).and_reading(profile.chain(self.symbols.clone()))
+    }
+
     fn open(&self) -> Result<Target, Failure> {
-        let mut target = open(&self.target)?;
+        self.open_in(&self.sandbox())
+    }
+
+    /// Opens the target in this sandbox.
+    fn open_in(&self, sandbox: &Sandbox) -> Result<Target, Failure> {
+        let mut target = open(&self.target, sandbox)?;
         if self.blind {
             target.cpus.clear();
             target.roots.clear();
@@ -204,17 +217,23 @@ impl Options {
 }
 
 /// Opens a target. Should the user end the command meanwhile, a live guest is not left standing still.
-fn open(spec: &Spec) -> Result<Target, Failure> {
+fn open(spec: &Spec, sandbox: &Sandbox) -> Result<Target, Failure> {
+    sandbox.enter_if_connected()?;
     signals::stop_by(|| {
         // Without a thread for it, the guest is let run on when this process is gone.
         let _ = thread::Builder::new().spawn(heirloom_source::resume_all);
     })?;
     let progress = OnceCell::new();
+    let is_live = spec.is_live();
     let target = spec.open_telling(&|unpacking| {
         let progress = progress.get_or_init(Progress::spinner);
         progress.tell(|| unpacked(unpacking));
     });
-    Ok(target?)
+    let target = target?;
+    if is_live {
+        sandbox.connected()?;
+    }
+    Ok(target)
 }
 
 /// How far a file is unpacked.
@@ -227,9 +246,9 @@ fn unpacked(unpacking: &Unpacking<'_>) -> String {
     format!("unpacking {}: {mib} MiB{share}", unpacking.name)
 }
 
-/// Opens a target and finds its address spaces. A live guest runs on afterwards.
-pub(crate) fn discover(spec: &Spec) -> Result<(String, Discovery), Failure> {
-    search_in(&open(spec)?, Search::default())
+/// Opens a target in a sandbox and finds its address spaces. A live guest runs on afterwards.
+pub(crate) fn discover(spec: &Spec, sandbox: &Sandbox) -> Result<(String, Discovery), Failure> {
+    search_in(&open(spec, sandbox)?, Search::default())
 }
 
 /// That something can be concluded from what was found.

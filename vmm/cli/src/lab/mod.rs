@@ -23,6 +23,7 @@ use crate::kernel;
 use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::sandbox::Sandbox;
 use crate::signals;
 
 const YEAR: u64 = 365 * 24 * 60 * 60;
@@ -140,8 +141,12 @@ fn sweep(options: &Options, recordings: Option<&RecordingDirectory>) -> Result<R
         options.memory.bytes() / MIB,
         &options.cmdline,
     );
-    let kernel = options.kernel.image()?;
     let host = options.machine.platform()?;
+    let sandbox = Sandbox::reading(options.kernel.inputs())
+        .writing(&options.svg)
+        .making_files_in(options.record.as_deref());
+    options.machine.enter(&sandbox)?;
+    let kernel = options.kernel.image()?;
     let cancel = CancelToken::new();
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;

@@ -15,6 +15,7 @@ use crate::kernel;
 use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
+use crate::sandbox::Sandbox;
 use crate::signals;
 use page::Pictures;
 use show::Lecture;
@@ -63,10 +64,16 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;
     let budget = Duration::from_secs(options.timeout);
-    let mut runner = Runner::new(options.machine.platform()?, budget)
+    let host = options.machine.platform()?;
+    let recordings = output::recordings(options.record.as_deref())?;
+    let sandbox = Sandbox::reading(options.kernel.inputs())
+        .writing(&options.html)
+        .making_files_in(options.record.as_deref());
+    options.machine.enter(&sandbox)?;
+    let mut runner = Runner::new(host, budget)
         .kernel(options.kernel.image()?)
         .bug(options.bug)
-        .recordings(output::recordings(options.record.as_deref())?)
+        .recordings(recordings)
         .cancelled_by(cancel);
     if page.is_some() {
         runner = runner.with_pictures();

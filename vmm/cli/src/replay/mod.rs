@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::run::outcome;
+use crate::sandbox::Sandbox;
 use crate::text::Shown;
 use event::Event;
 use list::{List, Row};
@@ -39,6 +40,7 @@ pub(crate) struct Options {
 
 /// Lists the events and judges them.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    Sandbox::reading([&options.file]).enter()?;
     let recording = Recording::open(&options.file).map_err(unusable)?;
     let mut output = Output::new()?;
     if let Some(number) = options.event {

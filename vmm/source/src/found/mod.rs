@@ -61,6 +61,11 @@ impl FileSpec {
         })
     }
 
+    /// The other files that the user names.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &PathBuf> {
+        self.parts.iter().chain(&self.other)
+    }
+
     /// The same of another file.
     pub(crate) fn at(self, file: PathBuf) -> FileSpec {
         FileSpec { file, ..self }

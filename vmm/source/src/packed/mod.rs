@@ -12,7 +12,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use decoder::Decoder;
-pub use unpack::{UnpackError, Unpacking};
+pub use unpack::{UnpackError, Unpacking, unpacked_to};
 
 use crate::file::FileError;
 use crate::input::Input;

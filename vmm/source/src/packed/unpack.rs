@@ -108,8 +108,9 @@ fn room(file: &File) -> u64 {
     })
 }
 
-/// Where there is mostly more room than in /tmp, which is memory on many machines.
-fn folder() -> PathBuf {
+/// The folder in which what has to be unpacked gets a file: where there is mostly more room than in /tmp, which is
+/// memory on many machines.
+pub fn unpacked_to() -> PathBuf {
     folder_of(std::env::var_os("TMPDIR").as_deref(), Path::new("/var/tmp"))
 }
 
@@ -128,7 +129,7 @@ impl<'a> Job<'a> {
         total: Option<u64>,
         way: Way<'a>,
     ) -> Result<Job<'a>, UnpackError> {
-        let folder = folder();
+        let folder = unpacked_to();
         let file = tempfile::tempfile_in(&folder).map_err(|source| UnpackError::Write {
             folder: folder.clone(),
             source,
