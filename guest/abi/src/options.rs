@@ -35,6 +35,11 @@ pub const SELFCHECK: &str = "selfcheck";
 /// `exit-port=0xPORT`: where to write the final status, 4 bytes wide (QEMU's isa-debug-exit).
 pub const EXIT_PORT: &str = "exit-port";
 
+/// `cpus=N`: how many CPUs there are, [`MAX_CPUS`] at most; one without it. Their APIC ids are 0 to N - 1.
+pub const CPUS: &str = "cpus";
+/// CPUs that the kernel drives at most.
+pub const MAX_CPUS: usize = 8;
+
 /// A parsed command line; borrows the text.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandLine<'a> {

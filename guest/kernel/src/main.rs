@@ -18,12 +18,13 @@ mod mm;
 mod probe;
 mod process;
 mod self_check;
+mod smp;
 mod syscall;
 mod trap;
 
 use arch::cpu::{self, Features};
 use arch::entry::{TrapFrame, leave_with, syscall_entry};
-use arch::entry_area::{DATA, Place};
+use arch::entry_area::{Place, first_data};
 use arch::{apic, descriptors};
 use boot::start_info::{self, BootInfo};
 use heirloom_abi::bugs::Bug;
@@ -53,12 +54,14 @@ unsafe extern "C" {
 unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
     // SAFETY: the first thing that the boot does here.
     unsafe { mm::set_depth(cpu::depth()) };
-    DATA.local().set_stacks(
-        Place::Image.entry_stack_top(),
+    let local = first_data().local();
+    local.set_stacks(
+        Place::Image.entry_stack_top(0),
         &raw const cpu_stack_top as u64,
     );
+    local.set_identity(0, probe::first_page());
     // SAFETY: obligation 1: at boot; the image is mapped.
-    unsafe { descriptors::load(Place::Image) };
+    unsafe { descriptors::load_first(Place::Image) };
 
     let image = boot_map::image().frames();
     // SAFETY: obligation 1; nothing but the boot's own stack has been written.
@@ -108,6 +111,7 @@ fn start(info: BootInfo) -> TrapFrame {
     {
         assert!(choice == "off", "la57={choice}: there is only `off`");
     }
+    let cpus = cpus(command_line);
     let mut guard = KERNEL.lock();
     let kernel: &mut Kernel = &mut guard;
     let fresh_is_zero = command_line.get(options::FRESH_MEMORY) == Some("zero");
@@ -120,7 +124,8 @@ fn start(info: BootInfo) -> TrapFrame {
     kernel.ram = info.ram;
 
     let propagation = propagation::of(strategy);
-    let root = boot_map::build(&kernel.ram, features, propagation, &mut kernel.frames)
+    kernel.cpus = cpus;
+    let root = boot_map::build(&kernel.ram, features, propagation, cpus, &mut kernel.frames)
         .expect("too little memory for the kernel's page tables");
     // SAFETY: the new root maps the image where it runs, and the direct map.
     unsafe { cpu::load_root(root.root(), 0) };
@@ -130,19 +135,33 @@ fn start(info: BootInfo) -> TrapFrame {
         .start(root, strategy, VirtAddr::new(first), &mut kernel.frames)
         .expect("too little memory for the strategy's page tables");
 
-    DATA.local().set_stacks(
-        Place::Area.entry_stack_top(),
+    first_data().local().set_stacks(
+        Place::Area.entry_stack_top(0),
         &raw const cpu_stack_top as u64,
     );
     // SAFETY: still the boot, and the kernel's root maps the area.
-    unsafe { descriptors::load(Place::Area) };
+    unsafe { descriptors::load_first(Place::Area) };
     cpu::enable_syscall(Place::Area.text(syscall_entry), descriptors::KERNEL_CODE);
     // SAFETY: a new state.
     unsafe { scheduler::load_float(&process::FloatState::new()) };
+    apic::silence_old_controllers();
     apic::start(features);
     kernel
         .prepare_self_test()
         .expect("too little memory for a process")
+}
+
+/// How many CPUs there are.
+fn cpus(command_line: CommandLine<'_>) -> usize {
+    let Some(cpus) = number(command_line, options::CPUS) else {
+        return 1;
+    };
+    assert!(
+        (1..=options::MAX_CPUS as u64).contains(&cpus),
+        "cpus={cpus}: this kernel drives 1 to {} CPUs",
+        options::MAX_CPUS
+    );
+    cpus as usize
 }
 
 /// Where the vmalloc area begins to be used.

@@ -1,5 +1,6 @@
 //! System calls: what each number does.
 
+use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
 use crate::arch::serial::Serial;
 use crate::counters::{COUNTERS, Counter};
@@ -57,7 +58,7 @@ impl Kernel {
             number::WRITE => self.write(a, b, c)?,
             number::MMAP => self.mmap(a, b, c, d)?,
             number::MUNMAP => self.munmap(a, b)?,
-            number::GETPID => self.current.into(),
+            number::GETPID => cpu::current().into(),
             number::GETPPID => self.current_process().parent.into(),
             number::FORK => self.fork(frame)?.into(),
             number::SCHED_YIELD => {
@@ -93,7 +94,7 @@ impl Kernel {
                 value
             }
             number::CHECKPOINT => self.checkpoint(a, b)?,
-            crate::boot::self_test::NUMBER if self.current == heirloom_abi::event::KERNEL_PID => {
+            crate::boot::self_test::NUMBER if cpu::current() == heirloom_abi::event::KERNEL_PID => {
                 self.end_of_boot(frame);
                 return Ok(Outcome::Done);
             }
@@ -112,7 +113,7 @@ impl Kernel {
             MISSING_TOLD.store(told + 1, Relaxed);
             println!(
                 "process {} asks for system call {number}, which this kernel does not have; guest/user/README.md lists those that it has",
-                self.current
+                cpu::current()
             );
         }
     }
@@ -181,7 +182,7 @@ impl Kernel {
         }
         let process = self
             .processes
-            .get_mut(self.current)
+            .get_mut(cpu::current())
             .ok_or(Errno::NoSuchProcess)?;
         process
             .space

@@ -10,6 +10,8 @@ use crate::counters::{COUNTERS, Counter};
 use crate::kernel::{KERNEL, Kernel};
 use crate::mm::user_space::{Access, Unresolved};
 use crate::mm::{UserHalf, VirtAddr, depth, propagation, user_access};
+use crate::process::scheduler::{self, NOTHING_TO_RUN};
+use crate::smp::shootdown;
 use crate::{crash, println, probe, self_check};
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -53,9 +55,19 @@ pub fn syscall_path() -> SyscallPath {
 pub extern "C" fn trap(frame: &mut TrapFrame) {
     if frame.is_from_user() {
         KERNEL.lock().user_trap(frame);
+        if frame.vector == NOTHING_TO_RUN {
+            scheduler::sleep_until_ready(frame);
+        }
     } else {
         kernel_trap(frame);
     }
+}
+
+/// Answers an interrupt that another CPU sent, without the lock: that one may hold it, and wait.
+pub extern "C" fn answer(_: &mut TrapFrame) {
+    apic::end_of_interrupt();
+    shootdown::serve();
+    crash::stop_if_another_crashed();
 }
 
 impl Kernel {
@@ -101,7 +113,7 @@ impl Kernel {
         }
         let process = self
             .processes
-            .get_mut(self.current)
+            .get_mut(cpu::current())
             .expect("ring 3 is a process");
         let before = probe::faults_enabled().then(|| {
             process
@@ -123,7 +135,7 @@ impl Kernel {
             }
             Err(Unresolved::NotAllowed) => self.kill(frame, address),
             Err(Unresolved::OutOfMemory) => {
-                println!("process {} killed: out of memory", self.current);
+                println!("process {} killed: out of memory", cpu::current());
                 self.exit(crate::syscall::KILLED);
                 self.run_next(frame);
             }
@@ -136,7 +148,7 @@ impl Kernel {
         if let Some(after) = root.leaf::<UserHalf>(VirtAddr::new(address)) {
             self.emit(
                 &PageFaultHandled {
-                    pid: self.current.into(),
+                    pid: cpu::current().into(),
                     address,
                     error_code,
                     entry_address: after.address().get(),
@@ -175,10 +187,10 @@ impl Kernel {
     /// Ends the current process for what it did.
     fn kill(&mut self, frame: &mut TrapFrame, address: u64) {
         let cause = Cause { frame, address };
-        println!("process {} killed: {cause}", self.current);
+        println!("process {} killed: {cause}", cpu::current());
         self.emit(
             &ProcessKilled {
-                pid: self.current.into(),
+                pid: cpu::current().into(),
                 vector: frame.vector,
                 error_code: frame.error_code,
                 rip: frame.rip,
@@ -263,6 +275,12 @@ impl fmt::Display for Cause<'_> {
 }
 
 fn kernel_trap(frame: &mut TrapFrame) {
+    // Interrupts are on only while the CPU sleeps: nobody is to be taken from it.
+    match frame.vector {
+        TIMER => return apic::end_of_interrupt(),
+        SPURIOUS => return,
+        _ => {}
+    }
     if frame.vector == PAGE_FAULT {
         let address = cpu::fault_address();
         if propagation::kernel_fault(VirtAddr::new(address)) {

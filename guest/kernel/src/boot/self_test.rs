@@ -73,6 +73,7 @@ impl Kernel {
     /// # Panics
     /// If the command line names no program that there is, or it cannot be executed.
     pub fn boot_first_process(&mut self) -> TrapFrame {
+        self.start_other_cpus(self.cpus);
         let usage = self.frames.usage();
         let strategy = self.space.strategy();
         println!(
