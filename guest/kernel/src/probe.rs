@@ -8,7 +8,7 @@ use crate::mm::{VirtAddr, direct_map};
 use crate::process::lifecycle::FIRST;
 use crate::smp::shootdown;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{
     Counters, DOORBELL_PORT, Done, Header, KERNEL_PID, MAGIC, PAYLOAD_WORDS, Payload, ProbePage,
@@ -29,7 +29,8 @@ pub const EMPTY: ProbePage = ProbePage {
         magic: MAGIC,
         version: VERSION,
         kind: 0,
-        sequence: 0,
+        // One more, and it is the first.
+        sequence: u64::MAX,
         cpu: 0,
         pid: 0,
         list_words: 0,
@@ -69,7 +70,6 @@ static ENABLED: AtomicBool = AtomicBool::new(false);
 /// The doorbell is a serial port.
 static SERIAL: AtomicBool = AtomicBool::new(false);
 static FAULTS: AtomicBool = AtomicBool::new(false);
-static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
 /// From now on a host listens; at a serial port if `serial`.
 pub fn enable(serial: bool) {
@@ -102,7 +102,7 @@ pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Co
     let page = unsafe { &mut *(address.get() as *mut ProbePage) };
     page.header.pid = pid;
     page.header.cpu = cpu::id() as u32;
-    page.header.sequence = SEQUENCE.fetch_add(1, Relaxed);
+    page.header.sequence = page.header.sequence.wrapping_add(1);
     if let Some(counters) = counters {
         page.counters = counters;
     }

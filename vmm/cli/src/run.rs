@@ -71,6 +71,8 @@ pub(crate) struct Options {
     pub(crate) force: output::Force,
     #[command(flatten)]
     machine: machine::Options,
+    #[command(flatten)]
+    cpus: machine::CpuOptions,
     /// More words for the kernel's command line.
     #[arg(
         long,
@@ -187,6 +189,7 @@ fn start(host: &dyn Platform, options: &Options, progress: &mut Progress) -> Res
         .bug(options.bug)
         .processes(options.processes)
         .memory(options.memory)
+        .cpus(options.cpus.cpus())
         .kernel_words(&options.cmdline);
     if let Some(path) = &options.kernel {
         let kernel = KernelImage::read(path).and_then(KernelImage::require_pvh);

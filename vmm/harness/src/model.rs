@@ -115,6 +115,12 @@ impl Model {
         self.at_boot.as_ref()
     }
 
+    /// The number of the present event, from 0, whichever CPU told it. A CPU's own count says how many of its own
+    /// came before.
+    pub fn number(&self) -> u64 {
+        self.events.saturating_sub(1)
+    }
+
     /// Events so far.
     pub fn events(&self) -> u64 {
         self.events
@@ -153,7 +159,7 @@ impl Model {
     /// Takes an event in.
     pub(crate) fn apply(&mut self, told: &Event) {
         self.events += 1;
-        self.history.begin(present(told));
+        self.history.begin(present(told, self.number()));
         self.count_on(told);
         let history = &mut self.history;
         match &told.claim {
@@ -223,9 +229,9 @@ impl Model {
 }
 
 /// What of an event the rules look at.
-fn present(told: &Event) -> Present {
+fn present(told: &Event, number: u64) -> Present {
     let mut present = Present {
-        sequence: told.sequence,
+        sequence: number,
         pid: told.pid,
         ..Present::default()
     };

@@ -46,7 +46,7 @@ pub struct Header {
     pub version: u16,
     /// A `Kind` as number.
     pub kind: u16,
-    /// Counts the machine's events from 0, whichever CPU tells them: one tells at a time.
+    /// Counts this CPU's events from 0.
     pub sequence: u64,
     /// Which CPU, from 0.
     pub cpu: u32,

@@ -19,7 +19,8 @@ pub type MalformedEvent = abi::Malformed;
 /// One event: who told it, when, what, and the counters of that moment. All of it is claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// Counts the CPU's events from 0.
+    /// As a page has it: counts the CPU's events from 0. Of an event that was taken in, from a run or a recording:
+    /// counts those of all CPUs.
     pub sequence: u64,
     /// The CPU that reports.
     pub cpu: u32,
