@@ -1,9 +1,12 @@
 //! All state of the kernel in one place, behind one lock; [`crate::smp`] says what may be done without it.
 
+use crate::arch::apic;
 use crate::arch::cpu::{self, Features};
+use crate::arch::entry::WAKE_VECTOR;
 use crate::arch::entry_area::data_of;
 use crate::boot::memory_map::Ranges;
 use crate::boot::modules::Modules;
+use crate::boot::options::Options;
 use crate::mm::frame::FrameAllocator;
 use crate::mm::kernel_space::KernelSpace;
 use crate::mm::user_space::Access;
@@ -29,8 +32,8 @@ pub struct Kernel {
     pub processes: Processes,
     pub ready: ReadyQueue,
     pub eventcounts: Eventcounts,
-    /// How many CPUs there are, by the command line.
-    pub cpus: usize,
+    /// What the command line asks for.
+    pub options: Options,
     pub command_line: CommandLine<'static>,
     /// What the kernel found and uses: `event::machine` bits.
     pub machine: u64,
@@ -50,7 +53,7 @@ impl Kernel {
         processes: Processes::new(),
         ready: ReadyQueue::new(),
         eventcounts: Eventcounts::new(),
-        cpus: 1,
+        options: Options::NONE,
         command_line: CommandLine::EMPTY,
         machine: 0,
         features: Features::NONE,
@@ -212,10 +215,14 @@ fn check_user_range(user: u64, length: usize) -> Result<(), Errno> {
 pub struct BigLock {
     /// The number of the CPU that holds it plus one, or [`FREE`].
     holder: AtomicU32,
+    /// The CPUs that have waited for long and sleep until it is free, a bit for each.
+    sleepers: AtomicU32,
     kernel: UnsafeCell<Kernel>,
 }
 
 const FREE: u32 = 0;
+/// How often a CPU looks for the lock before it sleeps: about as long as a system call takes.
+const LOOKS: u32 = 40;
 
 // SAFETY: `kernel` is only reached through the guard, of which `holder` allows one.
 unsafe impl Sync for BigLock {}
@@ -223,6 +230,7 @@ unsafe impl Sync for BigLock {}
 /// The one kernel.
 pub static KERNEL: BigLock = BigLock {
     holder: AtomicU32::new(FREE),
+    sleepers: AtomicU32::new(0),
     kernel: UnsafeCell::new(Kernel::BEFORE_BOOT),
 };
 
@@ -256,17 +264,49 @@ impl BigLock {
             self.holder.load(Ordering::Relaxed) != own,
             "the kernel entered itself"
         );
+        let mut looks = 0;
         shootdown::begin_to_wait();
-        loop {
-            // The holder may wait for this CPU.
-            shootdown::serve();
-            crash::stop_if_another_crashed();
-            if self.holder.load(Ordering::Relaxed) == FREE && self.take(own) {
-                break;
+        while !self.look(own) {
+            looks += 1;
+            if looks == LOOKS {
+                looks = 0;
+                self.sleep(own);
             }
-            core::hint::spin_loop();
         }
         shootdown::end_waiting();
+    }
+
+    /// One look for the lock; whether it is taken now.
+    fn look(&self, own: u32) -> bool {
+        // The holder may wait for this CPU.
+        shootdown::serve();
+        crash::stop_if_another_crashed();
+        core::hint::spin_loop();
+        self.holder.load(Ordering::Relaxed) == FREE && self.take(own)
+    }
+
+    /// Sleeps until an interrupt: of the one who gives the lock back, or of the timer.
+    fn sleep(&self, own: u32) {
+        let bit = 1 << (own - 1);
+        self.sleepers.fetch_or(bit, Ordering::SeqCst);
+        // From here on it is interrupted; what it was asked before, it looks for once more.
+        shootdown::end_waiting();
+        shootdown::serve();
+        // Whoever gave it back before the bit was there has woken nobody.
+        if self.holder.load(Ordering::SeqCst) != FREE {
+            cpu::sleep();
+        }
+        self.sleepers.fetch_and(!bit, Ordering::Relaxed);
+        shootdown::begin_to_wait();
+    }
+
+    #[cold]
+    fn wake_one(&self, sleepers: u32) {
+        // The first one after this CPU, so that all have their turn.
+        let later = sleepers & !(u32::MAX >> (31 - cpu::id()));
+        let number = if later == 0 { sleepers } else { later }.trailing_zeros();
+        self.sleepers.fetch_and(!(1 << number), Ordering::Relaxed);
+        apic::interrupt(number as usize, WAKE_VECTOR);
     }
 }
 
@@ -288,6 +328,10 @@ impl DerefMut for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        KERNEL.holder.store(FREE, Ordering::Release);
+        KERNEL.holder.store(FREE, Ordering::SeqCst);
+        let sleepers = KERNEL.sleepers.load(Ordering::SeqCst);
+        if sleepers != 0 {
+            KERNEL.wake_one(sleepers);
+        }
     }
 }

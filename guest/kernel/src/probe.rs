@@ -137,9 +137,9 @@ impl Kernel {
     /// Tells the host that the run is over, and stops.
     pub fn finish(&self, done: Done) -> ! {
         self.emit(&done, &[]);
-        if let Some(Ok(port)) = self.command_line.number(heirloom_abi::options::EXIT_PORT) {
+        if let Some(port) = self.options.exit_port {
             let status = u32::try_from(done.status >> 8).unwrap_or(u32::MAX);
-            Kernel::leave_through(u16::try_from(port).unwrap_or(0), status);
+            Kernel::leave_through(port, status);
         }
         crate::arch::cpu::halt()
     }

@@ -51,16 +51,23 @@ pub fn syscall_path() -> SyscallPath {
     }
 }
 
-/// Handles whatever brought the CPU here. When it returns, the CPU goes on with `frame`.
-pub extern "C" fn trap(frame: &mut TrapFrame) {
-    if frame.is_from_user() {
-        KERNEL.lock().user_trap(frame);
-        if frame.vector == NOTHING_TO_RUN {
-            scheduler::sleep_until_ready(frame);
-        }
-    } else {
-        kernel_trap(frame);
+/// Handles whatever brought the CPU here from ring 3. When it returns, the CPU goes on with `frame`.
+pub extern "C" fn user(frame: &mut TrapFrame) {
+    KERNEL.lock().user_trap(frame);
+    if frame.vector == NOTHING_TO_RUN {
+        scheduler::sleep_until_ready(frame);
     }
+}
+
+/// The timer has interrupted ring 3.
+pub extern "C" fn user_tick(frame: &mut TrapFrame) {
+    apic::end_of_interrupt();
+    user(frame);
+}
+
+/// The timer has interrupted a CPU that sleeps.
+pub extern "C" fn kernel_tick(_: &mut TrapFrame) {
+    apic::end_of_interrupt();
 }
 
 /// Answers an interrupt that another CPU sent, without the lock: that one may hold it, and wait.
@@ -84,7 +91,6 @@ impl Kernel {
             PAGE_FAULT => self.user_page_fault(frame, cpu::fault_address()),
             TIMER => {
                 COUNTERS.add(Counter::TimerInterrupts);
-                apic::end_of_interrupt();
                 self.yield_now(frame);
             }
             SPURIOUS => {}
@@ -274,12 +280,11 @@ impl fmt::Display for Cause<'_> {
     }
 }
 
-fn kernel_trap(frame: &mut TrapFrame) {
-    // Interrupts are on only while the CPU sleeps: nobody is to be taken from it.
-    match frame.vector {
-        TIMER => return apic::end_of_interrupt(),
-        SPURIOUS => return,
-        _ => {}
+/// Handles an exception in the kernel. When it returns, the CPU goes on with
+/// `frame`.
+pub extern "C" fn kernel(frame: &mut TrapFrame) {
+    if frame.vector == SPURIOUS {
+        return;
     }
     if frame.vector == PAGE_FAULT {
         let address = cpu::fault_address();

@@ -117,9 +117,9 @@ pub fn begin_to_wait() {
     CPUS[cpu::id()].waits.store(true, Ordering::SeqCst);
 }
 
-/// This CPU has the kernel's lock.
+/// This CPU has the kernel's lock, or sleeps and is to be interrupted.
 pub fn end_waiting() {
-    CPUS[cpu::id()].waits.store(false, Ordering::Relaxed);
+    CPUS[cpu::id()].waits.store(false, Ordering::SeqCst);
 }
 
 /// Drops all that this CPU remembers, if some of it was changed while it slept. It holds the lock again.
