@@ -66,6 +66,8 @@ pub struct Model {
     at_boot: Option<Counters>,
     machine: Vec<&'static str>,
     next_sequence: BTreeMap<u32, u64>,
+    /// The CPUs on which each process has told something, a bit for each.
+    ran_on: BTreeMap<u32, u64>,
     events: u64,
     done: bool,
 }
@@ -80,6 +82,7 @@ impl Model {
             at_boot: None,
             machine: Vec::new(),
             next_sequence: BTreeMap::new(),
+            ran_on: BTreeMap::new(),
             events: 0,
             done: false,
         }
@@ -119,6 +122,17 @@ impl Model {
     /// came before.
     pub fn number(&self) -> u64 {
         self.events.saturating_sub(1)
+    }
+
+    /// Events that CPU `cpu` says it has told.
+    pub fn events_of(&self, cpu: u32) -> u64 {
+        self.next_sequence.get(&cpu).copied().unwrap_or(0)
+    }
+
+    /// Processes that have told something on more than one CPU.
+    pub fn migrated(&self) -> usize {
+        let cpus = self.ran_on.values();
+        cpus.filter(|cpus| cpus.count_ones() > 1).count()
     }
 
     /// Events so far.
@@ -219,6 +233,9 @@ impl Model {
     fn count_on(&mut self, told: &Event) {
         let (sequence, cpu) = (told.sequence, told.cpu);
         let next = sequence.wrapping_add(1);
+        if told.pid != KERNEL_PID {
+            *self.ran_on.entry(told.pid).or_default() |= 1_u64.checked_shl(cpu).unwrap_or(0);
+        }
         let expected = self.next_sequence.insert(cpu, next).unwrap_or(0);
         if sequence != expected {
             self.history.contradict(format!(

@@ -50,7 +50,7 @@ const TRAMPOLINE: PhysAddr = PhysAddr::new(0x8_0000);
 const INIT_CYCLES: u64 = 500_000;
 const AGAIN_CYCLES: u64 = 20_000_000;
 /// Cycles after which a CPU has not come: some seconds on any machine.
-const NEVER_CYCLES: u64 = 20_000_000_000;
+const NEVER_CYCLES: u64 = 10_000_000_000;
 
 /// The kernel's root and the features that it uses, for CPUs that come up.
 static HANDED_OVER: BootValue<Option<(Root, Features)>> = BootValue::new(None);

@@ -66,6 +66,11 @@ impl Engine {
         self.index.as_ref().map(TableIndex::snapshot)
     }
 
+    /// How many CPUs the guest had at the last moment.
+    pub fn cpus(&self) -> usize {
+        self.last.as_ref().map_or(0, |(_, cpus, _)| cpus.len())
+    }
+
     /// Takes in what the guest told. The roots that must be captured for [`Engine::observe`] are
     /// those of the model afterwards.
     pub fn apply(&mut self, event: &Event) {

@@ -137,6 +137,8 @@ pub struct Counters {
     pub page_flushes: u64,
     pub system_calls: u64,
     pub timer_interrupts: u64,
+    pub shootdown_interrupts: u64,
+    pub remote_flushes: u64,
     /// The guest's time-stamp counter.
     pub cycles: u64,
 }
@@ -289,6 +291,8 @@ impl Counters {
             page_flushes: page.page_flushes,
             system_calls: page.system_calls,
             timer_interrupts: page.timer_interrupts,
+            shootdown_interrupts: page.shootdown_interrupts,
+            remote_flushes: page.remote_flushes,
             cycles: page.cycles,
         }
     }

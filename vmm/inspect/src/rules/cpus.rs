@@ -80,10 +80,11 @@ fn of_the_process(context: &Context<'_>, history: &History, evidence: &mut Evide
             ..Finding::default()
         });
         // A process is at one place at a time.
-        let mut before = context.cpus[..number].iter().enumerate();
-        let shared = (Some(root) != history.kernel_root())
-            .then(|| before.find(|(_, other)| pages(context, other) && other.cr3.root() == root))
-            .flatten();
+        let shared = context.cpus.iter().enumerate().find(|(other, that)| {
+            let told = *other < number || *other == context.reporting;
+            told && *other != number && pages(context, that) && that.cr3.root() == root
+        });
+        let shared = shared.filter(|_| Some(root) != history.kernel_root());
         evidence.check(shared.is_none(), || Finding {
             place: format!("CR3 of CPU {number}"),
             expected: "a process on one CPU".into(),
