@@ -186,3 +186,55 @@ fn many_processes_run_on_four_cpus_as_often_as_is_wanted() {
         }
     }
 }
+
+/// `heirloom run` of processes that do what they like, by this seed.
+fn crowd(cpus: &str, strategy: Strategy, seed: u64, words: &[&str]) -> (Run, Value) {
+    let crowd = format!("init=crowd -- 10 {seed} 12");
+    run(cpus, strategy, &[&["--cmdline", &crowd], words].concat())
+}
+
+#[test]
+fn processes_that_do_what_they_like_at_once_break_no_rule_whatever_the_schedule() {
+    let seeds = std::env::var(ROUNDS).map_or(1, |rounds| rounds.parse().unwrap());
+    let propagating = Strategy::ALL
+        .into_iter()
+        .filter(|strategy| strategy.propagates());
+    for (strategy, first) in propagating.zip(0..) {
+        for seed in (first..).step_by(10).take(seeds) {
+            let machine: &[&str] = if seed % 2 == 0 { &[] } else { &QEMU };
+            let (run, report) = crowd("4", strategy, seed, machine);
+            assert_eq!(
+                run.code,
+                Some(0),
+                "seed {seed}, {}: {}",
+                strategy.name(),
+                run.said()
+            );
+            Seen::default().take(strategy, &run, &report);
+            assert!(
+                run.stderr.contains(&format!("a crowd of 10, seed {seed}")),
+                "{}",
+                run.stderr
+            );
+            assert!(
+                !run.stderr.contains("were not as they should be"),
+                "{}",
+                run.stderr
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bug_that_takes_several_cpus_says_so() {
+    let refused = heirloom(&["run", "--bug", "idle-keeps-root"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(
+        refused.stderr.contains("add --cpus 4"),
+        "{}",
+        refused.stderr
+    );
+    let (run, report) = run("4", Strategy::Prealloc, &["--bug", "idle-keeps-root"]);
+    assert_eq!(run.code, Some(1), "{}", run.said());
+    assert!(broken_rules(&report).contains(&"cr3-known"));
+}

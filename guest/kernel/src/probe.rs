@@ -101,7 +101,7 @@ pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Co
     // SAFETY: the page is this CPU's own, and `ring` does not call itself.
     let page = unsafe { &mut *(address.get() as *mut ProbePage) };
     page.header.pid = pid;
-    page.header.cpu = cpu::id() as u32;
+    page.header.cpu = cpu::number();
     page.header.sequence = page.header.sequence.wrapping_add(1);
     if let Some(counters) = counters {
         page.counters = counters;

@@ -99,7 +99,7 @@ impl Kernel {
                 return Ok(Outcome::Done);
             }
             missing => {
-                self.tell_of_missing(missing);
+                Self::tell_of_missing(missing);
                 return Err(Errno::NoSystemCall);
             }
         };
@@ -107,7 +107,7 @@ impl Kernel {
     }
 
     /// Says on the console what a program asks for in vain: a C library's start-up ends without a word.
-    fn tell_of_missing(&self, number: u64) {
+    fn tell_of_missing(number: u64) {
         let told = MISSING_TOLD.load(Relaxed);
         if told < MOST_MISSING_TOLD {
             MISSING_TOLD.store(told + 1, Relaxed);

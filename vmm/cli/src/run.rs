@@ -102,6 +102,16 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let page = options.html.as_deref();
     let page = page.map(|path| options.force.file("the page", path, &inputs));
     let page = page.transpose()?;
+    if let Some(bug) = options
+        .bug
+        .filter(|bug| bug.cpus() > options.cpus.cpus().count())
+    {
+        let (name, cpus) = (bug.info().name, bug.cpus());
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("the mistake of {name} takes several CPUs: add --cpus {cpus}"),
+        ));
+    }
     let host = options.machine.platform()?;
     let sandbox = Sandbox::reading(&inputs).writing(options.html.iter().chain(&options.record));
     options.machine.enter(&sandbox)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use heirloom_abi::event::KERNEL_PID;
 use heirloom_abi::layout::Region as GuestRegion;
 use heirloom_abi::propagation::{Promise, Strategy};
 

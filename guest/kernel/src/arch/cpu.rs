@@ -1,6 +1,6 @@
 //! What the CPU offers and how it is set up: control registers, model-specific registers.
 
-pub use super::local::{current, id, set_current};
+pub use super::local::{current, id, number, set_current};
 
 use crate::counters::{COUNTERS, Counter};
 use crate::mm::{Frame, PhysAddr, Root, VirtAddr};

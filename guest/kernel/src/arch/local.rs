@@ -68,9 +68,15 @@ impl CpuLocal {
     }
 }
 
-/// The number of the CPU that asks.
+/// The number of the CPU that asks, as an index.
 #[inline]
 pub fn id() -> usize {
+    number() as usize
+}
+
+/// The number of the CPU that asks.
+#[inline]
+pub fn number() -> u32 {
     let id: u32;
     // SAFETY: reads the field of the CPU's own data. It never changes, and kernel code stays on its CPU.
     unsafe {
@@ -81,7 +87,7 @@ pub fn id() -> usize {
             options(pure, nomem, nostack, preserves_flags)
         );
     }
-    id as usize
+    id
 }
 
 /// The process whose address space the CPU that asks has loaded, or gives ring 3.

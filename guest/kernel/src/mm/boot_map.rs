@@ -236,15 +236,15 @@ impl Builder<'_> {
             self.map_kernel(at, frame.start(), PAGE_SIZE, protection::KERNEL_DATA)?;
         }
         let stack_top = direct_map::address_of(stack.start()).get() + STACK * PAGE_SIZE;
-        let (data, probe) = (direct_map::words(data), direct_map::words(probe));
+        let [data, probe] = [data, probe].map(|frame| direct_map::words(frame) as u64);
         // SAFETY: frames that were just allocated for this, in the direct map of the boot's tables; pages hold
         // these types, and the CPU has not been started.
         unsafe {
-            data.cast::<Data>().write(Data::empty());
-            probe.cast::<ProbePage>().write(probe::EMPTY);
-            let local = (*data.cast::<Data>()).local();
+            (data as *mut Data).write(Data::empty());
+            (probe as *mut ProbePage).write(probe::EMPTY);
+            let local = (*(data as *const Data)).local();
             local.set_stacks(Place::Area.entry_stack_top(cpu), stack_top);
-            local.set_identity(cpu as u32, probe as u64);
+            local.set_identity(u32::try_from(cpu).expect("there are few CPUs"), probe);
         }
         Ok(())
     }

@@ -4,9 +4,11 @@ use super::table::Processes;
 use super::{FloatState, Pid, State};
 use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
+use crate::fault_injection::inject;
 use crate::kernel::{KERNEL, Kernel};
 use crate::smp::{self, shootdown};
 use core::arch::asm;
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::KERNEL_PID;
 
 /// Runnable processes that are on no CPU, first come first served.
@@ -58,7 +60,7 @@ impl Kernel {
     /// Adds a process that has become ready, and wakes a CPU that sleeps.
     pub fn make_ready(&mut self, pid: Pid) {
         self.ready.push(pid, &mut self.processes);
-        self.wake_one();
+        smp::wake_one();
     }
 
     /// Takes the CPU from the current process, which stays runnable, if another one is ready.
@@ -83,23 +85,24 @@ impl Kernel {
             // SAFETY: the area is 512 bytes, 16-byte aligned.
             unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut process.float, options(nostack)) };
         }
-        match self.ready.pop(&mut self.processes) {
-            Some(next) => self.load(next, frame),
-            None => {
-                // Nobody may find this CPU on the root of a process that others can end.
-                cpu::set_current(KERNEL_PID);
-                self.use_kernel_space();
-                self.falls_asleep(cpu::id());
-                frame.vector = NOTHING_TO_RUN;
-            }
+        if let Some(next) = self.ready.pop(&mut self.processes) {
+            self.load(next, frame);
+            return;
         }
+        // Nobody may find this CPU on the root of a process that others can end.
+        cpu::set_current(KERNEL_PID);
+        if !inject(Bug::IdleKeepsRoot) {
+            self.use_kernel_space();
+        }
+        smp::fall_asleep();
+        frame.vector = NOTHING_TO_RUN;
     }
 
     /// Takes a process that is ready, after the CPU has slept; if there is none, it is to sleep on.
     fn wakes_up(&mut self, frame: &mut TrapFrame) -> bool {
         shootdown::wake_up();
         let Some(next) = self.ready.pop(&mut self.processes) else {
-            self.falls_asleep(cpu::id());
+            smp::fall_asleep();
             return false;
         };
         self.load(next, frame);

@@ -27,7 +27,7 @@ use crate::kernel::Kernel;
 use crate::mm::boot_value::BootValue;
 use crate::mm::{Depth, PhysAddr, Root, VirtAddr, depth, direct_map};
 use crate::process::{FloatState, scheduler};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use heirloom_abi::options::MAX_CPUS;
 
 core::arch::global_asm!(include_str!("../boot/ap.s"), options(att_syntax));
@@ -55,7 +55,7 @@ const NEVER_CYCLES: u64 = 10_000_000_000;
 /// The kernel's root and the features that it uses, for CPUs that come up.
 static HANDED_OVER: BootValue<Option<(Root, Features)>> = BootValue::new(None);
 /// How many CPUs run.
-static COUNT: AtomicU32 = AtomicU32::new(1);
+static COUNT: AtomicUsize = AtomicUsize::new(1);
 /// The CPU that has just come up.
 static CAME: AtomicU32 = AtomicU32::new(0);
 /// The CPUs that sleep, a bit for each. Only the holder of the kernel's lock changes it.
@@ -66,7 +66,7 @@ static WOKEN: [AtomicBool; MAX_CPUS] = [const { AtomicBool::new(false) }; MAX_CP
 /// How many CPUs run.
 #[inline]
 pub fn count() -> usize {
-    COUNT.load(Ordering::Relaxed) as usize
+    COUNT.load(Ordering::Relaxed)
 }
 
 /// The CPUs that sleep, a bit for each.
@@ -87,7 +87,7 @@ impl Kernel {
         self.place_trampoline();
         for number in 1..cpus {
             // Before it runs: whoever changes a mapping from now on must reckon with it.
-            COUNT.store(number as u32 + 1, Ordering::SeqCst);
+            COUNT.store(number + 1, Ordering::SeqCst);
             SLEEPERS.fetch_or(1 << number, Ordering::Relaxed);
             start(number, cpus);
         }
@@ -119,35 +119,34 @@ impl Kernel {
             HANDED_OVER.set(Some((self.space.root(), self.features)));
         }
     }
+}
 
-    /// Puts CPU `number` to sleep, in the books.
-    ///
-    /// # Panics
-    /// If it is the last one that was awake: all processes wait for each other, and nothing from outside wakes
-    /// any.
-    pub fn falls_asleep(&mut self, number: usize) {
-        let others = SLEEPERS.fetch_or(1 << number, Ordering::Relaxed);
-        assert!(
-            others.count_ones() as usize + 1 != count(),
-            "deadlock: every process waits, and none is left to wake it"
-        );
-    }
+/// Puts this CPU to sleep, in the books; it holds the kernel's lock.
+///
+/// # Panics
+/// If it is the last one that was awake: all processes wait for each other, and nothing from outside wakes any.
+pub fn fall_asleep() {
+    let others = SLEEPERS.fetch_or(1 << cpu::id(), Ordering::Relaxed);
+    assert!(
+        others.count_ones() as usize + 1 != count(),
+        "deadlock: every process waits, and none is left to wake it"
+    );
+}
 
-    /// There is one more process ready: a CPU that sleeps shall take it.
-    #[inline]
-    pub fn wake_one(&mut self) {
-        let sleepers = sleepers();
-        if sleepers != 0 {
-            self.wake(sleepers.trailing_zeros() as usize);
-        }
+/// There is one more process ready: a CPU that sleeps shall take it. For the holder of the kernel's lock.
+#[inline]
+pub fn wake_one() {
+    let sleepers = sleepers();
+    if sleepers != 0 {
+        wake(sleepers.trailing_zeros() as usize);
     }
+}
 
-    #[cold]
-    fn wake(&mut self, number: usize) {
-        SLEEPERS.fetch_and(!(1 << number), Ordering::Relaxed);
-        WOKEN[number].store(true, Ordering::Release);
-        apic::interrupt(number, WAKE_VECTOR);
-    }
+#[cold]
+fn wake(number: usize) {
+    SLEEPERS.fetch_and(!(1 << number), Ordering::Relaxed);
+    WOKEN[number].store(true, Ordering::Release);
+    apic::interrupt(number, WAKE_VECTOR);
 }
 
 /// Sleeps until this CPU is woken, outside of the lock.

@@ -54,7 +54,7 @@ static PAGES: (AtomicU64, AtomicU64) = (AtomicU64::new(0), AtomicU64::new(0));
 #[inline]
 pub fn all_others(first: VirtAddr, pages: u64) {
     if count() > 1 {
-        let others = (1 << count()) - 1 & !(1 << cpu::id());
+        let others = ((1 << count()) - 1) & !(1 << cpu::id());
         shoot(first, pages, others);
     }
 }
