@@ -65,6 +65,7 @@ impl Guest {
                 bytes: fs::read(&files.programs).unwrap().into(),
             }],
             console: Box::new(io::sink()),
+            cpus: heirloom_machine::Cpus::default(),
             doorbell: Some(DOORBELL_PORT),
         };
         let mut machine =

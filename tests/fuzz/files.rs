@@ -193,7 +193,7 @@ pub(crate) fn recordings() -> Target {
 }
 
 pub(crate) fn monitor() -> Target {
-    const REGISTERS: &str = include_str!("../../vmm/source/src/qemu/tests/registers.txt");
+    const REGISTERS: &str = include_str!("../../vmm/qmp/src/tests/registers.txt");
     const VIEW: &str = include_str!("../../vmm/source/src/qemu/tests/flat_view.txt");
     const ASKED: [&str; 6] = [
         "query-status",

@@ -111,6 +111,10 @@ bugs! {
         "freeing kernel memory frees the page table that it was mapped by"
     TrampolineLeaks "trampoline-leaks" Isolated "user-root-isolated"
         "user roots hold the direct map beside the entry trampoline"
+    IdleKeepsRoot "idle-keeps-root" Prealloc "cr3-known"
+        "a CPU that has nothing to run keeps the root of the process that it ran last (4 CPUs)"
+    LostEntry "lost-entry" Sync "propagated"
+        "a PGD entry that was missing is written without the lock, whatever another CPU has put there (4 CPUs)"
 }
 
 impl Bug {
@@ -120,6 +124,24 @@ impl Bug {
         ALL.iter()
             .find(|info| info.name == name)
             .map(|info| info.bug)
+    }
+
+    /// How many CPUs it takes.
+    #[must_use]
+    pub const fn cpus(self) -> u8 {
+        match self {
+            Bug::IdleKeepsRoot | Bug::LostEntry => 4,
+            _ => 1,
+        }
+    }
+
+    /// The embedded program under which it shows, and its arguments, if the default scenario is too orderly.
+    #[must_use]
+    pub const fn program(self) -> Option<(&'static str, &'static [&'static str])> {
+        match self {
+            Bug::LostEntry => Some(("crowd", &["16", "1", "20"])),
+            _ => None,
+        }
     }
 
     /// All that is known of it.

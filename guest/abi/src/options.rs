@@ -35,6 +35,11 @@ pub const SELFCHECK: &str = "selfcheck";
 /// `exit-port=0xPORT`: where to write the final status, 4 bytes wide (QEMU's isa-debug-exit).
 pub const EXIT_PORT: &str = "exit-port";
 
+/// `cpus=N`: how many CPUs there are, [`MAX_CPUS`] at most; one without it. Their APIC ids are 0 to N - 1.
+pub const CPUS: &str = "cpus";
+/// CPUs that the kernel drives at most.
+pub const MAX_CPUS: usize = 8;
+
 /// A parsed command line; borrows the text.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandLine<'a> {
@@ -80,6 +85,31 @@ impl<'a> CommandLine<'a> {
         found
     }
 
+    /// Each word for the kernel: its key, and its value, which is empty for a bare key. All are found by one look at
+    /// each byte: a kernel whose every instruction is emulated asks for a dozen.
+    pub fn words(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let line = self.kernel;
+        let mut start = 0;
+        core::iter::from_fn(move || {
+            let bytes = line.as_bytes();
+            while *bytes.get(start)? <= b' ' {
+                start += 1;
+            }
+            let mut end = start;
+            let mut equals = None;
+            while let Some(byte) = bytes.get(end).filter(|byte| **byte > b' ') {
+                if *byte == b'=' && equals.is_none() {
+                    equals = Some(end);
+                }
+                end += 1;
+            }
+            let first = core::mem::replace(&mut start, end);
+            let key = line.get(first..equals.unwrap_or(end))?;
+            let value = line.get(equals.map_or(end, |equals| equals + 1)..end)?;
+            Some((key, value))
+        })
+    }
+
     /// The value of `key` as a number, hexadecimal with `0x`. `Some(Err(text))` if it is none.
     #[must_use]
     pub fn number(&self, key: &str) -> Option<Result<u64, &'a str>> {
@@ -112,6 +142,23 @@ mod tests {
         assert_eq!(line.get("init"), Some("b"));
         assert_eq!(line.get("probe"), Some(""));
         assert_eq!(line.get("prob"), None);
+    }
+
+    #[test]
+    fn all_words_are_found_as_one_by_one() {
+        let line = CommandLine::new(" probe  init=a x=y=z bug=\tü=ß -- init=b");
+        let words = [
+            ("probe", ""),
+            ("init", "a"),
+            ("x", "y=z"),
+            ("bug", ""),
+            ("ü", "ß"),
+        ];
+        assert!(line.words().eq(words));
+        for (key, value) in words {
+            assert_eq!(line.get(key), Some(value));
+        }
+        assert_eq!(CommandLine::EMPTY.words().count(), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the kernel counts of its own work. One CPU counts at a time, so plain loads and stores do.
+//! What the kernel counts of its own work. Only the holder of the kernel's lock counts, so plain loads and stores do.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,9 +14,10 @@ pub enum Counter {
     PageFlushes,
     SystemCalls,
     TimerInterrupts,
+    ShootdownInterrupts,
 }
 
-const COUNT: usize = Counter::TimerInterrupts as usize + 1;
+const COUNT: usize = Counter::ShootdownInterrupts as usize + 1;
 
 /// Running totals since boot.
 pub struct Counters([AtomicU64; COUNT]);

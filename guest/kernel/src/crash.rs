@@ -127,6 +127,13 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     })
 }
 
+/// Stops this CPU if another one has crashed: what it does with the lock, or without, is over.
+pub fn stop_if_another_crashed() {
+    if CRASHING.load(Relaxed) {
+        cpu::halt();
+    }
+}
+
 fn end(crash: &Crash) -> ! {
     if !CRASHING.swap(true, Relaxed) {
         print_callers(crash.rbp);
@@ -153,8 +160,11 @@ fn print_walk(address: VirtAddr) {
 fn print_callers(mut frame_pointer: u64) {
     println!("called from:");
     for _ in 0..MAX_CALLERS {
-        if !Region::KernelImage.contains(frame_pointer, depth()) || !frame_pointer.is_multiple_of(8)
-        {
+        // The first CPU's stack is in the image, the others' are not.
+        let on_a_stack = [Region::KernelImage, Region::DirectMap]
+            .iter()
+            .any(|region| region.contains(frame_pointer, depth()));
+        if !on_a_stack || !frame_pointer.is_multiple_of(8) {
             return;
         }
         let (Ok(next), Ok(caller)) = (

@@ -44,6 +44,8 @@
 //! | `leaked-kernel-memory` | `mm/kernel_space.rs` | `unmap` |
 //! | `freed-shared-table` | `mm/kernel_space.rs` | `unmap` |
 //! | `trampoline-leaks` | `mm/propagation/isolated.rs` | `inherit` |
+//! | `idle-keeps-root` | `process/scheduler.rs` | `run_next` |
+//! | `lost-entry` | `mm/propagation/mod.rs` | `put` |
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;

@@ -1,24 +1,28 @@
-//! All state of the kernel in one place, behind one lock.
+//! All state of the kernel in one place, behind one lock; [`crate::smp`] says what may be done without it.
 
+use crate::arch::apic;
 use crate::arch::cpu::{self, Features};
-use crate::arch::entry_area::DATA;
+use crate::arch::entry::WAKE_VECTOR;
+use crate::arch::entry_area::data_of;
 use crate::boot::memory_map::Ranges;
 use crate::boot::modules::Modules;
+use crate::boot::options::Options;
 use crate::mm::frame::FrameAllocator;
 use crate::mm::kernel_space::KernelSpace;
 use crate::mm::user_space::Access;
-use crate::mm::{VirtAddr, depth, user_access};
+use crate::mm::{VirtAddr, depth, page_down, user_access};
 use crate::process::eventcount::Eventcounts;
 use crate::process::scheduler::ReadyQueue;
 use crate::process::table::Processes;
 use crate::process::{Pid, Process};
+use crate::{crash, smp};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, Ordering};
-use heirloom_abi::event::KERNEL_PID;
+use core::sync::atomic::{AtomicU32, Ordering};
 use heirloom_abi::layout::user_end;
 use heirloom_abi::options::CommandLine;
 use heirloom_abi::syscall::Errno;
+use smp::shootdown;
 
 /// Everything that changes while the kernel runs, but counters and console.
 pub struct Kernel {
@@ -28,8 +32,8 @@ pub struct Kernel {
     pub processes: Processes,
     pub ready: ReadyQueue,
     pub eventcounts: Eventcounts,
-    /// Whose address space is loaded.
-    pub current: Pid,
+    /// What the command line asks for.
+    pub options: Options,
     pub command_line: CommandLine<'static>,
     /// What the kernel found and uses: `event::machine` bits.
     pub machine: u64,
@@ -49,7 +53,7 @@ impl Kernel {
         processes: Processes::new(),
         ready: ReadyQueue::new(),
         eventcounts: Eventcounts::new(),
-        current: KERNEL_PID,
+        options: Options::NONE,
         command_line: CommandLine::EMPTY,
         machine: 0,
         features: Features::NONE,
@@ -64,7 +68,7 @@ impl Kernel {
     /// In the kernel's own address space.
     pub fn current_process(&mut self) -> &mut Process {
         self.processes
-            .get_mut(self.current)
+            .get_mut(cpu::current())
             .expect("a process is loaded")
     }
 
@@ -77,7 +81,8 @@ impl Kernel {
         let (root, tag) = (process.space.root(), process.tag());
         if isolates {
             let user = cpu::cr3_value(root, tag, false);
-            DATA.local()
+            data_of(cpu::id())
+                .local()
                 .set_roots(cpu::cr3_value(kernel, 0, true), user);
         } else {
             // SAFETY: every process's root has the kernel half, by the strategy's `inherit`.
@@ -96,14 +101,14 @@ impl Kernel {
     /// Copies user memory of the current process, putting pages into place as needed.
     pub fn read_user(&mut self, user: u64, to: &mut [u8]) -> Result<(), Errno> {
         if self.space.isolates() {
-            return self.read_process(self.current, user, to);
+            return self.read_process(cpu::current(), user, to);
         }
         check_user_range(user, to.len())?;
         let mut done = 0;
         while done < to.len() {
             done += user_access::copy_from_user(&mut to[done..], user + done as u64);
             if done < to.len() {
-                self.resolve_user(self.current, user + done as u64, Access::Read)?;
+                self.resolve_user(cpu::current(), user + done as u64, Access::Read)?;
             }
         }
         Ok(())
@@ -112,7 +117,7 @@ impl Kernel {
     /// Copies to user memory of the current process, putting pages into place as needed.
     pub fn write_user(&mut self, user: u64, from: &[u8]) -> Result<(), Errno> {
         if self.space.isolates() {
-            return self.write_process(self.current, user, from);
+            return self.write_process(cpu::current(), user, from);
         }
         check_user_range(user, from.len())?;
         let mut done = 0;
@@ -120,7 +125,7 @@ impl Kernel {
             // SAFETY: the range was checked to be in the user half.
             done += unsafe { user_access::copy_to_user(user + done as u64, &from[done..]) };
             if done < from.len() {
-                self.resolve_user(self.current, user + done as u64, Access::Write)?;
+                self.resolve_user(cpu::current(), user + done as u64, Access::Write)?;
             }
         }
         Ok(())
@@ -134,7 +139,8 @@ impl Kernel {
         while done < to.len() {
             let (from, room) = self.user_bytes(pid, user + done as u64, Access::Read)?;
             let piece = room.min(to.len() - done);
-            // SAFETY: `room` bytes from `from` are in a user page of that process; nobody runs.
+            // SAFETY: `room` bytes from `from` are in a user page of that process. If it runs elsewhere and
+            // writes to them meanwhile, these are the old bytes or the new ones.
             unsafe { from.copy_to_nonoverlapping(to[done..].as_mut_ptr(), piece) };
             done += piece;
         }
@@ -172,7 +178,16 @@ impl Kernel {
             .space
             .resolve(user, access, &self.modules, &mut self.frames)
             .map_err(|_| Errno::Fault)?;
-        process.space.bytes(user, access).ok_or(Errno::Fault)
+        let bytes = process.space.bytes(user, access).ok_or(Errno::Fault);
+        if access == Access::Write && pid != cpu::current() {
+            // The page may have been copied; where the process runs, the old one may be remembered.
+            for other in (0..smp::count()).filter(|other| *other != cpu::id()) {
+                if data_of(other).local().current() == pid {
+                    shootdown::one(VirtAddr::new(page_down(user.get())), other);
+                }
+            }
+        }
+        bytes
     }
 
     fn resolve_user(&mut self, pid: Pid, address: u64, access: Access) -> Result<(), Errno> {
@@ -196,19 +211,26 @@ fn check_user_range(user: u64, length: usize) -> Result<(), Errno> {
     }
 }
 
-/// The kernel's lock: taken at the way in, released at the way out. Interrupts are off in between,
-/// so on one CPU it is always free; finding it taken means that the kernel entered itself.
+/// The kernel's lock: taken at the way in, released at the way out, with interrupts off in between.
 pub struct BigLock {
-    taken: AtomicBool,
+    /// The number of the CPU that holds it plus one, or [`FREE`].
+    holder: AtomicU32,
+    /// The CPUs that have waited for long and sleep until it is free, a bit for each.
+    sleepers: AtomicU32,
     kernel: UnsafeCell<Kernel>,
 }
 
-// SAFETY: `kernel` is only reached through the guard, of which `taken` allows one.
+const FREE: u32 = 0;
+/// How often a CPU looks for the lock before it sleeps: about as long as a system call takes.
+const LOOKS: u32 = 40;
+
+// SAFETY: `kernel` is only reached through the guard, of which `holder` allows one.
 unsafe impl Sync for BigLock {}
 
 /// The one kernel.
 pub static KERNEL: BigLock = BigLock {
-    taken: AtomicBool::new(false),
+    holder: AtomicU32::new(FREE),
+    sleepers: AtomicU32::new(0),
     kernel: UnsafeCell::new(Kernel::BEFORE_BOOT),
 };
 
@@ -216,14 +238,91 @@ pub static KERNEL: BigLock = BigLock {
 pub struct Guard(());
 
 impl BigLock {
-    /// Takes the lock.
+    /// Takes the lock, waiting while another CPU has it.
     ///
     /// # Panics
-    /// If the kernel holds it already.
+    /// If this CPU holds it already: the kernel entered itself.
+    #[inline]
     pub fn lock(&self) -> Guard {
-        let was_taken = self.taken.swap(true, Ordering::Acquire);
-        assert!(!was_taken, "the kernel entered itself");
+        let own = cpu::number() + 1;
+        if !self.take(own) {
+            self.wait(own);
+        }
         Guard(())
+    }
+
+    #[inline]
+    fn take(&self, own: u32) -> bool {
+        self.holder
+            .compare_exchange(FREE, own, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    #[cold]
+    fn wait(&self, own: u32) {
+        assert!(
+            self.holder.load(Ordering::Relaxed) != own,
+            "the kernel entered itself"
+        );
+        let mut looks = 0;
+        shootdown::begin_to_wait();
+        while !self.look(own) {
+            looks += 1;
+            if looks == LOOKS {
+                looks = 0;
+                self.sleep(own);
+            }
+        }
+        shootdown::end_waiting();
+    }
+
+    /// One look for the lock; whether it is taken now.
+    fn look(&self, own: u32) -> bool {
+        // The holder may wait for this CPU.
+        shootdown::serve();
+        crash::stop_if_another_crashed();
+        core::hint::spin_loop();
+        self.holder.load(Ordering::Relaxed) == FREE && self.take(own)
+    }
+
+    /// Sleeps until an interrupt: of the one who gives the lock back, or of the timer.
+    fn sleep(&self, own: u32) {
+        let bit = 1 << (own - 1);
+        self.sleepers.fetch_or(bit, Ordering::SeqCst);
+        // From here on it is interrupted; what it was asked before, it looks for once more.
+        shootdown::end_waiting();
+        shootdown::serve();
+        // Whoever gave it back before the bit was there has woken nobody.
+        if self.holder.load(Ordering::SeqCst) != FREE {
+            cpu::sleep();
+        }
+        self.sleepers.fetch_and(!bit, Ordering::Relaxed);
+        shootdown::begin_to_wait();
+    }
+
+    /// Gives the lock away for some time in the middle of the work: the mistake of `lost-entry`.
+    ///
+    /// # Safety
+    /// 1. Whoever holds the guard relies on nothing that others change.
+    pub unsafe fn let_others_in(&self) {
+        /// Long enough for every other CPU to come in several times.
+        const CYCLES: u64 = 50_000_000;
+        drop(Guard(()));
+        let begun = cpu::cycles();
+        while cpu::cycles() - begun < CYCLES {
+            shootdown::serve();
+            core::hint::spin_loop();
+        }
+        core::mem::forget(self.lock());
+    }
+
+    #[cold]
+    fn wake_one(&self, sleepers: u32) {
+        // The first one after this CPU, so that all have their turn.
+        let later = sleepers & !(u32::MAX >> (31 - cpu::number()));
+        let number = if later == 0 { sleepers } else { later }.trailing_zeros();
+        self.sleepers.fetch_and(!(1 << number), Ordering::Relaxed);
+        apic::interrupt(number as usize, WAKE_VECTOR);
     }
 }
 
@@ -245,6 +344,10 @@ impl DerefMut for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        KERNEL.taken.store(false, Ordering::Release);
+        KERNEL.holder.store(FREE, Ordering::SeqCst);
+        let sleepers = KERNEL.sleepers.load(Ordering::SeqCst);
+        if sleepers != 0 {
+            KERNEL.wake_one(sleepers);
+        }
     }
 }

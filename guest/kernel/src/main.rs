@@ -18,18 +18,18 @@ mod mm;
 mod probe;
 mod process;
 mod self_check;
+mod smp;
 mod syscall;
 mod trap;
 
 use arch::cpu::{self, Features};
 use arch::entry::{TrapFrame, leave_with, syscall_entry};
-use arch::entry_area::{DATA, Place};
+use arch::entry_area::{Place, first_data};
 use arch::{apic, descriptors};
+use boot::options::Options;
 use boot::start_info::{self, BootInfo};
-use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::{self, CommandLine};
-use heirloom_abi::propagation::Strategy;
 use kernel::{KERNEL, Kernel};
 use mm::frame::FrameAllocator;
 use mm::{PhysAddr, Root, VirtAddr, boot_map, depth, propagation};
@@ -53,12 +53,14 @@ unsafe extern "C" {
 unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
     // SAFETY: the first thing that the boot does here.
     unsafe { mm::set_depth(cpu::depth()) };
-    DATA.local().set_stacks(
-        Place::Image.entry_stack_top(),
+    let local = first_data().local();
+    local.set_stacks(
+        Place::Image.entry_stack_top(0),
         &raw const cpu_stack_top as u64,
     );
+    local.set_identity(0, probe::first_page());
     // SAFETY: obligation 1: at boot; the image is mapped.
-    unsafe { descriptors::load(Place::Image) };
+    unsafe { descriptors::load_first(Place::Image) };
 
     let image = boot_map::image().frames();
     // SAFETY: obligation 1; nothing but the boot's own stack has been written.
@@ -74,53 +76,47 @@ unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
 /// Sets up memory, CPU and the first process; the registers to leave the kernel with.
 fn start(info: BootInfo) -> TrapFrame {
     let command_line = CommandLine::new(info.command_line);
-    if let Some(port) = number(command_line, options::EXIT_PORT) {
-        crash::set_exit_port(u16::try_from(port).expect("exit-port= is a port number"));
+    let options = Options::of(command_line);
+    if let Some(port) = options.exit_port {
+        crash::set_exit_port(port);
     }
-    if let Some(way) = command_line.get(options::PROBE) {
+    if let Some(way) = options.probe {
         probe::enable(way == options::PROBE_SERIAL);
     }
-    if command_line.get(options::PROBE_FAULTS).is_some() {
+    if options.probe_faults {
         probe::enable_faults();
     }
-    if let Some(name) = command_line.get(options::BUG) {
-        fault_injection::choose(
-            Bug::from_name(name)
-                .unwrap_or_else(|| panic!("bug={name} is no bug that this kernel knows")),
-        );
+    if let Some(bug) = options.bug {
+        fault_injection::choose(bug);
     }
-    let strategy = match command_line.get(options::PROPAGATION) {
-        None => Strategy::DEFAULT,
-        Some(name) => Strategy::from_name(name)
-            .unwrap_or_else(|| panic!("propagation={name} is no strategy of this kernel")),
-    };
-    let first = vmalloc_start(command_line);
+    let first = vmalloc_start(options);
     assert!(
         Region::Vmalloc.contains(first, depth()) && first.is_multiple_of(heirloom_abi::PAGE_SIZE),
         "vmalloc-start={first:#x} is no page of the vmalloc area"
     );
 
-    let features =
-        Features::detect().without(command_line.get(options::CLEAR_CPUID).unwrap_or_default());
-    // The boot's assembly has acted on it. Looking for a word costs a millisecond where kernel code is emulated.
+    let features = Features::detect().without(options.clear_cpuid);
+    // The boot's assembly has acted on it.
     if features.la57_refused
-        && let Some(choice) = command_line.get(options::LA57)
+        && let Some(choice) = options.la57
     {
         assert!(choice == "off", "la57={choice}: there is only `off`");
     }
     let mut guard = KERNEL.lock();
     let kernel: &mut Kernel = &mut guard;
-    let fresh_is_zero = command_line.get(options::FRESH_MEMORY) == Some("zero");
+    let fresh_is_zero = options.fresh_memory_is_zero;
     // SAFETY: the boot loader's map of RAM, without what is used; `boot_map::build` maps the vmemmap.
     kernel.frames = unsafe { FrameAllocator::new(info.ram.frames(), info.free, fresh_is_zero) };
     kernel.modules = info.modules;
     kernel.command_line = command_line;
+    kernel.options = options;
     kernel.machine = features.machine_bits();
     kernel.features = features;
     kernel.ram = info.ram;
 
+    let (strategy, cpus) = (options.strategy, options.cpus);
     let propagation = propagation::of(strategy);
-    let root = boot_map::build(&kernel.ram, features, propagation, &mut kernel.frames)
+    let root = boot_map::build(&kernel.ram, features, propagation, cpus, &mut kernel.frames)
         .expect("too little memory for the kernel's page tables");
     // SAFETY: the new root maps the image where it runs, and the direct map.
     unsafe { cpu::load_root(root.root(), 0) };
@@ -130,15 +126,16 @@ fn start(info: BootInfo) -> TrapFrame {
         .start(root, strategy, VirtAddr::new(first), &mut kernel.frames)
         .expect("too little memory for the strategy's page tables");
 
-    DATA.local().set_stacks(
-        Place::Area.entry_stack_top(),
+    first_data().local().set_stacks(
+        Place::Area.entry_stack_top(0),
         &raw const cpu_stack_top as u64,
     );
     // SAFETY: still the boot, and the kernel's root maps the area.
-    unsafe { descriptors::load(Place::Area) };
+    unsafe { descriptors::load_first(Place::Area) };
     cpu::enable_syscall(Place::Area.text(syscall_entry), descriptors::KERNEL_CODE);
     // SAFETY: a new state.
     unsafe { scheduler::load_float(&process::FloatState::new()) };
+    apic::silence_old_controllers();
     apic::start(features);
     kernel
         .prepare_self_test()
@@ -146,9 +143,9 @@ fn start(info: BootInfo) -> TrapFrame {
 }
 
 /// Where the vmalloc area begins to be used.
-fn vmalloc_start(command_line: CommandLine<'_>) -> u64 {
+fn vmalloc_start(options: Options) -> u64 {
     let area = Region::Vmalloc.start(depth());
-    let Some(text) = command_line.get(options::VMALLOC_START) else {
+    let Some(text) = options.vmalloc_start else {
         return area;
     };
     let is_no = || panic!("{}={text} is no number", options::VMALLOC_START);
@@ -161,11 +158,4 @@ fn vmalloc_start(command_line: CommandLine<'_>) -> u64 {
             second_entry.wrapping_sub(pages.wrapping_mul(heirloom_abi::PAGE_SIZE))
         }
     }
-}
-
-/// The value of a numeric option.
-fn number(command_line: CommandLine<'_>, key: &str) -> Option<u64> {
-    command_line
-        .number(key)
-        .map(|value| value.unwrap_or_else(|text| panic!("{key}={text} is no number")))
 }

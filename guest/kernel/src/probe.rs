@@ -1,13 +1,14 @@
 //! Telling the host what happened: fills in the probe page and rings the doorbell.
 
-use crate::arch::{cpu, serial};
+use crate::arch::{cpu, local, serial};
 use crate::counters::{COUNTERS, Counter};
 use crate::fault_injection::inject;
 use crate::kernel::Kernel;
 use crate::mm::{VirtAddr, direct_map};
 use crate::process::lifecycle::FIRST;
+use crate::smp::shootdown;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{
     Counters, DOORBELL_PORT, Done, Header, KERNEL_PID, MAGIC, PAYLOAD_WORDS, Payload, ProbePage,
@@ -17,15 +18,19 @@ use x86_64::instructions::port::PortWriteOnly;
 
 struct Page(UnsafeCell<ProbePage>);
 
-// SAFETY: only `ring` touches it, on the one CPU, with interrupts off.
+// SAFETY: only `ring` touches it, on the first CPU, with interrupts off.
 unsafe impl Sync for Page {}
 
-static PAGE: Page = Page(UnsafeCell::new(ProbePage {
+static FIRST_PAGE: Page = Page(UnsafeCell::new(EMPTY));
+
+/// A page of which nothing has been told yet.
+pub const EMPTY: ProbePage = ProbePage {
     header: Header {
         magic: MAGIC,
         version: VERSION,
         kind: 0,
-        sequence: 0,
+        // One more, and it is the first.
+        sequence: u64::MAX,
         cpu: 0,
         pid: 0,
         list_words: 0,
@@ -50,16 +55,21 @@ static PAGE: Page = Page(UnsafeCell::new(ProbePage {
         timer_interrupts: 0,
         system_calls: 0,
         cycles: 0,
-        reserved: [0; 2],
+        shootdown_interrupts: 0,
+        remote_flushes: 0,
     },
     payload: [0; PAYLOAD_WORDS],
-}));
+};
+
+/// The address of the first CPU's page.
+pub fn first_page() -> u64 {
+    FIRST_PAGE.0.get() as u64
+}
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
 /// The doorbell is a serial port.
 static SERIAL: AtomicBool = AtomicBool::new(false);
 static FAULTS: AtomicBool = AtomicBool::new(false);
-static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
 /// From now on a host listens; at a serial port if `serial`.
 pub fn enable(serial: bool) {
@@ -87,11 +97,12 @@ pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Co
     if !enabled() {
         return;
     }
-    // SAFETY: see the Sync implementation; `ring` does not call itself.
-    let page = unsafe { &mut *PAGE.0.get() };
+    let address = VirtAddr::new(local::probe_page());
+    // SAFETY: the page is this CPU's own, and `ring` does not call itself.
+    let page = unsafe { &mut *(address.get() as *mut ProbePage) };
     page.header.pid = pid;
-    page.header.sequence = SEQUENCE.load(Relaxed);
-    SEQUENCE.store(page.header.sequence + 1, Relaxed);
+    page.header.cpu = cpu::number();
+    page.header.sequence = page.header.sequence.wrapping_add(1);
     if let Some(counters) = counters {
         page.counters = counters;
     }
@@ -100,8 +111,8 @@ pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Co
     room[..length].copy_from_slice(&list[..length]);
     page.set(payload, u32::try_from(length).unwrap_or(0));
 
-    let physical = direct_map::physical_in_image(VirtAddr::new(PAGE.0.get() as u64));
-    let frame = u32::try_from(physical.pfn().get()).expect("the image is in low memory");
+    let frame = u32::try_from(direct_map::physical_of(address).pfn().get())
+        .expect("the boot gives out low memory first");
     // The host reads the page while this CPU stands in `out`, or waits; ports are opaque to the compiler,
     // so every store above comes before it.
     if SERIAL.load(Relaxed) {
@@ -117,8 +128,8 @@ impl Kernel {
     /// Tells the host an event of the current process.
     pub fn emit<P: Payload>(&self, payload: &P, list: &[u64]) {
         if enabled() {
-            let lies = inject(Bug::LyingPid) && self.current != KERNEL_PID;
-            let pid = if lies { FIRST } else { self.current };
+            let lies = inject(Bug::LyingPid) && cpu::current() != KERNEL_PID;
+            let pid = if lies { FIRST } else { cpu::current() };
             ring(pid, payload, list, Some(self.counters()));
         }
     }
@@ -126,9 +137,9 @@ impl Kernel {
     /// Tells the host that the run is over, and stops.
     pub fn finish(&self, done: Done) -> ! {
         self.emit(&done, &[]);
-        if let Some(Ok(port)) = self.command_line.number(heirloom_abi::options::EXIT_PORT) {
+        if let Some(port) = self.options.exit_port {
             let status = u32::try_from(done.status >> 8).unwrap_or(u32::MAX);
-            Kernel::leave_through(u16::try_from(port).unwrap_or(0), status);
+            Kernel::leave_through(port, status);
         }
         crate::arch::cpu::halt()
     }
@@ -161,7 +172,8 @@ impl Kernel {
             system_calls: COUNTERS.get(Counter::SystemCalls),
             timer_interrupts: COUNTERS.get(Counter::TimerInterrupts),
             cycles: cpu::cycles(),
-            reserved: [0; 2],
+            shootdown_interrupts: COUNTERS.get(Counter::ShootdownInterrupts),
+            remote_flushes: shootdown::answered(),
         }
     }
 }

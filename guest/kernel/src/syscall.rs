@@ -1,5 +1,6 @@
 //! System calls: what each number does.
 
+use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
 use crate::arch::serial::Serial;
 use crate::counters::{COUNTERS, Counter};
@@ -57,7 +58,7 @@ impl Kernel {
             number::WRITE => self.write(a, b, c)?,
             number::MMAP => self.mmap(a, b, c, d)?,
             number::MUNMAP => self.munmap(a, b)?,
-            number::GETPID => self.current.into(),
+            number::GETPID => cpu::current().into(),
             number::GETPPID => self.current_process().parent.into(),
             number::FORK => self.fork(frame)?.into(),
             number::SCHED_YIELD => {
@@ -93,12 +94,12 @@ impl Kernel {
                 value
             }
             number::CHECKPOINT => self.checkpoint(a, b)?,
-            crate::boot::self_test::NUMBER if self.current == heirloom_abi::event::KERNEL_PID => {
+            crate::boot::self_test::NUMBER if cpu::current() == heirloom_abi::event::KERNEL_PID => {
                 self.end_of_boot(frame);
                 return Ok(Outcome::Done);
             }
             missing => {
-                self.tell_of_missing(missing);
+                Self::tell_of_missing(missing);
                 return Err(Errno::NoSystemCall);
             }
         };
@@ -106,13 +107,13 @@ impl Kernel {
     }
 
     /// Says on the console what a program asks for in vain: a C library's start-up ends without a word.
-    fn tell_of_missing(&self, number: u64) {
+    fn tell_of_missing(number: u64) {
         let told = MISSING_TOLD.load(Relaxed);
         if told < MOST_MISSING_TOLD {
             MISSING_TOLD.store(told + 1, Relaxed);
             println!(
                 "process {} asks for system call {number}, which this kernel does not have; guest/user/README.md lists those that it has",
-                self.current
+                cpu::current()
             );
         }
     }
@@ -181,7 +182,7 @@ impl Kernel {
         }
         let process = self
             .processes
-            .get_mut(self.current)
+            .get_mut(cpu::current())
             .ok_or(Errno::NoSuchProcess)?;
         process
             .space

@@ -10,6 +10,8 @@ use crate::counters::{COUNTERS, Counter};
 use crate::kernel::{KERNEL, Kernel};
 use crate::mm::user_space::{Access, Unresolved};
 use crate::mm::{UserHalf, VirtAddr, depth, propagation, user_access};
+use crate::process::scheduler::{self, NOTHING_TO_RUN};
+use crate::smp::shootdown;
 use crate::{crash, println, probe, self_check};
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -49,13 +51,30 @@ pub fn syscall_path() -> SyscallPath {
     }
 }
 
-/// Handles whatever brought the CPU here. When it returns, the CPU goes on with `frame`.
-pub extern "C" fn trap(frame: &mut TrapFrame) {
-    if frame.is_from_user() {
-        KERNEL.lock().user_trap(frame);
-    } else {
-        kernel_trap(frame);
+/// Handles whatever brought the CPU here from ring 3. When it returns, the CPU goes on with `frame`.
+pub extern "C" fn user(frame: &mut TrapFrame) {
+    KERNEL.lock().user_trap(frame);
+    if frame.vector == NOTHING_TO_RUN {
+        scheduler::sleep_until_ready(frame);
     }
+}
+
+/// The timer has interrupted ring 3.
+pub extern "C" fn user_tick(frame: &mut TrapFrame) {
+    apic::end_of_interrupt();
+    user(frame);
+}
+
+/// The timer has interrupted a CPU that sleeps.
+pub extern "C" fn kernel_tick(_: &mut TrapFrame) {
+    apic::end_of_interrupt();
+}
+
+/// Answers an interrupt that another CPU sent, without the lock: that one may hold it, and wait.
+pub extern "C" fn answer(_: &mut TrapFrame) {
+    apic::end_of_interrupt();
+    shootdown::serve();
+    crash::stop_if_another_crashed();
 }
 
 impl Kernel {
@@ -72,7 +91,6 @@ impl Kernel {
             PAGE_FAULT => self.user_page_fault(frame, cpu::fault_address()),
             TIMER => {
                 COUNTERS.add(Counter::TimerInterrupts);
-                apic::end_of_interrupt();
                 self.yield_now(frame);
             }
             SPURIOUS => {}
@@ -101,7 +119,7 @@ impl Kernel {
         }
         let process = self
             .processes
-            .get_mut(self.current)
+            .get_mut(cpu::current())
             .expect("ring 3 is a process");
         let before = probe::faults_enabled().then(|| {
             process
@@ -123,7 +141,7 @@ impl Kernel {
             }
             Err(Unresolved::NotAllowed) => self.kill(frame, address),
             Err(Unresolved::OutOfMemory) => {
-                println!("process {} killed: out of memory", self.current);
+                println!("process {} killed: out of memory", cpu::current());
                 self.exit(crate::syscall::KILLED);
                 self.run_next(frame);
             }
@@ -136,7 +154,7 @@ impl Kernel {
         if let Some(after) = root.leaf::<UserHalf>(VirtAddr::new(address)) {
             self.emit(
                 &PageFaultHandled {
-                    pid: self.current.into(),
+                    pid: cpu::current().into(),
                     address,
                     error_code,
                     entry_address: after.address().get(),
@@ -175,10 +193,10 @@ impl Kernel {
     /// Ends the current process for what it did.
     fn kill(&mut self, frame: &mut TrapFrame, address: u64) {
         let cause = Cause { frame, address };
-        println!("process {} killed: {cause}", self.current);
+        println!("process {} killed: {cause}", cpu::current());
         self.emit(
             &ProcessKilled {
-                pid: self.current.into(),
+                pid: cpu::current().into(),
                 vector: frame.vector,
                 error_code: frame.error_code,
                 rip: frame.rip,
@@ -262,7 +280,12 @@ impl fmt::Display for Cause<'_> {
     }
 }
 
-fn kernel_trap(frame: &mut TrapFrame) {
+/// Handles an exception in the kernel. When it returns, the CPU goes on with
+/// `frame`.
+pub extern "C" fn kernel(frame: &mut TrapFrame) {
+    if frame.vector == SPURIOUS {
+        return;
+    }
     if frame.vector == PAGE_FAULT {
         let address = cpu::fault_address();
         if propagation::kernel_fault(VirtAddr::new(address)) {

@@ -167,6 +167,7 @@ fn try_machine(host: &Host) -> Result<Machine, String> {
         command_line: String::new(),
         modules: guest::modules(),
         console: Box::new(io::sink()),
+        cpus: heirloom_machine::Cpus::default(),
         doorbell: None,
     };
     Machine::on(host, config).map_err(|error| error.to_string())

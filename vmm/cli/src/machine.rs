@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::qemu::{Accelerator, PROGRAM};
-use heirloom_machine::{Host, KvmError, Platform, Qemu};
+use heirloom_machine::{CpuCount, Cpus, Host, KvmError, Platform, Qemu};
 
 use crate::exit::{Exit, Failure};
 use crate::sandbox::Sandbox;
@@ -25,6 +25,26 @@ pub(crate) struct Options {
     /// With QEMU: whether it emulates the CPU (`tcg`) or uses KVM.
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Accel::Tcg)]
     accel: Accel,
+}
+
+/// Options of commands whose guest may have several CPUs.
+#[derive(clap::Args)]
+#[group(skip)]
+pub(crate) struct CpuOptions {
+    /// CPUs of the guest: 1 to 8.
+    #[arg(long, value_name = "N", default_value_t = CpuCount::ONE)]
+    cpus: CpuCount,
+    /// Lets the system move the guest's CPUs between the host's. Else each stays on one: two that share one wait
+    /// for each other.
+    #[arg(long)]
+    no_pin: bool,
+}
+
+impl CpuOptions {
+    /// What they say.
+    pub(crate) fn cpus(&self) -> Cpus {
+        Cpus::new(self.cpus).pinned(!self.no_pin)
+    }
 }
 
 /// The machine that was named.

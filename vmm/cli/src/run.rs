@@ -71,6 +71,8 @@ pub(crate) struct Options {
     pub(crate) force: output::Force,
     #[command(flatten)]
     machine: machine::Options,
+    #[command(flatten)]
+    cpus: machine::CpuOptions,
     /// More words for the kernel's command line.
     #[arg(
         long,
@@ -100,6 +102,16 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let page = options.html.as_deref();
     let page = page.map(|path| options.force.file("the page", path, &inputs));
     let page = page.transpose()?;
+    if let Some(bug) = options
+        .bug
+        .filter(|bug| bug.cpus() > options.cpus.cpus().count())
+    {
+        let (name, cpus) = (bug.info().name, bug.cpus());
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("the mistake of {name} takes several CPUs: add --cpus {cpus}"),
+        ));
+    }
     let host = options.machine.platform()?;
     let sandbox = Sandbox::reading(&inputs).writing(options.html.iter().chain(&options.record));
     options.machine.enter(&sandbox)?;
@@ -187,6 +199,7 @@ fn start(host: &dyn Platform, options: &Options, progress: &mut Progress) -> Res
         .bug(options.bug)
         .processes(options.processes)
         .memory(options.memory)
+        .cpus(options.cpus.cpus())
         .kernel_words(&options.cmdline);
     if let Some(path) = &options.kernel {
         let kernel = KernelImage::read(path).and_then(KernelImage::require_pvh);

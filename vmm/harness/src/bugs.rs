@@ -6,7 +6,7 @@
 use heirloom_abi::bugs::{self, Bug, BugInfo};
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::rules::{RuleInfo, Verdict};
-use heirloom_machine::{KernelImage, Platform};
+use heirloom_machine::{CpuCount, Cpus, KernelImage, Platform};
 use serde::Serialize;
 
 use crate::error::{Cause, RunError};
@@ -93,6 +93,14 @@ fn verdicts(
     let mut builder = Run::builder(host);
     if let Some(kernel) = kernel {
         builder = builder.kernel(kernel.clone());
+    }
+    if let Some(BugInfo { bug, .. }) = bug {
+        let cpus = CpuCount::new(bug.cpus()).unwrap_or(CpuCount::ONE);
+        builder = builder.cpus(Cpus::new(cpus));
+        if let Some((program, arguments)) = bug.program() {
+            let arguments = arguments.iter().map(ToString::to_string);
+            builder = builder.embedded(program, arguments.collect());
+        }
     }
     let mut run = builder
         .strategy(strategy)

@@ -129,8 +129,10 @@ pub fn boot_cause(error: &BootError) -> Cause {
         | BootError::NoRoomForStartInfo { .. }
         | BootError::CommandLine { .. }
         | BootError::Write { .. } => Cause::Input,
-        BootError::Kvm(_) | BootError::Qemu(_) | BootError::Memory(_) | BootError::Watchdog(_) => {
-            Cause::Host
-        }
+        BootError::Kvm(_)
+        | BootError::Qemu(_)
+        | BootError::Memory(_)
+        | BootError::Watchdog(_)
+        | BootError::Cpus(_) => Cause::Host,
     }
 }

@@ -48,7 +48,20 @@ impl Judge {
         snapshot: &Snapshot,
         memory: &M,
     ) {
-        self.engine.observe(event, cpu, snapshot, memory);
+        self.observe_all(event, std::slice::from_ref(cpu), 0, snapshot, memory);
+    }
+
+    /// As [`Judge::observe`], in a guest with several CPUs, of which number `reporting` told the event.
+    pub fn observe_all<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        event: &Event,
+        cpus: &[CpuState],
+        reporting: usize,
+        snapshot: &Snapshot,
+        memory: &M,
+    ) {
+        self.engine
+            .observe_all(event, cpus, reporting, snapshot, memory);
         self.excerpt = Excerpt::choose(self.excerpt.take(), &self.engine, event);
     }
 

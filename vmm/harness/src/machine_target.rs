@@ -15,7 +15,7 @@ pub fn target(machine: &dyn VirtualMachine, name: &str) -> Result<Target, RunErr
         // A handle on the same memory: the mapping lives as long as one of them.
         memory: Box::new(machine.memory().clone()),
         ram: ram(machine),
-        cpus: vec![cpu_state(&machine.registers()?)],
+        cpus: machine.cpus()?.iter().map(cpu_state).collect(),
         phys_bits: PhysBits::new(machine.max_phys_addr().into()),
         gigabyte_pages: Some(machine.gigabyte_pages()),
         depth: None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use heirloom_abi::event::KERNEL_PID;
 use heirloom_abi::layout::Region as GuestRegion;
 use heirloom_abi::propagation::{Promise, Strategy};
 
@@ -66,6 +67,8 @@ pub struct Model {
     at_boot: Option<Counters>,
     machine: Vec<&'static str>,
     next_sequence: BTreeMap<u32, u64>,
+    /// The CPUs on which each process has told something, a bit for each.
+    ran_on: BTreeMap<u32, u64>,
     events: u64,
     done: bool,
 }
@@ -80,6 +83,7 @@ impl Model {
             at_boot: None,
             machine: Vec::new(),
             next_sequence: BTreeMap::new(),
+            ran_on: BTreeMap::new(),
             events: 0,
             done: false,
         }
@@ -113,6 +117,23 @@ impl Model {
     /// The counters of the boot event; `None` before it.
     pub fn counters_at_boot(&self) -> Option<&Counters> {
         self.at_boot.as_ref()
+    }
+
+    /// The number of the present event, from 0, whichever CPU told it. A CPU's own count says how many of its own
+    /// came before.
+    pub fn number(&self) -> u64 {
+        self.events.saturating_sub(1)
+    }
+
+    /// Events that CPU `cpu` says it has told.
+    pub fn events_of(&self, cpu: u32) -> u64 {
+        self.next_sequence.get(&cpu).copied().unwrap_or(0)
+    }
+
+    /// Processes that have told something on more than one CPU.
+    pub fn migrated(&self) -> usize {
+        let cpus = self.ran_on.values();
+        cpus.filter(|cpus| cpus.count_ones() > 1).count()
     }
 
     /// Events so far.
@@ -153,7 +174,7 @@ impl Model {
     /// Takes an event in.
     pub(crate) fn apply(&mut self, told: &Event) {
         self.events += 1;
-        self.history.begin(present(told));
+        self.history.begin(present(told, self.number()));
         self.count_on(told);
         let history = &mut self.history;
         match &told.claim {
@@ -213,6 +234,9 @@ impl Model {
     fn count_on(&mut self, told: &Event) {
         let (sequence, cpu) = (told.sequence, told.cpu);
         let next = sequence.wrapping_add(1);
+        if told.pid != KERNEL_PID {
+            *self.ran_on.entry(told.pid).or_default() |= 1_u64.checked_shl(cpu).unwrap_or(0);
+        }
         let expected = self.next_sequence.insert(cpu, next).unwrap_or(0);
         if sequence != expected {
             self.history.contradict(format!(
@@ -223,9 +247,9 @@ impl Model {
 }
 
 /// What of an event the rules look at.
-fn present(told: &Event) -> Present {
+fn present(told: &Event, number: u64) -> Present {
     let mut present = Present {
-        sequence: told.sequence,
+        sequence: number,
         pid: told.pid,
         ..Present::default()
     };

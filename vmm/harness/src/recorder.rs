@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use heirloom_abi::event::ProbePage;
+use heirloom_inspect::Discovery;
 use heirloom_inspect::history::GroundTruth;
-use heirloom_inspect::{CpuState, Discovery, Snapshot};
 use heirloom_machine::VirtualMachine;
 use heirloom_source::recording::{Capture, End, Header, Piece, RecordError, Recorder};
 
 use crate::error::RunError;
 use crate::machine_target;
-use crate::run::{ExitStatus, Run};
+use crate::run::{Captured, ExitStatus, Run};
 
 /// A recording in the making.
 pub struct RunRecorder {
@@ -40,19 +40,14 @@ impl RunRecorder {
 
     /// Records an event, with the page tables of that moment if there are any, and what was read of memory
     /// beside them.
-    pub fn event(
-        &mut self,
-        page: &ProbePage,
-        captured: Option<(&CpuState, &Snapshot)>,
-        pieces: &[Piece],
-    ) {
+    pub fn event(&mut self, page: &ProbePage, captured: Option<&Captured>, pieces: &[Piece]) {
         let Some(recorder) = &mut self.recorder else {
             return;
         };
-        let capture = captured.map(|(cpu, snapshot)| Capture {
-            snapshot,
-            cpus: std::slice::from_ref(cpu),
-            reporting_cpu: 0,
+        let capture = captured.map(|captured| Capture {
+            snapshot: &captured.snapshot,
+            cpus: &captured.cpus,
+            reporting_cpu: captured.reporting,
             pieces,
         });
         let result = recorder.record(Some(zerocopy::transmute_ref!(page)), capture);

@@ -67,11 +67,18 @@ impl<'r> Replay<'r> {
         let Some(moment) = self.moments.next().transpose()? else {
             return Ok(None);
         };
-        let event = event_of(self.recording, &moment)?;
-        if let (Some(judge), Some(event)) = (&mut self.judge, &event) {
+        let mut event = event_of(self.recording, &moment)?;
+        if let (Some(judge), Some(event)) = (&mut self.judge, &mut event) {
             judge.apply(event);
+            event.sequence = judge.model().number();
             if let Some(tables) = &moment.tables {
-                judge.observe(event, &tables.cpu(), &tables.snapshot, &moment.memory);
+                judge.observe_all(
+                    event,
+                    &tables.cpus,
+                    tables.reporting_cpu,
+                    &tables.snapshot,
+                    &moment.memory,
+                );
             }
         }
         Ok(Some(Replayed { moment, event }))

@@ -136,16 +136,19 @@ impl Cpuid {
         String::from_utf8_lossy(&letters).into_owned()
     }
 
-    /// The table for CPU `id` of one package without hyper-threads: KVM copies topology and APIC ids
+    /// The table for CPU `id` of `count` in one package without hyper-threads: KVM copies topology and APIC ids
     /// of whichever host CPU it happened to run on, which would tell the guest of CPUs it has not.
     #[must_use]
-    pub(crate) fn for_vcpu(&self, id: u8) -> CpuId {
+    pub(crate) fn for_vcpu(&self, id: u8, count: u8) -> CpuId {
         let mut table = self.table.clone();
         for entry in table.as_mut_slice() {
             match entry.function {
-                1 => entry.ebx = entry.ebx & 0x0000_ffff | 1 << 16 | u32::from(id) << 24,
-                // Caches shared by 1 thread, 1 core in the package (bits 25–14 and 31–26).
-                4 => entry.eax &= 0x3fff,
+                1 => {
+                    let identity = u32::from(count) << 16 | u32::from(id) << 24;
+                    entry.ebx = entry.ebx & 0x0000_ffff | identity;
+                }
+                // Caches shared by 1 thread; so many cores in the package, less one (bits 25–14 and 31–26).
+                4 => entry.eax = entry.eax & 0x3fff | u32::from(count - 1) << 26,
                 0xb | 0x1f => entry.edx = u32::from(id),
                 _ => {}
             }
@@ -213,8 +216,8 @@ mod tests {
                 ..Default::default()
             },
         ]);
-        let table = host.for_vcpu(3);
-        assert_eq!(table.as_slice()[0].ebx, 0x0301_0800);
+        let table = host.for_vcpu(3, 4);
+        assert_eq!(table.as_slice()[0].ebx, 0x0304_0800);
         assert_eq!(table.as_slice()[0].ecx >> HYPERVISOR_BIT, 1);
         assert_eq!(table.as_slice()[1].edx, 3);
     }

@@ -7,8 +7,10 @@
 //! - [`memory`]: how much RAM the guest has and where it lies; [`vm`]: KVM's own object over it, and the
 //!   log of what the guest writes ([`Machine::take_written_frames`]);
 //! - [`image`]: a kernel file, checked; [`boot`]: kernel, modules and what tells of them put into memory;
-//! - [`vcpu`]: one CPU, its state at entry and its [`registers`]; [`devices`]: the serial port;
-//! - [`watchdog`]: what stops a CPU that will not stop by itself; [`run`]: the loop that drives it;
+//! - [`cpus`]: how many CPUs; [`vcpu`]: one of them, its state at entry and its [`registers`]; [`devices`]: the
+//!   serial port;
+//! - [`watchdog`]: what stops a CPU that will not stop by itself; [`run`]: the loop that drives it, and `crew`: the
+//!   threads of all but the first;
 //! - [`machine`]: all of it put together; [`qemu`]: the same with QEMU's CPUs, and [`virtual_machine`]: what
 //!   both can do; [`symbols`]: which function an address is in.
 //!
@@ -20,6 +22,8 @@
 pub mod address;
 pub mod boot;
 pub mod cpuid;
+pub mod cpus;
+mod crew;
 pub mod devices;
 pub mod image;
 pub mod kvm;
@@ -37,6 +41,7 @@ mod write_log;
 
 pub use address::GuestVirtual;
 pub use boot::{BootError, Module};
+pub use cpus::{CpuCount, Cpus};
 pub use image::{ImageError, KernelImage, Segment};
 pub use kvm::{Host, KvmError};
 pub use machine::{Config, Machine};

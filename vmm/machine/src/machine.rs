@@ -1,6 +1,7 @@
-//! A whole machine: memory, one CPU, devices and a loaded kernel, ready to run.
+//! A whole machine: memory, CPUs, devices and a loaded kernel, ready to run.
 
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 
 use heirloom_paging::Pfn;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -8,11 +9,14 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use crate::address::GuestVirtual;
 use crate::boot::{self, BootError, Module};
 use crate::cpuid::{Cpuid, Feature, Standing};
+use crate::cpus::Cpus;
+use crate::crew::Crew;
 use crate::devices::{Devices, SERIAL_IRQ};
 use crate::image::KernelImage;
 use crate::kvm::{Host, KvmError, KvmModule};
 use crate::memory::{MemorySize, Ram, RamRange};
 use crate::registers::Registers;
+use crate::run::Bus;
 use crate::vcpu::Vcpu;
 use crate::vm::Vm;
 use crate::watchdog::{Interrupter, Watchdog};
@@ -27,6 +31,8 @@ pub struct Config {
     /// ([`Standing::Overstated`], [`KvmModule::unemulated`]), `clearcpuid=` with the features' names is
     /// put in front: Linux's word for features that a kernel must not use.
     pub command_line: String,
+    /// How many CPUs it has. All but the first wait until the guest starts them.
+    pub cpus: Cpus,
     /// Files for the guest, in the order in which it finds them.
     pub modules: Vec<Module>,
     /// Where the guest's serial port writes. A sink that retries interrupted writes by itself (std's
@@ -37,13 +43,17 @@ pub struct Config {
     pub doorbell: Option<u16>,
 }
 
-/// A virtual machine with one CPU.
+/// A virtual machine.
 pub struct Machine {
-    // The CPU goes before the machine that it belongs to: fields drop in this order.
+    // The threads go before the CPU that they can make leave the guest, and that before the machine that it
+    // belongs to: fields drop in this order.
+    pub(crate) crew: Crew,
+    /// The first CPU.
     pub(crate) vcpu: Vcpu,
-    pub(crate) devices: Devices,
+    pub(crate) bus: Bus,
     pub(crate) watchdog: Watchdog,
-    pub(crate) doorbell: Option<u16>,
+    /// The CPU that stopped the machine.
+    pub(crate) speaker: usize,
     vm: Vm,
     kernel: KernelImage,
     /// What KVM can run.
@@ -69,7 +79,8 @@ impl Machine {
         host.require_capabilities()?;
         let offered = host.cpuid()?;
         let vm = Vm::new(host, Ram::new(config.memory, offered.max_phys_addr())?)?;
-        let vcpu = Vcpu::new(&vm, 0, &offered)?;
+        let count = config.cpus.count();
+        let mut vcpu = Vcpu::new(&vm, 0, count, &offered)?;
         let shown = vcpu.cpuid()?;
         let unusable = unusable_features(host, &config.kernel, &offered, &shown);
         let command_line = boot::without_features(&config.command_line, &unusable);
@@ -81,11 +92,24 @@ impl Machine {
             vm.interrupt_line(SERIAL_IRQ)?,
             watchdog.bell(),
         );
-        Ok(Machine {
-            vcpu,
-            devices,
-            watchdog,
+        let bus = Bus {
+            devices: Arc::new(Mutex::new(devices)),
             doorbell: config.doorbell,
+            memory: vm.ram().memory().clone(),
+        };
+        let mut others = Vec::new();
+        for id in 1..count {
+            let other = Vcpu::new(&vm, id, count, &offered)?;
+            other.wait_to_be_started()?;
+            others.push(other);
+        }
+        let crew = Crew::new(vcpu.kick(), others, &bus, config.cpus.places());
+        Ok(Machine {
+            crew: crew.map_err(BootError::Cpus)?,
+            vcpu,
+            bus,
+            watchdog,
+            speaker: 0,
             vm,
             kernel: config.kernel,
             offered,
@@ -102,7 +126,7 @@ impl Machine {
         let offered = host.cpuid()?;
         let ram = Ram::new(MemorySize::MINIMUM, offered.max_phys_addr())?;
         let vm = Vm::new(host, ram)?;
-        let shown = Vcpu::new(&vm, 0, &offered)?.cpuid()?;
+        let shown = Vcpu::new(&vm, 0, 1, &offered)?.cpuid()?;
         Ok(unusable_features(host, kernel, &offered, &shown))
     }
 
@@ -134,28 +158,62 @@ impl Machine {
         &self.kernel
     }
 
-    /// The CPU's registers, while it stands still.
+    /// The registers of every CPU, while they stand still.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn cpus(&self) -> Result<Vec<Registers>, KvmError> {
+        let mut all = vec![self.vcpu.registers()?];
+        for vcpu in self.crew.vcpus() {
+            all.push(vcpu.registers()?);
+        }
+        Ok(all)
+    }
+
+    /// The number of the CPU that stopped the machine, by ringing or otherwise; 0 where none did.
+    pub fn speaker(&self) -> usize {
+        self.speaker
+    }
+
+    /// The registers of the CPU that stopped the machine, while it stands still.
     ///
     /// # Errors
     /// [`KvmError::Call`].
     pub fn registers(&self) -> Result<Registers, KvmError> {
-        self.vcpu.registers()
+        self.ask_speaker(Vcpu::registers)
     }
 
-    /// Whether the CPU halted with interrupts off: it will not go on by itself.
+    /// Whether every CPU halted with interrupts off, or was never started: none will go on by itself.
     ///
     /// # Errors
     /// [`KvmError::Call`].
     pub fn halted_for_good(&self) -> Result<bool, KvmError> {
-        self.vcpu.halted_for_good()
+        if !self.vcpu.halted_for_good()? {
+            return Ok(false);
+        }
+        for vcpu in self.crew.vcpus() {
+            if !vcpu.halted_for_good()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    /// What KVM makes of `address` in the CPU's present address space; `None` if it is unmapped.
+    /// What KVM makes of `address` in the present address space of the CPU that stopped the machine; `None` if
+    /// it is unmapped.
     ///
     /// # Errors
     /// [`KvmError::Call`].
     pub fn translate(&self, address: GuestVirtual) -> Result<Option<GuestAddress>, KvmError> {
-        self.vcpu.translate(address)
+        self.ask_speaker(|vcpu| vcpu.translate(address))
+    }
+
+    fn ask_speaker<T>(&self, question: impl Fn(&Vcpu) -> T) -> T {
+        let mut others = self.crew.vcpus();
+        match self.speaker.checked_sub(1).and_then(|at| others.nth(at)) {
+            Some(vcpu) => question(&vcpu),
+            None => question(&self.vcpu),
+        }
     }
 
     /// MAXPHYADDR of the guest's CPU, in bits (CPUID 0x80000008).

@@ -1,18 +1,21 @@
-//! The run loop: drives a vCPU until something happens that somebody must decide about.
+//! The run loop: drives the vCPUs until something happens that somebody must decide about.
 
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::VcpuExit;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::PAGE_SIZE;
 use crate::address::GuestVirtual;
-use crate::devices::Effect;
+use crate::crew::Crew;
+use crate::devices::{Devices, Effect};
 use crate::kvm::KvmError;
 use crate::machine::Machine;
 use crate::qemu::QemuError;
-use crate::watchdog::Cause;
+use crate::vcpu::Vcpu;
+use crate::watchdog::{Bell, Cause};
 
 /// Longest x86 instruction, in bytes (Intel SDM vol. 2A, 2.3.11).
 const INSTRUCTION_LIMIT: usize = 15;
@@ -20,6 +23,8 @@ const INSTRUCTION_LIMIT: usize = 15;
 /// How often KVM may refuse to run the vCPU for now before it is given up, and the time in between.
 const MOST_REFUSALS: u32 = 100;
 const REFUSED: Duration = Duration::from_millis(2);
+/// So often it is asked again at once.
+const REFUSALS_AT_START: u32 = 2;
 
 /// Why [`Machine::run`] returned. After [`Stop::Doorbell`], [`Stop::TimeLimit`] and
 /// [`Stop::Interrupted`] the guest can be run on; after the others it is lost.
@@ -86,85 +91,85 @@ pub enum RunError {
     Qemu(#[from] QemuError),
 }
 
-impl Machine {
-    /// Runs the guest until it rings the doorbell, ends, or `deadline` passes. Call it again to go on.
-    ///
-    /// The deadline holds whatever the guest does, a loop with interrupts off or a stuck console
-    /// included; it is kept to within a few milliseconds.
-    ///
-    /// # Errors
-    /// [`RunError`]: KVM or the console's sink failed; the guest's own mishaps are a [`Stop`].
-    pub fn run(&mut self, deadline: Instant) -> Result<Stop, RunError> {
-        let bell = self.watchdog.bell();
-        let guard = self.watchdog.arm(deadline);
-        let mut refusals = 0;
-        let stop = loop {
-            match bell.cause() {
-                Some(Cause::TimeLimit) => break Stop::TimeLimit,
-                Some(Cause::Interrupted) => break Stop::Interrupted,
-                None => {}
+/// What all CPUs of a machine have in common: devices, and where the doorbell is.
+#[derive(Clone)]
+pub(crate) struct Bus {
+    pub(crate) devices: Arc<Mutex<Devices>>,
+    pub(crate) doorbell: Option<u16>,
+    pub(crate) memory: GuestMemoryMmap,
+}
+
+impl Bus {
+    /// The devices; no code panics while it has them.
+    pub(crate) fn devices(&self) -> MutexGuard<'_, Devices> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one CPU until it needs the host, and does what it needs; what somebody must decide about, if it is
+    /// that. `refusals` counts how often KVM has refused to run it.
+    pub(crate) fn step(
+        &self,
+        vcpu: &mut Vcpu,
+        refusals: &mut u32,
+    ) -> Result<Option<Stop>, RunError> {
+        match vcpu.run() {
+            Ok(VcpuExit::IoOut(port, data)) => {
+                if Some(port) == self.doorbell
+                    && let Ok(word) = <[u8; 4]>::try_from(data)
+                {
+                    let value = u32::from_le_bytes(word);
+                    return Ok(Some(Stop::Doorbell { value }));
+                }
+                let effect = self.devices().write(port, data);
+                if effect.map_err(RunError::Console)? == Effect::Reset {
+                    return Ok(Some(Stop::Reset));
+                }
             }
-            match self.vcpu.run() {
-                Ok(VcpuExit::IoOut(port, data)) => {
-                    if Some(port) == self.doorbell
-                        && let Ok(word) = <[u8; 4]>::try_from(data)
-                    {
-                        break Stop::Doorbell {
-                            value: u32::from_le_bytes(word),
-                        };
-                    }
-                    let effect = self.devices.write(port, data).map_err(RunError::Console)?;
-                    if effect == Effect::Reset {
-                        break Stop::Reset;
-                    }
-                }
-                Ok(VcpuExit::IoIn(port, data)) => self.devices.read(port, data),
-                // Nobody is there: the bus floats.
-                Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
-                Ok(VcpuExit::MmioWrite(..) | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
-                Ok(VcpuExit::Shutdown) => break Stop::Shutdown,
-                Ok(VcpuExit::FailEntry(reason, _)) => break Stop::FailEntry { reason },
-                Ok(VcpuExit::InternalError) => {
-                    let error = self.vcpu.internal_error();
-                    let instruction = if error.instruction.is_empty() {
-                        self.instruction()?
-                    } else {
-                        error.instruction
-                    };
-                    break Stop::InternalError {
-                        suberror: error.suberror,
-                        instruction,
-                    };
-                }
-                Ok(exit) => {
-                    break Stop::Unexpected {
-                        exit: format!("{exit:?}"),
-                    };
-                }
-                Err(error) => match error.errno() {
-                    libc::EINTR => {}
-                    // KVM makes a thread when a guest first runs, and says no more if that fails.
-                    libc::EAGAIN if refusals < MOST_REFUSALS => {
-                        refusals += 1;
+            Ok(VcpuExit::IoIn(port, data)) => self.devices().read(port, data),
+            // Nobody is there: the bus floats.
+            Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
+            Ok(VcpuExit::MmioWrite(..) | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
+            Ok(VcpuExit::Shutdown) => return Ok(Some(Stop::Shutdown)),
+            Ok(VcpuExit::FailEntry(reason, _)) => return Ok(Some(Stop::FailEntry { reason })),
+            Ok(VcpuExit::InternalError) => {
+                let error = vcpu.internal_error();
+                let instruction = if error.instruction.is_empty() {
+                    self.instruction(vcpu)?
+                } else {
+                    error.instruction
+                };
+                return Ok(Some(Stop::InternalError {
+                    suberror: error.suberror,
+                    instruction,
+                }));
+            }
+            Ok(exit) => {
+                let exit = format!("{exit:?}");
+                return Ok(Some(Stop::Unexpected { exit }));
+            }
+            Err(error) => match error.errno() {
+                libc::EINTR => {}
+                // KVM makes a thread when a guest first runs, and says no more if that fails. A CPU that has
+                // just been started says so, too.
+                libc::EAGAIN if *refusals < MOST_REFUSALS => {
+                    *refusals += 1;
+                    if *refusals > REFUSALS_AT_START {
                         std::thread::sleep(REFUSED);
                     }
-                    libc::EAGAIN => return Err(RunError::NoThread),
-                    errno => return Err(RunError::Vcpu(io::Error::from_raw_os_error(errno))),
-                },
-            }
-        };
-        // Still under the watchdog: the sink may block.
-        self.devices.drain().map_err(RunError::Console)?;
-        drop(guard);
-        Ok(stop)
+                }
+                libc::EAGAIN => return Err(RunError::NoThread),
+                errno => return Err(RunError::Vcpu(io::Error::from_raw_os_error(errno))),
+            },
+        }
+        Ok(None)
     }
 
     /// The bytes at RIP, as far as they are mapped.
-    fn instruction(&self) -> Result<Vec<u8>, KvmError> {
+    fn instruction(&self, vcpu: &Vcpu) -> Result<Vec<u8>, KvmError> {
         let mut bytes = Vec::with_capacity(INSTRUCTION_LIMIT);
-        let mut at = self.vcpu.registers()?.rip;
+        let mut at = vcpu.registers()?.rip;
         while bytes.len() < INSTRUCTION_LIMIT {
-            let Some(GuestAddress(physical)) = self.vcpu.translate(GuestVirtual(at))? else {
+            let Some(GuestAddress(physical)) = vcpu.translate(GuestVirtual(at))? else {
                 break;
             };
             let in_page = PAGE_SIZE - at % PAGE_SIZE;
@@ -172,7 +177,7 @@ impl Machine {
                 (INSTRUCTION_LIMIT - bytes.len()).min(usize::try_from(in_page).unwrap_or(0));
             let mut part = vec![0; count];
             if self
-                .memory()
+                .memory
                 .read_slice(&mut part, GuestAddress(physical))
                 .is_err()
             {
@@ -182,5 +187,73 @@ impl Machine {
             at = at.wrapping_add(in_page);
         }
         Ok(bytes)
+    }
+}
+
+impl Machine {
+    /// Runs the guest until it rings the doorbell, ends, or `deadline` passes. Call it again to go on. When it
+    /// returns, all CPUs stand still.
+    ///
+    /// The deadline holds whatever the guest does, a loop with interrupts off or a stuck console
+    /// included; it is kept to within a few milliseconds.
+    ///
+    /// # Errors
+    /// [`RunError`]: KVM or the console's sink failed; the guest's own mishaps are a [`Stop`].
+    pub fn run(&mut self, deadline: Instant) -> Result<Stop, RunError> {
+        // What came while all were being stopped comes before anybody runs on.
+        if let Some((cpu, stop)) = self.crew.take_news() {
+            self.speaker = cpu;
+            return stop;
+        }
+        let bell = self.watchdog.bell();
+        let guard = self.watchdog.arm(deadline);
+        let stop = if self.crew.is_empty() {
+            run_first(&mut self.vcpu, &self.crew, &self.bus, &bell)
+        } else {
+            self.crew.start();
+            let stop = run_first(&mut self.vcpu, &self.crew, &self.bus, &bell);
+            self.crew.stop();
+            stop
+        };
+        self.speaker = 0;
+        let stop = match stop.transpose() {
+            Some(stop) => stop,
+            // Another one has stopped all; that is what it has said first.
+            None => match self.crew.take_news() {
+                Some((cpu, stop)) => {
+                    self.speaker = cpu;
+                    stop
+                }
+                None => Ok(Stop::Interrupted),
+            },
+        };
+        // Still under the watchdog: the sink may block.
+        self.bus.devices().drain().map_err(RunError::Console)?;
+        drop(guard);
+        stop
+    }
+}
+
+/// Runs the first CPU until something happens that somebody must decide about; `None` if that is to another
+/// CPU.
+fn run_first(
+    vcpu: &mut Vcpu,
+    crew: &Crew,
+    bus: &Bus,
+    bell: &Bell,
+) -> Result<Option<Stop>, RunError> {
+    let mut refusals = 0;
+    loop {
+        match bell.cause() {
+            Some(Cause::TimeLimit) => return Ok(Some(Stop::TimeLimit)),
+            Some(Cause::Interrupted) => return Ok(Some(Stop::Interrupted)),
+            None => {}
+        }
+        if crew.is_stopping() {
+            return Ok(None);
+        }
+        if let Some(stop) = bus.step(vcpu, &mut refusals)? {
+            return Ok(Some(stop));
+        }
     }
 }

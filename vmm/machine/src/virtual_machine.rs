@@ -73,7 +73,19 @@ pub trait VirtualMachine: Send {
         None
     }
 
-    /// The registers of the first CPU.
+    /// The registers of every CPU.
+    ///
+    /// # Errors
+    /// As [`VirtualMachine::registers`].
+    fn cpus(&self) -> Result<Vec<Registers>, RunError>;
+
+    /// The number of the CPU that stopped the machine, the first one where none did; `None` where that is not
+    /// known.
+    fn speaker(&self) -> Option<usize> {
+        None
+    }
+
+    /// The registers of the CPU that stopped the machine; of the first one where none did, or that is not known.
     ///
     /// # Errors
     /// [`RunError`]: the machine does not return them.
@@ -85,8 +97,8 @@ pub trait VirtualMachine: Send {
     /// As [`VirtualMachine::registers`].
     fn halted_for_good(&self) -> Result<bool, RunError>;
 
-    /// What the machine itself makes of `address` in the first CPU's present address space; `None` if it
-    /// is unmapped.
+    /// What the machine itself makes of `address` in the present address space of the CPU that
+    /// [`VirtualMachine::registers`] is about; `None` if it is unmapped.
     ///
     /// # Errors
     /// As [`VirtualMachine::registers`].
@@ -165,6 +177,14 @@ impl VirtualMachine for Machine {
 
     fn take_written_frames(&mut self) -> Option<Vec<Pfn>> {
         Machine::take_written_frames(self)
+    }
+
+    fn cpus(&self) -> Result<Vec<Registers>, RunError> {
+        Ok(Machine::cpus(self)?)
+    }
+
+    fn speaker(&self) -> Option<usize> {
+        Some(Machine::speaker(self))
     }
 
     fn registers(&self) -> Result<Registers, RunError> {

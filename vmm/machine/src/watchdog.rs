@@ -55,10 +55,18 @@ struct Armed {
 
 /// The thread that armed the watchdog.
 #[derive(Clone, Copy, Debug)]
-struct ArmedThread(pthread_t);
+pub(crate) struct ArmedThread(pthread_t);
 
-// SAFETY: `pthread_handle` is a live thread's: it exists only inside `State::armed`, which its own
-// thread fills and clears, and signals are sent under the lock that guards the field.
+impl ArmedThread {
+    /// The calling one.
+    pub(crate) fn own() -> ArmedThread {
+        // SAFETY: no obligation; it returns the caller's own handle.
+        ArmedThread(unsafe { libc::pthread_self() })
+    }
+}
+
+// SAFETY: `pthread_handle` is a live thread's: it exists only inside of states, here and of the crew, which its
+// own thread fills and clears, and signals are sent under the lock that guards the field.
 unsafe impl Killable for ArmedThread {
     fn pthread_handle(&self) -> pthread_t {
         self.0
@@ -142,8 +150,7 @@ impl Watchdog {
     pub(crate) fn arm(&self, deadline: Instant) -> Guard<'_> {
         // A thread may have been born with all signals blocked. The call cannot fail: the signal exists.
         let _ = unblock_signal(SIGRTMIN());
-        // SAFETY: no obligation; it returns the caller's own handle.
-        let thread = ArmedThread(unsafe { libc::pthread_self() });
+        let thread = ArmedThread::own();
         let mut state = self.shared.lock();
         state.armed = Some(Armed { thread, deadline });
         // Said at once, so that a run with its time already up does not enter the guest.

@@ -92,7 +92,7 @@ pub struct Counters {
     pub user_faults: u64,
     /// Loads of CR3.
     pub cr3_loads: u64,
-    /// Single-page TLB invalidations.
+    /// Single-page TLB invalidations, on the CPU that changed the page's entry.
     pub page_flushes: u64,
     /// System calls served.
     pub system_calls: u64,
@@ -100,8 +100,10 @@ pub struct Counters {
     pub timer_interrupts: u64,
     /// The time-stamp counter when the event was told.
     pub cycles: u64,
-    /// Zeros.
-    pub reserved: [u64; 2],
+    /// Interrupts that a CPU sent to others, to make them drop translations.
+    pub shootdown_interrupts: u64,
+    /// Times that a CPU dropped translations because another had changed their entries.
+    pub remote_flushes: u64,
 }
 
 /// A payload that has a kind of its own.

@@ -1,5 +1,7 @@
 //! What the CPU offers and how it is set up: control registers, model-specific registers.
 
+pub use super::local::{current, id, number, set_current};
+
 use crate::counters::{COUNTERS, Counter};
 use crate::mm::{Frame, PhysAddr, Root, VirtAddr};
 use core::arch::asm;
@@ -103,7 +105,7 @@ impl Features {
             | bit(self.la57, machine::LA57)
     }
 
-    /// Turns on what there is. Runs after the kernel's own root is loaded: PCIDE needs a CR3 whose
+    /// Turns on what there is, on each CPU. Runs after the kernel's own root is loaded: PCIDE needs a CR3 whose
     /// low bits are clear (SDM vol. 3A, 4.10.1).
     pub fn enable(self) {
         let mut flags = Cr4::read();
@@ -164,12 +166,32 @@ pub unsafe fn load_root(root: Root, tag: u16) {
     }
 }
 
+/// Loads the kernel's root on a CPU that has just come up, before it has data of its own.
+///
+/// # Safety
+/// 1. It maps the kernel as it is running.
+pub unsafe fn enter_root(root: Root) {
+    let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(root.frame().start().get()));
+    // SAFETY: obligation 1.
+    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+}
+
 /// Drops the CPU's translations of one page. (The crate's own function knows addresses of 48 bits only.)
 #[inline]
 pub fn flush_page(page: VirtAddr) {
     // SAFETY: `invlpg` takes any address, mapped or not, and changes no memory. Not `nomem`: what the compiler
     // wrote to page tables before must be there.
     unsafe { asm!("invlpg [{}]", in(reg) page.get(), options(nostack, preserves_flags)) };
+}
+
+/// Drops all translations of the CPU, global ones and those of every tag (Intel SDM vol. 3A, 4.10.4.1).
+pub fn flush_all() {
+    let flags = Cr4::read();
+    // SAFETY: the same features as before; what changes is that nothing is remembered.
+    unsafe {
+        Cr4::write(flags - Cr4Flags::PAGE_GLOBAL);
+        Cr4::write(flags);
+    }
 }
 
 /// The value of CR3 for `root`. With `keep`, loading it drops no translations of that tag (SDM vol.
@@ -216,6 +238,13 @@ pub fn cycles() -> u64 {
 /// The address of the last page fault.
 pub fn fault_address() -> u64 {
     x86_64::registers::control::Cr2::read_raw()
+}
+
+/// Halts until an interrupt has been answered. With interrupts off when it is called, and afterwards again, none
+/// that was due before is missed: `sti` takes effect behind `hlt` (Intel SDM vol. 2B, STI).
+pub fn sleep() {
+    // SAFETY: interrupts are answered on the stack that is in use, and change nothing that is borrowed.
+    unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
 }
 
 /// Stops for ever.

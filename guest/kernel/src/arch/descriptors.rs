@@ -1,7 +1,8 @@
-//! GDT, TSS and IDT of the one CPU (Intel SDM vol. 3A, 3.5, 6.14, 7.7).
+//! GDT and TSS of each CPU, and the IDT of all (Intel SDM vol. 3A, 3.5, 6.14, 7.7).
 
-use super::entry::{CpuLocal, TRAP_STUBS, VECTORS};
-use super::entry_area::{DATA, IDT, Place};
+use super::entry::{TRAP_STUBS, VECTORS};
+use super::entry_area::{self, IDT, Place};
+use super::local::CpuLocal;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use x86_64::VirtAddr;
@@ -42,7 +43,7 @@ impl Gate {
     }
 }
 
-/// The page of the CPU's own data.
+/// The page of a CPU's own data.
 #[repr(C, align(4096))]
 pub struct Data {
     local: CpuLocal,
@@ -59,11 +60,10 @@ struct Tables {
 #[repr(C, align(4096))]
 pub struct Idt(UnsafeCell<[Gate; VECTORS]>);
 
-// SAFETY: the tables are only written by `load`, at boot, before there is a second CPU or an
-// interrupt.
+// SAFETY: the tables are only written by `load`, by the CPU whose they are, before it takes an interrupt.
 unsafe impl Sync for Data {}
 
-// SAFETY: as for `Data`.
+// SAFETY: it is only written by `load_first`, before there is a second CPU or an interrupt.
 unsafe impl Sync for Idt {}
 
 const _: () = assert!(size_of::<Data>() == 4096 && size_of::<Idt>() == 4096);
@@ -88,28 +88,26 @@ impl Data {
         }
     }
 
-    /// This CPU's own data.
+    /// What GS points to.
     pub fn local(&self) -> &CpuLocal {
         &self.local
     }
 }
 
 impl Idt {
-    /// A page that [`load`] will fill in.
+    /// A page that [`load_first`] will fill in.
     pub const fn empty() -> Idt {
         Idt(UnsafeCell::new([Gate { low: 0, high: 0 }; VECTORS]))
     }
 }
 
-/// Fills in and loads the tables, and GS, as they are seen at `place`.
+/// Fills in the IDT, and all tables of the first CPU, as they are seen at `place`, and loads them.
 ///
 /// # Safety
 /// 1. Called at boot, with interrupts off, and `place` is mapped.
-pub unsafe fn load(place: Place) {
-    // SAFETY: obligation 1 makes these the only references.
-    let (tables, idt) = unsafe { (&mut *DATA.tables.get(), &mut *IDT.0.get()) };
-    tables.tss.privilege_stack_table[0] = VirtAddr::new_truncate(place.entry_stack_top());
-    tables.tss.interrupt_stack_table[0] = VirtAddr::new_truncate(place.double_fault_stack_top());
+pub unsafe fn load_first(place: Place) {
+    // SAFETY: obligation 1 makes this the only reference.
+    let idt = unsafe { &mut *IDT.0.get() };
     for (vector, gate) in idt.iter_mut().enumerate() {
         let stack = if vector == DOUBLE_FAULT_VECTOR {
             DOUBLE_FAULT_IST
@@ -118,8 +116,30 @@ pub unsafe fn load(place: Place) {
         };
         *gate = Gate::new(place.text(TRAP_STUBS[vector]), stack);
     }
+    // SAFETY: obligation 1.
+    unsafe { load_at(place, 0, entry_area::first_data()) };
+}
 
-    let at = place.data() + offset_of!(Data, tables) as u64;
+/// Fills in and loads the tables of CPU `cpu`, another than the first.
+///
+/// # Safety
+/// 1. Called on that CPU, with interrupts off, when [`load_first`] has been with [`Place::Area`], and its
+///    pages are mapped.
+pub unsafe fn load(cpu: usize) {
+    // SAFETY: obligation 1.
+    unsafe { load_at(Place::Area, cpu, entry_area::data_of(cpu)) };
+}
+
+/// # Safety
+/// 1. Called on CPU `cpu`, with interrupts off; `data` is its data, `place` is mapped, and the IDT is filled in.
+unsafe fn load_at(place: Place, cpu: usize, data: &Data) {
+    // SAFETY: obligation 1 makes this the only reference.
+    let tables = unsafe { &mut *data.tables.get() };
+    let stack = |top| VirtAddr::new_truncate(top);
+    tables.tss.privilege_stack_table[0] = stack(place.entry_stack_top(cpu));
+    tables.tss.interrupt_stack_table[0] = stack(place.double_fault_stack_top(cpu));
+
+    let at = place.data(cpu) + offset_of!(Data, tables) as u64;
     let tss = at + offset_of!(Tables, tss) as u64;
     let limit = size_of::<TaskStateSegment>() as u64 - 1;
     tables.gdt[5] = limit | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56;
@@ -129,17 +149,17 @@ pub unsafe fn load(place: Place) {
         base: VirtAddr::new_truncate(base),
         limit: u16::try_from(bytes - 1).unwrap_or(u16::MAX),
     };
-    // SAFETY: the tables are static, complete, mapped by obligation 1, and have the segments that
-    // are in use in their old places.
+    // SAFETY: the tables are complete, stay, are mapped by obligation 1, and have the segments that are in
+    // use in their old places.
     unsafe {
         lgdt(&pointer(
             at + offset_of!(Tables, gdt) as u64,
             size_of_val(&tables.gdt),
         ));
-        lidt(&pointer(place.idt(), size_of_val(idt)));
+        lidt(&pointer(place.idt(), VECTORS * size_of::<Gate>()));
         load_tss(SegmentSelector(TSS_SELECTOR));
     }
     GsBase::write(VirtAddr::new_truncate(
-        place.data() + offset_of!(Data, local) as u64,
+        place.data(cpu) + offset_of!(Data, local) as u64,
     ));
 }

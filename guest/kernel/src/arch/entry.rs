@@ -1,22 +1,27 @@
 //! The ways into the kernel and the one way out.
 //!
 //! Every way in leaves a [`TrapFrame`], on top of the CPU's entry stack if ring 3 was interrupted, and
-//! calls `trap` with it. There is one kernel stack for each CPU and none for a process: the kernel
+//! calls [`crate::trap`] with it. There is one kernel stack for each CPU and none for a process: the kernel
 //! never blocks inside a system call, so to switch processes it only exchanges the frame (and CR3)
 //! before it leaves.
 
+use super::cpu;
 use super::descriptors::{USER_CODE, USER_DATA};
 use super::entry_area::{self, Place};
+use super::local::CpuLocal;
 use crate::mm::VirtAddr;
 use core::arch::naked_asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Exception vectors and the interrupts this kernel uses.
-pub const VECTORS: usize = 34;
+pub const VECTORS: usize = 36;
 pub const PAGE_FAULT_VECTOR: usize = 14;
 pub const TIMER_VECTOR: u8 = 32;
 pub const SPURIOUS_VECTOR: u8 = 33;
+/// Another CPU asks this one to drop translations.
+pub const SHOOTDOWN_VECTOR: u8 = 34;
+/// Another CPU has work for this one, which sleeps.
+pub const WAKE_VECTOR: u8 = 35;
 /// No vector of the CPU's: a frame made by `syscall`.
 pub const SYSCALL_VECTOR: u64 = 256;
 
@@ -63,50 +68,6 @@ impl TrapFrame {
             ..TrapFrame::default()
         }
     }
-
-    /// Whether ring 3 was interrupted.
-    pub fn is_from_user(&self) -> bool {
-        self.cs & 3 == 3
-    }
-}
-
-/// What GS points to in the kernel: this CPU's own data.
-#[repr(C)]
-pub struct CpuLocal {
-    /// Ring 3's stack pointer while `syscall` is between stacks.
-    user_rsp: AtomicU64,
-    /// End of the stack that traps from ring 3 first use.
-    entry_stack_top: AtomicU64,
-    /// End of the kernel stack.
-    kernel_stack_top: AtomicU64,
-    /// What to load into CR3 on the way in; 0 if the address space stays.
-    kernel_cr3: AtomicU64,
-    /// What to load into CR3 on the way out; 0 if the address space stays.
-    user_cr3: AtomicU64,
-}
-
-impl CpuLocal {
-    pub const fn new() -> CpuLocal {
-        CpuLocal {
-            user_rsp: AtomicU64::new(0),
-            entry_stack_top: AtomicU64::new(0),
-            kernel_stack_top: AtomicU64::new(0),
-            kernel_cr3: AtomicU64::new(0),
-            user_cr3: AtomicU64::new(0),
-        }
-    }
-
-    /// Sets the ends of the two stacks.
-    pub fn set_stacks(&self, entry: u64, kernel: u64) {
-        self.entry_stack_top.store(entry, Relaxed);
-        self.kernel_stack_top.store(kernel, Relaxed);
-    }
-
-    /// From now on the kernel runs on a root of its own: CR3 values for the way in and the way out.
-    pub fn set_roots(&self, kernel: u64, user: u64) {
-        self.kernel_cr3.store(kernel, Relaxed);
-        self.user_cr3.store(user, Relaxed);
-    }
 }
 
 unsafe extern "C" {
@@ -147,105 +108,148 @@ pub extern "C" fn syscall_entry() {
     )
 }
 
-/// Behind every exception and interrupt: vector and error code are pushed.
-#[unsafe(naked)]
-#[unsafe(link_section = ".text.entry")]
-extern "C" fn trap_entry() {
-    naked_asm!(
-        "test byte ptr [rsp + 24], 3",
-        "jz {save}",
-        "swapgs",
-        "jmp {save}",
-        save = sym save_and_call,
-    )
+/// What is behind the stubs of some vectors, when vector and error code are pushed: `$save` goes on.
+macro_rules! entry {
+    ($name:ident, $save:path) => {
+        #[unsafe(naked)]
+        #[unsafe(link_section = ".text.entry")]
+        extern "C" fn $name() {
+            naked_asm!(
+                "test byte ptr [rsp + 24], 3",
+                "jz {save}",
+                "swapgs",
+                "jmp {save}",
+                save = sym $save,
+            )
+        }
+    };
 }
 
-/// Completes the frame, goes to the kernel's stack and, if it has one, its own address space, and
-/// calls the kernel. Calls go through a register: this text runs at an address of its own.
-#[unsafe(naked)]
-#[unsafe(link_section = ".text.entry")]
-extern "C" fn save_and_call() {
-    naked_asm!(
-        "push rax",
-        "push rcx",
-        "push rdx",
-        "push rsi",
-        "push rdi",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "cld",
-        "mov rdi, rsp",
-        "mov rbx, rsp",
-        "test byte ptr [rsp + {cs}], 3",
-        "jz 3f",
-        "mov rax, gs:[{kernel_cr3}]",
-        "test rax, rax",
-        "jz 2f",
-        "mov cr3, rax",
-        "2:",
-        "mov rsp, gs:[{kernel_stack_top}]",
-        "3:",
-        "movabs rax, offset {trap}",
-        "call rax",
-        "mov rsp, rbx",
-        "jmp {restore}",
-        cs = const offset_of!(TrapFrame, cs),
-        kernel_cr3 = const offset_of!(CpuLocal, kernel_cr3),
-        kernel_stack_top = const offset_of!(CpuLocal, kernel_stack_top),
-        trap = sym crate::trap::trap,
-        restore = sym restore,
-    )
+entry!(trap_entry, save_and_call);
+entry!(tick_entry, save_and_tick);
+entry!(answer_entry, save_and_answer);
+
+/// Completes the frame and calls the kernel: `$user` on the kernel's stack and, if it has one, in its own address
+/// space, if ring 3 was interrupted; else `$kernel` where it is. Calls go through a register: this text runs at an
+/// address of its own.
+macro_rules! save_and_call {
+    ($name:ident, $user:path, $kernel:path) => {
+        #[unsafe(naked)]
+        #[unsafe(link_section = ".text.entry")]
+        extern "C" fn $name() {
+            naked_asm!(
+                "push rax",
+                "push rcx",
+                "push rdx",
+                "push rsi",
+                "push rdi",
+                "push r8",
+                "push r9",
+                "push r10",
+                "push r11",
+                "push rbx",
+                "push rbp",
+                "push r12",
+                "push r13",
+                "push r14",
+                "push r15",
+                "cld",
+                "mov rdi, rsp",
+                "mov rbx, rsp",
+                "test byte ptr [rsp + {cs}], 3",
+                "jz 3f",
+                "mov rax, gs:[{kernel_cr3}]",
+                "test rax, rax",
+                "jz 2f",
+                "mov cr3, rax",
+                "2:",
+                "mov rsp, gs:[{kernel_stack_top}]",
+                "movabs rax, offset {user}",
+                "call rax",
+                "mov rsp, rbx",
+                "jmp {restore}",
+                "3:",
+                "movabs rax, offset {kernel}",
+                "call rax",
+                "mov rsp, rbx",
+                "jmp {resume}",
+                cs = const offset_of!(TrapFrame, cs),
+                kernel_cr3 = const offset_of!(CpuLocal, kernel_cr3),
+                kernel_stack_top = const offset_of!(CpuLocal, kernel_stack_top),
+                user = sym $user,
+                kernel = sym $kernel,
+                restore = sym restore,
+                resume = sym resume,
+            )
+        }
+    };
 }
 
-/// Pops the frame that RSP points to and goes on where it says.
+save_and_call!(save_and_call, crate::trap::user, crate::trap::kernel);
+// The timer's interrupt must not be in service while the CPU waits for the lock: others could not interrupt it.
+save_and_call!(
+    save_and_tick,
+    crate::trap::user_tick,
+    crate::trap::kernel_tick
+);
+// What other CPUs ask for is answered without the kernel's lock, which the asking one may hold.
+save_and_call!(save_and_answer, crate::trap::answer, crate::trap::answer);
+
+/// Pops the general registers, and what is above them up to RIP.
+macro_rules! pop_and {
+    ($($before:literal,)* => $($after:literal,)* ; $($operands:tt)*) => {
+        naked_asm!(
+            $($before,)*
+            "pop r15",
+            "pop r14",
+            "pop r13",
+            "pop r12",
+            "pop rbp",
+            "pop rbx",
+            "pop r11",
+            "pop r10",
+            "pop r9",
+            "pop r8",
+            "pop rdi",
+            "pop rsi",
+            "pop rdx",
+            "pop rcx",
+            "pop rax",
+            "add rsp, 16",
+            $($after,)*
+            $($operands)*
+        )
+    };
+}
+
+/// Pops the frame that RSP points to, which is ring 3's, and goes on where it says.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.entry")]
 pub extern "C" fn restore() {
-    naked_asm!(
-        "test byte ptr [rsp + {cs}], 3",
-        "jz 2f",
+    pop_and!(
         "mov rax, gs:[{user_cr3}]",
         "test rax, rax",
         "jz 2f",
         "mov cr3, rax",
         "2:",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
-        "pop r11",
-        "pop r10",
-        "pop r9",
-        "pop r8",
-        "pop rdi",
-        "pop rsi",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
-        "add rsp, 16",
-        "test byte ptr [rsp + 8], 3",
-        "jz 2f",
+        =>
         "swapgs",
-        "2:",
         "iretq",
-        cs = const offset_of!(TrapFrame, cs),
+        ;
         user_cr3 = const offset_of!(CpuLocal, user_cr3),
     )
 }
 
+/// The same for a frame of the kernel's own.
+#[unsafe(naked)]
+#[unsafe(link_section = ".text.entry")]
+extern "C" fn resume() {
+    pop_and!(=> "iretq", ;)
+}
+
 /// Leaves the kernel with `frame`, never to return to the caller.
 pub fn leave_with(frame: &TrapFrame) -> ! {
-    let top = (Place::Area.entry_stack_top() as *mut TrapFrame).wrapping_sub(1);
+    let top = (Place::Area.entry_stack_top(cpu::id()) as *mut TrapFrame).wrapping_sub(1);
     let restore = entry_area::restore_in_area();
     // SAFETY: the entry stack is empty, and `restore` runs where every address space has it.
     unsafe {
@@ -260,7 +264,8 @@ pub fn leave_with(frame: &TrapFrame) -> ! {
     }
 }
 
-/// A stub for a vector that pushes an error code itself (`error`) or not (`plain`).
+/// A stub for a vector that pushes an error code itself (`error`) or not (`plain`), or that has an entry of its
+/// own.
 macro_rules! stub {
     ($name:ident, $vector:literal, plain) => {
         #[unsafe(naked)]
@@ -274,6 +279,13 @@ macro_rules! stub {
         #[unsafe(link_section = ".text.entry")]
         extern "C" fn $name() {
             naked_asm!("push {vector}", "jmp {entry}", vector = const $vector, entry = sym trap_entry)
+        }
+    };
+    ($name:ident, $vector:literal, $entry:ident) => {
+        #[unsafe(naked)]
+        #[unsafe(link_section = ".text.entry")]
+        extern "C" fn $name() {
+            naked_asm!("push 0", "push {vector}", "jmp {entry}", vector = const $vector, entry = sym $entry)
         }
     };
 }
@@ -294,5 +306,6 @@ stubs! {
     trap_15 15 plain, trap_16 16 plain, trap_17 17 error, trap_18 18 plain, trap_19 19 plain,
     trap_20 20 plain, trap_21 21 error, trap_22 22 plain, trap_23 23 plain, trap_24 24 plain,
     trap_25 25 plain, trap_26 26 plain, trap_27 27 plain, trap_28 28 plain, trap_29 29 error,
-    trap_30 30 error, trap_31 31 plain, timer 32 plain, spurious 33 plain,
+    trap_30 30 error, trap_31 31 plain, timer 32 tick_entry, spurious 33 plain,
+    shootdown 34 answer_entry, wake 35 answer_entry,
 }

@@ -11,10 +11,13 @@
 //!               5000 ├─ double-fault stack           rw
 //!               6000 ├─ (guard)
 //!               7000 ├─ entry text                   rx
+//!              10000 ├─ the second CPU's data, its stacks at the same distances
+//!              20000 ├─ the third CPU's, and so on; IDT and text are the same for all
 //! ```
 //!
-//! The memory is the kernel image's own: each part is a page or more of it, seen at a second
-//! address. The boot uses the first address until its tables stand.
+//! The memory of the first CPU's part is the kernel image's own: each piece is a page or more of it, seen at
+//! a second address. The boot uses the first address until its tables stand. That of the others' parts is
+//! taken when the tables are built.
 
 use super::descriptors::{Data, Idt};
 use super::entry::{entry_text, restore};
@@ -27,7 +30,7 @@ use heirloom_abi::layout::CPU_ENTRY_AREA;
 #[repr(C, align(4096))]
 pub struct StackPage(UnsafeCell<[u8; 4096]>);
 
-// SAFETY: only ever used as the stack of the one CPU.
+// SAFETY: only ever used as the stack of the first CPU.
 unsafe impl Sync for StackPage {}
 
 impl StackPage {
@@ -37,29 +40,37 @@ impl StackPage {
 }
 
 /// The area's parts, in the kernel image.
-pub static DATA: Data = Data::empty();
+static FIRST_DATA: Data = Data::empty();
 pub static IDT: Idt = Idt::empty();
-static ENTRY_STACK: StackPage = StackPage::empty();
-static DOUBLE_FAULT_STACK: StackPage = StackPage::empty();
+static FIRST_ENTRY_STACK: StackPage = StackPage::empty();
+static FIRST_DOUBLE_FAULT_STACK: StackPage = StackPage::empty();
 
-const DATA_AT: u64 = CPU_ENTRY_AREA;
-const IDT_AT: u64 = DATA_AT + 0x1000;
-const ENTRY_STACK_AT: u64 = DATA_AT + 0x3000;
-const DOUBLE_FAULT_STACK_AT: u64 = DATA_AT + 0x5000;
-const TEXT_AT: u64 = DATA_AT + 0x7000;
+const IDT_AT: u64 = CPU_ENTRY_AREA + 0x1000;
+const TEXT_AT: u64 = CPU_ENTRY_AREA + 0x7000;
+/// From one CPU's part to the next.
+const PART: u64 = 0x1_0000;
+/// Where in a CPU's part its pages are.
+const ENTRY_STACK: u64 = 0x3000;
+const DOUBLE_FAULT_STACK: u64 = 0x5000;
+
+/// Where CPU `cpu`'s part begins, with its data.
+const fn part(cpu: usize) -> u64 {
+    CPU_ENTRY_AREA + cpu as u64 * PART
+}
 
 /// Where the parts are used.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In the kernel image: before the kernel's own tables stand.
+    /// In the kernel image: by the first CPU, before the kernel's own tables stand.
     Image,
     /// In the CPU entry area.
     Area,
 }
 
 impl Place {
-    pub fn data(self) -> u64 {
-        self.choose(&raw const DATA as u64, DATA_AT)
+    /// CPU `cpu`'s data.
+    pub fn data(self, cpu: usize) -> u64 {
+        self.choose(&raw const FIRST_DATA as u64, part(cpu))
     }
 
     pub fn idt(self) -> u64 {
@@ -67,12 +78,13 @@ impl Place {
     }
 
     /// The end of the stack that the CPU switches to when it leaves ring 3.
-    pub fn entry_stack_top(self) -> u64 {
-        self.choose(&raw const ENTRY_STACK as u64, ENTRY_STACK_AT) + PAGE_SIZE
+    pub fn entry_stack_top(self, cpu: usize) -> u64 {
+        self.choose(&raw const FIRST_ENTRY_STACK as u64, part(cpu) + ENTRY_STACK) + PAGE_SIZE
     }
 
-    pub fn double_fault_stack_top(self) -> u64 {
-        self.choose(&raw const DOUBLE_FAULT_STACK as u64, DOUBLE_FAULT_STACK_AT) + PAGE_SIZE
+    pub fn double_fault_stack_top(self, cpu: usize) -> u64 {
+        let in_area = part(cpu) + DOUBLE_FAULT_STACK;
+        self.choose(&raw const FIRST_DOUBLE_FAULT_STACK as u64, in_area) + PAGE_SIZE
     }
 
     /// The address of a piece of entry text.
@@ -89,12 +101,24 @@ impl Place {
     }
 }
 
+/// The first CPU's data.
+pub fn first_data() -> &'static Data {
+    &FIRST_DATA
+}
+
+/// The data of CPU `cpu`, which has been started.
+pub fn data_of(cpu: usize) -> &'static Data {
+    // SAFETY: every started CPU has its data there, mapped in every address space; all that changes in it
+    // while others may look is atomic.
+    unsafe { &*(part(cpu) as *const Data) }
+}
+
 /// The address of [`restore`] that is mapped in every address space.
 pub fn restore_in_area() -> u64 {
     Place::Area.text(restore)
 }
 
-/// Each part: its address in the area, its pages in the image, and its permissions.
+/// Each part of the first CPU: its address in the area, its pages in the image, and its permissions.
 pub fn parts() -> [(VirtAddr, VirtAddr, u64, Entry); 5] {
     let (text, text_end) = entry_text();
     let page = |symbol: u64, at: u64| {
@@ -105,11 +129,15 @@ pub fn parts() -> [(VirtAddr, VirtAddr, u64, Entry); 5] {
             protection::KERNEL_DATA,
         )
     };
+    let first = part(0);
     [
-        page(&raw const DATA as u64, DATA_AT),
+        page(&raw const FIRST_DATA as u64, first),
         page(&raw const IDT as u64, IDT_AT),
-        page(&raw const ENTRY_STACK as u64, ENTRY_STACK_AT),
-        page(&raw const DOUBLE_FAULT_STACK as u64, DOUBLE_FAULT_STACK_AT),
+        page(&raw const FIRST_ENTRY_STACK as u64, first + ENTRY_STACK),
+        page(
+            &raw const FIRST_DOUBLE_FAULT_STACK as u64,
+            first + DOUBLE_FAULT_STACK,
+        ),
         (
             VirtAddr::new(TEXT_AT),
             text,
@@ -117,4 +145,9 @@ pub fn parts() -> [(VirtAddr, VirtAddr, u64, Entry); 5] {
             protection::KERNEL_TEXT,
         ),
     ]
+}
+
+/// Where the three pages of another CPU's part are mapped: its data and its two stacks.
+pub fn pages_of(cpu: usize) -> [VirtAddr; 3] {
+    [0, ENTRY_STACK, DOUBLE_FAULT_STACK].map(|at| VirtAddr::new(part(cpu) + at))
 }

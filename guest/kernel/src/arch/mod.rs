@@ -1,8 +1,9 @@
-//! The x86-64 CPU: its registers, tables, ways into the kernel, timer and console.
+//! The x86-64 CPU: its registers, tables, ways into the kernel, interrupts and console.
 
 pub mod apic;
 pub mod cpu;
 pub mod descriptors;
 pub mod entry;
 pub mod entry_area;
+pub mod local;
 pub mod serial;

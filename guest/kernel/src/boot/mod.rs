@@ -2,5 +2,6 @@
 
 pub mod memory_map;
 pub mod modules;
+pub mod options;
 pub mod self_test;
 pub mod start_info;

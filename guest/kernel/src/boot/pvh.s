@@ -95,6 +95,7 @@ boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff            # 64-bit code
     .quad 0x00cf93000000ffff            # data
+    .quad 0x00cf9b000000ffff            # 32-bit code, for the other CPUs
 boot_gdt_end:
 boot_gdt_pointer:
     .word boot_gdt_end - boot_gdt - 1
@@ -102,6 +103,7 @@ boot_gdt_pointer:
 
 .section .data.boot_tables, "aw"
     .align 4096
+.global boot_pgd, boot_pml5
 boot_pgd:
     .quad boot_pdpt - OFFSET + PRESENT_WRITABLE
     .fill 272, 8, 0

@@ -11,7 +11,6 @@ use crate::process::program::Arguments;
 use crate::trap::{SyscallPath, syscall_path};
 use crate::{println, self_check};
 use heirloom_abi::event::{Boot, KERNEL_PID, machine};
-use heirloom_abi::options;
 use heirloom_abi::syscall::{Errno, PROT_EXEC, PROT_READ};
 
 /// Only the self-test may make this system call.
@@ -24,8 +23,6 @@ pub const PAGE: VirtAddr = VirtAddr::new(0x40_0000);
 const PROGRAM: [u8; 10] = [0xb8, 0xff, 0xff, 0xff, 0x7f, 0x0f, 0x05, 0x0f, 0x0b, 0xc3];
 /// Where in the page the `ret` is.
 pub const RETURN_AT: u64 = PROGRAM.len() as u64 - 1;
-
-const DEFAULT_INIT: &str = "init";
 
 impl Kernel {
     /// Makes the self-test's process and its registers. Its number is the kernel's own, because
@@ -63,7 +60,7 @@ impl Kernel {
 
     /// What can only be checked while the self-test's user page is mapped.
     pub fn finish_self_test(&mut self) {
-        if self.command_line.get(options::SELFCHECK).is_some() {
+        if self.options.self_check {
             self_check::run(self);
         }
     }
@@ -73,6 +70,7 @@ impl Kernel {
     /// # Panics
     /// If the command line names no program that there is, or it cannot be executed.
     pub fn boot_first_process(&mut self) -> TrapFrame {
+        self.start_other_cpus(self.options.cpus);
         let usage = self.frames.usage();
         let strategy = self.space.strategy();
         println!(
@@ -95,7 +93,7 @@ impl Kernel {
             &[],
         );
         debug_assert!(self.machine & machine::NX != 0);
-        let name = self.command_line.get(options::INIT).unwrap_or(DEFAULT_INIT);
+        let name = self.options.init;
         let Some(module) = self.modules.find(name.as_bytes()) else {
             for name in self.modules.names() {
                 println!("boot module: {name}");

@@ -13,12 +13,16 @@ use super::{
     Entry, Level, OutOfFrames, Pfn, PhysAddr, VirtAddr, depth, direct_map, page_down, page_up,
     protection,
 };
+use crate::arch::apic;
 use crate::arch::cpu::Features;
-use crate::arch::{apic, entry_area};
+use crate::arch::descriptors::Data;
+use crate::arch::entry_area::{self, Place};
 use crate::boot::memory_map::{Range, Ranges};
 use crate::fault_injection::inject;
+use crate::probe;
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
+use heirloom_abi::event::ProbePage;
 use heirloom_abi::layout::Region;
 
 unsafe extern "C" {
@@ -73,6 +77,7 @@ pub fn build(
     ram: &Ranges,
     features: Features,
     propagation: &'static dyn Propagation,
+    cpus: usize,
     frames: &mut FrameAllocator,
 ) -> Result<KernelRoot, OutOfFrames> {
     let frame = frames.allocate_at_boot(Use::Table, 1)?;
@@ -95,6 +100,9 @@ pub fn build(
             length,
             attributes,
         )?;
+    }
+    for cpu in 1..cpus {
+        builder.cpu_part(cpu)?;
     }
     if !features.x2apic {
         let registers = PhysAddr::new(apic::memory_mapped_at());
@@ -211,6 +219,32 @@ impl Builder<'_> {
                 end.get() - start.get(),
                 attributes,
             )?;
+        }
+        Ok(())
+    }
+
+    /// Memory of a CPU that is not the first: its part of the entry area, a kernel stack and a probe page.
+    fn cpu_part(&mut self, cpu: usize) -> Result<(), OutOfFrames> {
+        /// Frames of the kernel stack: as many bytes as the first CPU's has.
+        const STACK: u64 = 8;
+        let [data, entry_stack, double_fault_stack, probe] =
+            [(); 4].map(|()| self.frames.allocate_at_boot(Use::Unmanaged, 1));
+        let (data, probe) = (data?, probe?);
+        let stack = self.frames.allocate_at_boot(Use::Unmanaged, STACK)?;
+        let frames = [data, entry_stack?, double_fault_stack?];
+        for (at, frame) in entry_area::pages_of(cpu).into_iter().zip(frames) {
+            self.map_kernel(at, frame.start(), PAGE_SIZE, protection::KERNEL_DATA)?;
+        }
+        let stack_top = direct_map::address_of(stack.start()).get() + STACK * PAGE_SIZE;
+        let [data, probe] = [data, probe].map(|frame| direct_map::words(frame) as u64);
+        // SAFETY: frames that were just allocated for this, in the direct map of the boot's tables; pages hold
+        // these types, and the CPU has not been started.
+        unsafe {
+            (data as *mut Data).write(Data::empty());
+            (probe as *mut ProbePage).write(probe::EMPTY);
+            let local = (*(data as *const Data)).local();
+            local.set_stacks(Place::Area.entry_stack_top(cpu), stack_top);
+            local.set_identity(u32::try_from(cpu).expect("there are few CPUs"), probe);
         }
         Ok(())
     }

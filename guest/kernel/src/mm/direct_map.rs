@@ -30,6 +30,15 @@ pub fn physical_in_image(address: VirtAddr) -> PhysAddr {
     PhysAddr::new(address.get() - KERNEL_IMAGE_OFFSET)
 }
 
+/// The physical address of something in the kernel image or the direct map.
+pub fn physical_of(address: VirtAddr) -> PhysAddr {
+    if address.get() >= KERNEL_IMAGE_OFFSET {
+        physical_in_image(address)
+    } else {
+        PhysAddr::new(address.get() - BASE.get())
+    }
+}
+
 /// A frame's bytes in the direct map, as u64 words.
 #[inline]
 pub fn words(frame: Frame) -> *mut u64 {

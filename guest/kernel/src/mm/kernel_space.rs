@@ -11,6 +11,9 @@ use super::{Entry, Frame, Level, OutOfFrames, Pfn, VirtAddr};
 use crate::arch::cpu;
 use crate::counters::{COUNTERS, Counter};
 use crate::fault_injection::inject;
+use crate::smp::shootdown;
+use core::mem::MaybeUninit;
+use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::propagation::Strategy;
 use heirloom_abi::syscall::{Errno, PROT_READ, PROT_WRITE};
@@ -198,6 +201,7 @@ impl KernelSpace {
             propagation.change(&mut spaces, page, Some(attributes));
             flush_page(page);
         }
+        shootdown::all_others(area.start(), area.length());
         Ok((area, protection))
     }
 
@@ -226,24 +230,36 @@ impl KernelSpace {
         Ok(frame)
     }
 
-    /// Unmaps the first `count` pages.
+    /// Unmaps the first `count` pages. Their frames are free when every CPU has dropped the pages.
     fn unmap(&mut self, area: Area, count: u64, current: Root, frames: &mut FrameAllocator) {
-        for (page, number) in area.first_pages(count).zip(1..) {
+        let last = count.min(area.length());
+        let mut gone = Batch::new();
+        let (mut first, mut pages) = (area.start(), 0);
+        for (page, number) in area.first_pages(last).zip(1..) {
             let (mut spaces, propagation) = self.spaces(current, frames);
-            let old = if inject(Bug::UnmapForgetsLast) && number == count {
+            let old = if inject(Bug::UnmapForgetsLast) && number == last {
                 let root = spaces.kernel.root();
                 root.leaf::<KernelHalf>(page.address())
                     .map(|leaf| leaf.entry)
             } else {
                 propagation.change(&mut spaces, page, None)
             };
+            pages += 1;
             if let Some(old) = old {
                 flush_page(page);
-                if !inject(Bug::LeakedKernelMemory) {
-                    // SAFETY: `map_fresh` put a frame of RAM there. The strategy has taken the mapping out
-                    // of every address space that had it, and the one CPU has flushed it.
-                    unsafe { frames.free_kernel(Frame::new(old.address().pfn())) };
+                // SAFETY: `map_fresh` put a frame of RAM there.
+                gone.push(unsafe { Frame::new(old.address().pfn()) });
+            }
+            if gone.is_full() || number == last {
+                shootdown::all_others(first, pages);
+                for frame in gone.drain() {
+                    if !inject(Bug::LeakedKernelMemory) {
+                        // SAFETY: the strategy has taken the mapping out of every address space that had it,
+                        // and all CPUs have flushed it.
+                        unsafe { frames.free_kernel(frame) };
+                    }
                 }
+                (first, pages) = (first.wrapping_add(pages * PAGE_SIZE), 0);
             }
         }
         if inject(Bug::FreedSharedTable)
@@ -270,7 +286,42 @@ impl KernelSpace {
     }
 }
 
-/// Makes the CPU forget one page.
+/// Frames that are to be freed together, when all CPUs have forgotten them: so many cost one interrupt each.
+struct Batch {
+    frames: [MaybeUninit<Frame>; Batch::ROOM],
+    count: usize,
+}
+
+impl Batch {
+    const ROOM: usize = 32;
+
+    const fn new() -> Batch {
+        Batch {
+            frames: [const { MaybeUninit::uninit() }; Batch::ROOM],
+            count: 0,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.count == Batch::ROOM
+    }
+
+    fn push(&mut self, frame: Frame) {
+        self.frames[self.count].write(frame);
+        self.count += 1;
+    }
+
+    /// Takes all of them out.
+    fn drain(&mut self) -> impl Iterator<Item = Frame> {
+        let count = core::mem::take(&mut self.count);
+        // SAFETY: `push` has filled that many.
+        self.frames[..count]
+            .iter()
+            .map(|frame| unsafe { frame.assume_init() })
+    }
+}
+
+/// Makes this CPU forget one page.
 fn flush_page(page: Page) {
     COUNTERS.add(Counter::PageFlushes);
     cpu::flush_page(page.address());

@@ -4,7 +4,7 @@
 //! virtual address there, so a table can be written whoever's address space is loaded.
 
 pub mod boot_map;
-mod boot_value;
+pub mod boot_value;
 pub mod direct_map;
 pub mod frame;
 pub mod half;

@@ -1,6 +1,7 @@
 //! Counters at which processes meet: an eventcount each (Reed and Kanodia, 1979).
 
 use super::{Pid, State};
+use crate::arch::cpu;
 use crate::kernel::Kernel;
 use heirloom_abi::syscall::{EVENTCOUNTS, Errno};
 
@@ -52,7 +53,7 @@ impl Kernel {
             if value >= at_least {
                 process.state = State::Runnable;
                 process.frame.rax = value;
-                self.ready.push(pid, &mut self.processes);
+                self.make_ready(pid);
             } else {
                 match last_kept.and_then(|last| self.processes.get_mut(last)) {
                     Some(last) => last.next_in_queue = Some(pid),
@@ -71,7 +72,7 @@ impl Kernel {
         if value >= at_least {
             return Ok(Some(value));
         }
-        let pid = self.current;
+        let pid = cpu::current();
         let first = self.eventcounts.waiting[index].replace(pid);
         let process = self.current_process();
         process.next_in_queue = first;

@@ -3,6 +3,7 @@
 use super::program::{self, Arguments};
 use super::table::Processes;
 use super::{FloatState, Pid, Process, State, scheduler};
+use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
 use crate::fault_injection::inject;
 use crate::kernel::Kernel;
@@ -54,7 +55,7 @@ impl Kernel {
     ) -> Result<TrapFrame, Errno> {
         self.new_process(FIRST, KERNEL_PID)?;
         self.emit_created(FIRST, KERNEL_PID);
-        self.current = FIRST;
+        cpu::set_current(FIRST);
         self.use_current_space();
         // SAFETY: a new state.
         unsafe { scheduler::load_float(&FloatState::new()) };
@@ -72,7 +73,7 @@ impl Kernel {
         let layout = program::layout(module, self.modules.get(module).bytes)?;
         let process = self
             .processes
-            .get_mut(self.current)
+            .get_mut(cpu::current())
             .expect("the current process");
         process.space.clear(&mut self.frames);
         process.space.vmas = layout.vmas;
@@ -82,7 +83,7 @@ impl Kernel {
         // Once more, to flush the old program.
         self.use_current_space();
         let stack = self.build_stack(arguments).ok();
-        let pid = self.current.into();
+        let pid = cpu::current().into();
         self.emit(&ProcessExecuted { pid }, &[]);
         Ok(stack.map(|stack| TrapFrame::for_program(layout.entry, stack)))
     }
@@ -90,7 +91,7 @@ impl Kernel {
     /// A copy of the current process, which was interrupted with `frame`. The child's number.
     pub fn fork(&mut self, frame: &TrapFrame) -> Result<Pid, Errno> {
         let pid = self.processes.free_pid().ok_or(Errno::TryAgain)?;
-        let parent = self.current;
+        let parent = cpu::current();
         let parent_root = self.current_process().space.root();
         let root = self
             .space
@@ -117,7 +118,7 @@ impl Kernel {
         let mut child = Process::new(pid, parent, space, registers);
         child.float = float;
         self.processes.insert(child, place);
-        self.ready.push(pid, &mut self.processes);
+        self.make_ready(pid);
         self.emit_created(pid, parent);
         Ok(pid)
     }
@@ -125,7 +126,7 @@ impl Kernel {
     /// Ends the current process. Afterwards the kernel's own address space is loaded, and another
     /// process must be run.
     pub fn exit(&mut self, status: u64) {
-        let pid = self.current;
+        let pid = cpu::current();
         let root = self.leave_space();
         if pid != FIRST {
             self.processes.reparent_children(pid, FIRST);
@@ -157,7 +158,7 @@ impl Kernel {
         if inject(Bug::ExitKeepsCr3) {
             let process = self.current_process();
             let space = core::mem::replace(&mut process.space, UserSpace::new(kernel_root));
-            self.current = KERNEL_PID;
+            cpu::set_current(KERNEL_PID);
             return space.root().frame().start().get();
         }
         self.use_kernel_space();
@@ -165,10 +166,11 @@ impl Kernel {
         // The handle that stays behind points to the kernel's root, never to a freed frame.
         let space = core::mem::replace(&mut process.space, UserSpace::new(kernel_root));
         let root = space.root().frame().start().get();
-        // SAFETY: the one CPU uses the kernel's root. Its next load of CR3 under the same tag drops what it
-        // remembers, and global translations are the kernel's alone.
+        // SAFETY: this CPU uses the kernel's root, and no other has used the process's since it was loaded here.
+        // The next load of CR3 under the same tag drops what a CPU remembers, and global translations are the
+        // kernel's alone.
         unsafe { self.drop_space(space) };
-        self.current = KERNEL_PID;
+        cpu::set_current(KERNEL_PID);
         root
     }
 
@@ -183,7 +185,7 @@ impl Kernel {
     /// # Errors
     /// [`Errno::NoChild`] if there is none to wait for.
     pub fn reap(&mut self, wanted: Option<Pid>) -> Result<Option<(Pid, u64)>, Errno> {
-        let parent = self.current;
+        let parent = cpu::current();
         if let Some(ended) = self.processes.reap(parent, wanted, &mut self.frames) {
             return Ok(Some(ended));
         }
@@ -206,7 +208,7 @@ impl Kernel {
             && process.state == State::WaitsForChild
         {
             process.state = State::Runnable;
-            self.ready.push(pid, &mut self.processes);
+            self.make_ready(pid);
         }
     }
 

@@ -36,7 +36,7 @@ impl FloatState {
 /// What a process is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// On the CPU, or in the ready queue.
+    /// On a CPU, or in the ready queue.
     Runnable,
     /// Until eventcount `number` is at least `at_least`.
     WaitsForEventcount { number: usize, at_least: u64 },
@@ -52,7 +52,7 @@ pub struct Process {
     pub parent: Pid,
     pub state: State,
     pub space: UserSpace,
-    /// Its registers while it is not on the CPU.
+    /// Its registers while it is on no CPU.
     pub frame: TrapFrame,
     pub float: FloatState,
     /// The next in whichever queue it waits in.

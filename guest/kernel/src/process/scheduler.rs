@@ -1,12 +1,17 @@
-//! Who runs next: round robin over a queue.
+//! Who runs next: round robin over one queue, from which every CPU takes.
 
 use super::table::Processes;
 use super::{FloatState, Pid, State};
+use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
-use crate::kernel::Kernel;
+use crate::fault_injection::inject;
+use crate::kernel::{KERNEL, Kernel};
+use crate::smp::{self, shootdown};
 use core::arch::asm;
+use heirloom_abi::bugs::Bug;
+use heirloom_abi::event::KERNEL_PID;
 
-/// Runnable processes that are not on the CPU, first come first served.
+/// Runnable processes that are on no CPU, first come first served.
 pub struct ReadyQueue {
     first: Option<Pid>,
     last: Option<Pid>,
@@ -32,6 +37,10 @@ impl ReadyQueue {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     fn pop(&mut self, processes: &mut Processes) -> Option<Pid> {
         let pid = self.first?;
         self.first = processes
@@ -44,38 +53,80 @@ impl ReadyQueue {
     }
 }
 
+/// In the vector of a frame that belongs to no process: the CPU has nothing to run.
+pub const NOTHING_TO_RUN: u64 = u64::MAX;
+
 impl Kernel {
+    /// Adds a process that has become ready, and wakes a CPU that sleeps.
+    pub fn make_ready(&mut self, pid: Pid) {
+        self.ready.push(pid, &mut self.processes);
+        smp::wake_one();
+    }
+
     /// Takes the CPU from the current process, which stays runnable, if another one is ready.
     pub fn yield_now(&mut self, frame: &mut TrapFrame) {
-        self.ready.push(self.current, &mut self.processes);
-        self.run_next(frame);
+        if !self.ready.is_empty() {
+            self.ready.push(cpu::current(), &mut self.processes);
+            self.run_next(frame);
+        }
     }
 
     /// Gives the CPU to the next ready process. The current one has been queued, or waits for
-    /// something, or is gone.
+    /// something, or is gone. If nobody is ready, `frame` says so by [`NOTHING_TO_RUN`].
     ///
     /// # Panics
-    /// If nobody is ready: all processes wait for each other, and nothing from outside wakes any.
+    /// If nobody is ready and all other CPUs sleep: all processes wait for each other, and nothing from outside
+    /// wakes any.
     pub fn run_next(&mut self, frame: &mut TrapFrame) {
-        let Some(next) = self.ready.pop(&mut self.processes) else {
-            panic!("deadlock: every process waits, and none is left to wake it");
-        };
-        if next == self.current {
-            return;
-        }
-        if let Some(process) = self.processes.get_mut(self.current)
+        if let Some(process) = self.processes.get_mut(cpu::current())
             && !matches!(process.state, State::Zombie { .. })
         {
             process.frame = *frame;
             // SAFETY: the area is 512 bytes, 16-byte aligned.
             unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut process.float, options(nostack)) };
         }
-        self.current = next;
+        if let Some(next) = self.ready.pop(&mut self.processes) {
+            self.load(next, frame);
+            return;
+        }
+        // Nobody may find this CPU on the root of a process that others can end.
+        cpu::set_current(KERNEL_PID);
+        if !inject(Bug::IdleKeepsRoot) {
+            self.use_kernel_space();
+        }
+        smp::fall_asleep();
+        frame.vector = NOTHING_TO_RUN;
+    }
+
+    /// Takes a process that is ready, after the CPU has slept; if there is none, it is to sleep on.
+    fn wakes_up(&mut self, frame: &mut TrapFrame) -> bool {
+        shootdown::wake_up();
+        let Some(next) = self.ready.pop(&mut self.processes) else {
+            smp::fall_asleep();
+            return false;
+        };
+        self.load(next, frame);
+        true
+    }
+
+    /// Loads a process: its address space, and its registers into `frame`.
+    fn load(&mut self, next: Pid, frame: &mut TrapFrame) {
+        cpu::set_current(next);
         let process = self.current_process();
         *frame = process.frame;
         // SAFETY: the area was filled by `fxsave64` or is a valid initial state.
         unsafe { load_float(&process.float) };
         self.use_current_space();
+    }
+}
+
+/// Sleeps until there is a process for this CPU, which has none: `frame` are its registers then.
+pub fn sleep_until_ready(frame: &mut TrapFrame) {
+    loop {
+        smp::sleep();
+        if KERNEL.lock().wakes_up(frame) {
+            return;
+        }
     }
 }
 

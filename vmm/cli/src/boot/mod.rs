@@ -16,7 +16,7 @@ use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::report::{CheckReport, Roots};
 use heirloom_inspect::{Discovery, Target};
 use heirloom_machine::image::Kind;
-use heirloom_machine::{Config, KernelImage, MemorySize, Module, VirtualMachine};
+use heirloom_machine::{Config, Cpus, KernelImage, MemorySize, Module, VirtualMachine};
 use heirloom_source::OutputFile;
 use serde::Serialize;
 
@@ -223,6 +223,7 @@ impl Options {
                 self.until.as_deref(),
                 Arc::clone(seen),
             )),
+            cpus: Cpus::default(),
             doorbell: None,
         })
     }

@@ -49,6 +49,8 @@ pub(crate) struct Options {
     force: output::Force,
     #[command(flatten)]
     machine: machine::Options,
+    #[command(flatten)]
+    cpus: machine::CpuOptions,
 }
 
 /// Makes the experiments, and prints each verdict as soon as there is one.
@@ -73,6 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let mut runner = Runner::new(host, budget)
         .kernel(options.kernel.image()?)
         .bug(options.bug)
+        .cpus(options.cpus.cpus())
         .recordings(recordings)
         .cancelled_by(cancel);
     if page.is_some() {

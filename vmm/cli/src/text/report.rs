@@ -40,6 +40,9 @@ impl Text for Report {
             "page-table frames: {} roots, {} below kernel halves, {} below user halves",
             tables.roots, tables.kernel_half, tables.user_half
         )?;
+        if self.cpus.len() > 1 {
+            write_cpus(f, self)?;
+        }
         writeln!(f, "\nrules over {} events", self.events)?;
         writeln!(f, "{}", rule_table(&self.rules))?;
         for verdict in self.rules.iter().filter(|verdict| verdict.violations > 0) {
@@ -47,6 +50,24 @@ impl Text for Report {
         }
         write!(f, "\n{}", self.verdict())
     }
+}
+
+/// What the CPUs did, and had to do for each other.
+fn write_cpus(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    let events = report.cpus.iter().map(|cpu| cpu.events.to_string());
+    let events: Vec<String> = events.collect();
+    writeln!(
+        f,
+        "\n{} CPUs told {} events; {} processes told some on more than one",
+        events.len(),
+        events.join(" + "),
+        report.migrated
+    )?;
+    writeln!(
+        f,
+        "CPUs dropped translations for each other {} times; {} interrupts asked for it",
+        report.counters.remote_flushes, report.counters.shootdown_interrupts
+    )
 }
 
 /// Parents above their children, indented by generation.

@@ -30,8 +30,8 @@ pub struct Engine {
     model: Model,
     examination: Examination,
     index: Option<TableIndex>,
-    /// The last event that was observed, with the CPU that told it.
-    last: Option<(Present, CpuState)>,
+    /// The last event that was observed, with the CPUs, and which of them told it.
+    last: Option<(Present, Vec<CpuState>, usize)>,
 }
 
 /// All rules that a guest is held to, in the order in which they are shown.
@@ -66,6 +66,11 @@ impl Engine {
         self.index.as_ref().map(TableIndex::snapshot)
     }
 
+    /// How many CPUs the guest had at the last moment.
+    pub fn cpus(&self) -> usize {
+        self.last.as_ref().map_or(0, |(_, cpus, _)| cpus.len())
+    }
+
     /// Takes in what the guest told. The roots that must be captured for [`Engine::observe`] are
     /// those of the model afterwards.
     pub fn apply(&mut self, event: &Event) {
@@ -82,6 +87,18 @@ impl Engine {
         &mut self,
         event: &Event,
         cpu: &CpuState,
+        snapshot: &Snapshot,
+        memory: &M,
+    ) {
+        self.observe_all(event, std::slice::from_ref(cpu), 0, snapshot, memory);
+    }
+
+    /// As [`Engine::observe`], in a guest with several CPUs, of which number `reporting` told the event.
+    pub fn observe_all<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        event: &Event,
+        cpus: &[CpuState],
+        reporting: usize,
         snapshot: &Snapshot,
         memory: &M,
     ) {
@@ -103,17 +120,18 @@ impl Engine {
                 expectation: self.model.expectation(),
                 at_boot: self.model.counters_at_boot().copied(),
             },
-            *cpu,
+            cpus.to_vec(),
+            reporting,
         ));
         if let Some(context) = context(&self.model, self.index.as_ref(), self.last.as_ref()) {
-            self.examination.event(&context, event.sequence);
+            self.examination.event(&context, self.model.number());
         }
     }
 
     /// Holds the rules about tables against a moment that the guest told nothing of, after the event that
     /// came last.
     pub fn look(&mut self, snapshot: &Snapshot) {
-        let (Some(index), Some((last, _))) = (&mut self.index, &self.last) else {
+        let (Some(index), Some(_)) = (&mut self.index, &self.last) else {
             return;
         };
         index.update(snapshot);
@@ -124,7 +142,7 @@ impl Engine {
             history: Some(history),
             ..Context::new(index)
         };
-        self.examination.event(&context, last.event.sequence);
+        self.examination.event(&context, self.model.number());
     }
 
     /// For an access to kernel memory: what `memory` holds there, found through the tables of the
@@ -172,12 +190,13 @@ impl Engine {
 fn context<'a>(
     model: &'a Model,
     index: Option<&'a TableIndex>,
-    last: Option<&'a (Present, CpuState)>,
+    last: Option<&'a (Present, Vec<CpuState>, usize)>,
 ) -> Option<Context<'a>> {
-    let (event, cpu) = last?;
+    let (event, cpus, reporting) = last?;
     let history = model.history();
     Some(Context {
-        cpus: std::slice::from_ref(cpu),
+        cpus,
+        reporting: *reporting,
         areas: history.areas(),
         ram: &history.truth().ram,
         history: Some(history),

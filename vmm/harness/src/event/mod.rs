@@ -19,7 +19,8 @@ pub type MalformedEvent = abi::Malformed;
 /// One event: who told it, when, what, and the counters of that moment. All of it is claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// Counts the CPU's events from 0.
+    /// As a page has it: counts the CPU's events from 0. Of an event that was taken in, from a run or a recording:
+    /// counts those of all CPUs.
     pub sequence: u64,
     /// The CPU that reports.
     pub cpu: u32,
@@ -136,6 +137,8 @@ pub struct Counters {
     pub page_flushes: u64,
     pub system_calls: u64,
     pub timer_interrupts: u64,
+    pub shootdown_interrupts: u64,
+    pub remote_flushes: u64,
     /// The guest's time-stamp counter.
     pub cycles: u64,
 }
@@ -288,6 +291,8 @@ impl Counters {
             page_flushes: page.page_flushes,
             system_calls: page.system_calls,
             timer_interrupts: page.timer_interrupts,
+            shootdown_interrupts: page.shootdown_interrupts,
+            remote_flushes: page.remote_flushes,
             cycles: page.cycles,
         }
     }

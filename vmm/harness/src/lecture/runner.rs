@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::Strategy;
-use heirloom_machine::{KernelImage, Platform};
+use heirloom_machine::{Cpus, KernelImage, Platform};
 use heirloom_source::recording::RecordError;
 
 use super::picture::Picture;
@@ -49,6 +49,7 @@ pub struct Runner {
     kernel: Option<KernelImage>,
     kernel_words: String,
     bug: Option<Bug>,
+    cpus: Cpus,
     recordings: Option<RecordingDirectory>,
     cancel: CancelToken,
     /// What the experiments of one claim may take, all together, and when that is over.
@@ -75,6 +76,7 @@ impl Runner {
             kernel: None,
             kernel_words: String::new(),
             bug: None,
+            cpus: Cpus::default(),
             recordings: None,
             cancel: CancelToken::new(),
             budget,
@@ -107,6 +109,12 @@ impl Runner {
     #[must_use]
     pub fn bug(self, bug: Option<Bug>) -> Runner {
         Runner { bug, ..self }
+    }
+
+    /// With so many CPUs, so that processes of an experiment are on different ones.
+    #[must_use]
+    pub fn cpus(self, cpus: Cpus) -> Runner {
+        Runner { cpus, ..self }
     }
 
     /// Every experiment is recorded to a file of its own.
@@ -214,6 +222,7 @@ impl Runner {
             .embedded(PROGRAM, arguments.clone())
             .strategy(*strategy)
             .bug(self.bug)
+            .cpus(self.cpus)
             .kernel_words(&format!("{kernel_words} {}", self.kernel_words))
             .console(console())
             .time_limit(self.deadline.saturating_duration_since(Instant::now()))

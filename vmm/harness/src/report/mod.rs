@@ -23,6 +23,13 @@ const TIME: Duration = Duration::from_millis(400);
 /// Version of the JSON form; grows when a field changes its meaning or goes.
 pub const REPORT_VERSION: u32 = 1;
 
+/// What a CPU of the guest did.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Cpu {
+    /// Events that it says it has told.
+    pub events: u64,
+}
+
 /// What a run showed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -32,6 +39,10 @@ pub struct Report {
     pub propagation: &'static str,
     /// What the guest kernel says it found and uses of the CPU.
     pub machine: Vec<&'static str>,
+    /// Its CPUs.
+    pub cpus: Vec<Cpu>,
+    /// Processes that have told something on more than one of them.
+    pub migrated: usize,
     /// Whether every rule holds, at the events that there were.
     pub holds: bool,
     /// Whether the run came to its own end; else it crashed or was stopped.
@@ -68,6 +79,13 @@ impl Report {
             version: REPORT_VERSION,
             propagation: world.expectation().strategy.name(),
             machine: world.machine().to_vec(),
+            cpus: (0..)
+                .take(judge.cpus())
+                .map(|cpu| Cpu {
+                    events: world.events_of(cpu),
+                })
+                .collect(),
+            migrated: world.migrated(),
             holds: judge.all_hold(),
             complete: judge.model().is_done(),
             events: world.events(),

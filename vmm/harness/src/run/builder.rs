@@ -11,7 +11,7 @@ use heirloom_abi::options::{self, Strategy};
 use heirloom_inspect::history::{GroundTruth, Image};
 use heirloom_inspect::{Budget, Capturer, PhysAddr, VirtAddr};
 use heirloom_machine::{
-    Config, Doorbell, KernelImage, MemorySize, Module, Platform, VirtualMachine,
+    Config, Cpus, Doorbell, KernelImage, MemorySize, Module, Platform, VirtualMachine,
 };
 
 use super::looks::Looks;
@@ -58,6 +58,7 @@ pub struct RunBuilder<'h> {
     pub(super) time_limit: Option<Duration>,
     pub(super) judged: bool,
     pub(super) looks: bool,
+    pub(super) cpus: Cpus,
 }
 
 impl RunBuilder<'_> {
@@ -116,6 +117,12 @@ impl RunBuilder<'_> {
             kernel: Some(kernel),
             ..self
         }
+    }
+
+    /// How many CPUs the guest has; one unless set.
+    #[must_use]
+    pub fn cpus(self, cpus: Cpus) -> Self {
+        RunBuilder { cpus, ..self }
     }
 
     /// More words for the kernel's command line.
@@ -181,13 +188,17 @@ impl RunBuilder<'_> {
             // In front, so that it wins over an embedded program of the same name.
             modules.insert(0, program);
         }
+        let cpus = match self.cpus.count() {
+            1 => String::new(),
+            count => format!("{}={count} ", options::CPUS),
+        };
         let probe = match self.host.doorbell() {
             Doorbell::Word => options::PROBE.to_owned(),
             Doorbell::Serial => format!("{}={}", options::PROBE, options::PROBE_SERIAL),
         };
         // Guest memory is a fresh mapping: the kernel need not zero it again.
         let command_line = format!(
-            "{}={} {}={} {}={}{VMALLOC_BELOW} {probe} {}=zero {bug} {} -- {}",
+            "{}={} {}={} {}={}{VMALLOC_BELOW} {probe} {}=zero {cpus}{bug} {} -- {}",
             options::INIT,
             self.first,
             options::PROPAGATION,
@@ -204,6 +215,7 @@ impl RunBuilder<'_> {
             command_line: command_line.clone(),
             modules,
             console: self.console,
+            cpus: self.cpus,
             doorbell: Some(DOORBELL_PORT),
         };
         // Loading the kernel is part of the run.
@@ -228,6 +240,7 @@ impl RunBuilder<'_> {
             guest_time: Duration::ZERO,
             event: None,
             captured: None,
+            reporting: 0,
             looks: self.looks.then(Looks::default),
             state: State::Running,
         })

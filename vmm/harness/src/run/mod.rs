@@ -14,8 +14,10 @@ use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::ProbePage;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::{Budget, Capturer, CpuState, Mode, Snapshot, Written};
-use heirloom_machine::{GuestAddress, Interrupter, MemorySize, Platform, Stop, VirtualMachine};
+use heirloom_inspect::{Budget, Capturer, CpuState, Mode, PhysicalMemory, Snapshot, Written};
+use heirloom_machine::{
+    Cpus, GuestAddress, Interrupter, MemorySize, Platform, Stop, VirtualMachine,
+};
 use heirloom_source::recording::{Header, ReadLog, RecordError};
 use vm_memory::Bytes;
 use zerocopy::FromBytes;
@@ -76,7 +78,9 @@ pub struct Run {
     /// What the guest reported last.
     event: Option<Event>,
     /// What was captured while the guest is paused.
-    captured: Option<(CpuState, Snapshot)>,
+    captured: Option<Captured>,
+    /// The CPU that reported the last event.
+    reporting: usize,
     looks: Option<Looks>,
     state: State,
 }
@@ -101,19 +105,57 @@ pub struct Seen<'r> {
     pub judge: &'r Judge,
     /// As it stands.
     pub machine: &'r dyn VirtualMachine,
-    captured: Option<&'r (CpuState, Snapshot)>,
+    captured: Option<&'r Captured>,
+}
+
+/// What was captured while the guest was paused.
+#[derive(Clone)]
+pub struct Captured {
+    /// The registers of every CPU, by its number.
+    pub cpus: Vec<CpuState>,
+    /// The number of the CPU that reported.
+    pub reporting: usize,
+    /// The page tables of every address space.
+    pub snapshot: Snapshot,
+}
+
+impl Captured {
+    /// The registers of the CPU that reported.
+    pub fn cpu(&self) -> CpuState {
+        self.cpus.get(self.reporting).copied().unwrap_or_default()
+    }
+}
+
+fn judge<M: PhysicalMemory + ?Sized>(
+    judge: &mut Judge,
+    event: &Event,
+    captured: &Captured,
+    memory: &M,
+) {
+    let Captured {
+        cpus,
+        reporting,
+        snapshot,
+    } = captured;
+    judge.observe_all(event, cpus, *reporting, snapshot, memory);
 }
 
 impl<'r> Seen<'r> {
-    /// The CPU's registers; `None` if nothing was captured, because nothing is judged, or because the
-    /// kernel never came up.
+    /// The registers of the CPU that reports; `None` if nothing was captured, because nothing is judged, or
+    /// because the kernel never came up.
     pub fn cpu(&self) -> Option<&'r CpuState> {
-        self.captured.map(|(cpu, _)| cpu)
+        let captured = self.captured?;
+        captured.cpus.get(captured.reporting)
+    }
+
+    /// The registers of every CPU, by its number; none as for [`Seen::cpu`].
+    pub fn cpus(&self) -> &'r [CpuState] {
+        self.captured.map_or(&[], |captured| &captured.cpus)
     }
 
     /// The page tables of every address space; `None` as for [`Seen::cpu`].
     pub fn snapshot(&self) -> Option<&'r Snapshot> {
-        self.captured.map(|(_, snapshot)| snapshot)
+        self.captured.map(|captured| &captured.snapshot)
     }
 }
 
@@ -135,6 +177,7 @@ impl Run {
             time_limit: None,
             judged: true,
             looks: false,
+            cpus: Cpus::default(),
         }
     }
 
@@ -151,11 +194,13 @@ impl Run {
                 return Ok(None);
             }
         }
-        let (page, event) = match self.advance() {
+        let (page, mut event) = match self.advance() {
             Ok(reported) => reported,
             Err(error) => return Err(self.fail(error)),
         };
-        let taken = self.take(&page, &event).and_then(|()| self.within_budget());
+        let taken = self
+            .take(&page, &mut event)
+            .and_then(|()| self.within_budget());
         if let Err(error) = taken {
             return Err(self.fail(error));
         }
@@ -234,15 +279,25 @@ impl Run {
         self.guest_time
     }
 
-    /// The CPU, and the page tables of every address space that the guest reported, as they are now.
+    /// The CPU that reported last, and the page tables of every address space that the guest reported, as they are
+    /// now.
     ///
     /// # Errors
     /// [`RunError`]: KVM does not return the registers, or the guest uses no paging mode that can be judged.
     pub fn capture(&mut self) -> Result<(CpuState, Snapshot), RunError> {
+        let captured = self.captured()?;
+        Ok((captured.cpu(), captured.snapshot))
+    }
+
+    /// All that is captured of the guest as it stands.
+    fn captured(&mut self) -> Result<Captured, RunError> {
         if let Some(captured) = &self.captured {
             return Ok(captured.clone());
         }
-        let cpu = cpu_state(&self.machine.registers()?);
+        let cpus = self.machine.cpus()?;
+        let cpus: Vec<CpuState> = cpus.iter().map(cpu_state).collect();
+        let reporting = self.reporting.min(cpus.len().saturating_sub(1));
+        let cpu = cpus.get(reporting).copied().unwrap_or_default();
         let phys_bits = PhysBits::new(self.machine.max_phys_addr().into()).unwrap_or(PhysBits::MAX);
         let mode = Mode::of_cpu(&cpu, phys_bits, self.machine.gigabyte_pages())?;
         let roots = self.judge.roots();
@@ -253,7 +308,12 @@ impl Run {
         let memory = self.machine.memory();
         let snapshot = self.capturer.capture_written(memory, mode, &roots, written);
         self.within_budget()?;
-        Ok(self.captured.insert((cpu, snapshot)).clone())
+        let captured = Captured {
+            cpus,
+            reporting,
+            snapshot,
+        };
+        Ok(self.captured.insert(captured).clone())
     }
 
     /// From now on, records every event with the page tables of that moment to `file`, which must not exist.
@@ -296,12 +356,6 @@ impl Run {
         read.map_err(|_| RunError::Frame { frame })?;
         let page = ProbePage::read_from_bytes(&bytes).map_err(|_| RunError::Frame { frame })?;
         let event = Event::decode(&page).map_err(|error| RunError::Event { frame, error })?;
-        log::info!(
-            "event {} pid {}: {:?}",
-            event.sequence,
-            event.pid,
-            event.claim
-        );
         Ok((page, event))
     }
 
@@ -330,8 +384,20 @@ impl Run {
     }
 
     /// The one way of every event: applied, captured, judged, recorded.
-    fn take(&mut self, page: &ProbePage, event: &Event) -> Result<(), RunError> {
+    fn take(&mut self, page: &ProbePage, event: &mut Event) -> Result<(), RunError> {
         self.judge.apply(event);
+        event.sequence = self.judge.model().number();
+        log::info!(
+            "event {} pid {}: {:?}",
+            event.sequence,
+            event.pid,
+            event.claim
+        );
+        let event = &*event;
+        self.reporting = match self.machine.speaker() {
+            Some(cpu) => cpu,
+            None => usize::try_from(event.cpu).unwrap_or(usize::MAX),
+        };
         let is_recorded = self
             .recorder
             .as_ref()
@@ -339,14 +405,13 @@ impl Run {
         let captured = if self.is_stillborn(event) || !(self.judged || is_recorded) {
             None
         } else {
-            Some(self.capture())
+            Some(self.captured())
         };
         let memory = self.machine.memory();
         match (&mut self.recorder, captured) {
             (None, None) => Ok(()),
             (None, Some(captured)) => {
-                let (cpu, snapshot) = captured?;
-                self.judge.observe(event, &cpu, &snapshot, memory);
+                judge(&mut self.judge, event, &captured?, memory);
                 Ok(())
             }
             (Some(recorder), None) => {
@@ -357,15 +422,15 @@ impl Run {
                 recorder.event(page, None, &[]);
                 Err(error)
             }
-            (Some(recorder), Some(Ok((cpu, snapshot)))) => {
+            (Some(recorder), Some(Ok(captured))) => {
                 // What judging reads beside page tables must be in the recording.
                 let log = ReadLog::new(memory);
                 if self.judged {
-                    self.judge.observe(event, &cpu, &snapshot, &log);
+                    judge(&mut self.judge, event, &captured, &log);
                 } else {
-                    self.judge.accessed_value(event, &snapshot, &log);
+                    self.judge.accessed_value(event, &captured.snapshot, &log);
                 }
-                recorder.event(page, Some((&cpu, &snapshot)), &log.into_pieces());
+                recorder.event(page, Some(&captured), &log.into_pieces());
                 Ok(())
             }
         }

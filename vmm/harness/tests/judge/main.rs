@@ -4,6 +4,7 @@
 mod accounting;
 mod claims;
 mod contradictions;
+mod cpus;
 mod direct_map;
 mod findings;
 mod hostile;

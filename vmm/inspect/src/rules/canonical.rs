@@ -1,6 +1,7 @@
 //! Every address is where it belongs.
 
 use super::context::{Context, PageAt, shown};
+use super::cpus::pages;
 use super::evidence::Evidence;
 use super::finding::Finding;
 use super::rule::{Broken, Clause, Fact, Judge, Reads, Rule, RuleInfo};
@@ -89,11 +90,19 @@ fn event_is_in_place(context: &Context<'_>, history: &History, evidence: &mut Ev
             ..Finding::default()
         });
     };
-    for cpu in context.cpus {
+    for (number, cpu) in context.cpus.iter().enumerate() {
         let mut image = history.truth().image.iter();
         let in_text =
             image.any(|segment| segment.executable && segment.offset_of(cpu.rip).is_some());
-        address("RIP", cpu.rip, in_text, "an address of kernel text");
+        if number == context.reporting {
+            address("RIP", cpu.rip, in_text, "an address of kernel text");
+        } else if cpu.cpl != 3 && pages(context, cpu) {
+            // It may be on its way in or out. (Where ring 3 is, is its own business.)
+            let area = history.area(Area::CpuEntryArea);
+            let in_text = in_text || area.is_some_and(|area| area.contains(cpu.rip));
+            let what = format!("RIP of CPU {number}");
+            address(&what, cpu.rip, in_text, "an address of kernel text");
+        }
     }
     let present = history.present();
     if let Some((at, pages)) = present.mapped {

@@ -28,6 +28,8 @@ pub struct Context<'a> {
     pub index: &'a TableIndex,
     /// The registers of the CPUs, by number.
     pub cpus: &'a [CpuState],
+    /// The number of the CPU that reports what happened, in a guest that does.
+    pub reporting: usize,
     /// What the kernel has where, ascending.
     pub areas: &'a [Region],
     /// Ascending.
@@ -84,6 +86,7 @@ impl<'a> Context<'a> {
         Context {
             index,
             cpus: &[],
+            reporting: 0,
             areas: &[],
             ram: &[],
             profile: Profile::STRICT,

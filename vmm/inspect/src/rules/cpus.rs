@@ -7,6 +7,8 @@ use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
 use crate::discover::{Basis, Discovery, Kind};
 use crate::history::History;
 use crate::snapshot::RootLabel;
+use heirloom_paging::addr::PhysAddr;
+use heirloom_paging::mode::{CpuState, Mode, PhysBits};
 
 pub(super) const CR3_KNOWN: Rule = Rule {
     info: RuleInfo {
@@ -38,24 +40,26 @@ fn of_the_process(context: &Context<'_>, history: &History, evidence: &mut Evide
         RootLabel::Kernel => history.kernel_root(),
         _ => history.root_of(history.present().pid),
     };
-    for cpu in context.cpus {
+    let owner = |root: PhysAddr| {
+        let mut known = context.snapshot().roots().iter();
+        known.find(|known| known.address == root)
+    };
+    let found = |root: PhysAddr| {
+        let owner = owner(root).map(|owner| owner.label.to_string());
+        let owner = owner.unwrap_or_else(|| "nobody that is known".into());
+        format!("{root}, the root of {owner}")
+    };
+    if let Some(cpu) = context.cpus.get(context.reporting) {
         let root = cpu.cr3.root();
-        evidence.check(Some(root) == expected, || {
-            let mut known = context.snapshot().roots().iter();
-            let owner = match known.find(|known| known.address == root) {
-                Some(owner) => owner.label.to_string(),
-                None => "nobody that is known".into(),
-            };
-            Finding {
-                whose: Some(who),
-                place: "CR3".into(),
-                expected: match expected {
-                    Some(expected) => format!("{expected}, the root of {who}"),
-                    None => format!("a root: {who} has none"),
-                },
-                found: format!("{root}, the root of {owner}"),
-                ..Finding::default()
-            }
+        evidence.check(Some(root) == expected, || Finding {
+            whose: Some(who),
+            place: "CR3".into(),
+            expected: match expected {
+                Some(expected) => format!("{expected}, the root of {who}"),
+                None => format!("a root: {who} has none"),
+            },
+            found: found(root),
+            ..Finding::default()
         });
         evidence.check(cpu.cpl == 0, || Finding {
             whose: Some(who),
@@ -65,6 +69,38 @@ fn of_the_process(context: &Context<'_>, history: &History, evidence: &mut Evide
             ..Finding::default()
         });
     }
+    let cpus = context.cpus.iter().enumerate();
+    let others = cpus.filter(|(number, cpu)| *number != context.reporting && pages(context, cpu));
+    for (number, cpu) in others {
+        let root = cpu.cr3.root();
+        evidence.check(owner(root).is_some(), || Finding {
+            place: format!("CR3 of CPU {number}"),
+            expected: "the root of the kernel or of a living process".into(),
+            found: found(root),
+            ..Finding::default()
+        });
+        // A process is at one place at a time.
+        let shared = context.cpus.iter().enumerate().find(|(other, that)| {
+            let told = *other < number || *other == context.reporting;
+            told && *other != number && pages(context, that) && that.cr3.root() == root
+        });
+        let shared = shared.filter(|_| Some(root) != history.kernel_root());
+        evidence.check(shared.is_none(), || Finding {
+            place: format!("CR3 of CPU {number}"),
+            expected: "a process on one CPU".into(),
+            found: match shared {
+                Some((other, _)) => format!("{}, which CPU {other} has, too", found(root)),
+                None => found(root),
+            },
+            ..Finding::default()
+        });
+    }
+}
+
+/// Whether the CPU pages as the snapshot's tables are: one that was not started does not.
+pub(super) fn pages(context: &Context<'_>, cpu: &CpuState) -> bool {
+    let depth = context.snapshot().mode().depth;
+    Mode::of_cpu(cpu, PhysBits::MAX, true).is_ok_and(|mode| mode.depth == depth)
 }
 
 /// Where that is not known, but whose the roots are.

@@ -91,6 +91,10 @@ pub enum BootError {
     CommandLine { reason: String, limit: usize },
     #[error("could not write the guest's {what}: {reason}")]
     Write { what: &'static str, reason: String },
+    #[error(
+        "could not start the threads of the guest's CPUs: {0}; is there a limit on threads (`ulimit -u`)?"
+    )]
+    Cpus(std::io::Error),
     #[error("could not start the watchdog thread: {0}; is there a limit on threads (`ulimit -u`)?")]
     Watchdog(std::io::Error),
 }

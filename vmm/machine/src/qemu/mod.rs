@@ -35,6 +35,7 @@ use self::program::Shared;
 use self::registers::CpuStanding;
 use crate::address::GuestVirtual;
 use crate::boot::{self, BootError};
+use crate::cpus::MAX_CPUS;
 use crate::devices::Console;
 use crate::image::KernelImage;
 use crate::kvm::Host;
@@ -127,7 +128,7 @@ impl QemuMachine {
             console: far_console.into(),
             doorbell: far_doorbell.into(),
         };
-        let command = qemu.command(bytes, &shared, config.doorbell);
+        let command = qemu.command(bytes, config.cpus, &shared, config.doorbell);
         let Shared {
             memory,
             firmware,
@@ -351,6 +352,12 @@ impl VirtualMachine for QemuMachine {
 
     fn kernel(&self) -> &KernelImage {
         &self.kernel
+    }
+
+    fn cpus(&self) -> Result<Vec<Registers>, RunError> {
+        // QEMU may say what it likes; the guest was given so many.
+        let cpus = self.cpus.iter().take(MAX_CPUS.into());
+        Ok(cpus.map(|cpu| cpu.registers).collect())
     }
 
     fn registers(&self) -> Result<Registers, RunError> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::QemuError;
+use crate::cpus::Cpus;
 use crate::memory::HOLE_START;
 
 /// The program's usual name.
@@ -78,7 +79,13 @@ impl Qemu {
     }
 
     /// The command that starts it, with what it shares with this program.
-    pub(super) fn command(&self, memory: u64, shared: &Shared, doorbell: Option<u16>) -> Command {
+    pub(super) fn command(
+        &self,
+        memory: u64,
+        cpus: Cpus,
+        shared: &Shared,
+        doorbell: Option<u16>,
+    ) -> Command {
         let mut command = Command::new(&self.binary);
         let accelerator = self.accelerator.name();
         let file = |file: &OwnedFd| format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -98,6 +105,8 @@ impl Qemu {
             format!("pc,accel={accelerator},memory-backend=ram,max-ram-below-4g={HOLE_START}"),
             "-cpu".into(),
             self.accelerator.cpu().into(),
+            "-smp".into(),
+            format!("cpus={0},sockets=1,cores={0},threads=1", cpus.count()),
             "-m".into(),
             format!("{}M", memory >> 20),
             "-object".into(),

@@ -1,14 +1,16 @@
 //! One virtual CPU: what it looks like to the guest, its state at entry, its registers.
 #![expect(
     unsafe_code,
-    reason = "the details of an internal error lie in a C union that KVM shares"
+    reason = "the details of an internal error lie in a C union that KVM shares, as does the flag to leave"
 )]
 
 mod entry;
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use kvm_bindings::{
     KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
-    KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_HALTED,
+    KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::GuestAddress;
@@ -29,6 +31,36 @@ pub struct Vcpu {
     fd: VcpuFd,
 }
 
+/// Makes a CPU leave the guest, or not enter it, from another thread.
+#[derive(Debug)]
+pub(crate) struct Kick {
+    /// KVM's flag in the page that it shares.
+    immediate_exit: *mut u8,
+}
+
+// SAFETY: the pointer is used for atomic stores alone, and it stays valid as `Vcpu::kick` says.
+unsafe impl Send for Kick {}
+
+// SAFETY: as for `Send`.
+unsafe impl Sync for Kick {}
+
+impl Kick {
+    fn flag(&self) -> &AtomicU8 {
+        // SAFETY: the byte is in the mapping of a vCPU that lives; KVM and this program access it at any time.
+        unsafe { AtomicU8::from_ptr(self.immediate_exit) }
+    }
+
+    /// Does it.
+    pub(crate) fn leave(&self) {
+        self.flag().store(1, Ordering::SeqCst);
+    }
+
+    /// Lets it enter again.
+    pub(crate) fn stay(&self) {
+        self.flag().store(0, Ordering::SeqCst);
+    }
+}
+
 /// What KVM could not do for the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InternalError {
@@ -38,16 +70,16 @@ pub(crate) struct InternalError {
 }
 
 impl Vcpu {
-    /// Makes CPU `id` of `vm`.
+    /// Makes CPU `id` of `vm`, which is to have `count`.
     ///
     /// # Errors
     /// [`KvmError`] names the call that KVM refused.
-    pub fn new(vm: &Vm, id: u8, cpuid: &Cpuid) -> Result<Vcpu, KvmError> {
+    pub fn new(vm: &Vm, id: u8, count: u8, cpuid: &Cpuid) -> Result<Vcpu, KvmError> {
         let fd = vm
             .fd()
             .create_vcpu(id.into())
             .map_err(call("make a vCPU (KVM_CREATE_VCPU)"))?;
-        fd.set_cpuid2(&cpuid.for_vcpu(id))
+        fd.set_cpuid2(&cpuid.for_vcpu(id, count))
             .map_err(call("set the vCPU's features (KVM_SET_CPUID2)"))?;
         Ok(Vcpu { fd })
     }
@@ -81,6 +113,21 @@ impl Vcpu {
         self.fd
             .set_regs(&general)
             .map_err(call("set the vCPU's registers (KVM_SET_REGS)"))
+    }
+
+    /// Leaves the CPU waiting for another one to start it, with what firmware leaves.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn wait_to_be_started(&self) -> Result<(), KvmError> {
+        entry::set_model_specific_registers(&self.fd)
+    }
+
+    /// What makes it leave the guest. The CPU must outlive it.
+    pub(crate) fn kick(&mut self) -> Kick {
+        Kick {
+            immediate_exit: &raw mut self.fd.get_kvm_run().immediate_exit,
+        }
     }
 
     /// Where the CPU is. Only while it stands still.
@@ -120,6 +167,10 @@ impl Vcpu {
             .fd
             .get_mp_state()
             .map_err(call("read the vCPU's state (KVM_GET_MP_STATE)"))?;
+        // Another CPU could start it: that one counts.
+        if state.mp_state == KVM_MP_STATE_UNINITIALIZED {
+            return Ok(true);
+        }
         Ok(state.mp_state == KVM_MP_STATE_HALTED && self.registers()?.rflags & INTERRUPTS_ON == 0)
     }
 

@@ -221,6 +221,7 @@ pub(crate) fn config(code: &[u8]) -> Config {
         command_line: String::new(),
         modules: Vec::new(),
         console: Box::new(io::sink()),
+        cpus: heirloom_machine::Cpus::default(),
         doorbell: Some(DOORBELL),
     }
 }

@@ -25,6 +25,7 @@ use super::{Entry, Frame, Level, OutOfFrames, Pfn, VirtAddr};
 use crate::arch::cpu;
 use crate::counters::{COUNTERS, Counter};
 use crate::fault_injection::inject;
+use crate::kernel::KERNEL;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::Region;
@@ -213,11 +214,41 @@ pub fn kernel_fault(address: VirtAddr) -> bool {
 /// Maps a page below `root`; whether that took a new entry of the root. On an error it is not mapped.
 fn put(root: Root, mapping: Mapping, frames: &mut FrameAllocator) -> Result<bool, OutOfFrames> {
     let address = mapping.address();
+    let written = inject(Bug::LostEntry) && write_blindly(root, address, frames)?;
     let (table, new) = root.descend(ToPageTable { address, frames })?;
     // SAFETY: 1. `Mapping` promises that nobody relies on the page, nor on what it shows. 2. The address
     // was unmapped.
     unsafe { table.set(table.index(address), mapping.leaf) };
-    Ok(new)
+    Ok(new || written)
+}
+
+/// The mistake of `lost-entry`: whether the root has an entry for `address` is looked at, then others have the
+/// kernel for a while, and then it is written.
+fn write_blindly(
+    root: Root,
+    address: VirtAddr,
+    frames: &mut FrameAllocator,
+) -> Result<bool, OutOfFrames> {
+    let half = root.half::<KernelHalf>();
+    let index = half.index(address);
+    if half.get(index).present() {
+        return Ok(false);
+    }
+    let level = Root::level().next().expect("a root has tables below it");
+    let table = Table::<KernelHalf>::allocate(level, frames)?;
+    // Others change them meanwhile.
+    core::hint::black_box(frames);
+    // SAFETY: none, that is the bug. What the caller has borrowed is allocators and tables, of which it holds no
+    // value across the call but `table`, which is nobody else's.
+    unsafe { KERNEL.let_others_in() };
+    // SAFETY: a new, empty table; what another CPU has put there is lost.
+    unsafe {
+        half.set(
+            index,
+            Entry::pointing_to(table.frame().start(), table_attributes()),
+        );
+    };
+    Ok(true)
 }
 
 /// The way to the page table for a page of kernel memory, whose tables are made where they are missing; and
