@@ -3,12 +3,13 @@
 CARGO ?= cargo
 CARGO_DENY := ^0.20
 GUEST_TARGET := x86_64-unknown-none
+STATIC_TARGET := x86_64-unknown-linux-musl
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 LINUX_GUEST := $(TARGET)/linux-guest
 OTHER_KERNELS := $(TARGET)/other-kernels
 REPORT := $(TARGET)/report.html
 
-.PHONY: run test report screenshots lint deny package clean guest-target lint-tools deny-tools qemu dump-tools linux-guest other-kernels chromium
+.PHONY: run test report screenshots lint deny package release clean guest-target static-target lint-tools deny-tools qemu dump-tools linux-guest other-kernels chromium
 
 ## Boots the guest and judges it.
 run: guest-target
@@ -43,13 +44,22 @@ deny: deny-tools
 	$(CARGO) deny --locked --log-level error check licenses bans sources
 	cd guest && $(CARGO) deny --locked --log-level error --config ../deny.toml check licenses bans sources
 
-## Every library as it would be published, built from its package. The harness takes the guest with it. Cargo
-## takes a version that it has unpacked and built for one that never changes: what an earlier run left of ours
-## has to go, or these packages would be built on those.
-package: guest-target
-	$(CARGO) run --quiet --package heirloom-harness --example prebuilt -- vmm/harness/prebuilt
-	rm -rf "$${CARGO_HOME:-$$HOME/.cargo}"/registry/src/-*/heirloom-* "$(TARGET)"/debug/.fingerprint/heirloom-*
-	$(CARGO) package --workspace --exclude heirloom --locked --allow-dirty
+## Every crate as it would be published, and by itself. From the packages the command is installed, packed as a
+## release is, and tried. The harness takes the guest with it.
+package: guest-target static-target
+	for manifest in guest/abi/Cargo.toml vmm/*/Cargo.toml; do $(CARGO) check --quiet --manifest-path $$manifest || exit; done
+	$(CARGO) build --quiet --workspace --example prebuilt
+	"$(TARGET)/debug/examples/prebuilt" vmm/harness/prebuilt
+	$(CARGO) package --quiet --workspace --locked --allow-dirty --no-verify
+	CARGO="$(CARGO)" .ci/install "$(TARGET)"
+	.ci/archives "$(TARGET)/install/bin/heirloom" "$(TARGET)/install/archives"
+	.ci/try "$(TARGET)/install/archives"
+
+## What is published: a static binary in an archive and a Debian package, with their checksums, in target/archives.
+release: guest-target static-target
+	$(CARGO) build --locked --profile dist --target $(STATIC_TARGET)
+	.ci/archives "$(TARGET)/$(STATIC_TARGET)/dist/heirloom" "$(TARGET)/archives"
+	.ci/try "$(TARGET)/archives"
 
 clean:
 	$(CARGO) clean
@@ -57,9 +67,16 @@ clean:
 
 # The guest runs on bare metal. Without rustup the build itself says what to install.
 guest-target:
-	@if command -v rustup >/dev/null && ! rustup target list --installed | grep -qx $(GUEST_TARGET); then \
-		rustup target add $(GUEST_TARGET); \
-	fi
+	$(call add-target,$(GUEST_TARGET))
+
+static-target:
+	$(call add-target,$(STATIC_TARGET))
+
+define add-target
+@if command -v rustup >/dev/null && ! rustup target list --installed | grep -qx $(1); then \
+	rustup target add $(1); \
+fi
+endef
 
 lint-tools:
 	@if command -v rustup >/dev/null && ! { $(CARGO) fmt --version && $(CARGO) clippy --version; } >/dev/null 2>&1; then \
@@ -72,33 +89,28 @@ deny-tools:
 		$(CARGO) install --quiet --locked cargo-deny --version $(CARGO_DENY); \
 	fi
 
+# What the tests need of the distribution: $(call packages,COMMAND…,DEBIAN,FEDORA,ARCH), where there are not all COMMANDs.
+define packages
+if ! { $(foreach command,$(1),command -v $(command) &&) true; } >/dev/null; then \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $(2); \
+	else \
+		echo "The tests need $(1). Install what is missing and try again:" >&2; \
+		echo "  Debian, Ubuntu: sudo apt-get install $(2)" >&2; \
+		echo "  Fedora:         sudo dnf install $(3)" >&2; \
+		echo "  Arch:           sudo pacman -S $(4)" >&2; \
+		exit 1; \
+	fi; \
+fi
+endef
+
 # Some tests boot the same kernel under QEMU.
 qemu:
-	@if ! command -v qemu-system-x86_64 >/dev/null; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-system-x86; \
-		else \
-			echo "The tests need qemu-system-x86_64. Install it and try again:" >&2; \
-			echo "  Debian, Ubuntu: sudo apt-get install qemu-system-x86" >&2; \
-			echo "  Fedora:         sudo dnf install qemu-system-x86-core" >&2; \
-			echo "  Arch:           sudo pacman -S qemu-system-x86" >&2; \
-			exit 1; \
-		fi; \
-	fi
+	@$(call packages,qemu-system-x86_64,qemu-system-x86,qemu-system-x86-core,qemu-system-x86)
 
 # Some make the dumps that kdump makes, and pack them.
 dump-tools:
-	@if ! { command -v makedumpfile && command -v xz && command -v zstd && command -v lz4 && command -v bzip2; } >/dev/null; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -qq && apt-get install -y -qq --no-install-recommends makedumpfile xz-utils zstd lz4 bzip2; \
-		else \
-			echo "The tests need makedumpfile, xz, zstd, lz4 and bzip2. Install them and try again:" >&2; \
-			echo "  Debian, Ubuntu: sudo apt-get install makedumpfile xz-utils zstd lz4 bzip2" >&2; \
-			echo "  Fedora:         sudo dnf install makedumpfile xz zstd lz4 bzip2" >&2; \
-			echo "  Arch:           sudo pacman -S xz zstd lz4 bzip2, and makedumpfile from the AUR" >&2; \
-			exit 1; \
-		fi; \
-	fi
+	@$(call packages,makedumpfile xz zstd lz4 bzip2,makedumpfile xz-utils zstd lz4 bzip2,makedumpfile xz zstd lz4 bzip2,xz zstd lz4 bzip2 (and makedumpfile from the AUR))
 
 # Others boot a distribution's Linux there.
 linux-guest:
@@ -108,16 +120,7 @@ linux-guest:
 other-kernels:
 	@tests/common/others/fetch.sh "$(OTHER_KERNELS)"
 
-# The tests of the explorer drive it in a browser.
+# The tests of the explorer drive it in a browser, by whichever name it has.
 chromium:
-	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; \
-		else \
-			echo "The tests need Chromium. Install it and try again:" >&2; \
-			echo "  Debian: sudo apt-get install chromium" >&2; \
-			echo "  Fedora: sudo dnf install chromium" >&2; \
-			echo "  Arch:   sudo pacman -S chromium" >&2; \
-			exit 1; \
-		fi; \
-	fi
+	@command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	$(call packages,chromium,chromium,chromium,chromium)

@@ -65,6 +65,10 @@ impl ArmedThread {
     }
 }
 
+// SAFETY: the handle names its thread to every thread of the process; that musl's type for it is a pointer means
+// nothing to those who only hand it on.
+unsafe impl Send for ArmedThread {}
+
 // SAFETY: `pthread_handle` is a live thread's: it exists only inside of states, here and of the crew, which its
 // own thread fills and clears, and signals are sent under the lock that guards the field.
 unsafe impl Killable for ArmedThread {
