@@ -58,6 +58,12 @@ fn every_field_that_an_inspecting_command_prints_is_documented_and_its_version_i
         assert_eq!(printed["version"], 1, "{command:?}");
         fields(&printed, &mut names);
     }
+    let watched = ["check", &broken, "--every", "1ms", "--for", "2ms", "--json"];
+    for line in heirloom(&watched[..]).stdout.lines().rev().take(2) {
+        let printed: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(printed["version"], 1, "{line}");
+        fields(&printed, &mut names);
+    }
     assert!(
         names.contains("findings") && names.contains("fault"),
         "{names:?}"

@@ -3,8 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cores::table_web;
@@ -167,4 +170,27 @@ fn a_guest_that_cannot_be_let_run_on_is_exit_code_four() {
     let said = ended.said();
     assert!(said.contains("Resetting is needed"), "{said}");
     assert!(said.contains("could not be let run on"), "{said}");
+}
+
+#[test]
+fn a_signal_ends_watching_and_the_guest_runs_on() {
+    for signal in SIGNALS {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let fake = Fake::default().serve_while(move |_| !over.load(Ordering::Relaxed));
+        let socket = fake.spec.strip_prefix("qemu:").unwrap().to_owned();
+        let mut running = Running::start(&["check", &fake.spec, "--every", "10ms"]);
+        // There is nothing to judge in its memory, which is no reason to stop.
+        running.until(|it| it.stdout().iter().filter(|byte| **byte == b'\n').count() >= 3);
+        assert_ends_by(running, signal);
+        is_over.store(true, Ordering::Relaxed);
+        drop(UnixStream::connect(socket).unwrap());
+        let asked = fake.asked();
+        let count = |what: &str| asked.iter().filter(|question| *question == what).count();
+        assert!(count("stop") >= 3, "{asked:?}");
+        let held = asked
+            .iter()
+            .filter(|question| ["stop", "cont"].contains(&question.as_str()));
+        assert_eq!(held.last().map(String::as_str), Some("cont"), "{asked:?}");
+    }
 }

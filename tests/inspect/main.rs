@@ -3,6 +3,7 @@
 mod ci;
 mod image;
 mod judged;
+mod watch;
 
 use std::fs;
 use std::path::Path;

@@ -73,21 +73,23 @@ impl Write for Console {
 }
 
 /// Looks for a text in bytes that come piece by piece.
-struct Search {
+pub(crate) struct Search {
     text: Vec<u8>,
     /// The end of what came before, too short to hold the text.
     tail: Vec<u8>,
 }
 
 impl Search {
-    fn new(text: &str) -> Search {
+    /// For `text`, which is not empty.
+    pub(crate) fn new(text: &str) -> Search {
         Search {
             text: text.into(),
             tail: Vec::new(),
         }
     }
 
-    fn finds(&mut self, bytes: &[u8]) -> bool {
+    /// Whether the text is in what came, now that these bytes came, too.
+    pub(crate) fn finds(&mut self, bytes: &[u8]) -> bool {
         self.tail.extend_from_slice(bytes);
         let found = self
             .tail

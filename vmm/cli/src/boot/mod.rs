@@ -1,7 +1,7 @@
 //! `heirloom boot`: boots any x86-64 kernel on our machine, stops it at a moment, and inspects the address
 //! spaces that it has then.
 
-mod console;
+pub(crate) mod console;
 mod wait;
 
 use std::fmt;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use heirloom_inspect::Target;
 use heirloom_inspect::check::{
     Allowance, Baseline, Check, EXCEPTIONS, RuleInfo, Strictness, UnknownRule,
 };
@@ -12,10 +13,11 @@ use heirloom_inspect::discover::{Discovery, Kind};
 use heirloom_inspect::report::CheckReport;
 use heirloom_source::OutputFile;
 
-use super::number;
+use super::{awaited, number, watch};
 use crate::escape;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};
+use crate::sandbox::Sandbox;
 use crate::text::{Shown, ci};
 
 /// Options of `heirloom check`.
@@ -23,11 +25,11 @@ use crate::text::{Shown, ci};
 #[command(after_help = super::TARGETS, after_long_help = long_help())]
 pub(crate) struct Options {
     #[command(flatten)]
-    common: super::Options,
+    pub(super) common: super::Options,
     /// The verdict for machines: junit and sarif for CI systems, github for annotations in a workflow, markdown for
-    /// a summary.
+    /// a summary, json as --json.
     #[arg(long, value_enum, conflicts_with = "json")]
-    format: Option<Format>,
+    pub(super) format: Option<Format>,
     /// Writes the report to this file, in whatever form, and prints the verdict alone.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -52,11 +54,29 @@ pub(crate) struct Options {
     /// Writes what was found to a file, for --baseline of later checks.
     #[arg(long, value_name = "FILE")]
     write_baseline: Option<PathBuf>,
+    #[command(flatten)]
+    awaited: awaited::Options,
+    #[command(flatten)]
+    pub(super) watch: watch::Options,
+}
+
+/// What each look at the target is held against.
+pub(super) struct Terms {
+    required: Vec<RuleInfo>,
+    allowed: Vec<Allowance>,
+    known: Option<Baseline>,
+}
+
+/// A look at the target.
+pub(super) struct Look {
+    name: String,
+    pub(super) discovery: Discovery,
+    pub(super) report: CheckReport,
 }
 
 /// A form of the verdict for machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// JUnit's XML: a test case for each rule.
     Junit,
     /// SARIF 2.1.0: a result for each finding.
@@ -65,6 +85,8 @@ enum Format {
     Github,
     /// Markdown: a table of the rules, and the findings.
     Markdown,
+    /// JSON.
+    Json,
 }
 
 impl Format {
@@ -74,6 +96,7 @@ impl Format {
             Format::Sarif => output::json(&ci::sarif(report))?,
             Format::Github => ci::github(report),
             Format::Markdown => ci::markdown(report),
+            Format::Json => output::json(report)?,
         }
         .trim_end()
         .to_owned())
@@ -148,76 +171,120 @@ fn long_help() -> String {
 
 /// Holds the rules against the target.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
-    let required: Result<Vec<RuleInfo>, UnknownRule> = options
-        .require
-        .iter()
-        .map(|name| Check::rule(name))
-        .collect();
-    let required = required.map_err(|error| Failure::new(Exit::Usage, error))?;
-    let allowed: Result<Vec<Allowance>, Failure> =
-        options.allow.iter().map(|text| allowance(text)).collect();
-    let allowed = allowed?;
-    let known = options.baseline.as_deref().map(read_baseline).transpose()?;
+    let terms = options.terms()?;
     let file = options.output.as_deref().map(|path| {
         let inputs = [options.common.target.file()];
         options.force.file("the report", path, &inputs)
     });
     let file = file.transpose()?;
-    let sandbox = options.common.sandbox();
-    let sandbox = sandbox.writing(options.output.iter().chain(&options.write_baseline));
-    let target = options.common.open_in(&sandbox)?;
-    let progress = options.common.progress();
-    let (name, mut discovery) = options.common.discover_in(&target)?;
-    drop(progress);
-    if options.common.symbols.is_some() {
-        options.common.name(&target, &mut discovery)?;
+    options.awaited.wait()?;
+    if let Some(every) = options.watch.every {
+        return watch::run(options, &terms, every, file.as_ref());
     }
-    let strictness = Strictness {
-        user: options.strict_user,
-        idle: options.strict_idle,
-    };
-    let mut check = Check::of(&discovery, strictness);
-    check.allow(&allowed);
-    let found = check.baseline();
-    if let Some(known) = &known {
-        check.compare(known);
+    let target = options.common.open_in(&options.sandbox())?;
+    let look = options.look(target, &terms)?;
+    options.show(&look.report, file.as_ref())?;
+    look.conclude()
+}
+
+impl Options {
+    /// What a look needs.
+    pub(super) fn sandbox(&self) -> Sandbox {
+        let sandbox = self.common.sandbox();
+        sandbox.writing(self.output.iter().chain(&self.write_baseline))
     }
-    check.require(&required);
-    if let Some(path) = &options.write_baseline {
-        write_baseline(path, &found)?;
+
+    /// Reads what the command line says of rules and of a baseline.
+    fn terms(&self) -> Result<Terms, Failure> {
+        let required: Result<Vec<RuleInfo>, UnknownRule> =
+            self.require.iter().map(|name| Check::rule(name)).collect();
+        let allowed: Result<Vec<Allowance>, Failure> =
+            self.allow.iter().map(|text| allowance(text)).collect();
+        Ok(Terms {
+            required: required.map_err(|error| Failure::new(Exit::Usage, error))?,
+            allowed: allowed?,
+            known: self.baseline.as_deref().map(read_baseline).transpose()?,
+        })
     }
-    if !check.holds && options.common.symbols.is_none() {
-        // What is broken is named; whoever looks at a sound guest does not wait for that.
-        discovery.read_names(&target);
-    }
-    drop(target);
-    let report = CheckReport::new(&name, &discovery, check);
-    match (&file, options.format) {
-        (Some(file), _) => {
-            file.write(format!("{}\n", options.form_of(&report)?).as_bytes())?;
-            let text = Shown(&report).to_string();
-            Output::new()?.report(&text.lines().last().unwrap_or_default())?;
+
+    /// Finds the address spaces, and judges them. A live guest runs on.
+    pub(super) fn look(&self, target: Target, terms: &Terms) -> Result<Look, Failure> {
+        let progress = self.common.progress();
+        let (name, mut discovery) = self.common.discover_in(&target)?;
+        drop(progress);
+        if self.common.symbols.is_some() {
+            self.common.name(&target, &mut discovery)?;
         }
-        (None, None) => options.common.print_verdict(&report)?,
-        (None, Some(format)) => Output::new()?.line(&format.of(&report)?)?,
+        let strictness = Strictness {
+            user: self.strict_user,
+            idle: self.strict_idle,
+        };
+        let mut check = Check::of(&discovery, strictness);
+        check.allow(&terms.allowed);
+        let found = check.baseline();
+        if let Some(known) = &terms.known {
+            check.compare(known);
+        }
+        check.require(&terms.required);
+        if let Some(path) = &self.write_baseline {
+            write_baseline(path, &found)?;
+        }
+        if !check.holds && self.common.symbols.is_none() {
+            // What is broken is named; whoever looks at a sound guest does not wait for that.
+            discovery.read_names(&target);
+        }
+        drop(target);
+        let report = CheckReport::new(&name, &discovery, check);
+        Ok(Look {
+            name,
+            discovery,
+            report,
+        })
     }
-    if report.check.holds && report.check.required_not_tried.is_empty() {
-        super::conclusive(&name, &discovery)?;
-        if !report.check.has_kernel_half {
-            let what = if only_identity(&discovery) {
-                format!(
-                    "{name}: there is no kernel half to judge: every root maps memory at its own address, as \
-                     firmware, loaders and memory tests do"
-                )
-            } else {
-                format!(
-                    "{name}: no root has a kernel half; is CR3 right? --blind looks for roots without it"
-                )
-            };
-            return Err(Failure::new(Exit::Usage, what));
+
+    /// Prints the report, or writes it to the file.
+    pub(super) fn show(
+        &self,
+        report: &CheckReport,
+        file: Option<&OutputFile>,
+    ) -> Result<(), Failure> {
+        match (file, self.format) {
+            (Some(file), _) => {
+                file.write(format!("{}\n", self.form_of(report)?).as_bytes())?;
+                let text = Shown(report).to_string();
+                Output::new()?.report(&text.lines().last().unwrap_or_default())
+            }
+            (None, None) => self.common.print_verdict(report),
+            (None, Some(format)) => Output::new()?.line(&format.of(report)?),
         }
     }
-    super::verdict(&name, &report.check)
+}
+
+impl Look {
+    /// What the look comes to.
+    ///
+    /// # Errors
+    /// No rule is broken, but there is nothing to judge, or not all could be tried.
+    pub(super) fn conclude(&self) -> Result<Exit, Failure> {
+        let (name, check) = (&self.name, &self.report.check);
+        if check.holds && check.required_not_tried.is_empty() {
+            super::conclusive(name, &self.discovery)?;
+            if !check.has_kernel_half {
+                let what = if only_identity(&self.discovery) {
+                    format!(
+                        "{name}: there is no kernel half to judge: every root maps memory at its own address, as \
+                         firmware, loaders and memory tests do"
+                    )
+                } else {
+                    format!(
+                        "{name}: no root has a kernel half; is CR3 right? --blind looks for roots without it"
+                    )
+                };
+                return Err(Failure::new(Exit::Usage, what));
+            }
+        }
+        super::verdict(name, check)
+    }
 }
 
 /// Whether firmware, a loader or a memory test runs, and no kernel.

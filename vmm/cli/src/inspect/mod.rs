@@ -11,9 +11,11 @@ pub(crate) mod translate;
 
 pub(crate) mod profile;
 
+mod awaited;
 mod number;
 mod root;
 mod rows;
+mod watch;
 
 use std::cell::OnceCell;
 use std::path::PathBuf;

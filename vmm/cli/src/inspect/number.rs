@@ -1,6 +1,7 @@
 //! Addresses on the command line.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use heirloom_inspect::{Discovery, VirtAddr, VirtRange};
 
@@ -41,6 +42,30 @@ pub(super) fn range(text: &str) -> Result<VirtRange, String> {
         return Err(refused());
     }
     Ok(range)
+}
+
+/// A time: `500ms`, `5s`, `10m`, `1h`; a number alone is seconds. At most a year.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    const YEAR: f64 = 365.0 * 86400.0;
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => Some(0.001),
+        "" | "s" => Some(1.0),
+        "m" => Some(60.0),
+        "h" => Some(3600.0),
+        _ => None,
+    };
+    let is_plain = digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number = digits.parse::<f64>().ok().filter(|_| is_plain);
+    let seconds = unit.zip(number).map(|(unit, number)| unit * number);
+    match seconds.filter(|seconds| (0.001..=YEAR).contains(seconds)) {
+        Some(seconds) => Ok(Duration::from_secs_f64(seconds)),
+        None => Err(format!(
+            "`{text}` is no time from 1ms to a year: write it such as 500ms, 5s, 10m or 1h"
+        )),
+    }
 }
 
 /// An address, and whose it is: `pid:N:ADDRESS`, or `ADDRESS` alone.
@@ -137,6 +162,22 @@ mod tests {
         assert_eq!(symbol.address, Address::Symbol("init_task".into(), 8));
         for text in ["pid:7", "pid::0x1", "pid:x:0x1", "pid:-1:0x1", "pid:7:zz:"] {
             assert!(of(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_a_unit_or_is_seconds_and_is_neither_nothing_nor_endless() {
+        for (text, milliseconds) in [("250ms", 250), ("5s", 5000), ("1.5", 1500), ("2m", 120_000)] {
+            assert_eq!(
+                duration(text),
+                Ok(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
+        }
+        for text in [
+            "", "s", "0", "-1s", "+1s", "1d", "5 s", "1e3", "inf", "nan", "9000h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 

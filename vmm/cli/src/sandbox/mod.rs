@@ -116,12 +116,20 @@ impl Sandbox {
         self
     }
 
+    /// Of a command that starts processes until its end.
+    pub(crate) fn never_entered(self) -> Sandbox {
+        self.to_connect.set(usize::MAX);
+        self
+    }
+
     /// One more of the guests that run is connected to, and whoever lets it run on is there.
     ///
     /// # Errors
     /// As [`Sandbox::enter`].
     pub(crate) fn connected(&self) -> Result<(), Failure> {
-        self.to_connect.set(self.to_connect.get().saturating_sub(1));
+        if self.to_connect.get() != usize::MAX {
+            self.to_connect.set(self.to_connect.get().saturating_sub(1));
+        }
         self.enter_if_connected()
     }
 

@@ -64,15 +64,25 @@ impl Fake {
 
     /// Serves one connection.
     pub(crate) fn serve(self) -> Served {
+        self.serve_while(|count| count == 0)
+    }
+
+    /// Serves connections, one after the other, while this is so of how many there have been.
+    pub(crate) fn serve_while(mut self, more: impl Fn(usize) -> bool + Send + 'static) -> Served {
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("qmp");
         let listener = UnixListener::bind(&path).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
         let thread = std::thread::spawn(move || {
-            if let Ok((stream, _)) = listener.accept() {
-                // The client may go at any time.
-                let _ = self.talk(stream, &log);
+            for count in 0.. {
+                if !more(count) {
+                    break;
+                }
+                if let Ok((stream, _)) = listener.accept() {
+                    // The client may go at any time.
+                    let _ = self.talk(stream, &log);
+                }
             }
         });
         Served {
@@ -83,7 +93,7 @@ impl Fake {
         }
     }
 
-    fn talk(mut self, stream: UnixStream, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    fn talk(&mut self, stream: UnixStream, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
         let memory = memory();
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         let mut out = stream;
