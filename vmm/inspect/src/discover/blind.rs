@@ -5,6 +5,7 @@
 //! to the CPU. Read with the wrong number of levels, tables show next to nothing of RAM in a line, or are
 //! full of reserved bits: so the depth is decided by the same evidence.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::layout::shows_itself;
@@ -13,6 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::target::Target;
 use heirloom_paging::addr::Pfn;
 use heirloom_paging::entry::{Decoded, Entry};
+use heirloom_paging::level::Half;
 use heirloom_paging::mode::Mode;
 
 use super::anchors::PartOnly;
@@ -48,8 +50,8 @@ pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
         .or_else(|| best_in_the_lower_half(target, modes, &mut budget))
 }
 
-/// The best root of a kernel that is in the lower half. Any table of pages that are RAM may look like one, so
-/// it must lead down to a page by a table of each level.
+/// The best root of a kernel that is in the lower half, or has its tables there. Any table of pages that are RAM may
+/// look like one, so it must lead down to a page by a table of each level.
 fn best_in_the_lower_half(
     target: &Target,
     modes: &[Mode],
@@ -58,9 +60,13 @@ fn best_in_the_lower_half(
     let (memory, ram) = (&*target.memory, &target.ram[..]);
     let all: u64 = ram.iter().map(|range| range.bytes).sum();
     let mut frames = scan::frames_that(memory, ram, |words| {
-        is_half(&words[..256], target) && words[256..].iter().all(|word| word & 1 == 0)
+        is_half(&words[..256], target)
+            && (is_kernel_half(words, target) || words[256..].iter().all(|word| word & 1 == 0))
     });
-    frames.retain(|pfn| modes.iter().any(|mode| leads_down(target, *mode, *pfn)));
+    frames.retain(|pfn| {
+        let mut modes = modes.iter();
+        modes.any(|mode| leads_down(target, *mode, *pfn, Half::User))
+    });
     let mut best: Option<(Mode, Best)> = None;
     for pfn in frames.into_iter().take(MOST_TRIED) {
         for &mode in modes {
@@ -95,15 +101,19 @@ fn best_in_the_lower_half(
     best
 }
 
-/// Whether the first present entries lead from a root to a page by a table of each level.
-fn leads_down(target: &Target, mode: Mode, root: Pfn) -> bool {
+/// Whether the first present entries lead from this half of a root to a page by a table of each level.
+fn leads_down(target: &Target, mode: Mode, root: Pfn, half: Half) -> bool {
     let mut words: Words = [0; 512];
     let (mut table, mut level) = (root, mode.depth.top());
     loop {
         if target.memory.read_table(table, &mut words).is_err() {
             return false;
         }
-        let mut entries = words.iter().map(|word| Entry::new(*word));
+        let first = match half {
+            Half::Kernel if level == mode.depth.top() => 256,
+            _ => 0,
+        };
+        let mut entries = words[first..].iter().map(|word| Entry::new(*word));
         let Some(first) = entries.find(|entry| entry.present()) else {
             return false;
         };
@@ -131,11 +141,20 @@ fn best_among(
                 .1 += 1;
         }
     }
-    let mut groups: Vec<(Pfn, usize)> = groups.into_values().collect();
-    groups.sort_unstable_by_key(|(pfn, members)| (std::cmp::Reverse(*members), *pfn));
+    // What leads to no page costs as much as what does, and is mostly no root: a PD of device memory looks like
+    // one that has thousands of tables where there is no RAM.
+    let leads = |pfn: Pfn| {
+        let mut modes = modes.iter();
+        modes.any(|mode| leads_down(target, *mode, pfn, Half::Kernel))
+    };
+    let mut groups: Vec<(bool, Reverse<usize>, Pfn)> = groups
+        .into_values()
+        .map(|(pfn, members)| (!leads(pfn), Reverse(members), pfn))
+        .collect();
+    groups.sort_unstable();
     let all: u64 = target.ram.iter().map(|range| range.bytes).sum();
     let mut best: Option<(Mode, Best)> = None;
-    for &(pfn, _) in groups.iter().take(MOST_TRIED) {
+    for &(_, _, pfn) in groups.iter().take(MOST_TRIED) {
         for &mode in modes {
             let Some(found) = judge(target, mode, pfn, budget) else {
                 continue;

@@ -7,13 +7,45 @@ use super::kind::Looker;
 use super::part::{all_but, upper_half};
 use super::reference::Reference;
 use super::start::Start;
-use super::{Basis, Candidate, Role, pairs, scan};
+use super::{Basis, pairs, scan};
 use crate::capture::Capturer;
 use crate::snapshot::RootLabel;
 use crate::tally::Tallier;
 use crate::target::Target;
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::level::Half;
+
+/// A root, before its tables are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) pfn: Pfn,
+    pub(super) role: Role,
+}
+
+/// What a candidate's own words say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It has the reference's kernel half, or most of it.
+    Full,
+    /// A few entries of the reference's, and nothing else.
+    Few,
+    /// The user root of a pair.
+    User,
+    /// CR3 points to it, or a recording names it, and it is none of these.
+    Named,
+}
+
+impl Role {
+    /// Smaller says more.
+    const fn rank(self) -> u8 {
+        match self {
+            Role::User => 0,
+            Role::Full => 1,
+            Role::Few => 2,
+            Role::Named => 3,
+        }
+    }
+}
 
 /// A root that is known to be one.
 pub(super) fn named(target: &Target, pfn: Pfn, start: &Start) -> Candidate {

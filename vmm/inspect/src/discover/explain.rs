@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::candidates::{Candidate, Role};
 use super::clusters::{clusters, most_common};
 use super::part::SelfMap;
 use super::reference::Reference;
-use super::{Candidate, Discovery, Kind, Role, Space, kind, part};
+use super::{Discovery, Kind, Space, kind, own, part};
 use crate::compare::Comparer;
 use crate::layout::Layout;
 use crate::snapshot::{Root, RootId};
@@ -47,8 +48,14 @@ impl Discovery {
             .map(|(_, root)| root.id)
             .collect();
         let maps = part::self_maps(&self.snapshot, &kernels);
-        let identity = self.find_part(reference, &kernels, &maps);
+        let open = self.open_identities();
+        let identity = self.find_part(reference, &kernels, &maps, &open);
         self.name(candidates, users, maps, identity);
+        for space in &mut self.spaces {
+            if let Some(evidence) = open.get(&space.root) {
+                (space.kind, space.evidence) = (Kind::Identity, evidence.clone());
+            }
+        }
         let places = self.spaces.iter().enumerate();
         self.places = places.map(|(at, space)| (space.address, at)).collect();
         self.judge_pairs();
@@ -68,6 +75,7 @@ impl Discovery {
         reference: Option<&Reference>,
         kernels: &[RootId],
         maps: &Maps,
+        open: &HashMap<RootId, String>,
     ) -> bool {
         if let Some(reference) = reference {
             let mut roots = self.snapshot.roots().iter();
@@ -77,8 +85,12 @@ impl Discovery {
             self.kernel_part =
                 given.unwrap_or_else(|| part::of_all(&self.snapshot, &reference.part, kernels));
         }
-        if self.identity_alone(kernels) {
-            self.layout = Layout::of_identity(&self.snapshot, kernels[0]);
+        let alone = match self.identity_alone(kernels) {
+            true => kernels.first().copied(),
+            false => open.keys().min().copied(),
+        };
+        if let Some(root) = alone {
+            self.layout = Layout::of_identity(&self.snapshot, root);
             self.kernel_part = part::upper_half();
             self.reference = None;
             return true;
@@ -150,7 +162,7 @@ impl Discovery {
                 looker.look(root.id, candidate.role, [&kernel, &user])
             })
             .collect();
-        let own = kind::kernels_own(&self.snapshot, &self.layout, &looks, |root| {
+        let own = own::kernels_own(&self.snapshot, &self.layout, &looks, |root| {
             cpus_of(root).len()
         });
         self.spaces = looks
@@ -210,6 +222,29 @@ impl Discovery {
                 let look = looker.look(*root, Role::Named, [&upper, &lower]);
                 look.is_identity() && look.kernel_entries == 0
             })
+    }
+
+    /// What the roots are, where each is a CPU's that runs in ring 0 in memory at its own address that ring 3 could
+    /// use as well: a kernel, or what comes before one, that knows no processes.
+    fn open_identities(&self) -> HashMap<RootId, String> {
+        let mut looker = kind::Looker::new(&self.snapshot);
+        let roots = self.snapshot.roots().iter();
+        let all: Option<HashMap<RootId, String>> = roots
+            .map(|root| {
+                let mut cpus = self.running_cpus();
+                let runs = cpus.any(|(_, cpu)| {
+                    let walk = self.snapshot.translate(root.id, cpu.rip);
+                    cpu.cr3.root() == root.address
+                        && cpu.cpl == 0
+                        && walk.translation().is_some_and(|found| {
+                            found.rights.user && found.pa.get() == cpu.rip.get()
+                        })
+                });
+                let evidence = runs.then(|| looker.open_identity(root.id)).flatten();
+                Some((root.id, evidence?))
+            })
+            .collect();
+        all.unwrap_or_default()
     }
 
     /// What the root of a CPU is that has nothing in common with the others.

@@ -1,11 +1,10 @@
 //! What an address space is for, by what its root holds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::layout::Layout;
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::table::{Slot, Table};
 use crate::tally::Tallier;
@@ -14,7 +13,7 @@ use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::{Decoded, Entry};
 
 use super::Role;
-use super::part::ranges;
+use super::part::{all_but, ranges, upper_half};
 use super::reused::{Found, Reused};
 
 /// Entries that are passed at most, in all roots together, to see whether pages have their own
@@ -39,8 +38,8 @@ pub enum Kind {
     /// What a CPU comes up on or firmware is called with: memory mapped to its own address, for ring 0
     /// alone, or nothing but a few of the kernel's entries.
     Trampoline,
-    /// Memory mapped to its own address, for ring 0 alone, and no kernel half: what firmware, a loader or a
-    /// memory test runs on.
+    /// Memory mapped to its own address, and no kernel half: what firmware, a loader or a memory test runs on, or
+    /// a kernel without processes.
     Identity,
     /// A CPU runs on it, and finds its own code there; but it is not of the kernel that the others are of.
     Separate,
@@ -199,6 +198,26 @@ impl<'s> Looker<'s> {
             is_boot_map: halves_meet && identity_pages >= pages.pages() / 2,
             role,
         }
+    }
+
+    /// What tells that the lower half of a root is memory at its own address and nothing else, and there is no
+    /// upper half, where ring 3 may use it, too.
+    pub(super) fn open_identity(&mut self, root: RootId) -> Option<String> {
+        let upper = upper_half();
+        let lower = all_but(&upper);
+        let pages = self.tallier.count_entries(root, &lower);
+        let all = pages.pages();
+        if pages.user == 0 || self.tallier.count_entries(root, &upper).pages() > 0 {
+            return None;
+        }
+        let identity = self.identity_pages(root, &lower);
+        (all <= identity.saturating_mul(2)).then(|| {
+            format!(
+                "maps {all} pages, {identity} of them to their own address, and has no kernel half; ring 3 may use \
+                 {} of them, and ring 0 runs there",
+                pages.user
+            )
+        })
     }
 
     /// How many pages below these entries have their own addresses.
@@ -388,81 +407,6 @@ impl Look {
         }
         (Kind::Process, "a user half of its own".into())
     }
-}
-
-/// Which root is the kernel's own, and why. Linux makes it with the kernel's image, where the table
-/// for the image itself lies beside it.
-pub(super) fn kernels_own(
-    snapshot: &Snapshot,
-    layout: &Layout,
-    looks: &[Look],
-    cpus_of: impl Fn(&Root) -> usize,
-) -> HashMap<RootId, String> {
-    let mut own = HashMap::new();
-    let alone = || {
-        looks
-            .iter()
-            .zip(snapshot.roots())
-            .filter(|(look, _)| look.is_kernel_half_alone())
-            .map(|(_, root)| root)
-    };
-    for root in alone() {
-        if root.label == RootLabel::Kernel {
-            own.insert(root.id, "the guest says so".into());
-        } else if cpus_of(root) > 0 {
-            own.insert(root.id, "no user half, and a CPU runs on it".into());
-        }
-    }
-    if own.values().any(|why| why == "the guest says so") {
-        return own;
-    }
-    // A kernel that keeps what its CPUs came up on in the lower half has no root without that.
-    let without_pages = || {
-        looks
-            .iter()
-            .zip(snapshot.roots())
-            .filter(|(look, _)| look.role == Role::Full && look.user_pages == 0)
-            .filter(|(look, _)| look.user_entries == 0 || look.is_identity())
-            .map(|(_, root)| root)
-    };
-    if alone().next().is_none()
-        && let (Some(only), None) = (without_pages().next(), without_pages().nth(1))
-    {
-        let why = match cpus_of(only) {
-            0 => "no page for ring 3, and the only one without",
-            _ => "no page for ring 3, the only one without, and a CPU runs on it",
-        };
-        own.insert(only.id, why.into());
-        return own;
-    }
-    let image = layout.kernel_image.map(|image| image.physical());
-    let distance = |root: &Root| {
-        let table = snapshot.root_table(root.id)?;
-        let beside = table.entry(511).address_in(snapshot.mode()).pfn().get();
-        Some(beside.abs_diff(root.address.pfn().get()))
-    };
-    let in_image = |root: &&Root| {
-        image.is_some_and(|image| image.start <= root.address && root.address < image.end())
-    };
-    if let Some(root) = without_pages()
-        .filter(in_image)
-        .min_by_key(|root| (distance(root), root.id))
-    {
-        let look = looks.get(root.id.0 as usize);
-        let what = if look.is_some_and(Look::is_kernel_half_alone) {
-            "no user half"
-        } else {
-            "no page for ring 3"
-        };
-        own.entry(root.id).or_insert_with(|| {
-            format!("{what}; in the kernel image, next to the table that maps the image")
-        });
-    } else if own.is_empty()
-        && let (Some(only), None) = (alone().next(), alone().nth(1))
-    {
-        own.insert(only.id, "no user half, and the only one without".into());
-    }
-    own
 }
 
 /// Whether no kernel would write such an entry into a root's user half: reserved bits, not for ring 3,

@@ -18,13 +18,16 @@ mod candidates;
 mod clusters;
 mod explain;
 mod extent;
+mod found;
 mod kind;
+mod own;
 mod pairs;
 pub(crate) mod part;
 mod recognize;
 mod reference;
 mod reused;
 mod scan;
+mod space;
 mod special;
 mod start;
 
@@ -34,25 +37,24 @@ use serde::Serialize;
 
 pub use kind::Kind;
 pub use part::SelfMap;
+pub use space::Space;
 
 use crate::capture::Capturer;
-use crate::compare::EntryDifference;
 use crate::layout::{Area, Layout};
-use crate::linux::{Owner, Symbols};
+use crate::linux::Symbols;
 use crate::memory::PhysRange;
 use crate::profile::{Profile, Recognized};
-use crate::snapshot::{RootId, RootLabel, Snapshot};
+use crate::snapshot::{RootId, Snapshot};
 use crate::target::Target;
 use anchors::Anchors;
 use candidates::{
-    forget_tables_of_the_first, in_order, keep_what_is_no_identity_map, labelled, look_alikes,
-    named,
+    Candidate, Role, forget_tables_of_the_first, in_order, keep_what_is_no_identity_map, labelled,
+    look_alikes, named,
 };
 use clusters::{KernelHalf, kernel_half_of};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
-use heirloom_paging::entry::Decoded;
-use heirloom_paging::mode::{CpuState, Mode, ModeError, PhysBits};
+use heirloom_paging::mode::{CpuState, ModeError};
 use recognize::recognize;
 
 /// Why no address space could be found.
@@ -91,46 +93,6 @@ pub enum Basis {
     Blind,
 }
 
-/// One address space.
-#[derive(Clone, Debug, Serialize)]
-pub struct Space {
-    /// Its root in the snapshot.
-    #[serde(skip)]
-    pub root: RootId,
-    /// Where the root table is: what CR3 would hold.
-    pub address: PhysAddr,
-    /// Whose it is, where that is known.
-    pub label: RootLabel,
-    /// What it is taken for.
-    pub kind: Kind,
-    /// Why it is taken for that.
-    pub evidence: String,
-    /// The other root of a KPTI pair.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub partner: Option<PhysAddr>,
-    /// The CPUs whose CR3 it is.
-    pub cpus: Vec<u32>,
-    /// Number of its cluster: address spaces with the very same kernel half. 0 is the largest.
-    pub cluster: usize,
-    /// Present entries of the root in each half.
-    pub kernel_entries: usize,
-    /// Present entries of the root's user half.
-    pub user_entries: usize,
-    /// Leaves of the user half that ring 3 can access.
-    pub user_pages: u64,
-    /// Where its kernel half differs from that of most of its kind.
-    pub differences: Vec<EntryDifference>,
-    /// Entries of the root that point to a root, its own mostly, where the kernel uses recursive paging.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub self_maps: Vec<SelfMap>,
-    /// Nothing is said of where its kernel half differs: the kernel only booted on it.
-    #[serde(skip)]
-    is_boot_map: bool,
-    /// Whose it is, as the kernel's own data have it, where [`Discovery::read_names`] found them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub owners: Vec<Owner>,
-}
-
 /// Where entries have NX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoExecute {
@@ -164,8 +126,8 @@ pub struct Discovery {
     pub recognized: Recognized,
     /// Which entries of the address spaces that live have NX.
     pub no_execute: NoExecute,
-    /// There is one root, and by it no page of the kernel's image is read-only: what a kernel has that has not
-    /// come to protecting its pages yet.
+    /// No address space has a page for ring 3, and more of the kernel's image is writable and executable than
+    /// read-only: what a kernel has that has not come to protecting its pages yet.
     pub is_unprotected: bool,
     /// What the reference's kernel half has where.
     pub layout: Layout,
@@ -191,26 +153,6 @@ pub struct Search {
     pub including: Vec<PhysAddr>,
     /// What the kernel is known to do, by the user's word.
     pub profile: Option<Profile>,
-}
-
-/// A root, before its tables are captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Candidate {
-    pfn: Pfn,
-    role: Role,
-}
-
-/// What a candidate's own words say of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// It has the reference's kernel half, or most of it.
-    Full,
-    /// A few entries of the reference's, and nothing else.
-    Few,
-    /// The user root of a pair.
-    User,
-    /// CR3 points to it, or a recording names it, and it is none of these.
-    Named,
 }
 
 impl Discovery {
@@ -333,130 +275,5 @@ impl Discovery {
             discovery.note_gigabyte_pages();
         }
         Ok(discovery)
-    }
-
-    /// The address spaces that rules are held against: those that somebody can run on. A root that is none
-    /// of this kernel's, where the kernel is known, is wrong as such: its entries are any bytes, and what
-    /// these would make of other frames is not so.
-    pub fn judged(&self) -> impl Iterator<Item = &Space> {
-        let is_known = self.reference.is_some();
-        self.spaces
-            .iter()
-            .filter(move |space| space.kind.is_live() && !(is_known && space.kind == Kind::Foreign))
-    }
-
-    /// The address space at `address`.
-    pub fn space_at(&self, address: PhysAddr) -> Option<&Space> {
-        self.places.get(&address).map(|at| &self.spaces[*at])
-    }
-
-    /// The CPUs that run on address spaces of this depth, with their numbers. One that does not page,
-    /// or pages otherwise, has a CR3 that says nothing here.
-    pub fn running_cpus(&self) -> impl Iterator<Item = (u32, &CpuState)> {
-        let depth = self.mode().depth;
-        (0..).zip(&self.cpus).filter(move |(_, cpu)| {
-            Mode::of_cpu(cpu, PhysBits::MAX, true).is_ok_and(|mode| mode.depth == depth)
-        })
-    }
-
-    /// The space of a root.
-    ///
-    /// # Panics
-    /// If `root` comes from another snapshot that has more roots.
-    pub fn space(&self, root: RootId) -> &Space {
-        &self.spaces[root.0 as usize]
-    }
-
-    /// What people call an area of this kernel.
-    pub fn name_of(&self, area: Area) -> &'static str {
-        self.profile.name_of(area)
-    }
-
-    /// How the tables are read.
-    pub fn mode(&self) -> &Mode {
-        self.snapshot.mode()
-    }
-
-    /// Of the entries of a root those that are the kernel's, and the others; what points back to a root is
-    /// neither.
-    pub fn parts(&self, root: RootId) -> [EntrySet; 2] {
-        let space = self.spaces.get(root.0 as usize);
-        self.parts_less(space.map(|space| &space.self_maps))
-    }
-
-    /// Whether every address space has kernel tables of its own, no two sharing one: a kernel that is made so,
-    /// as teaching kernels are. Of a recording it is known whether that is meant.
-    pub fn copies_kernel_tables(&self) -> bool {
-        let mut tables = HashSet::new();
-        let mut roots = 0;
-        for space in &self.spaces {
-            let table = self.snapshot.root_table(space.root);
-            let Some(table) = table.filter(|_| space.kind.is_compared()) else {
-                continue;
-            };
-            roots += 1;
-            let [kernel, _] = self.parts(space.root);
-            for index in table
-                .pointers()
-                .iter()
-                .filter(|index| kernel.contains(*index))
-            {
-                if let Decoded::Table(below) = table.decode(index)
-                    && !tables.insert(below)
-                {
-                    return false;
-                }
-            }
-        }
-        roots > 1 && self.basis != Basis::Given
-    }
-
-    /// The CPUs whose root is not understood, and why.
-    pub fn not_understood(&self) -> impl Iterator<Item = &Space> {
-        let spaces = self.spaces.iter();
-        spaces.filter(|space| space.kind == Kind::NotUnderstood)
-    }
-
-    /// Why nothing can be concluded from what was found, if that is so: a CPU runs on what is no root, or no
-    /// root is live.
-    pub fn problem(&self) -> Option<String> {
-        if let Some(space) = self.not_understood().next() {
-            let cpus: Vec<String> = space.cpus.iter().map(ToString::to_string).collect();
-            return Some(format!(
-                "the root {} of CPU {} is not understood: {}",
-                space.address,
-                cpus.join(", "),
-                space.evidence
-            ));
-        }
-        if self.judged().next().is_some() {
-            return None;
-        }
-        let count = |kind| {
-            self.spaces
-                .iter()
-                .filter(|space| space.kind == kind)
-                .count()
-        };
-        Some(format!(
-            "no live root among the {} found: {} idle or freed, {} freed, {} foreign; if the guest was \
-             running, name its root (cr3=…)",
-            self.spaces.len(),
-            count(Kind::Idle),
-            count(Kind::Freed),
-            count(Kind::Foreign)
-        ))
-    }
-}
-
-impl Role {
-    /// Smaller says more.
-    const fn rank(self) -> u8 {
-        match self {
-            Role::User => 0,
-            Role::Full => 1,
-            Role::Few => 2,
-            Role::Named => 3,
-        }
     }
 }

@@ -37,8 +37,8 @@ impl Discovery {
         }
     }
 
-    /// Sees whether pages are kept from being executed, and whether no page of the kernel's image is read-only
-    /// yet.
+    /// Sees whether pages are kept from being executed, and whether most of the kernel's image is writable and
+    /// executable yet.
     pub(super) fn see_whether_protected(&mut self) {
         let [any, kernels] = self.has_no_execute();
         self.no_execute = match (any, kernels) {
@@ -49,8 +49,17 @@ impl Discovery {
         let (Some(root), Some(image)) = (self.reference, self.layout.kernel_image) else {
             return;
         };
-        let mut leaves = self.snapshot.leaves(root, image.range).limited(MOST_STEPS);
-        self.is_unprotected = self.spaces.len() == 1 && leaves.all(|page| page.rights.write);
+        let has_processes = self.judged().any(|space| space.user_pages > 0);
+        let (mut writable, mut read_only) = (0, 0);
+        let leaves = self.snapshot.leaves(root, image.range);
+        for page in leaves.limited(MOST_STEPS) {
+            match (page.rights.write, page.rights.execute) {
+                (true, true) => writable += page.size.bytes(),
+                (true, false) => {}
+                (false, _) => read_only += page.size.bytes(),
+            }
+        }
+        self.is_unprotected = !has_processes && writable > read_only;
     }
 
     /// Says that pages are used that the CPU has not.

@@ -136,6 +136,10 @@ impl Layout {
         match profile.layout {
             LayoutStyle::Linux => {
                 layout.kernel_image = find_kernel_image(snapshot, root);
+                // Before all of memory is mapped the image shows most of it.
+                layout
+                    .direct_map
+                    .take_if(|map| map.range.first >= KERNEL_IMAGE);
                 layout.add_direct_map(depth, ram);
                 let map = layout.direct_map;
                 if map.is_some_and(|map| map.range.first.half() == Half::Kernel) {
@@ -180,7 +184,12 @@ impl Layout {
                 last: what.last,
             };
             let code = executable_bytes(snapshot, root, lower) >> 10;
-            let evidence = format!("{what} for ring 0 alone, {code} KiB of it executable");
+            let mut leaves = snapshot.distinct_leaves(root, lower);
+            let whose = match leaves.any(|page| page.rights.user) {
+                true => "ring 3, too",
+                false => "ring 0 alone",
+            };
+            let evidence = format!("{what} for {whose}, {code} KiB of it executable");
             layout.add(Area::Other(Name::fixed("identity map")), range, evidence);
         }
         layout

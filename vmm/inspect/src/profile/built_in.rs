@@ -122,6 +122,7 @@ impl Profile {
                 pass::HUGETLB,
                 pass::TRAMPOLINE,
                 pass::ISA_HOLE,
+                pass::LINUX_EARLY_BOOT,
             ],
             pages: Vec::new(),
             kernel_half: None,

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::Cell;
 
 use super::Place;
-use super::exceptions::Exception;
+use super::exceptions::{EARLY_BOOT, Exception, LINUX_EARLY_BOOT};
 use super::finding::{EntryPlace, Finding, Spaces};
 use super::rule::Extension;
 use crate::discover::{Discovery, NoExecute, Space};
@@ -131,6 +131,14 @@ impl<'a> Context<'a> {
     /// Whether the kernel does this on purpose.
     pub(super) fn excepts(&self, exception: Exception) -> bool {
         self.profile.excepts(exception)
+    }
+
+    /// Why pages of the kernel's image are let pass that are not protected, if the kernel has not come to that yet
+    /// and its profile knows so.
+    pub(super) fn early_boot(&self) -> Option<Exception> {
+        self.found.filter(|found| found.is_unprotected)?;
+        let known = [EARLY_BOOT, LINUX_EARLY_BOOT];
+        known.into_iter().find(|known| self.excepts(*known))
     }
 
     /// Why a page that breaks `rule` is let pass, if the profile says so.

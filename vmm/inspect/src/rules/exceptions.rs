@@ -143,12 +143,19 @@ pub(crate) const PV_TABLES_READ: Exception = Exception {
 /// Xen before it has protected itself.
 pub(crate) const EARLY_BOOT: Exception = Exception {
     name: "xen-early-boot",
-    what: "pages that are writable and executable while Xen boots: there is one root, and no page of Xen's image is read-only yet",
+    what: "pages that are writable and executable while Xen boots: no address space has a page for ring 3, and most of Xen's image is so",
     source: "Xen arch/x86/setup.c: __start_xen maps the image anew and then sets its rights",
 };
 
+/// Linux before it has protected itself.
+pub(crate) const LINUX_EARLY_BOOT: Exception = Exception {
+    name: "linux-early-boot",
+    what: "pages of Linux's image that are writable and executable while it boots, the same in user roots, and what only one of the kernel's two roots has: no address space has a page for ring 3, and most of the image is so",
+    source: "Linux init/main.c: mark_readonly comes before the first process; arch/x86/kernel/head64.c: early_top_pgt",
+};
+
 /// All of them.
-pub const ALL: [Exception; 19] = [
+pub const ALL: [Exception; 20] = [
     LDT_REMAP,
     VSYSCALL,
     GLOBAL_IMAGE,
@@ -168,4 +175,5 @@ pub const ALL: [Exception; 19] = [
     PV_PAIR,
     PV_TABLES_READ,
     EARLY_BOOT,
+    LINUX_EARLY_BOOT,
 ];

@@ -23,7 +23,7 @@ const NO_USER_ROOT: &str = "no user root: the kernel is not isolated";
 pub(super) const USER_ROOT_MINIMAL: Rule = Rule {
     info: RuleInfo {
         name: "user-root-minimal",
-        statement: "of the kernel half, a user root maps the cpu entry area and entry text, and nothing else",
+        statement: "of the kernel half, a user root maps the cpu entry area and entry text, and nothing else (of a kernel whose entry area is not known: no large page of the line of all memory)",
         source: "lecture: a small part of the kernel can not be isolated; Linux pti.rst: user space page tables",
     },
     untried: NO_USER_ROOT,
@@ -39,12 +39,12 @@ const MOST_ENTRIES: u32 = 1 << 22;
 /// Each user root by itself: tables that only one of them has are what this is about.
 fn user_root_minimal(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
     let depth = context.snapshot().mode().depth;
-    if context
+    let is_known = context
         .profile
         .place_of(Area::CpuEntryArea, depth)
-        .is_none()
-    {
-        // What ring 3's way into this kernel needs is not known.
+        .is_some();
+    if !is_known && found.layout.direct_map.is_none() {
+        // What ring 3's way into this kernel needs is not known, nor what it cannot need.
         return;
     }
     // Kernel halves that are the same entry for entry need one look.
@@ -67,7 +67,11 @@ fn user_root_minimal(context: &Context<'_>, found: &Discovery, evidence: &mut Ev
             .limited(entries_left);
         for mapping in leaves.by_ref() {
             evidence.checked(1);
-            match allowed(found, &mapping, &entry_area) {
+            let allowed = match is_known {
+                true => allowed(context, found, &mapping, &entry_area),
+                false => allowed_of_any_kernel(found, &mapping),
+            };
+            match allowed {
                 Allowed::Always => {}
                 Allowed::As(exception) => evidence.excepted(exception, mapping.va),
                 Allowed::No => evidence.broken(|| leak(context, found, members, &mapping)),
@@ -91,7 +95,12 @@ enum Allowed {
     No,
 }
 
-fn allowed(found: &Discovery, page: &Mapping, entry_area: &HashSet<PhysAddr>) -> Allowed {
+fn allowed(
+    context: &Context<'_>,
+    found: &Discovery,
+    page: &Mapping,
+    entry_area: &HashSet<PhysAddr>,
+) -> Allowed {
     let Rights {
         write,
         user,
@@ -102,6 +111,7 @@ fn allowed(found: &Discovery, page: &Mapping, entry_area: &HashSet<PhysAddr>) ->
         Some(Area::CpuEntryArea) => Allowed::Always,
         Some(Area::KernelImage) if !write && execute => Allowed::Always,
         Some(Area::KernelImage) if !write => Allowed::As(GLOBAL_IMAGE),
+        Some(Area::KernelImage) if !user => context.early_boot().map_or(Allowed::No, Allowed::As),
         Some(Area::EspFix) => Allowed::As(ESPFIX),
         Some(Area::Vsyscall) if !write => Allowed::As(VSYSCALL),
         Some(Area::Ldt) if is_small && !write && !execute && !user => Allowed::As(LDT_REMAP),
@@ -111,6 +121,16 @@ fn allowed(found: &Discovery, page: &Mapping, entry_area: &HashSet<PhysAddr>) ->
             Allowed::As(CPU_TSS)
         }
         _ => Allowed::No,
+    }
+}
+
+/// Whether the way into a kernel of which nothing is known may need a page. A CPU's tables and stacks may be seen in
+/// the line of all memory; with a large page of that goes what lies beside them.
+fn allowed_of_any_kernel(found: &Discovery, page: &Mapping) -> Allowed {
+    let map = found.layout.direct_map;
+    match map.is_some_and(|map| map.range.contains(page.va)) && page.size != PageSize::Size4KiB {
+        true => Allowed::No,
+        false => Allowed::Always,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::context::{Context, PageAt};
 use super::evidence::Evidence;
-use super::exceptions::{EARLY_BOOT, VSYSCALL, WRITABLE_DIRECT_MAP};
+use super::exceptions::{VSYSCALL, WRITABLE_DIRECT_MAP};
 use super::finding::Finding;
 use super::pages::finding;
 use super::rule::{Broken, Clause, Fact, Judge, Reads, Rule, RuleInfo};
@@ -46,8 +46,8 @@ fn no_execute_is_enabled(context: &Context<'_>, evidence: &mut Evidence) {
         "clear: every page of the kernel is executable, the writable ones, too"
     };
     if let Some((part, page)) = pages.find(|(_, page)| page.rights.write) {
-        if is_early(context) {
-            evidence.excepted(EARLY_BOOT, page.va);
+        if let Some(early) = context.early_boot() {
+            evidence.excepted(early, page.va);
             return;
         }
         let roots: Vec<PhysAddr> = context.roots().collect();
@@ -62,19 +62,14 @@ fn no_execute_is_enabled(context: &Context<'_>, evidence: &mut Evidence) {
     }
 }
 
-/// Whether the kernel has not come to protecting its pages yet, and its profile knows that.
-fn is_early(context: &Context<'_>) -> bool {
-    context.excepts(EARLY_BOOT) && context.found.is_some_and(|found| found.is_unprotected)
-}
-
 fn write_xor_execute(context: &Context<'_>, PageAt { page, .. }: PageAt<'_>) -> Fact {
     if !page.rights.execute || !context.kernel_uses_nx() {
         return Fact::Holds;
     }
-    if page.rights.write && is_early(context) {
-        return Fact::Excepted(EARLY_BOOT);
-    }
     if page.rights.write {
+        if let Some(early) = context.early_boot() {
+            return Fact::Excepted(early);
+        }
         return Fact::Broken(Broken::new("w+x", "writable or executable, not both"));
     }
     let Some(image) = context.image() else {
@@ -143,8 +138,12 @@ struct Text<'a> {
 impl<'a> Text<'a> {
     fn of(context: &Context<'a>) -> Text<'a> {
         let kernel = context.index.pages(Half::Kernel);
+        // All that a line of memory shows executable and writable is no text for that: it is another rule's.
+        let map = context.found.and_then(|found| found.layout.direct_map);
+        let is_line =
+            |page: &Page| page.rights.write && map.is_some_and(|map| map.range.contains(page.va));
         let mut pages: Vec<PageAt<'_>> = kernel
-            .filter(|(_, page)| page.rights.execute)
+            .filter(|(_, page)| page.rights.execute && !is_line(page))
             .map(|(part, page)| PageAt { page, part })
             .collect();
         pages.sort_unstable_by_key(|at| (at.page.pa, at.page.va));
@@ -226,8 +225,9 @@ fn no_alias_of_what_is_executable(
             };
             let meant = match map.is_some_and(|map| map.range.contains(page.va)) {
                 true => Some(WRITABLE_DIRECT_MAP),
-                false if is_early(context) => Some(EARLY_BOOT),
-                false => context.lets_pass(NO_WRITABLE_TEXT_ALIAS.info.name, page),
+                false => context
+                    .early_boot()
+                    .or_else(|| context.lets_pass(NO_WRITABLE_TEXT_ALIAS.info.name, page)),
             };
             if let Some(exception) = meant {
                 evidence.excepted(exception, page.va);

@@ -36,9 +36,13 @@ pub(super) const KERNEL_MAPPINGS_EQUAL: Rule = Rule {
     clauses: &[Clause {
         reads: Reads::EVENT,
         judge: Judge::Found(|context, found, evidence| {
-            each_difference(context, found, evidence, None, |mappings| {
-                mappings != Mappings::Same
-            });
+            each_difference(
+                context,
+                found,
+                evidence,
+                |_| None,
+                |mappings| mappings != Mappings::Same,
+            );
         }),
     }],
 };
@@ -53,8 +57,17 @@ pub(super) const KERNEL_TABLES_SHARED: Rule = Rule {
     clauses: &[Clause {
         reads: Reads::EVENT,
         judge: Judge::Found(|context, found, evidence| {
-            let is_meant = context.excepts(PRIVATE_COPIES) && found.copies_kernel_tables();
-            let meant = is_meant.then_some(PRIVATE_COPIES);
+            let [kernels, windows] = match context.excepts(PRIVATE_COPIES) {
+                true => [found.copies_kernel_tables(), found.copies_windows()],
+                false => [false; 2],
+            };
+            let meant = |space: &Space| {
+                let is_meant = match space.kind {
+                    Kind::UserRoot => windows,
+                    _ => kernels,
+                };
+                is_meant.then_some(PRIVATE_COPIES)
+            };
             each_difference(context, found, evidence, meant, |mappings| {
                 mappings == Mappings::Same
             });
@@ -68,7 +81,7 @@ fn each_difference(
     context: &Context<'_>,
     found: &Discovery,
     evidence: &mut Evidence,
-    meant: Option<Exception>,
+    meant: impl Fn(&Space) -> Option<Exception>,
     wrong: impl Fn(Mappings) -> bool,
 ) {
     for space in context.judged {
@@ -96,7 +109,9 @@ fn each_difference(
                 evidence.excepted(PRIVATE_AREA, difference.range.first);
             } else if context.excepts(LDT_REMAP) && is_ldt(context, space, difference) {
                 evidence.excepted(LDT_REMAP, difference.range.first);
-            } else if let Some(exception) = meant {
+            } else if let (Kind::Kernel, Some(early)) = (space.kind, context.early_boot()) {
+                evidence.excepted(early, difference.range.first);
+            } else if let Some(exception) = meant(space) {
                 evidence.excepted(exception, difference.range.first);
             } else {
                 evidence.broken(|| finding(context, reference, space, difference));

@@ -12,8 +12,9 @@ use crate::layout::{Area, area_at};
 use crate::shadow::Shadows;
 use crate::sharing::Placement;
 use crate::snapshot::RootId;
+use crate::table::Table;
 use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
-use heirloom_paging::entry::Decoded;
+use heirloom_paging::entry::{Decoded, Entry};
 use heirloom_paging::level::{Half, Level, PageSize};
 
 const NO_TABLES: &str = "no table that an entry points to";
@@ -38,11 +39,21 @@ fn reserved_bits_clear(context: &Context<'_>, evidence: &mut Evidence) {
         let Some(table) = context.snapshot().table_at(*slot) else {
             continue;
         };
-        for (index, entry) in table.entries() {
+        let mut entries = table.entries().peekable();
+        while let Some((index, entry)) = entries.next() {
             let Decoded::Reserved { bits } = table.decode(index) else {
                 continue;
             };
-            evidence.broken(|| {
+            // What goes on in a line is one mistake: a map of more memory than the CPU has address lines for.
+            let mut last = (index, entry);
+            while let Some(&(next, also)) = entries.peek()
+                && goes_on(table, last, (next, also))
+            {
+                last = (next, also);
+                entries.next();
+            }
+            let count = u64::from(last.0 - index) + 1;
+            evidence.broken_at(count, || {
                 let at = EntryPlace {
                     level: table.level(),
                     table: table.pfn(),
@@ -50,17 +61,25 @@ fn reserved_bits_clear(context: &Context<'_>, evidence: &mut Evidence) {
                     entry,
                 };
                 let place = context.index.place_of((at.table, at.level), index);
+                let bytes = at.level.entry_span() * count;
+                let found = match count {
+                    1 => format!("{}; reserved: {bits}", shown(entry)),
+                    _ => format!(
+                        "{count} entries in a line, the first {}; reserved: {bits}",
+                        shown(entry)
+                    ),
+                };
                 Finding {
                     whose: place.map(|(root, _)| context.label(root)),
                     place: context.entry_name(at.level, index),
                     entry: Some(at),
                     address: place.map(|(_, va)| va),
-                    range: place.and_then(|(_, va)| VirtRange::new(va, at.level.entry_span())),
+                    range: place.and_then(|(_, va)| VirtRange::new(va, bytes)),
                     spaces: place.map_or_else(Spaces::default, |(root, va)| {
                         context.spaces_with(root, va, &at)
                     }),
                     expected: "reserved bits clear".into(),
-                    found: format!("{}; reserved: {bits}", shown(entry)),
+                    found,
                     walks: context.walk_at(place),
                     what: "reserved bits",
                     ..Finding::default()
@@ -68,6 +87,13 @@ fn reserved_bits_clear(context: &Context<'_>, evidence: &mut Evidence) {
             });
         }
     }
+}
+
+/// Whether the entry behind another one has reserved bits, too, and the address next to that one's.
+fn goes_on(table: &Table, (index, entry): (u16, Entry), (next, also): (u16, Entry)) -> bool {
+    next == index + 1
+        && matches!(table.decode(next), Decoded::Reserved { .. })
+        && also.get().wrapping_sub(entry.get()) == table.level().entry_span()
 }
 
 pub(super) const TABLES_IN_RAM: Rule = Rule {

@@ -5,6 +5,7 @@ use super::evidence::Evidence;
 use super::finding::Finding;
 use super::pages::finding;
 use super::rule::{Broken, Clause, Fact, Judge, Reads, Rule, RuleInfo};
+use crate::discover::Kind;
 use crate::history::{History, Image};
 use crate::index::{Page, PartId};
 use crate::snapshot::RootLabel;
@@ -195,8 +196,16 @@ pub(super) const USER_PAGES_IN_RAM: Rule = Rule {
     untried: "no page that ring 3 can access",
     clauses: &[Clause {
         reads: Reads::USER,
-        judge: Judge::UserPages(|context, PageAt { page, .. }| {
+        judge: Judge::UserPages(|context, PageAt { page, part }| {
             if !page.rights.user {
+                return Fact::Other;
+            }
+            // Memory at its own address is no process's.
+            let root = context.index.root_of(part);
+            if context
+                .found
+                .is_some_and(|found| found.space(root).kind == Kind::Identity)
+            {
                 return Fact::Other;
             }
             if context.is_ram(page.pa, page.size.bytes())

@@ -239,3 +239,49 @@ fn tables_of_an_identity_map_are_no_roots_whatever_they_look_like() {
         assert_eq!(discovery.layout.regions.len(), 1);
     }
 }
+
+#[test]
+fn an_identity_map_that_ring_3_could_use_is_one_too_where_ring_0_runs_in_it() {
+    // Twice as much as there is RAM.
+    for (depth, size, pages) in [
+        (Depth::Four, PageSize::Size2MiB, 64),
+        (Depth::Five, PageSize::Size2MiB, 64),
+        (Depth::Four, PageSize::Size1GiB, 4),
+    ] {
+        let mut ram = Ram::new(64, depth);
+        let root = ram.root();
+        for page in 0..pages {
+            let at = page * size.bytes();
+            ram.map(root, at, at, size, Entry::new(0x67));
+        }
+        let cpu = ram.run(root);
+        cpu.rip = heirloom_inspect::VirtAddr::new(0x30_0000);
+        let discovery = ram.discover();
+        let space = discovery.space_at(root).unwrap();
+        assert_eq!(space.kind, Kind::Identity, "{space:?}");
+        assert!(space.evidence.contains("ring 0 runs there"), "{space:?}");
+        let regions = discovery.layout.regions.iter();
+        let areas: Vec<String> = regions.map(|region| region.name.to_string()).collect();
+        assert_eq!(areas, ["identity map"]);
+        // Who can write the tables has all of memory; what is no RAM is no process's.
+        let rules: Vec<_> = ram.broken().into_iter().map(|(rule, _)| rule).collect();
+        assert_eq!(rules, ["tables-not-user-mapped"]);
+        // What ring 3 runs on is none.
+        ram.cpus[0].cpl = 3;
+        assert_ne!(kinds(&ram.discover())[&root], Kind::Identity);
+    }
+}
+
+#[test]
+fn a_kernel_that_shows_its_tables_in_the_lower_half_alone_is_found_without_a_cr3() {
+    let mut ram = Ram::new(64, Depth::Four);
+    let root = ram.root();
+    for page in 0..16 {
+        let (at, pa) = (page * LARGE, (16 + page) * LARGE);
+        ram.map(root, at, at, PageSize::Size2MiB, Entry::new(0x63));
+        let at = 0xffff_8000_0000_0000 + at;
+        ram.map(root, at, pa, PageSize::Size2MiB, Entry::new(0x63));
+    }
+    let found: Vec<_> = kinds(&ram.discover()).into_iter().collect();
+    assert_eq!(found, [(root, Kind::Kernel)]);
+}

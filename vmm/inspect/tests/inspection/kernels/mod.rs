@@ -4,8 +4,10 @@
 mod boot_maps;
 mod cpu_roots;
 mod direct_map;
+mod early;
 mod encryption;
 mod idle;
+mod loaders;
 mod lower_half;
 mod private_copies;
 mod profiles;

@@ -86,3 +86,26 @@ fn a_window_on_something_else_is_none() {
     ram.run(kernel);
     assert!(ram.discover().space_at(stranger).is_none());
 }
+
+#[test]
+fn a_window_with_a_large_page_of_all_memory_shows_ring_3_too_much() {
+    for depth in [Depth::Four, Depth::Five] {
+        let (mut ram, kernel, users) = guest(depth, 4);
+        ram.run(kernel);
+        assert_eq!(ram.broken(), []);
+        let memory = 0xffff_8000_0000_0000;
+        let all = |ram: &mut Ram, pa: u64, size: PageSize| {
+            for root in &users {
+                ram.map(*root, memory + pa, pa, size, DATA);
+            }
+        };
+        // A page of a CPU's own is none too many.
+        all(&mut ram, 5 * PAGE, PageSize::Size4KiB);
+        assert_eq!(ram.broken(), []);
+        all(&mut ram, 7 * LARGE, PageSize::Size2MiB);
+        assert_eq!(ram.broken(), [("user-root-minimal", 3)]);
+        let findings = ram.findings("user-root-minimal");
+        let first = findings[0].range.unwrap().first;
+        assert_eq!(first, VirtAddr::new(memory + 7 * LARGE));
+    }
+}
