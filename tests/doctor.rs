@@ -20,6 +20,8 @@ fn a_host_with_kvm_is_said_to_be_usable() {
         "physical addresses",
         "memory slots",
         "sandbox: system calls are",
+        "QEMU: qemu-system-x86_64",
+        "--machine qemu",
     ] {
         assert!(text.contains(word), "no `{word}` in: {text}");
     }
@@ -65,6 +67,12 @@ fn the_json_says_the_same_and_has_every_capability_and_feature() {
     assert!(report["sandbox"]["seccomp"].is_boolean(), "{report:#}");
     let landlock = &report["sandbox"]["landlock"];
     assert!(landlock.is_null() || landlock.is_u64(), "{report:#}");
+    assert_eq!(report["qemu"]["program"], "qemu-system-x86_64");
+    let version = report["qemu"]["version"].as_str().unwrap();
+    assert!(
+        version.starts_with(|c: char| c.is_ascii_digit()),
+        "{version}"
+    );
     let features = report["cpu"]["features"].as_array().unwrap();
     for name in ["nx", "smep", "smap", "pcid", "la57", "1gib-pages"] {
         assert!(features.iter().any(|found| found["name"] == name), "{name}");
@@ -103,4 +111,16 @@ fn a_host_without_kvm_is_exit_code_three_with_the_remedy() {
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(said.contains(remedy), "{said}");
     }
+}
+
+#[test]
+fn a_host_without_qemu_is_told_what_it_would_be_good_for() {
+    let output = heirloom()
+        .arg("doctor")
+        .env("PATH", "/nowhere")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("no qemu-system-x86_64 in PATH"), "{text}");
+    assert_eq!(output.status.code(), Some(0), "{text}");
 }

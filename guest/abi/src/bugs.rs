@@ -115,6 +115,28 @@ bugs! {
         "a CPU that has nothing to run keeps the root of the process that it ran last (4 CPUs)"
     LostEntry "lost-entry" Sync "propagated"
         "a PGD entry that was missing is written without the lock, whatever another CPU has put there (4 CPUs)"
+    UnmapWithoutFlush "unmap-without-flush" Prealloc "no-stale-translation"
+        "freeing kernel memory drops no translations"
+    FlushBeforeUnmap "flush-before-unmap" Prealloc "no-stale-translation"
+        "each page of freed kernel memory is flushed before its entry is cleared"
+    FlushWrongPage "flush-wrong-page" Prealloc "no-stale-translation"
+        "freeing kernel memory flushes the page behind each one that it unmaps"
+    FlushCutsAddress "flush-cuts-address" Prealloc "no-stale-translation"
+        "addresses to flush are sign-extended from one level too few: from 48 bits where there are 57"
+    FlushKeepsGlobal "flush-keeps-global" Prealloc "no-stale-translation"
+        "freed kernel memory is flushed by loading CR3, which keeps global translations"
+    ProtectWithoutFlush "protect-without-flush" Prealloc "no-stale-translation"
+        "making kernel memory read-only drops no translations"
+    TableFreedUnflushed "table-freed-unflushed" Prealloc "no-stale-translation"
+        "freeing kernel memory frees its page table, too, and drops nothing that leads there"
+    ForkWithoutFlush "fork-without-flush" Prealloc "no-stale-translation"
+        "fork makes the parent's pages read-only and drops no translations"
+    ReuseBeforeFlush "reuse-before-flush" Prealloc "frame-not-reused-early"
+        "the frames of freed kernel memory are given out again, and its translations never dropped"
+    NoShootdown "no-shootdown" Prealloc "no-stale-translation"
+        "a CPU that changes kernel memory drops its own translations alone (4 CPUs)"
+    ShootdownSkipsOne "shootdown-skips-one" Prealloc "no-stale-translation"
+        "the first of the other CPUs is not asked to drop what was changed (4 CPUs)"
 }
 
 impl Bug {
@@ -130,7 +152,7 @@ impl Bug {
     #[must_use]
     pub const fn cpus(self) -> u8 {
         match self {
-            Bug::IdleKeepsRoot | Bug::LostEntry => 4,
+            Bug::IdleKeepsRoot | Bug::LostEntry | Bug::NoShootdown | Bug::ShootdownSkipsOne => 4,
             _ => 1,
         }
     }

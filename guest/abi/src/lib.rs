@@ -5,7 +5,8 @@
 //! - [`options`]: what the kernel's command line may say;
 //! - [`propagation`]: the strategies, and what each promises;
 //! - [`bugs`]: the deliberate mistakes that the kernel can be told to make;
-//! - [`event`]: what the kernel tells the host through its probe page.
+//! - [`event`]: what the kernel tells the host through its probe page;
+//! - [`flush_log`]: which translations it dropped.
 //!
 //! Everything the kernel says here is a *claim* to the host: it is checked against CR3 and the page
 //! tables, never believed.
@@ -15,6 +16,7 @@
 
 pub mod bugs;
 pub mod event;
+pub mod flush_log;
 pub mod layout;
 pub mod options;
 pub mod propagation;

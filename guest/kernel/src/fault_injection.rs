@@ -46,6 +46,20 @@
 //! | `trampoline-leaks` | `mm/propagation/isolated.rs` | `inherit` |
 //! | `idle-keeps-root` | `process/scheduler.rs` | `run_next` |
 //! | `lost-entry` | `mm/propagation/mod.rs` | `put` |
+//! | `unmap-without-flush` | `mm/kernel_space.rs` | `flush_unmapped` |
+//! | `flush-before-unmap` | `mm/kernel_space.rs` | `unmap` |
+//! | `flush-before-unmap` | `mm/kernel_space.rs` | `flush_unmapped` |
+//! | `flush-wrong-page` | `mm/kernel_space.rs` | `flush_unmapped` |
+//! | `flush-cuts-address` | `arch/cpu.rs` | `flush_page` |
+//! | `flush-keeps-global` | `mm/kernel_space.rs` | `flush_unmapped` |
+//! | `protect-without-flush` | `mm/kernel_space.rs` | `protect` |
+//! | `table-freed-unflushed` | `mm/kernel_space.rs` | `unmap` |
+//! | `table-freed-unflushed` | `mm/kernel_space.rs` | `flush_unmapped` |
+//! | `fork-without-flush` | `process/lifecycle.rs` | `fork` |
+//! | `reuse-before-flush` | `mm/kernel_space.rs` | `flush_unmapped` |
+//! | `reuse-before-flush` | `mm/frame.rs` | `free_kernel` |
+//! | `no-shootdown` | `smp/shootdown.rs` | `all_others` |
+//! | `shootdown-skips-one` | `smp/shootdown.rs` | `all_others` |
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;

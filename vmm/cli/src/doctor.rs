@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use heirloom_harness::guest;
 use heirloom_machine::cpuid::{Feature, Standing};
 use heirloom_machine::kvm::{Capability, DEVICE, KvmModule};
-use heirloom_machine::{Config, Host, Machine, MemorySize};
+use heirloom_machine::qemu::{Accelerator, PROGRAM};
+use heirloom_machine::{Config, Host, Machine, MemorySize, Qemu};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -40,6 +41,8 @@ struct Report {
     limits: Option<LimitsFound>,
     cpu: Option<CpuFound>,
     sandbox: SandboxFound,
+    /// The machine of `--machine qemu`, if it is installed.
+    qemu: Option<QemuFound>,
     /// What is wrong, each with its remedy.
     problems: Vec<String>,
 }
@@ -94,6 +97,13 @@ struct CpuFound {
 }
 
 #[derive(Serialize)]
+struct QemuFound {
+    program: &'static str,
+    /// `None` if it does not say.
+    version: Option<String>,
+}
+
+#[derive(Serialize)]
 struct FeatureFound {
     name: &'static str,
     standing: StandingFound,
@@ -141,6 +151,12 @@ fn examine(device: &Path) -> Report {
             seccomp: sandbox::are_filtered_here(),
             landlock: sandbox::landlock_version(),
         },
+        qemu: Qemu::new(PROGRAM, Accelerator::Tcg)
+            .ok()
+            .map(|qemu| QemuFound {
+                program: PROGRAM,
+                version: qemu.version(),
+            }),
         problems: Vec::new(),
     };
     match Host::open_at(device) {
@@ -261,6 +277,7 @@ impl Report {
             }
         }
         lines.push(self.sandbox.line());
+        lines.extend(self.second_machine());
         for problem in &self.problems {
             lines.push(format!("problem: {problem}"));
         }
@@ -273,6 +290,23 @@ impl Report {
             .into(),
         );
         lines
+    }
+}
+
+impl Report {
+    /// What there is beside KVM, and what it shows that a KVM may not.
+    fn second_machine(&self) -> Vec<String> {
+        let Some(qemu) = &self.qemu else {
+            return vec![format!(
+                "QEMU: no {PROGRAM} in PATH; with one, --machine qemu needs no KVM"
+            )];
+        };
+        let version = qemu.version.as_deref().unwrap_or("of unknown version");
+        vec![
+            format!("QEMU: {} {version}, for --machine qemu", qemu.program),
+            "  shows    smep, smap, la57 and 1gib-pages, whatever KVM has, and what a CPU".into(),
+            "           reads by translations that were not flushed; needs no KVM".into(),
+        ]
     }
 }
 

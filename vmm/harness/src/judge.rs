@@ -70,15 +70,15 @@ impl Judge {
         self.engine.look(snapshot);
     }
 
-    /// What an access to kernel memory found there: see
-    /// [`accessed_value`](crate::engine::Engine::accessed_value).
-    pub fn accessed_value<M: PhysicalMemory + ?Sized>(
-        &self,
-        event: &Event,
+    /// Reads what judging reads beside tables, and does not judge: see
+    /// [`pass_over`](crate::engine::Engine::pass_over).
+    pub fn pass_over<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        cpus: usize,
         snapshot: &Snapshot,
         memory: &M,
-    ) -> Option<u64> {
-        self.engine.accessed_value(event, snapshot, memory)
+    ) {
+        self.engine.pass_over(cpus, snapshot, memory);
     }
 
     /// What is known of the guest: what the host knew before, and what the guest reported since.

@@ -38,6 +38,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod file;
+mod flush_log;
 pub mod grade;
 pub mod guest;
 pub mod judge;

@@ -7,13 +7,15 @@ use heirloom_abi::layout::Region as GuestRegion;
 use heirloom_abi::propagation::{Promise, Strategy};
 
 use crate::event::{Counters, Event, EventKind};
+use crate::flush_log::FlushReader;
 use crate::region;
 use heirloom_inspect::history::{
-    Access, Allocation, GroundTruth, History, Present, ProcessRecord, Sharing,
+    Access, Allocation, CpuAsked, GroundTruth, History, Present, ProcessRecord, Sharing, Writes,
 };
+use heirloom_inspect::index::TableIndex;
 use heirloom_inspect::layout::{Area, Region};
 use heirloom_inspect::profile::Name;
-use heirloom_inspect::{Depth, PhysAddr, PhysicalMemory};
+use heirloom_inspect::{CpuState, Depth, PhysAddr, PhysicalMemory};
 use heirloom_inspect::{RootLabel, Snapshot};
 
 /// How the kernel half is to be shared: what the user asked for, which is what the guest is held to.
@@ -66,6 +68,12 @@ pub struct Model {
     /// The counters of the boot event.
     at_boot: Option<Counters>,
     machine: Vec<&'static str>,
+    /// Where the first CPU's log of flushes is.
+    flush_log: Option<PhysAddr>,
+    /// The logs that are read, by CPU.
+    flush_logs: Vec<FlushReader>,
+    /// Entries that had been written at the last event whose tables were looked at.
+    written: Writes,
     next_sequence: BTreeMap<u32, u64>,
     /// The CPUs on which each process has told something, a bit for each.
     ran_on: BTreeMap<u32, u64>,
@@ -82,6 +90,9 @@ impl Model {
             depth: Depth::Four,
             at_boot: None,
             machine: Vec::new(),
+            flush_log: None,
+            flush_logs: Vec::new(),
+            written: Writes::default(),
             next_sequence: BTreeMap::new(),
             ran_on: BTreeMap::new(),
             events: 0,
@@ -178,8 +189,15 @@ impl Model {
         self.count_on(told);
         let history = &mut self.history;
         match &told.claim {
-            EventKind::Boot { root, machine, .. } => {
+            EventKind::Boot {
+                root,
+                machine,
+                flush_log,
+                ..
+            } => {
                 history.boot(*root);
+                self.flush_log = *flush_log;
+                self.flush_logs.clear();
                 machine.clone_into(&mut self.machine);
                 self.at_boot = Some(told.counters);
             }
@@ -229,6 +247,62 @@ impl Model {
             self.history.set_areas(areas(depth));
         }
         self.history.witness(snapshot, memory);
+    }
+
+    /// Takes in what the tables no longer say.
+    pub(crate) fn see_tables(&mut self, index: &TableIndex) {
+        self.history.see_tables(index);
+    }
+
+    /// Takes in how the CPUs stand at the event that came last.
+    pub(crate) fn see_cpus<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        told: &Event,
+        cpus: &[CpuState],
+        index: &TableIndex,
+        memory: &M,
+    ) {
+        if matches!(told.claim, EventKind::Crash { .. }) {
+            // A kernel that cannot go on may have stopped between a write and its flush.
+            return;
+        }
+        let logs = self.flush_logs_of(cpus.len());
+        let asked: Vec<CpuAsked> = (0..)
+            .zip(cpus.iter().zip(logs))
+            .map(|(cpu, (state, log))| CpuAsked {
+                cpu,
+                root: state.cr3.root(),
+                flushes: log.read(memory),
+            })
+            .collect();
+        let now = Writes {
+            kernel: told.counters.kernel_entry_writes,
+            user: told.counters.user_entry_writes,
+        };
+        let before = std::mem::replace(&mut self.written, now);
+        self.history.see_cpus((&asked, before), index, memory);
+    }
+
+    /// Reads on in the logs of flushes of so many CPUs, where nothing is judged.
+    pub(crate) fn pass_over_flushes<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        cpus: usize,
+        memory: &M,
+    ) {
+        for log in self.flush_logs_of(cpus) {
+            log.read(memory);
+        }
+    }
+
+    /// The logs of so many CPUs; none if the kernel keeps none.
+    fn flush_logs_of(&mut self, cpus: usize) -> &mut [FlushReader] {
+        if let Some(first) = self.flush_log {
+            let known = u32::try_from(self.flush_logs.len()).unwrap_or(u32::MAX);
+            let new = (known..).take(cpus.saturating_sub(self.flush_logs.len()));
+            self.flush_logs
+                .extend(new.map(|cpu| FlushReader::new(first, cpu)));
+        }
+        &mut self.flush_logs
     }
 
     fn count_on(&mut self, told: &Event) {

@@ -14,6 +14,9 @@ pub struct Boot {
     pub strategy: u64,
     /// [`machine`] bits.
     pub machine: u64,
+    /// Guest-physical address of the first CPU's [`FlushLog`](crate::flush_log::FlushLog), behind which the
+    /// others' follow; 0 if the kernel keeps none.
+    pub flush_log: u64,
 }
 
 /// Bits of [`Boot::machine`]: what the kernel found and uses.

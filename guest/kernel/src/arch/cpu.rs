@@ -2,11 +2,14 @@
 
 pub use super::local::{current, id, number, set_current};
 
+use super::flush_log;
 use crate::counters::{COUNTERS, Counter};
+use crate::fault_injection::inject;
 use crate::mm::{Frame, PhysAddr, Root, VirtAddr};
 use core::arch::asm;
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::machine;
 use heirloom_paging::Depth;
 use x86_64::registers::control::{Cr3, Cr3Flags, Cr4, Cr4Flags};
@@ -155,6 +158,7 @@ pub fn enable_syscall(entry: u64, kernel_code: u16) {
 /// 1. The kernel half below `root` maps the kernel as it is running.
 pub unsafe fn load_root(root: Root, tag: u16) {
     COUNTERS.add(Counter::Cr3Loads);
+    flush_log::root_load();
     let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(root.frame().start().get()));
     if PCID.load(Relaxed) {
         let tag = x86_64::instructions::tlb::Pcid::new(tag & 0xfff).expect("twelve bits");
@@ -179,9 +183,16 @@ pub unsafe fn enter_root(root: Root) {
 /// Drops the CPU's translations of one page. (The crate's own function knows addresses of 48 bits only.)
 #[inline]
 pub fn flush_page(page: VirtAddr) {
+    let address = if inject(Bug::FlushCutsAddress) {
+        let unused = 64 - crate::mm::Root::level().shift();
+        (page.get() << unused).cast_signed() >> unused
+    } else {
+        page.get().cast_signed()
+    };
     // SAFETY: `invlpg` takes any address, mapped or not, and changes no memory. Not `nomem`: what the compiler
     // wrote to page tables before must be there.
-    unsafe { asm!("invlpg [{}]", in(reg) page.get(), options(nostack, preserves_flags)) };
+    unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack, preserves_flags)) };
+    flush_log::page(address.cast_unsigned());
 }
 
 /// Drops all translations of the CPU, global ones and those of every tag (Intel SDM vol. 3A, 4.10.4.1).
@@ -192,6 +203,7 @@ pub fn flush_all() {
         Cr4::write(flags - Cr4Flags::PAGE_GLOBAL);
         Cr4::write(flags);
     }
+    flush_log::everything();
 }
 
 /// The value of CR3 for `root`. With `keep`, loading it drops no translations of that tag (SDM vol.

@@ -5,5 +5,6 @@ pub mod cpu;
 pub mod descriptors;
 pub mod entry;
 pub mod entry_area;
+pub mod flush_log;
 pub mod local;
 pub mod serial;

@@ -2,6 +2,7 @@
 //! itself, which shows how system calls arrive on this machine. The boot goes on from there.
 
 use crate::arch::entry::TrapFrame;
+use crate::arch::flush_log;
 use crate::kernel::Kernel;
 use crate::mm::VirtAddr;
 use crate::mm::user_space::Access;
@@ -89,6 +90,7 @@ impl Kernel {
                 vmalloc_start: self.space.first_address().get(),
                 strategy: strategy as u64,
                 machine: self.machine,
+                flush_log: flush_log::physical(),
             },
             &[],
         );

@@ -6,8 +6,10 @@
 use super::boot_value::BootValue;
 use super::{Depth, OutOfFrames, Pfn, PhysAddr, direct_map};
 use crate::boot::memory_map::Ranges;
+use crate::fault_injection::inject;
 use core::cell::Cell;
 use core::marker::PhantomData;
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::Region;
 
 /// A frame of RAM: it has an entry in the vmemmap, and the direct map shows it.
@@ -248,6 +250,12 @@ impl FrameAllocator {
     /// 1. Nobody refers to it, and no entry outside the direct map leads to it.
     pub unsafe fn free_kernel(&mut self, frame: Frame) {
         self.given_back(frame, Use::Kernel);
+        if inject(Bug::ReuseBeforeFlush) {
+            // SAFETY: the frame is nobody's.
+            unsafe { direct_map::zero(frame) };
+            self.vmemmap.push(&mut self.zeroed, frame);
+            return;
+        }
         self.vmemmap.push(&mut self.dirty, frame);
     }
 

@@ -199,7 +199,9 @@ impl KernelSpace {
                 .leaf_attributes(protection::kernel_page(protection));
             let (mut spaces, propagation) = self.spaces(current, frames);
             propagation.change(&mut spaces, page, Some(attributes));
-            flush_page(page);
+            if !inject(Bug::ProtectWithoutFlush) {
+                flush_page(page);
+            }
         }
         shootdown::all_others(area.start(), area.length());
         Ok((area, protection))
@@ -236,6 +238,9 @@ impl KernelSpace {
         let mut gone = Batch::new();
         let (mut first, mut pages) = (area.start(), 0);
         for (page, number) in area.first_pages(last).zip(1..) {
+            if inject(Bug::FlushBeforeUnmap) {
+                flush_page(page);
+            }
             let (mut spaces, propagation) = self.spaces(current, frames);
             let old = if inject(Bug::UnmapForgetsLast) && number == last {
                 let root = spaces.kernel.root();
@@ -246,7 +251,7 @@ impl KernelSpace {
             };
             pages += 1;
             if let Some(old) = old {
-                flush_page(page);
+                flush_unmapped(page);
                 // SAFETY: `map_fresh` put a frame of RAM there.
                 gone.push(unsafe { Frame::new(old.address().pfn()) });
             }
@@ -268,6 +273,18 @@ impl KernelSpace {
             // SAFETY: none, that is the bug: the entry above still leads there, and the next mapping below
             // it is written to a frame that may have become something else.
             unsafe { frames.free_table(table.frame()) };
+        }
+        if inject(Bug::TableFreedUnflushed)
+            && let Some(above) = self.root().table::<KernelHalf>(area.start(), Level::Pd)
+            && let Some(table) = above.child(above.index(area.start()))
+            && table.used().next().is_none()
+        {
+            // SAFETY: the deliberate bug. No entry leads to the table any more, but the CPU may remember one
+            // that did.
+            unsafe {
+                above.set(above.index(area.start()), Entry::ABSENT);
+                frames.free_table(table.frame());
+            }
         }
     }
 
@@ -318,6 +335,23 @@ impl Batch {
         self.frames[..count]
             .iter()
             .map(|frame| unsafe { frame.assume_init() })
+    }
+}
+
+/// Makes the CPU forget a page that is unmapped.
+fn flush_unmapped(page: Page) {
+    if inject(Bug::UnmapWithoutFlush)
+        || inject(Bug::FlushBeforeUnmap)
+        || inject(Bug::ReuseBeforeFlush)
+        || inject(Bug::TableFreedUnflushed)
+    {
+    } else if inject(Bug::FlushWrongPage) {
+        cpu::flush_page(page.address().wrapping_add(PAGE_SIZE));
+    } else if inject(Bug::FlushKeepsGlobal) {
+        // SAFETY: the root that is loaded anyway.
+        unsafe { cpu::load_root(Root::new(cpu::loaded_root()), 0) };
+    } else {
+        flush_page(page);
     }
 }
 

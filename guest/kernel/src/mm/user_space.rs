@@ -86,8 +86,19 @@ impl UserSpace {
                 copy_on_write(leaf, frames)?;
                 cpu::flush_page(page);
                 COUNTERS.add(Counter::PageFlushes);
+                return Ok(());
             }
-            return Ok(());
+            // Where the entry allows less than the area, this kernel has not written it, and the fault would come
+            // again for ever.
+            let allowed = match access {
+                Access::Write => Entry::USER.with(Entry::WRITABLE),
+                Access::Read | Access::Execute => Entry::USER,
+            };
+            return if leaf.entry.has(allowed) {
+                Ok(())
+            } else {
+                Err(Unresolved::NotAllowed)
+            };
         }
         let frame = frames.allocate_zeroed(Use::User)?;
         fill(frame, page, area, modules);

@@ -104,7 +104,9 @@ impl Kernel {
         unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut process.float, options(nostack)) };
         let float = process.float;
         // The parent's pages are read-only now, whatever the TLB remembers.
-        self.use_current_space();
+        if !inject(Bug::ForkWithoutFlush) {
+            self.use_current_space();
+        }
         let frame_for_child = match copied {
             Ok(()) => Processes::allocate_frame(&mut self.frames),
             Err(error) => Err(error),

@@ -10,12 +10,14 @@
 
 use super::{count, sleepers};
 use crate::arch::entry::SHOOTDOWN_VECTOR;
-use crate::arch::{apic, cpu};
+use crate::arch::{apic, cpu, flush_log};
 use crate::counters::{COUNTERS, Counter};
 use crate::crash;
+use crate::fault_injection::inject;
 use crate::mm::VirtAddr;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use heirloom_abi::PAGE_SIZE;
+use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::MAX_CPUS;
 
 /// More pages than these are dropped by dropping everything.
@@ -53,8 +55,11 @@ static PAGES: (AtomicU64, AtomicU64) = (AtomicU64::new(0), AtomicU64::new(0));
 /// To be called by the holder of the kernel's lock.
 #[inline]
 pub fn all_others(first: VirtAddr, pages: u64) {
-    if count() > 1 {
-        let others = ((1 << count()) - 1) & !(1 << cpu::id());
+    if count() > 1 && !inject(Bug::NoShootdown) {
+        let mut others = ((1 << count()) - 1) & !(1 << cpu::id());
+        if inject(Bug::ShootdownSkipsOne) {
+            others &= others - 1;
+        }
         shoot(first, pages, others);
     }
 }
@@ -72,6 +77,7 @@ fn shoot(first: VirtAddr, pages: u64, others: u32) {
     let each = |set: u32| (0..count()).filter(move |number| set >> number & 1 != 0);
     for number in each(others & sleepers) {
         CPUS[number].stale.store(true, Ordering::Relaxed);
+        flush_log::owes(number);
     }
     let asked = others & !sleepers;
     for number in each(asked) {

@@ -114,6 +114,10 @@ impl Engine {
             };
             self.index = Some(TableIndex::new(snapshot, scope));
         }
+        if let Some(index) = &self.index {
+            self.model.see_tables(index);
+            self.model.see_cpus(event, cpus, index, memory);
+        }
         self.last = Some((
             Present {
                 event: event.clone(),
@@ -135,6 +139,7 @@ impl Engine {
             return;
         };
         index.update(snapshot);
+        self.model.see_tables(index);
         let history = self.model.history();
         let context = Context {
             areas: history.areas(),
@@ -145,15 +150,16 @@ impl Engine {
         self.examination.event(&context, self.model.number());
     }
 
-    /// For an access to kernel memory: what `memory` holds there, found through the tables of the
-    /// address space that the kernel did it in. It is all that judging reads of memory beside tables.
-    pub fn accessed_value<M: PhysicalMemory + ?Sized>(
-        &self,
-        _event: &Event,
+    /// Reads of `memory` what judging the event that came last reads beside its tables, and does not judge it:
+    /// so a recording of it can be judged. There are so many CPUs.
+    pub fn pass_over<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        cpus: usize,
         snapshot: &Snapshot,
         memory: &M,
-    ) -> Option<u64> {
-        self.model.history().in_memory(snapshot, memory)
+    ) {
+        self.model.history().in_memory(snapshot, memory);
+        self.model.pass_over_flushes(cpus, memory);
     }
 
     /// What each rule found so far.

@@ -45,6 +45,9 @@ pub enum EventKind {
         strategy: Option<&'static str>,
         /// What the kernel found and uses.
         machine: Vec<&'static str>,
+        /// Where the first CPU's log of flushes is.
+        #[serde(skip)]
+        flush_log: Option<PhysAddr>,
     },
     /// A process has its address space, and has not run yet.
     ProcessCreated {
@@ -200,6 +203,7 @@ impl EventKind {
                     .filter(|(_, bit)| boot.machine & bit != 0)
                     .map(|(name, _)| name)
                     .collect(),
+                flush_log: (boot.flush_log != 0).then_some(PhysAddr::new(boot.flush_log)),
             },
             abi::Event::ProcessCreated(created) => EventKind::ProcessCreated {
                 child: pid(created.pid),

@@ -428,7 +428,8 @@ impl Run {
                 if self.judged {
                     judge(&mut self.judge, event, &captured, &log);
                 } else {
-                    self.judge.accessed_value(event, &captured.snapshot, &log);
+                    let cpus = captured.cpus.len();
+                    self.judge.pass_over(cpus, &captured.snapshot, &log);
                 }
                 recorder.event(page, Some(&captured), &log.into_pieces());
                 Ok(())

@@ -162,6 +162,7 @@ fn another_strategy_than_the_one_asked_for_is_found() {
                 vmalloc_start: VMALLOC,
                 strategy,
                 machine: Vec::new(),
+                flush_log: None,
             },
         );
         scene.assert_broken(&[RULE]);

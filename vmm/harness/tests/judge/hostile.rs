@@ -56,11 +56,12 @@ fn claim() -> impl Strategy<Value = EventKind> {
     let va = || address().prop_map(VirtAddr::new);
     let frames = proptest::collection::vec(number().prop_map(Pfn::new), 0..4);
     prop_oneof![
-        1 => (root(), va()).prop_map(|(root, vmalloc_start)| EventKind::Boot {
+        1 => (root(), va(), proptest::option::of(root())).prop_map(|(root, vmalloc_start, flush_log)| EventKind::Boot {
             root,
             vmalloc_start,
             strategy: Some("prealloc"),
             machine: vec!["nx"],
+            flush_log,
         }),
         3 => (pid(), pid(), root()).prop_map(|(child, parent, root)| EventKind::ProcessCreated {
             child,

@@ -15,6 +15,7 @@ mod protection;
 mod sanity;
 mod scene;
 mod sound;
+mod stale;
 mod strategies;
 mod tables;
 mod user_half;

@@ -6,6 +6,8 @@ use crate::scene::{PAGE, Scene, VMALLOC, assert_evidence, assert_walks, label};
 
 const PROPAGATED: &str = "propagated";
 const REVOKED: &str = "revoked";
+/// What an access by an old translation breaks besides.
+const STALE: &str = "no-stale-translation";
 /// Kernel memory in one process that is not as in the others needs tables of its own.
 const PRIVATE: [&str; 2] = ["kernel-half-shared", "kernel-tables-same-frames"];
 
@@ -145,7 +147,7 @@ fn a_write_that_read_only_memory_did_not_stop_is_found() {
     let at = Scene::memory_of_2();
     scene.protect(1, at, false);
     scene.tell_access(4, at, 0x2222, true, None);
-    scene.assert_broken(&[PROPAGATED]);
+    scene.assert_broken(&[PROPAGATED, STALE]);
     assert_eq!(
         scene.finding(PROPAGATED).expected,
         "a fault: the memory is read-only"
@@ -225,7 +227,7 @@ fn an_access_to_freed_memory_that_does_not_fault_is_found_though_no_table_has_it
         let mut scene = Scene::family();
         let at = Scene::freed_memory().wrapping_add(8);
         scene.tell_access(5, at, 7, write, None);
-        scene.assert_broken(&[REVOKED]);
+        scene.assert_broken(&[REVOKED, STALE]);
         let finding = scene.finding(REVOKED);
         let place = format!("access to freed kernel memory at {at}");
         assert_evidence(finding, 5, &place, at);

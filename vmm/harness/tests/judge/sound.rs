@@ -31,7 +31,7 @@ fn a_sound_run_holds_every_rule_and_every_rule_looked_at_something() {
     }
     scene.tell(0, EventKind::Done { status: 0 });
     scene.assert_broken(&[]);
-    assert_eq!(scene.judge.verdicts().len(), 17);
+    assert_eq!(scene.judge.verdicts().len(), 19);
     for verdict in scene.judge.verdicts() {
         assert!(verdict.checks > 0, "{} checked nothing", verdict.rule.name);
         assert!(verdict.findings.is_empty());

@@ -1,6 +1,7 @@
 //! What happens, event by event.
 
-use super::{History, KERNEL, Life, MAX_LIVE, Present, ProcessRecord, word_at};
+use super::{CpuAsked, History, KERNEL, Life, MAX_LIVE, Present, ProcessRecord, Writes, word_at};
+use crate::index::TableIndex;
 use crate::memory::PhysicalMemory;
 use crate::snapshot::{RootLabel, Snapshot};
 use heirloom_paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
@@ -138,6 +139,26 @@ impl History {
                 access.in_memory = in_memory;
             }
         }
+    }
+
+    /// Takes in what the tables no longer say, at an event or between two.
+    pub fn see_tables(&mut self, index: &TableIndex) {
+        self.translations.see(index);
+    }
+
+    /// Takes in how the CPUs stand at the present event: what they were asked to forget since the event before,
+    /// until which `before` entries had been written, and what the access was that it reports.
+    pub fn see_cpus<M: PhysicalMemory + ?Sized>(
+        &mut self,
+        (cpus, before): (&[CpuAsked], Writes),
+        index: &TableIndex,
+        memory: &M,
+    ) {
+        let event = self.present.sequence;
+        self.translations.settle(index, (cpus, before), event);
+        let view = self.kernel_view();
+        let access = (self.present.access.as_ref(), view);
+        self.translations.witness(access, index, memory);
     }
 
     /// What `memory` holds where the present access was made.

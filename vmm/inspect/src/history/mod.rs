@@ -7,6 +7,7 @@
 mod events;
 mod kernel_memory;
 mod machine;
+mod translations;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,6 +16,8 @@ use serde::Serialize;
 pub use kernel_memory::Allocation;
 pub(crate) use machine::is_ram;
 pub use machine::{GroundTruth, Image, Sharing};
+pub use translations::{CpuAsked, FlushedPages, Flushes, Translations, Writes};
+pub(crate) use translations::{Held, Key, Reused, Why};
 
 use crate::layout::{Area, Region};
 use crate::snapshot::RootLabel;
@@ -105,6 +108,7 @@ pub struct History {
     memory: KernelMemory,
     /// Grows with every change of kernel memory.
     memory_generation: u64,
+    translations: Translations,
     present: Present,
     /// What was told of the present event and cannot be, given what was told before.
     contradictions: Vec<String>,
@@ -124,6 +128,7 @@ impl History {
             owners: HashMap::new(),
             live: 0,
             memory_generation: 0,
+            translations: Translations::default(),
             present: Present::default(),
             contradictions: Vec::new(),
         }
@@ -208,6 +213,11 @@ impl History {
     /// What was told of the present event and cannot be, given what was told before.
     pub fn contradictions(&self) -> &[String] {
         &self.contradictions
+    }
+
+    /// What CPUs may still remember of tables that were changed.
+    pub(crate) fn translations(&self) -> &Translations {
+        &self.translations
     }
 
     /// What the present event is about.

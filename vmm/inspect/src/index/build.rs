@@ -11,7 +11,7 @@ use super::{Delta, Generations, Scope, Space, TableIndex, halves};
 use crate::memory::Words;
 use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::table::Slot;
-use heirloom_paging::addr::{VirtAddr, VirtRange};
+use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::{Decoded, Entry};
 use heirloom_paging::level::Half;
@@ -19,6 +19,15 @@ use heirloom_paging::rights::Rights;
 
 /// Pages that are looked at, of all address spaces together: 32 GiB in 4 KiB pages.
 const MAX_PAGES: usize = 1 << 23;
+
+/// What a part is below.
+#[derive(Clone, Copy)]
+enum Below {
+    /// An entry of the kernel half: its number, and the entry.
+    Entry(u16, u64),
+    /// A root.
+    Root(PhysAddr),
+}
 
 /// A table that is still to be looked through.
 type Pending = (Slot, Rights, VirtAddr);
@@ -141,7 +150,12 @@ impl TableIndex {
         let below = top.link(index)?;
         let range = VirtRange::of_top_entry(index, self.snapshot.mode().depth);
         let start = (below, Rights::ALL.through(entry), range.first);
-        let id = self.look_through(Half::Kernel, range, Some((index, entry.get())), &[start]);
+        let id = self.look_through(
+            Half::Kernel,
+            range,
+            Below::Entry(index, entry.get()),
+            &[start],
+        );
         self.groups.set_part_below(index, entry.get(), id);
         Some(id)
     }
@@ -153,7 +167,12 @@ impl TableIndex {
             return None;
         }
         let starts = user_links(&self.snapshot, space.slot?, space.parts[1])?;
-        let id = self.look_through(Half::User, VirtRange::half(Half::User), None, &starts);
+        let id = self.look_through(
+            Half::User,
+            VirtRange::half(Half::User),
+            Below::Root(space.address),
+            &starts,
+        );
         self.spaces[at].user = Some(id);
         Some(id)
     }
@@ -162,14 +181,21 @@ impl TableIndex {
         &mut self,
         half: Half,
         range: VirtRange,
-        entry: Option<(u16, u64)>,
+        below: Below,
         starts: &[Pending],
     ) -> PartId {
         let id = self.parts.reserve();
         let mut part = Part {
             half,
             range,
-            entry,
+            entry: match below {
+                Below::Entry(index, entry) => Some((index, entry)),
+                Below::Root(_) => None,
+            },
+            owner: match below {
+                Below::Entry(..) => PhysAddr::default(),
+                Below::Root(address) => address,
+            },
             tables: Vec::new(),
             pages: Vec::new(),
             dynamic: 0,

@@ -128,6 +128,11 @@ impl Frames {
         self.users
     }
 
+    /// Whether a page of 4 KiB of a process or of the dynamic area maps the frame.
+    pub(crate) fn is_mapped(&self, frame: Pfn) -> bool {
+        self.mapped.contains_key(&frame)
+    }
+
     /// No user page may share a frame with another that one of them may write.
     pub(crate) fn users_agree(&self) -> bool {
         self.is_kept && self.large == 0 && self.contested.is_empty()

@@ -14,6 +14,7 @@
 mod build;
 mod frames;
 mod groups;
+mod lost;
 mod pages;
 mod part;
 mod tables;
@@ -32,6 +33,7 @@ use heirloom_paging::bits::EntrySet;
 use heirloom_paging::level::{Half, Level};
 
 pub use groups::{Group, GroupId, Subtree};
+pub use lost::{Lost, Remembered};
 pub use part::{Page, Part, PartId, Place, Twice};
 
 use groups::Groups;
@@ -71,6 +73,10 @@ pub(crate) struct Delta {
     pub(crate) since: Option<Generations>,
     pub(crate) gone: Vec<PartId>,
     pub(crate) new: Vec<PartId>,
+    /// Those that are gone, as they were.
+    dropped: Vec<Part>,
+    /// What they were of; `None` for a new index.
+    before: Option<Snapshot>,
 }
 
 /// An address space that is indexed.

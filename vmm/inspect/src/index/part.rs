@@ -71,6 +71,8 @@ pub struct Part {
     pub range: VirtRange,
     /// Of the kernel half: the entry, as software wrote it.
     pub(super) entry: Option<(u16, u64)>,
+    /// Of a user half: the root.
+    pub(super) owner: PhysAddr,
     /// Its tables, each once.
     pub tables: Vec<PlacedTable>,
     /// In the order in which the tables were reached.
@@ -150,6 +152,12 @@ impl Parts {
         Some(part)
     }
 
+    /// All of them, none of which is there afterwards.
+    pub(super) fn take_all(&mut self) -> Vec<Part> {
+        let parts = std::mem::take(self);
+        parts.all.into_iter().flatten().collect()
+    }
+
     pub(super) fn get(&self, id: PartId) -> &Part {
         static NONE: Part = Part {
             half: Half::User,
@@ -158,6 +166,7 @@ impl Parts {
                 last: VirtAddr::new(0),
             },
             entry: None,
+            owner: PhysAddr::new(0),
             tables: Vec::new(),
             pages: Vec::new(),
             dynamic: 0,

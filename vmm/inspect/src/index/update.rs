@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::build::words;
-use super::part::{PartId, Use};
+use super::part::{Part, PartId, Use};
 use super::{Delta, Space, TableIndex, all_roots, halves};
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 use crate::table::{Slot, Table};
@@ -15,8 +15,10 @@ impl TableIndex {
     /// Makes this an index of all address spaces of `next`, as [`TableIndex::new`] does. The costs follow
     /// what is other than in the snapshot before, if both come from one capturer.
     pub fn update(&mut self, next: &Snapshot) {
+        let before = self.snapshot.clone();
         if !self.depends_on_nothing_else() || self.cannot_follow(next) {
-            self.rebuild(next);
+            let dropped = self.parts.take_all();
+            self.rebuild(next, before, dropped);
             return;
         }
         let since = self.generations;
@@ -52,7 +54,7 @@ impl TableIndex {
 
         let mut kernel: Vec<(u16, Entry)> = Vec::new();
         for id in &stale {
-            if let Some((index, entry)) = self.drop_part(*id) {
+            if let Some((index, entry)) = self.drop_part(*id, &mut delta.dropped) {
                 kernel.push((index, Entry::new(entry)));
             }
         }
@@ -79,9 +81,10 @@ impl TableIndex {
         user_changed |= gone.halves() > 0;
         delta.gone = stale.into_iter().collect();
         if !self.depends_on_nothing_else() {
-            self.rebuild(next);
+            self.rebuild(next, before, delta.dropped);
             return;
         }
+        delta.before = Some(before);
         self.generations.kernel += u64::from(kernel_changed);
         self.generations.user += u64::from(user_changed);
         self.generations.spaces += u64::from(gone.changed || regrouped);
@@ -106,10 +109,13 @@ impl TableIndex {
         next.mode() != self.snapshot.mode() || next.omitted() > 0 || next.missing_count() > 0
     }
 
-    fn rebuild(&mut self, next: &Snapshot) {
+    /// Begins anew. `dropped` are the parts of the snapshot before that may not be as they were.
+    fn rebuild(&mut self, next: &Snapshot, before: Snapshot, dropped: Vec<Part>) {
         let order = all_roots(next);
         let scope = std::mem::take(&mut self.scope);
         *self = TableIndex::build(next, order, scope, self.generations);
+        self.delta.dropped = dropped;
+        self.delta.before = Some(before);
     }
 
     /// Takes in which tables are other than they were: those that software wrote, came or went.
@@ -222,7 +228,7 @@ impl TableIndex {
     }
 
     /// Forgets a part. The entry that it was below, if that is still there.
-    fn drop_part(&mut self, id: PartId) -> Option<(u16, u64)> {
+    fn drop_part(&mut self, id: PartId, dropped: &mut Vec<Part>) -> Option<(u16, u64)> {
         let part = self.parts.take(id)?;
         for table in &part.tables {
             if let Some(used) = self.uses.get_mut(table.slot.index()) {
@@ -234,7 +240,9 @@ impl TableIndex {
         let is_table = |frame| tables.contains_key(&frame);
         self.frames.remove(&part, self.scope.dynamic, is_table);
         debug_assert_eq!(part.entry.is_some(), part.half == Half::Kernel);
-        let (index, entry) = part.entry?;
+        let below = part.entry;
+        dropped.push(part);
+        let (index, entry) = below?;
         let is_there = self.groups.part_below(index, entry).is_some();
         is_there.then_some((index, entry))
     }

@@ -31,6 +31,7 @@ mod protection;
 mod rule;
 mod self_map;
 mod sharing;
+mod stale;
 mod tables;
 mod user_half;
 mod verdict;
@@ -71,11 +72,13 @@ pub const FOR_ANY: [Rule; 21] = [
 ];
 
 /// The rules for a guest that is followed from its boot, in the order in which they are shown.
-pub const WITH_HISTORY: [Rule; 16] = [
+pub const WITH_HISTORY: [Rule; 18] = [
     kernel_half::KERNEL_HALF_SHARED,
     kernel_half::KERNEL_TABLES_SAME_FRAMES,
     propagation::PROPAGATED,
     propagation::REVOKED,
+    stale::NO_STALE_TRANSLATION,
+    stale::FRAME_NOT_REUSED_EARLY,
     user_half::USER_HALF_PRIVATE,
     direct_map::DIRECT_MAP_COMPLETE,
     direct_map::DIRECT_MAP_EXACT,

@@ -16,6 +16,7 @@ mod monitor;
 mod process;
 mod program;
 mod registers;
+mod version;
 
 use std::cell::RefCell;
 use std::io::{Read, Write};

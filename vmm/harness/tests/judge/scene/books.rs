@@ -34,6 +34,8 @@ impl Scene {
             frames_reserved: RESERVED_FRAMES,
             processes_live: live,
             processes_zombie: self.zombies,
+            kernel_entry_writes: self.notes.writes,
+            user_entry_writes: self.notes.writes,
             ..Counters::default()
         }
     }

@@ -3,6 +3,7 @@
 //! breaks one thing, lets it tell once more, and looks at what the judge says.
 
 mod books;
+mod flushes;
 mod kernel;
 mod verdict;
 
@@ -79,6 +80,7 @@ pub(crate) struct Scene {
     zombies: u64,
     allocations: BTreeMap<VirtAddr, u64>,
     next_address: VirtAddr,
+    pub(crate) notes: flushes::Notes,
 }
 
 pub(crate) fn pa(raw: u64) -> PhysAddr {
@@ -141,6 +143,7 @@ impl Scene {
             zombies: 0,
             allocations: BTreeMap::new(),
             next_address: VMALLOC,
+            notes: flushes::Notes::default(),
         };
         scene.build_kernel_half();
         scene
@@ -188,6 +191,7 @@ impl Scene {
             vmalloc_start: VMALLOC,
             strategy: Some(self.strategy.name()),
             machine: vec!["nx"],
+            flush_log: Some(Scene::FLUSH_LOG),
         }
     }
 
@@ -352,6 +356,7 @@ impl Scene {
 impl Scene {
     /// Tells the judge, who looks at memory as it is now.
     pub(crate) fn tell(&mut self, pid: u32, claim: EventKind) {
+        self.flush_by_itself();
         let mut counters = self.counters();
         (self.lie)(&mut counters);
         let told = Event {
