@@ -16,7 +16,7 @@ use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::report::{CheckReport, Roots};
 use heirloom_inspect::{Discovery, Target};
 use heirloom_machine::image::Kind;
-use heirloom_machine::{Config, Cpus, KernelImage, MemorySize, Module, VirtualMachine};
+use heirloom_machine::{Config, KernelImage, MemorySize, Module, VirtualMachine};
 use heirloom_source::OutputFile;
 use serde::Serialize;
 
@@ -43,8 +43,9 @@ const VERSION: u32 = 1;
 const HELP: &str = "Kernels:
   an ELF with a PVH note is entered by PVH, one with a Multiboot header as GRUB would, any other x86-64 ELF
   and a bzImage by Linux's 64-bit boot protocol. There is no BIOS: a kernel that calls it does not get far
-  (Xen: `no-real-mode`). The machine has one CPU, a serial port (COM1) and a PC's interrupt controllers and timer, but
+  (Xen: `no-real-mode`). The machine has a serial port (COM1) and a PC's interrupt controllers and timer, but
   no ACPI tables, no PCI and no disks: Linux finds out by itself; `acpi=off pci=off` spare it the search.
+  No table tells of CPUs beside the first: a kernel that uses more has to know how many there are.
 
 The guest is stopped when it prints TEXT, after SECS, or when it ends: it resets its machine, halts with
 interrupts off, crashes, or KVM cannot run it on. Then its address spaces are listed (`heirloom roots`)
@@ -103,6 +104,8 @@ pub(crate) struct Options {
     json: bool,
     #[command(flatten)]
     machine: machine::Options,
+    #[command(flatten)]
+    cpus: machine::CpuOptions,
 }
 
 /// What was found, as JSON.
@@ -223,7 +226,7 @@ impl Options {
                 self.until.as_deref(),
                 Arc::clone(seen),
             )),
-            cpus: Cpus::default(),
+            cpus: self.cpus.cpus(),
             doorbell: None,
         })
     }
