@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Table, presets};
 use heirloom_abi::bugs::{Bug, BugInfo};
 use heirloom_harness::bugs::{self, BugResult};
 use heirloom_inspect::rules::RuleInfo;
@@ -14,6 +14,10 @@ use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::sandbox::Sandbox;
+use crate::text::wrap::folded;
+
+/// Columns of what it prints.
+const WIDTH: usize = 80;
 
 /// Options of `heirloom bugs`.
 #[derive(clap::Args)]
@@ -124,25 +128,33 @@ fn text(bugs: &[&BugInfo]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A row for each kernel, a numbered column for each rule.
+/// Rules whose marks stand together without a gap.
+const TOGETHER: usize = 5;
+
+/// Marks of numbered rules, so that their numbers can be counted.
+fn in_groups(marks: impl Iterator<Item = char>) -> String {
+    let marks: Vec<char> = marks.collect();
+    let groups = marks.chunks(TOGETHER).map(String::from_iter);
+    groups.collect::<Vec<_>>().join(" ")
+}
+
+/// A row for each kernel, in it a mark for each rule.
 fn matrix(rows: &[BugResult], rules: &[RuleInfo]) -> String {
     let mut table = Table::new();
-    let numbers = (1..=rules.len()).map(|number| number.to_string());
-    let header = ["bug", "propagation"]
-        .map(String::from)
-        .into_iter()
-        .chain(numbers);
-    table
-        .load_style(presets::NOTHING)
-        .set_header(header.chain([String::new()]));
+    let numbers = (1..=rules.len()).map(|number| {
+        let last = number % 10;
+        char::from_digit(u32::try_from(last).unwrap_or(0), 10).unwrap_or(' ')
+    });
+    let header = ["bug", "propagation", &in_groups(numbers), ""].map(String::from);
+    table.load_style(presets::NOTHING).set_header(header);
     for row in rows {
         let marks = rules.iter().map(|rule| {
             let broken = row.broken.contains(&rule.name);
             match (row.expected == Some(rule.name), broken) {
-                (true, true) => "X",
-                (true, false) => "?",
-                (false, true) => "x",
-                (false, false) => "·",
+                (true, true) => 'X',
+                (true, false) => '?',
+                (false, true) => 'x',
+                (false, false) => '·',
             }
         });
         let verdict = match (row.right, row.bug) {
@@ -151,14 +163,8 @@ fn matrix(rows: &[BugResult], rules: &[RuleInfo]) -> String {
             (false, Some(_)) => "MISSED",
             (false, None) => "FALSE ALARM",
         };
-        let name = [row.bug.unwrap_or("(none)"), row.propagation];
-        table.add_row(name.into_iter().chain(marks).chain([verdict]));
-    }
-    for column in 2..2 + rules.len() {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-            column.set_padding((0, 1));
-        }
+        let name = row.bug.unwrap_or("(none)");
+        table.add_row([name, row.propagation, &in_groups(marks), verdict]);
     }
     let legend: Vec<String> = rules
         .iter()
@@ -166,10 +172,51 @@ fn matrix(rows: &[BugResult], rules: &[RuleInfo]) -> String {
         .map(|(rule, number)| format!("{number} {}", rule.name))
         .collect();
     let right = rows.iter().filter(|row| row.right).count();
+    let legend = legend.join(" · ");
+    let legend = folded(&legend, WIDTH);
     format!(
-        "{table}\n\nX the rule that the bug names, x another rule that it breaks as well\n{}\n\n\
+        "{}\n\nX the rule that the bug names, x another rule that it breaks as well\n{legend}\n\n\
          {right} of {} kernels judged as they should be.",
-        legend.join(" · "),
+        table.trim_fmt(),
         rows.len()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use heirloom_inspect::check::Check;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_names_and_all_rules_fit_eighty_columns_and_marks_stand_below_their_numbers() {
+        let rules: Vec<RuleInfo> = Check::rules().collect();
+        let longest = bugs::chosen(&[])
+            .into_iter()
+            .max_by_key(|info| info.name.len());
+        let row = |bug, broken, right| BugResult {
+            bug,
+            propagation: "copy-all",
+            expected: rules.get(10).map(|rule| rule.name),
+            broken,
+            right,
+        };
+        let all = rules.iter().map(|rule| rule.name).collect();
+        let rows = [
+            row(longest.map(|info| info.name), vec![rules[10].name], true),
+            row(None, all, false),
+        ];
+        let text = matrix(&rows, &rules);
+        for line in text.lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+        let lines: Vec<Vec<char>> = text.lines().map(|line| line.chars().collect()).collect();
+        let mark = lines[1].iter().position(|mark| *mark == 'X').unwrap();
+        // The eleventh.
+        assert_eq!(lines[0][mark], '1');
+        assert!(
+            text.contains("FALSE ALARM")
+                && text.ends_with("1 of 2 kernels judged as they should be.")
+        );
+    }
 }

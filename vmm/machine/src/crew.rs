@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use vmm_sys_util::signal::{Killable, SIGRTMIN, unblock_signal};
+use vmm_sys_util::signal::{SIGRTMIN, unblock_signal};
 
 use crate::cpus::Places;
 use crate::run::{Bus, RunError, Stop};
@@ -56,6 +56,8 @@ struct State {
     news: VecDeque<News>,
     /// The thread of the first CPU, while it runs.
     first: Option<ArmedThread>,
+    /// The members' threads, which are there until the crew is dropped.
+    others: Vec<ArmedThread>,
     quit: bool,
 }
 
@@ -161,12 +163,7 @@ impl Crew {
         let mut state = self.shared.lock();
         state.first = None;
         while state.running > 0 {
-            for member in &self.members {
-                if let Some(thread) = &member.thread {
-                    // It fails only for a thread that is gone.
-                    let _ = thread.kill(SIGRTMIN());
-                }
-            }
+            state.others.iter().copied().for_each(ArmedThread::signal);
             let waited = self.shared.changed.wait_timeout(state, REPEAT);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
@@ -194,6 +191,7 @@ impl Drop for Crew {
 fn serve(shared: &Shared, number: usize, vcpu: &Mutex<Vcpu>, bus: &Bus) {
     // A thread may have been born with all signals blocked. The call cannot fail: the signal exists.
     let _ = unblock_signal(SIGRTMIN());
+    shared.lock().others.push(ArmedThread::own());
     let mut done = 0;
     loop {
         let mut state = shared.lock();
@@ -218,8 +216,7 @@ fn serve(shared: &Shared, number: usize, vcpu: &Mutex<Vcpu>, bus: &Bus) {
             state.news.push_back((number, news));
             shared.call_stop();
             if let Some(first) = state.first {
-                // It fails only for a thread that is gone, and this one has not said that it stands still.
-                let _ = first.kill(SIGRTMIN());
+                first.signal();
             }
         }
         state.running -= 1;

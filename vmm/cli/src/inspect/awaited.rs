@@ -21,6 +21,8 @@ const PIECE: usize = 64 << 10;
 
 /// Which moment that is.
 #[derive(clap::Args)]
+// The other options of `check` have the same type name, and clap makes a group of each.
+#[group(skip)]
 pub(super) struct Options {
     /// First waits until the guest has printed this on its serial console.
     #[arg(long, value_name = "TEXT", requires = "console", value_parser = NonEmptyStringValueParser::new())]

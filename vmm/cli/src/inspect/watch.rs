@@ -22,6 +22,8 @@ const STEP: Duration = Duration::from_millis(20);
 
 /// How often, and for how long.
 #[derive(clap::Args)]
+// The other options of `check` have the same type name, and clap makes a group of each.
+#[group(skip)]
 pub(super) struct Options {
     /// Looks again and again, so long after the look before began: 500ms, 5s, 1m. Each look is a line that says
     /// what changed; the worst one is shown at the end, which Ctrl-C brings, too.
