@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use crate::booted::{Moment, boot};
+use crate::common::heirloom;
 use crate::common::linux::{artifacts, initramfs};
+use crate::common::machine::Machine;
 use crate::common::others::realtime_linux;
 use crate::firmware::uefi;
 
@@ -12,6 +14,10 @@ fn moment_of(options: &[&str]) -> Moment {
 }
 
 fn moment_with(kernel: &Path, options: &[&str]) -> Moment {
+    Moment::now(&booted(kernel, options))
+}
+
+fn booted(kernel: &Path, options: &[&str]) -> Machine {
     let initrd = initramfs::small(include_bytes!("init.sh"));
     let kernel = kernel.display().to_string();
     let mut all = vec![
@@ -25,7 +31,7 @@ fn moment_with(kernel: &Path, options: &[&str]) -> Moment {
     ]);
     all.extend(options);
     let ready = "== ready with 5 processes ==";
-    Moment::now(&boot(&all, &[("initrd", &initrd)], ready))
+    boot(&all, &[("initrd", &initrd)], ready)
 }
 
 fn assert_is_sound(moment: &Moment) {
@@ -64,4 +70,35 @@ fn a_realtime_linux_on_two_cpus_is_sound() {
     let moment = moment_with(&realtime_linux(), &["-smp", "2"]);
     assert_is_sound(&moment);
     assert_eq!(moment.count("trampoline", ""), 1);
+}
+
+#[test]
+fn two_boots_of_a_linux_map_the_same_wherever_kaslr_put_it() {
+    let machines = [(); 2].map(|()| booted(&artifacts::kernel(), &[]));
+    let cores = machines.each_ref().map(|machine| {
+        let mut qmp = machine.qmp();
+        qmp.stop();
+        let core = machine.at("core");
+        qmp.dump(&core, false);
+        core.display().to_string()
+    });
+    let run = heirloom(&[
+        "diff",
+        &cores[0],
+        &cores[1],
+        "--boots",
+        "--exit-code",
+        "--json",
+    ]);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", run.stdout, run.stderr));
+    let boots = &report["boots"];
+    assert_eq!(boots["offsets"].as_array().unwrap().len(), 0, "{boots:#}");
+    let names = &boots["names"];
+    assert!(names["both"].as_u64().unwrap() > 10_000);
+    assert_eq!(names["moved"], 0);
+    for list in ["gone", "new", "rights"] {
+        assert_eq!(names[list].as_array().unwrap().len(), 0, "{list}");
+    }
+    assert_eq!(run.code, Some(0));
 }

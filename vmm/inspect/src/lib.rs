@@ -100,6 +100,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod boots;
 pub mod budget;
 pub mod capture;
 pub mod changes;

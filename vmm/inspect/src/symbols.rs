@@ -60,6 +60,12 @@ impl Symbols {
         self.sorted.is_empty()
     }
 
+    /// All of them, ascending by address.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, VirtAddr)> {
+        let symbols = self.sorted.iter();
+        symbols.map(|symbol| (self.name(symbol), VirtAddr::new(symbol.address)))
+    }
+
     /// The first symbol with this name.
     pub fn address_of(&self, name: &str) -> Option<VirtAddr> {
         let symbol = self

@@ -1,5 +1,6 @@
 //! Reports for people: short, in a terminal's width.
 
+mod boots;
 mod check;
 pub(crate) mod ci;
 mod difference;

@@ -85,9 +85,10 @@ impl Discovery {
             self.kernel_part =
                 given.unwrap_or_else(|| part::of_all(&self.snapshot, &reference.part, kernels));
         }
-        let alone = match self.identity_alone(kernels) {
-            true => kernels.first().copied(),
-            false => open.keys().min().copied(),
+        let alone = if self.identity_alone(kernels) {
+            kernels.first().copied()
+        } else {
+            open.keys().min().copied()
         };
         if let Some(root) = alone {
             self.layout = Layout::of_identity(&self.snapshot, root);

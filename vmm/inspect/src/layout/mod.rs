@@ -185,9 +185,10 @@ impl Layout {
             };
             let code = executable_bytes(snapshot, root, lower) >> 10;
             let mut leaves = snapshot.distinct_leaves(root, lower);
-            let whose = match leaves.any(|page| page.rights.user) {
-                true => "ring 3, too",
-                false => "ring 0 alone",
+            let whose = if leaves.any(|page| page.rights.user) {
+                "ring 3, too"
+            } else {
+                "ring 0 alone"
             };
             let evidence = format!("{what} for {whose}, {code} KiB of it executable");
             layout.add(Area::Other(Name::fixed("identity map")), range, evidence);

@@ -1,6 +1,7 @@
 //! Reports about a target, as data: what was found, under a head that says what it is about. Whoever shows
 //! them decides how.
 
+mod boots;
 mod check;
 mod difference;
 mod layout;
@@ -10,6 +11,7 @@ mod roots;
 mod subject;
 mod translate;
 
+pub use boots::BootsReport;
 pub use check::CheckReport;
 pub use difference::DifferenceReport;
 pub use layout::LayoutReport;

@@ -67,9 +67,10 @@ fn user_root_minimal(context: &Context<'_>, found: &Discovery, evidence: &mut Ev
             .limited(entries_left);
         for mapping in leaves.by_ref() {
             evidence.checked(1);
-            let allowed = match is_known {
-                true => allowed(context, found, &mapping, &entry_area),
-                false => allowed_of_any_kernel(found, &mapping),
+            let allowed = if is_known {
+                allowed(context, found, &mapping, &entry_area)
+            } else {
+                allowed_of_any_kernel(found, &mapping)
             };
             match allowed {
                 Allowed::Always => {}
@@ -128,9 +129,10 @@ fn allowed(
 /// the line of all memory; with a large page of that goes what lies beside them.
 fn allowed_of_any_kernel(found: &Discovery, page: &Mapping) -> Allowed {
     let map = found.layout.direct_map;
-    match map.is_some_and(|map| map.range.contains(page.va)) && page.size != PageSize::Size4KiB {
-        true => Allowed::No,
-        false => Allowed::Always,
+    if map.is_some_and(|map| map.range.contains(page.va)) && page.size != PageSize::Size4KiB {
+        Allowed::No
+    } else {
+        Allowed::Always
     }
 }
 

@@ -223,11 +223,12 @@ fn no_alias_of_what_is_executable(
             let Some(executable) = text.aliased_by(page) else {
                 continue;
             };
-            let meant = match map.is_some_and(|map| map.range.contains(page.va)) {
-                true => Some(WRITABLE_DIRECT_MAP),
-                false => context
+            let meant = if map.is_some_and(|map| map.range.contains(page.va)) {
+                Some(WRITABLE_DIRECT_MAP)
+            } else {
+                context
                     .early_boot()
-                    .or_else(|| context.lets_pass(NO_WRITABLE_TEXT_ALIAS.info.name, page)),
+                    .or_else(|| context.lets_pass(NO_WRITABLE_TEXT_ALIAS.info.name, page))
             };
             if let Some(exception) = meant {
                 evidence.excepted(exception, page.va);

@@ -57,10 +57,9 @@ pub(super) const KERNEL_TABLES_SHARED: Rule = Rule {
     clauses: &[Clause {
         reads: Reads::EVENT,
         judge: Judge::Found(|context, found, evidence| {
-            let [kernels, windows] = match context.excepts(PRIVATE_COPIES) {
-                true => [found.copies_kernel_tables(), found.copies_windows()],
-                false => [false; 2],
-            };
+            let excepts = context.excepts(PRIVATE_COPIES);
+            let kernels = excepts && found.copies_kernel_tables();
+            let windows = excepts && found.copies_windows();
             let meant = |space: &Space| {
                 let is_meant = match space.kind {
                     Kind::UserRoot => windows,

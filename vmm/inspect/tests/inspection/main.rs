@@ -1,6 +1,7 @@
 //! Discovery, layout, generic rules, reports: what is told of a guest that is not ours. A guest like Linux
 //! stands in a memory of its own; a test changes one thing in it and says what must be told.
 
+mod boots;
 mod difference;
 mod discovery;
 mod hostile;

@@ -93,9 +93,10 @@ fn what_only_the_first_of_two_kernel_roots_has_is_let_pass_while_it_is_early() {
                 kpti: false,
                 ..plan
             };
-            let mut guest = match is_early {
-                true => early(plan),
-                false => Guest::new(plan),
+            let mut guest = if is_early {
+                early(plan)
+            } else {
+                Guest::new(plan)
             };
             let first = guest.memory.root();
             let table = guest.init.pfn();
