@@ -145,7 +145,7 @@ fn judged(input: &[u8]) {
 
 pub(crate) fn of_tables() -> Target {
     let seeds = vec![
-        (0..120).map(|byte| byte * 5).collect(),
+        (0..120).map(|byte: u8| byte.wrapping_mul(5)).collect(),
         (0..250).map(|byte: u8| byte.wrapping_mul(37) ^ 3).collect(),
         // A kernel that boots, two processes, memory that is mapped and freed.
         vec![

@@ -144,7 +144,7 @@ pub(crate) fn target() -> Target {
         vec![
             1, 1, 15, 0, 7, 2, 0, 1, 0, 2, 2, 2, 0, 2, 3, 3, 3, 0, 5, 6, 4, 5, 5, 1, 1, 9,
         ],
-        (0..200).map(|byte| byte * 7).collect(),
+        (0..200).map(|byte: u8| byte.wrapping_mul(7)).collect(),
     ];
     Target::new("tables", seeds, read)
 }
