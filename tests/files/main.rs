@@ -5,6 +5,7 @@
 mod common;
 
 mod answers;
+mod drgn;
 mod guest;
 mod live;
 mod makedumpfile;

@@ -21,7 +21,7 @@ fn makedumpfile(arguments: &[&str]) -> (Vec<u8>, bool) {
 }
 
 /// Has makedumpfile make a dump of `core`: its path, and whether it was made as it was told.
-fn dump(stopped: &Stopped, core: &Path, options: &str) -> (PathBuf, bool) {
+pub(crate) fn dump(stopped: &Stopped, core: &Path, options: &str) -> (PathBuf, bool) {
     let file = stopped.path(&format!("dump{}", options.replace(' ', "")));
     let _ = std::fs::remove_file(&file);
     let mut arguments: Vec<&str> = options.split_whitespace().collect();
