@@ -258,3 +258,12 @@ fn a_kernel_that_is_booted_starts_the_cpus_that_it_was_given() {
     assert_eq!(root(&cpus[1]), root(&cpus[2]));
     assert_ne!(root(&cpus[0]), root(&cpus[1]));
 }
+
+#[test]
+fn claims_of_the_lecture_hold_with_their_processes_on_several_cpus() {
+    for claim in ["2", "5", "7"] {
+        let lecture = heirloom(&["-q", "lecture", "--cpus", "4", "--claim", claim]);
+        let said = lecture.said();
+        assert_eq!(lecture.code, Some(0), "{claim}: {}{said}", lecture.stdout);
+    }
+}

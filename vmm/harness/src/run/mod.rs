@@ -3,6 +3,7 @@
 
 mod builder;
 mod looks;
+mod seen;
 mod status;
 
 use std::io;
@@ -14,7 +15,7 @@ use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::ProbePage;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::{Budget, Capturer, CpuState, Mode, PhysicalMemory, Snapshot, Written};
+use heirloom_inspect::{Budget, Capturer, CpuState, Mode, Snapshot, Written};
 use heirloom_machine::{
     Cpus, GuestAddress, Interrupter, MemorySize, Platform, Stop, VirtualMachine,
 };
@@ -33,6 +34,8 @@ use crate::report::Report;
 
 pub use builder::{DEFAULT_PROCESSES, DEFAULT_PROGRAM, RunBuilder, default_time_limit};
 pub use looks::Looks;
+use seen::judge;
+pub use seen::{Captured, Seen};
 pub use status::ExitStatus;
 
 /// How long the guest runs before the host looks whether it can still go on.
@@ -94,69 +97,6 @@ enum State {
     Done(ExitStatus),
     /// It cannot go on, and has said why.
     Failed,
-}
-
-/// The guest at an event: it is paused, and has been judged.
-#[derive(Clone, Copy)]
-pub struct Seen<'r> {
-    /// What the guest reports.
-    pub event: &'r Event,
-    /// With the verdicts so far, this event's included.
-    pub judge: &'r Judge,
-    /// As it stands.
-    pub machine: &'r dyn VirtualMachine,
-    captured: Option<&'r Captured>,
-}
-
-/// What was captured while the guest was paused.
-#[derive(Clone)]
-pub struct Captured {
-    /// The registers of every CPU, by its number.
-    pub cpus: Vec<CpuState>,
-    /// The number of the CPU that reported.
-    pub reporting: usize,
-    /// The page tables of every address space.
-    pub snapshot: Snapshot,
-}
-
-impl Captured {
-    /// The registers of the CPU that reported.
-    pub fn cpu(&self) -> CpuState {
-        self.cpus.get(self.reporting).copied().unwrap_or_default()
-    }
-}
-
-fn judge<M: PhysicalMemory + ?Sized>(
-    judge: &mut Judge,
-    event: &Event,
-    captured: &Captured,
-    memory: &M,
-) {
-    let Captured {
-        cpus,
-        reporting,
-        snapshot,
-    } = captured;
-    judge.observe_all(event, cpus, *reporting, snapshot, memory);
-}
-
-impl<'r> Seen<'r> {
-    /// The registers of the CPU that reports; `None` if nothing was captured, because nothing is judged, or
-    /// because the kernel never came up.
-    pub fn cpu(&self) -> Option<&'r CpuState> {
-        let captured = self.captured?;
-        captured.cpus.get(captured.reporting)
-    }
-
-    /// The registers of every CPU, by its number; none as for [`Seen::cpu`].
-    pub fn cpus(&self) -> &'r [CpuState] {
-        self.captured.map_or(&[], |captured| &captured.cpus)
-    }
-
-    /// The page tables of every address space; `None` as for [`Seen::cpu`].
-    pub fn snapshot(&self) -> Option<&'r Snapshot> {
-        self.captured.map(|captured| &captured.snapshot)
-    }
 }
 
 impl Run {
