@@ -2,6 +2,7 @@
 //! paused, the page tables of every address space are captured, judged and, if wanted, recorded, each once.
 
 mod builder;
+mod captured;
 mod looks;
 mod status;
 
@@ -14,7 +15,7 @@ use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::ProbePage;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::mode::PhysBits;
-use heirloom_inspect::{Budget, Capturer, CpuState, Mode, PhysicalMemory, Snapshot, Written};
+use heirloom_inspect::{Budget, Capturer, CpuState, Mode, Snapshot, Written};
 use heirloom_machine::{
     Cpus, GuestAddress, Interrupter, MemorySize, Platform, Stop, VirtualMachine,
 };
@@ -32,6 +33,7 @@ use crate::recorder::RunRecorder;
 use crate::report::Report;
 
 pub use builder::{DEFAULT_PROCESSES, DEFAULT_PROGRAM, RunBuilder, default_time_limit};
+pub use captured::Captured;
 pub use looks::Looks;
 pub use status::ExitStatus;
 
@@ -106,38 +108,6 @@ pub struct Seen<'r> {
     /// As it stands.
     pub machine: &'r dyn VirtualMachine,
     captured: Option<&'r Captured>,
-}
-
-/// What was captured while the guest was paused.
-#[derive(Clone)]
-pub struct Captured {
-    /// The registers of every CPU, by its number.
-    pub cpus: Vec<CpuState>,
-    /// The number of the CPU that reported.
-    pub reporting: usize,
-    /// The page tables of every address space.
-    pub snapshot: Snapshot,
-}
-
-impl Captured {
-    /// The registers of the CPU that reported.
-    pub fn cpu(&self) -> CpuState {
-        self.cpus.get(self.reporting).copied().unwrap_or_default()
-    }
-}
-
-fn judge<M: PhysicalMemory + ?Sized>(
-    judge: &mut Judge,
-    event: &Event,
-    captured: &Captured,
-    memory: &M,
-) {
-    let Captured {
-        cpus,
-        reporting,
-        snapshot,
-    } = captured;
-    judge.observe_all(event, cpus, *reporting, snapshot, memory);
 }
 
 impl<'r> Seen<'r> {
@@ -411,7 +381,7 @@ impl Run {
         match (&mut self.recorder, captured) {
             (None, None) => Ok(()),
             (None, Some(captured)) => {
-                judge(&mut self.judge, event, &captured?, memory);
+                captured::judge(&mut self.judge, event, &captured?, memory);
                 Ok(())
             }
             (Some(recorder), None) => {
@@ -426,7 +396,7 @@ impl Run {
                 // What judging reads beside page tables must be in the recording.
                 let log = ReadLog::new(memory);
                 if self.judged {
-                    judge(&mut self.judge, event, &captured, &log);
+                    captured::judge(&mut self.judge, event, &captured, &log);
                 } else {
                     let cpus = captured.cpus.len();
                     self.judge.pass_over(cpus, &captured.snapshot, &log);
