@@ -14,7 +14,6 @@ use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::sandbox::Sandbox;
-use crate::text::wrap::folded;
 
 /// Columns of what it prints.
 const WIDTH: usize = 80;
@@ -166,20 +165,32 @@ fn matrix(rows: &[BugResult], rules: &[RuleInfo]) -> String {
         let name = row.bug.unwrap_or("(none)");
         table.add_row([name, row.propagation, &in_groups(marks), verdict]);
     }
-    let legend: Vec<String> = rules
-        .iter()
-        .zip(1..)
-        .map(|(rule, number)| format!("{number} {}", rule.name))
-        .collect();
+    let names = rules.iter().zip(1..);
+    let legend = legend(names.map(|(rule, number)| format!("{number} {}", rule.name)));
     let right = rows.iter().filter(|row| row.right).count();
-    let legend = legend.join(" · ");
-    let legend = folded(&legend, WIDTH);
     format!(
         "{}\n\nX the rule that the bug names, x another rule that it breaks as well\n{legend}\n\n\
          {right} of {} kernels judged as they should be.",
         table.trim_fmt(),
         rows.len()
     )
+}
+
+/// As many of these on each line as fit.
+fn legend(entries: impl Iterator<Item = String>) -> String {
+    const BETWEEN: &str = " · ";
+    let mut lines: Vec<String> = Vec::new();
+    for entry in entries {
+        let wide = BETWEEN.chars().count() + entry.chars().count();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + wide <= WIDTH => {
+                line.push_str(BETWEEN);
+                line.push_str(&entry);
+            }
+            _ => lines.push(entry),
+        }
+    }
+    lines.join("\n")
 }
 
 #[cfg(test)]

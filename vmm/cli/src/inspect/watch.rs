@@ -362,7 +362,7 @@ impl fmt::Display for Summary {
                 let rules: Vec<String> = rules
                     .map(|broken| format!("{} in {}", broken.rule, broken.looks))
                     .collect();
-                write!(f, "BROKEN: of {all}: {}.", rules.join(", "))
+                write!(f, "BROKEN: {} of {all}.", rules.join(", "))
             }
             _ if self.not_judged == self.looks => {
                 write!(f, "NOTHING TO JUDGE in {all}.")
