@@ -200,3 +200,29 @@ fn a_walk_is_drawn_entry_by_entry_with_where_each_was_read() {
         "{cut}"
     );
 }
+
+#[test]
+fn an_entry_of_a_root_translates_its_part_to_the_last_byte_and_256_is_the_kernels_first() {
+    for (index, depth, first, last) in [
+        (0, Depth::Four, 0, 0x7f_ffff_ffff),
+        (255, Depth::Four, 0x7f80_0000_0000, 0x7fff_ffff_ffff),
+        (
+            256,
+            Depth::Four,
+            0xffff_8000_0000_0000,
+            0xffff_807f_ffff_ffff,
+        ),
+        (511, Depth::Four, 0xffff_ff80_0000_0000, u64::MAX),
+        (
+            256,
+            Depth::Five,
+            0xff00_0000_0000_0000,
+            0xff00_ffff_ffff_ffff,
+        ),
+    ] {
+        let range = VirtRange::of_top_entry(index, depth);
+        assert_eq!((range.first.get(), range.last.get()), (first, last));
+    }
+    let halves = [0, 255, 256, 511].map(Half::of_index);
+    assert_eq!(halves, [Half::User, Half::User, Half::Kernel, Half::Kernel]);
+}
