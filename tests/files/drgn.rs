@@ -75,6 +75,15 @@ impl Chance {
     }
 }
 
+/// As Python's `bytes.hex` has them.
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut digits, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}
+
 /// Addresses of the kernel's half with what stands where we say that they lead, or `-`.
 fn list(target: &str) -> String {
     let spec: Spec = target.parse().unwrap();
@@ -94,7 +103,7 @@ fn list(target: &str) -> String {
         // What is no RAM, or was left out of the dump, is not read; and of zeros, of which there are many, a quarter.
         let is_there = target.memory.read_bytes(at, &mut bytes).is_ok();
         if is_there && (bytes != [0; BYTES] || chance.below(4) == 0) {
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let digits = digits(&bytes);
             writeln!(list, "{:x} {digits}", leaf.va.wrapping_add(offset).get()).unwrap();
             contents.insert(digits);
             count += 1;
