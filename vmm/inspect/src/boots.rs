@@ -284,7 +284,7 @@ impl NameChanges {
         if before.symbols.is_empty() || after.symbols.is_empty() {
             return None;
         }
-        let once = |found: &Discovery| -> HashMap<String, Option<u64>> {
+        let unique = |found: &Discovery| -> HashMap<String, Option<u64>> {
             let mut names: HashMap<String, Option<u64>> = HashMap::new();
             for (name, va) in found.symbols.iter() {
                 let entry = names.entry(name.to_owned());
@@ -294,7 +294,7 @@ impl NameChanges {
             }
             names
         };
-        let (one, other) = (once(before), once(after));
+        let (one, other) = (unique(before), unique(after));
         let base = |found: &Discovery| {
             let image = found.layout.kernel_image;
             image.map_or(0, |image| image.range.first.get())
