@@ -40,7 +40,6 @@ fn what_the_cpu_reads_by_a_translation_that_was_not_flushed_is_found_at_four_lev
         assert_eq!(judged(&[&QEMU, &trials]), ("holds".into(), vec![]));
         for bug in [
             "unmap-without-flush",
-            "flush-wrong-page",
             // At five levels 48 bits are too few, at four 39 are.
             "flush-cuts-address",
             "protect-without-flush",
