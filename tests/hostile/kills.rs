@@ -4,6 +4,7 @@
 //! `HEIRLOOM_KILLS=1000` ends it so often; `HEIRLOOM_SEED` chooses other moments.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -237,6 +238,9 @@ fn whenever_the_command_is_ended_files_are_whole_and_guests_run_on() {
             terminal.assert_as_before(&what);
         }
         if let Some(fake) = fake {
+            // A command that was ended before it came leaves the fake waiting for it.
+            let socket = fake.spec.trim_start_matches("qemu:");
+            drop(UnixStream::connect(socket));
             let asked = fake.asked();
             let stopped = asked.iter().any(|question| question == "stop");
             let runs = asked.last().is_some_and(|last| last == "cont");
