@@ -84,6 +84,7 @@ fn claim(numbers: &mut Numbers<'_>) -> EventKind {
             vmalloc_start: address(numbers),
             strategy: Some("prealloc"),
             machine: vec!["nx"],
+            flush_log: process.is_multiple_of(2).then(|| frame(numbers).base()),
         },
         _ => EventKind::Done { status: 0 },
     }

@@ -131,6 +131,8 @@ fn table_bomb(processes: u64, tables: u64) -> Vec<u8> {
         vmalloc_start: 0xffff_c900_0000_0000,
         strategy: strategy.unwrap() as u64,
         machine: 0,
+        // It keeps none.
+        flush_log: 0,
     })];
     for pid in 1..=processes {
         events.push(event(&ProcessCreated {

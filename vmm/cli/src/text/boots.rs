@@ -24,7 +24,7 @@ impl Text for BootsReport {
                 let first = extent.as_ref().map(|extent| extent.first.to_string());
                 first.unwrap_or_else(|| "–".into())
             };
-            let [before, after] = [&area.before, &area.after].map(mapped);
+            let [before, after] = [&area.before, &area.after].map(|extent| mapped(extent.as_ref()));
             let mapped = if before == after {
                 before
             } else {
@@ -95,7 +95,7 @@ fn shown(rights: Option<Rights>) -> String {
     rights.map_or_else(|| "not mapped".into(), |rights| rights.to_string())
 }
 
-fn mapped(extent: &Option<Extent>) -> String {
+fn mapped(extent: Option<&Extent>) -> String {
     let Some(extent) = extent else {
         return "nothing".into();
     };
