@@ -20,8 +20,8 @@ impl Text for BootsReport {
         table.load_style(presets::NOTHING);
         table.set_header(["area", "first boot", "second boot", "mapped"]);
         for area in &boots.areas {
-            let at = |extent: &Option<Extent>| {
-                let first = extent.as_ref().map(|extent| extent.first.to_string());
+            let at = |extent: Option<&Extent>| {
+                let first = extent.map(|extent| extent.first.to_string());
                 first.unwrap_or_else(|| "–".into())
             };
             let [before, after] = [&area.before, &area.after].map(|extent| mapped(extent.as_ref()));
@@ -32,8 +32,8 @@ impl Text for BootsReport {
             };
             table.add_row([
                 area.name.to_string(),
-                at(&area.before),
-                at(&area.after),
+                at(area.before.as_ref()),
+                at(area.after.as_ref()),
                 mapped,
             ]);
         }
