@@ -9,7 +9,7 @@
 //! - [`image`]: a kernel file, checked; [`boot`]: kernel, modules and what tells of them put into memory;
 //! - [`cpus`]: how many CPUs; [`vcpu`]: one of them, its state at entry and its [`registers`]; [`devices`]: the
 //!   serial port;
-//! - [`watchdog`]: what stops a CPU that will not stop by itself; [`run`]: the loop that drives it, and `crew`: the
+//! - [`watchdog`]: what stops a CPU that will not stop by itself; [`run`]: the loop that drives it, and `vcpu_threads`: the
 //!   threads of all but the first;
 //! - [`machine`]: all of it put together; [`qemu`]: the same with QEMU's CPUs, and [`virtual_machine`]: what
 //!   both can do; [`symbols`]: which function an address is in.
@@ -23,7 +23,6 @@ pub mod address;
 pub mod boot;
 pub mod cpuid;
 pub mod cpus;
-mod crew;
 pub mod devices;
 pub mod image;
 pub mod kvm;
@@ -34,6 +33,7 @@ pub mod registers;
 pub mod run;
 pub mod symbols;
 pub mod vcpu;
+mod vcpu_threads;
 pub mod virtual_machine;
 pub mod vm;
 pub mod watchdog;

@@ -10,7 +10,6 @@ use crate::address::GuestVirtual;
 use crate::boot::{self, BootError, Module};
 use crate::cpuid::{Cpuid, Feature, Standing};
 use crate::cpus::Cpus;
-use crate::crew::Crew;
 use crate::devices::{Devices, SERIAL_IRQ};
 use crate::image::KernelImage;
 use crate::kvm::{Host, KvmError, KvmModule};
@@ -18,6 +17,7 @@ use crate::memory::{MemorySize, Ram, RamRange};
 use crate::registers::Registers;
 use crate::run::Bus;
 use crate::vcpu::Vcpu;
+use crate::vcpu_threads::VcpuThreads;
 use crate::vm::Vm;
 use crate::watchdog::{Interrupter, Watchdog};
 
@@ -47,13 +47,13 @@ pub struct Config {
 pub struct Machine {
     // The threads go before the CPU that they can make leave the guest, and that before the machine that it
     // belongs to: fields drop in this order.
-    pub(crate) crew: Crew,
+    pub(crate) other_cpus: VcpuThreads,
     /// The first CPU.
     pub(crate) vcpu: Vcpu,
     pub(crate) bus: Bus,
     pub(crate) watchdog: Watchdog,
     /// The CPU that stopped the machine.
-    pub(crate) speaker: usize,
+    pub(crate) stopped_by: usize,
     vm: Vm,
     kernel: KernelImage,
     /// What KVM can run.
@@ -103,13 +103,13 @@ impl Machine {
             other.wait_to_be_started()?;
             others.push(other);
         }
-        let crew = Crew::new(vcpu.kick(), others, &bus, config.cpus.places());
+        let other_cpus = VcpuThreads::new(vcpu.kick(), others, &bus, config.cpus.places());
         Ok(Machine {
-            crew: crew.map_err(BootError::Cpus)?,
+            other_cpus: other_cpus.map_err(BootError::Cpus)?,
             vcpu,
             bus,
             watchdog,
-            speaker: 0,
+            stopped_by: 0,
             vm,
             kernel: config.kernel,
             offered,
@@ -164,15 +164,15 @@ impl Machine {
     /// [`KvmError::Call`].
     pub fn cpus(&self) -> Result<Vec<Registers>, KvmError> {
         let mut all = vec![self.vcpu.registers()?];
-        for vcpu in self.crew.vcpus() {
+        for vcpu in self.other_cpus.vcpus() {
             all.push(vcpu.registers()?);
         }
         Ok(all)
     }
 
     /// The number of the CPU that stopped the machine, by ringing or otherwise; 0 where none did.
-    pub fn speaker(&self) -> usize {
-        self.speaker
+    pub fn stopped_by(&self) -> usize {
+        self.stopped_by
     }
 
     /// The registers of the CPU that stopped the machine, while it stands still.
@@ -191,7 +191,7 @@ impl Machine {
         if !self.vcpu.halted_for_good()? {
             return Ok(false);
         }
-        for vcpu in self.crew.vcpus() {
+        for vcpu in self.other_cpus.vcpus() {
             if !vcpu.halted_for_good()? {
                 return Ok(false);
             }
@@ -209,8 +209,8 @@ impl Machine {
     }
 
     fn ask_speaker<T>(&self, question: impl Fn(&Vcpu) -> T) -> T {
-        let mut others = self.crew.vcpus();
-        match self.speaker.checked_sub(1).and_then(|at| others.nth(at)) {
+        let mut others = self.other_cpus.vcpus();
+        match self.stopped_by.checked_sub(1).and_then(|at| others.nth(at)) {
             Some(vcpu) => question(&vcpu),
             None => question(&self.vcpu),
         }

@@ -9,12 +9,12 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::PAGE_SIZE;
 use crate::address::GuestVirtual;
-use crate::crew::Crew;
 use crate::devices::{Devices, Effect};
 use crate::kvm::KvmError;
 use crate::machine::Machine;
 use crate::qemu::QemuError;
 use crate::vcpu::Vcpu;
+use crate::vcpu_threads::VcpuThreads;
 use crate::watchdog::{Bell, Cause};
 
 /// Longest x86 instruction, in bytes (Intel SDM vol. 2A, 2.3.11).
@@ -201,27 +201,27 @@ impl Machine {
     /// [`RunError`]: KVM or the console's sink failed; the guest's own mishaps are a [`Stop`].
     pub fn run(&mut self, deadline: Instant) -> Result<Stop, RunError> {
         // What came while all were being stopped comes before anybody runs on.
-        if let Some((cpu, stop)) = self.crew.take_news() {
-            self.speaker = cpu;
+        if let Some((cpu, stop)) = self.other_cpus.take_news() {
+            self.stopped_by = cpu;
             return stop;
         }
         let bell = self.watchdog.bell();
         let guard = self.watchdog.arm(deadline);
-        let stop = if self.crew.is_empty() {
-            run_first(&mut self.vcpu, &self.crew, &self.bus, &bell)
+        let stop = if self.other_cpus.is_empty() {
+            run_first(&mut self.vcpu, &self.other_cpus, &self.bus, &bell)
         } else {
-            self.crew.start();
-            let stop = run_first(&mut self.vcpu, &self.crew, &self.bus, &bell);
-            self.crew.stop();
+            self.other_cpus.start();
+            let stop = run_first(&mut self.vcpu, &self.other_cpus, &self.bus, &bell);
+            self.other_cpus.stop();
             stop
         };
-        self.speaker = 0;
+        self.stopped_by = 0;
         let stop = match stop.transpose() {
             Some(stop) => stop,
             // Another one has stopped all; that is what it has said first.
-            None => match self.crew.take_news() {
+            None => match self.other_cpus.take_news() {
                 Some((cpu, stop)) => {
-                    self.speaker = cpu;
+                    self.stopped_by = cpu;
                     stop
                 }
                 None => Ok(Stop::Interrupted),
@@ -238,7 +238,7 @@ impl Machine {
 /// CPU.
 fn run_first(
     vcpu: &mut Vcpu,
-    crew: &Crew,
+    other_cpus: &VcpuThreads,
     bus: &Bus,
     bell: &Bell,
 ) -> Result<Option<Stop>, RunError> {
@@ -249,7 +249,7 @@ fn run_first(
             Some(Cause::Interrupted) => return Ok(Some(Stop::Interrupted)),
             None => {}
         }
-        if crew.is_stopping() {
+        if other_cpus.is_stopping() {
             return Ok(None);
         }
         if let Some(stop) = bus.step(vcpu, &mut refusals)? {

@@ -81,7 +81,7 @@ pub trait VirtualMachine: Send {
 
     /// The number of the CPU that stopped the machine, the first one where none did; `None` where that is not
     /// known.
-    fn speaker(&self) -> Option<usize> {
+    fn stopped_by(&self) -> Option<usize> {
         None
     }
 
@@ -183,8 +183,8 @@ impl VirtualMachine for Machine {
         Ok(Machine::cpus(self)?)
     }
 
-    fn speaker(&self) -> Option<usize> {
-        Some(Machine::speaker(self))
+    fn stopped_by(&self) -> Option<usize> {
+        Some(Machine::stopped_by(self))
     }
 
     fn registers(&self) -> Result<Registers, RunError> {

@@ -65,7 +65,7 @@ impl ArmedThread {
     }
 
     /// Has it leave the guest, or any call that waits. It is alive: it exists only inside of states, here and of the
-    /// crew, under whose locks it is signalled.
+    /// vCPU threads, under whose locks it is signalled.
     pub(crate) fn signal(self) {
         // By name of this process: the C libraries' ways differ, and a sandbox lets through this one alone.
         // SAFETY: a signal with a handler that does nothing.

@@ -83,14 +83,14 @@ fn every_cpu_rings_and_none_is_lost_when_two_ring_at_once() {
             let Stop::Doorbell { value } = run(&mut machine) else {
                 panic!("not the doorbell");
             };
-            let speaker = machine.speaker();
-            assert_eq!(value, [FIRST, OTHER][speaker]);
-            rung[speaker] += 1;
+            let stopped_by = machine.stopped_by();
+            assert_eq!(value, [FIRST, OTHER][stopped_by]);
+            rung[stopped_by] += 1;
             let cpus = machine.cpus().unwrap();
             assert_eq!(cpus.len(), 2);
             // The registers that are asked for are those of the one that rang, and it stands in its `out`.
-            assert_eq!(machine.registers().unwrap(), cpus[speaker]);
-            if speaker == 1 {
+            assert_eq!(machine.registers().unwrap(), cpus[stopped_by]);
+            if stopped_by == 1 {
                 assert_eq!(cpus[1].cr0 & 1, 0, "it is in real mode");
                 assert_eq!(u32::from(cpus[1].cs) << 4, START);
             }
@@ -161,7 +161,7 @@ fn what_another_cpu_does_to_the_machine_ends_the_run() {
         let guest = code(&[&starting(1, &[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe]), SPIN]);
         let mut machine = with(2, &guest);
         assert_eq!(run(&mut machine), Stop::Reset);
-        assert_eq!(machine.speaker(), 1);
+        assert_eq!(machine.stopped_by(), 1);
     });
 }
 

@@ -334,7 +334,7 @@ impl Run {
             event.claim
         );
         let event = &*event;
-        self.reporting = match self.machine.speaker() {
+        self.reporting = match self.machine.stopped_by() {
             Some(cpu) => cpu,
             None => usize::try_from(event.cpu).unwrap_or(usize::MAX),
         };

@@ -26,13 +26,13 @@ const REPEAT: Duration = Duration::from_millis(2);
 pub(crate) type News = (usize, Result<Stop, RunError>);
 
 /// All CPUs but the first. Without any it costs nothing.
-pub(crate) struct Crew {
+pub(crate) struct VcpuThreads {
     shared: Arc<Shared>,
-    members: Vec<Member>,
+    threads: Vec<VcpuThread>,
     places: Option<Places>,
 }
 
-struct Member {
+struct VcpuThread {
     vcpu: Arc<Mutex<Vcpu>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,13 +50,13 @@ struct Shared {
 struct State {
     /// Grows whenever the CPUs are to run.
     round: u64,
-    /// Members that run.
+    /// Of them, how many run.
     running: usize,
     /// What has not been decided about yet.
     news: VecDeque<News>,
     /// The thread of the first CPU, while it runs.
     first: Option<ArmedThread>,
-    /// The members' threads, which are there until the crew is dropped.
+    /// Those of the others, which are there until all are dropped.
     others: Vec<ArmedThread>,
     quit: bool,
 }
@@ -74,7 +74,7 @@ impl Shared {
     }
 }
 
-impl Crew {
+impl VcpuThreads {
     /// Threads for `vcpus`, CPUs 1, 2 and so on, which do not run yet; `first` is how CPU 0 is made to leave the
     /// guest.
     ///
@@ -85,50 +85,50 @@ impl Crew {
         vcpus: Vec<Vcpu>,
         bus: &Bus,
         places: Option<Places>,
-    ) -> io::Result<Crew> {
+    ) -> io::Result<VcpuThreads> {
         let mut kicks = vec![first];
-        let mut members = Vec::new();
+        let mut threads = Vec::new();
         for mut vcpu in vcpus {
             kicks.push(vcpu.kick());
-            members.push(Member {
+            threads.push(VcpuThread {
                 vcpu: Arc::new(Mutex::new(vcpu)),
                 thread: None,
             });
         }
-        let mut crew = Crew {
+        let mut all = VcpuThreads {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 changed: Condvar::new(),
                 stop: AtomicBool::new(false),
                 kicks,
             }),
-            members,
+            threads,
             places,
         };
-        for (number, member) in (1..).zip(&mut crew.members) {
-            let (shared, vcpu) = (Arc::clone(&crew.shared), Arc::clone(&member.vcpu));
-            let (bus, places) = (bus.clone(), crew.places.clone());
-            let thread = thread::Builder::new().name(format!("vcpu {number}"));
-            member.thread = Some(thread.spawn(move || {
+        for (number, other) in (1..).zip(&mut all.threads) {
+            let (shared, vcpu) = (Arc::clone(&all.shared), Arc::clone(&other.vcpu));
+            let (bus, places) = (bus.clone(), all.places.clone());
+            let builder = thread::Builder::new().name(format!("vcpu {number}"));
+            other.thread = Some(builder.spawn(move || {
                 if let Some(places) = places {
                     places.pin(number);
                 }
                 serve(&shared, number, &vcpu, &bus);
             })?);
         }
-        Ok(crew)
+        Ok(all)
     }
 
     /// Whether there are others than the first.
     pub(crate) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.threads.is_empty()
     }
 
     /// Each of them, while they stand still.
     pub(crate) fn vcpus(&self) -> impl Iterator<Item = MutexGuard<'_, Vcpu>> {
-        self.members
+        self.threads
             .iter()
-            .map(|member| member.vcpu.lock().unwrap_or_else(PoisonError::into_inner))
+            .map(|thread| thread.vcpu.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What has happened and was not decided about.
@@ -136,7 +136,7 @@ impl Crew {
         self.shared.lock().news.pop_front()
     }
 
-    /// Lets them run, with the first CPU on the calling thread, until [`Crew::stop`].
+    /// Lets them run, with the first CPU on the calling thread, until [`VcpuThreads::stop`].
     pub(crate) fn start(&self) {
         if let Some(places) = &self.places {
             places.pin(0);
@@ -146,7 +146,7 @@ impl Crew {
         self.shared.kicks[0].stay();
         let mut state = self.shared.lock();
         state.first = Some(ArmedThread::own());
-        state.running = self.members.len();
+        state.running = self.threads.len();
         state.round += 1;
         drop(state);
         self.shared.changed.notify_all();
@@ -157,7 +157,7 @@ impl Crew {
         self.shared.stop.load(Ordering::SeqCst)
     }
 
-    /// Stops them, and returns when they stand still. To be called by the thread that called [`Crew::start`].
+    /// Stops them, and returns when they stand still. To be called by the thread that called [`VcpuThreads::start`].
     pub(crate) fn stop(&self) {
         self.shared.call_stop();
         let mut state = self.shared.lock();
@@ -174,12 +174,12 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for VcpuThreads {
     fn drop(&mut self) {
         self.shared.lock().quit = true;
         self.shared.changed.notify_all();
-        for member in &mut self.members {
-            if let Some(thread) = member.thread.take() {
+        for thread in &mut self.threads {
+            if let Some(thread) = thread.thread.take() {
                 // It stands still, and ends by `quit`; a panic in it would have nothing left to break.
                 let _ = thread.join();
             }
@@ -187,7 +187,7 @@ impl Drop for Crew {
     }
 }
 
-/// The life of a member's thread.
+/// What such a thread does until all are dropped.
 fn serve(shared: &Shared, number: usize, vcpu: &Mutex<Vcpu>, bus: &Bus) {
     // A thread may have been born with all signals blocked. The call cannot fail: the signal exists.
     let _ = unblock_signal(SIGRTMIN());
@@ -225,7 +225,7 @@ fn serve(shared: &Shared, number: usize, vcpu: &Mutex<Vcpu>, bus: &Bus) {
     }
 }
 
-/// Runs a member's CPU until everybody is to stop, or it has something to decide about.
+/// Runs a CPU until everybody is to stop, or it has something to decide about.
 fn run(
     shared: &Shared,
     number: usize,
