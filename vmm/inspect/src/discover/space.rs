@@ -43,7 +43,7 @@ pub struct Space {
     /// Nothing is said of where its kernel half differs: the kernel only booted on it.
     #[serde(skip)]
     pub(super) is_boot_map: bool,
-    /// Whose it is, as the kernel's own data have it, where [`Discovery::read_names`] found them.
+    /// Whose it is, as the kernel's own data have it, where [`Discovery::read_names`](crate::Discovery::read_names) found them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub owners: Vec<Owner>,
 }
