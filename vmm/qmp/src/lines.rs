@@ -26,7 +26,7 @@ impl Error for TooLong {}
 
 impl fmt::Display for TooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a message is longer than {} MiB", self.limit >> 20)
+        write!(f, "a message of more than {} MiB", self.limit >> 20)
     }
 }
 

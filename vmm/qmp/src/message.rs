@@ -81,8 +81,10 @@ impl Message {
 /// The beginning of what the other side said, fit for a terminal.
 pub fn printable(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(&said[..said.len().min(SAID_LIMIT)]);
-    let printable = |letter: char| {
-        if letter.is_control() { ' ' } else { letter }
+    let printable = |letter: char| match letter {
+        letter if letter.is_whitespace() => ' ',
+        letter if letter.is_control() => '?',
+        letter => letter,
     };
     text.trim().chars().map(printable).collect()
 }
@@ -114,7 +116,7 @@ mod tests {
         let Message::Answer { id, returned } = Message::parse(refusal).unwrap() else {
             panic!("it is an answer");
         };
-        assert_eq!((id, returned), (None, Err("no [31m".to_owned())));
+        assert_eq!((id, returned), (None, Err("no?[31m".to_owned())));
         let greeting = b"{\"QMP\": {\"version\": {}}}";
         assert_eq!(Message::parse(greeting), Ok(Message::Greeting));
     }

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     #[arg(value_name = "TARGET")]
     after: Spec,
     /// Compares as two boots, by area, offset and name, even if all lies at the same addresses in both. Otherwise this is
-    /// done where KASLR or another build put the kernel elsewhere.
+    /// done where KASLR or another build put the kernel elsewhere, with page tables of as many levels.
     #[arg(long)]
     boots: bool,
     /// Ends with exit code 1 if the two differ.
@@ -37,7 +37,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let (before_name, before) = discover(&options.before, &sandbox)?;
     let (after_name, after) = discover(&options.after, &sandbox)?;
     let names = ((&*before_name, &before), (&*after_name, &after));
-    let is_same = if options.boots || Boots::are_two(&before, &after) {
+    let are_two = before.mode().depth == after.mode().depth && Boots::are_two(&before, &after);
+    let is_same = if options.boots || are_two {
         let boots = Boots::between(&before, &after);
         let is_same = boots.is_same();
         let report = BootsReport::new(names.0, names.1, boots);
@@ -45,7 +46,10 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         is_same
     } else {
         let difference = Difference::between(&before, &after).map_err(|error| {
-            Failure::new(Exit::Usage, format!("could not compare the two: {error}"))
+            Failure::new(
+                Exit::Usage,
+                format!("could not compare the two: {error}; --boots compares them as two boots"),
+            )
         })?;
         let is_same = difference.is_empty();
         let report = DifferenceReport::new(names.0, names.1, difference);

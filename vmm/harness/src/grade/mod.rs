@@ -451,6 +451,6 @@ mod tests {
         let isolated = "user-root-isolated";
         assert!(rule_names(&[Strategy::Isolated]).contains(&isolated));
         assert!(!rule_names(&[Strategy::Prealloc]).contains(&isolated));
-        assert_eq!(rule_names(&Strategy::ALL).len(), 18);
+        assert_eq!(rule_names(&Strategy::ALL).len(), 20);
     }
 }
