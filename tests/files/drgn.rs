@@ -100,9 +100,9 @@ fn list(target: &str) -> String {
         let offset = chance.below(leaf.size.bytes() / BYTES as u64) * BYTES as u64;
         let mut bytes = [0; BYTES];
         let at = leaf.pa.wrapping_add(offset);
-        // What is no RAM, or was left out of the dump, is not read; and of zeros, of which there are many, a quarter.
+        // What is no RAM, or was left out of the dump, is not read; and of zeros, which are nearly all that some dumps have, one in 32.
         let is_there = target.memory.read_bytes(at, &mut bytes).is_ok();
-        if is_there && (bytes != [0; BYTES] || chance.below(4) == 0) {
+        if is_there && (bytes != [0; BYTES] || chance.below(32) == 0) {
             let digits = digits(&bytes);
             writeln!(list, "{:x} {digits}", leaf.va.wrapping_add(offset).get()).unwrap();
             contents.insert(digits);
