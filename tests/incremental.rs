@@ -58,10 +58,10 @@ fn verify(file: &Path) -> usize {
             continue;
         };
         let (cpu, shared) = (tables.cpu(), &tables.snapshot);
-        kept.observe(&told, &cpu, shared, &moment.memory);
+        kept.observe(&told, &[cpu], 0, shared, &moment.memory);
         assert_eq!(kept.verify(), Ok(()), "{}", file.display());
         let apart = Capturer::new().capture(&moment.memory, *shared.mode(), &tables.roots());
-        anew.observe(&told, &cpu, &apart, &moment.memory);
+        anew.observe(&told, &[cpu], 0, &apart, &moment.memory);
         // And by the rule engine's own account: an index made anew, every rule asked again.
         let event = told.sequence;
         if let Err(difference) = kept.verify() {

@@ -102,7 +102,7 @@ fn host_alone(recording: &Recording) -> Result<f64, Box<dyn Error>> {
         judge.apply(&told);
         let roots = tables.roots();
         let snapshot = capturer.capture(&memory, *tables.snapshot.mode(), &roots);
-        judge.observe(&told, &tables.cpu(), &snapshot, &memory);
+        judge.observe(&told, &[tables.cpu()], 0, &snapshot, &memory);
         judging += start.elapsed();
         let start = Instant::now();
         let capture = Capture {

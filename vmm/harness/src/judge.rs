@@ -36,23 +36,12 @@ impl Judge {
     }
 
     /// The address spaces that exist, as far as the guest reported.
-    pub fn roots(&self) -> Vec<(RootLabel, PhysAddr)> {
+    pub fn roots(&self) -> &[(RootLabel, PhysAddr)] {
         self.engine.roots()
     }
 
-    /// Judges the moment of the event that was applied last.
+    /// Judges the moment of the event that was applied last. Of the guest's CPUs, number `reporting` told it.
     pub fn observe<M: PhysicalMemory + ?Sized>(
-        &mut self,
-        event: &Event,
-        cpu: &CpuState,
-        snapshot: &Snapshot,
-        memory: &M,
-    ) {
-        self.observe_all(event, std::slice::from_ref(cpu), 0, snapshot, memory);
-    }
-
-    /// As [`Judge::observe`], in a guest with several CPUs, of which number `reporting` told the event.
-    pub fn observe_all<M: PhysicalMemory + ?Sized>(
         &mut self,
         event: &Event,
         cpus: &[CpuState],
@@ -61,7 +50,7 @@ impl Judge {
         memory: &M,
     ) {
         self.engine
-            .observe_all(event, cpus, reporting, snapshot, memory);
+            .observe(event, cpus, reporting, snapshot, memory);
         self.excerpt = Excerpt::choose(self.excerpt.take(), &self.engine, event);
     }
 

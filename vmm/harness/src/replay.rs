@@ -72,7 +72,7 @@ impl<'r> Replay<'r> {
             judge.apply(event);
             event.sequence = judge.model().number();
             if let Some(tables) = &moment.tables {
-                judge.observe_all(
+                judge.observe(
                     event,
                     &tables.cpus,
                     tables.reporting_cpu,

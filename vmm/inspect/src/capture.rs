@@ -230,6 +230,12 @@ impl Capturer {
     /// their order: what both lists begin and end with needs no look at its tables.
     fn take_roots(&mut self, mode: Mode, roots: &[(RootLabel, PhysAddr)]) {
         let before = Arc::clone(&self.roots);
+        let mut pairs = before.iter().zip(roots);
+        if before.len() == roots.len()
+            && pairs.all(|(old, new)| old.address == new.1 && old.label == new.0)
+        {
+            return;
+        }
         let same = |(old, new): &(&Root, &(RootLabel, PhysAddr))| old.address == new.1;
         let first = before.iter().zip(roots).take_while(same).count();
         let last = before[first..]
@@ -237,13 +243,6 @@ impl Capturer {
             .rev()
             .zip(roots[first..].iter().rev());
         let last = last.take_while(same).count();
-        let mut labels = before.iter().zip(roots);
-        if before.len() == roots.len()
-            && first == roots.len()
-            && labels.all(|(old, new)| old.label == new.0)
-        {
-            return;
-        }
         let (old_end, new_end) = (before.len() - last, roots.len() - last);
         self.roots = (0u32..)
             .zip(roots)

@@ -78,23 +78,13 @@ impl Engine {
     }
 
     /// The address spaces that exist, as far as the guest told.
-    pub fn roots(&self) -> Vec<(RootLabel, PhysAddr)> {
-        self.model.roots().to_vec()
+    pub fn roots(&self) -> &[(RootLabel, PhysAddr)] {
+        self.model.roots()
     }
 
-    /// Holds every rule against the moment of the event that came last.
+    /// Holds every rule against the moment of the event that came last. Of the guest's CPUs, number
+    /// `reporting` told it.
     pub fn observe<M: PhysicalMemory + ?Sized>(
-        &mut self,
-        event: &Event,
-        cpu: &CpuState,
-        snapshot: &Snapshot,
-        memory: &M,
-    ) {
-        self.observe_all(event, std::slice::from_ref(cpu), 0, snapshot, memory);
-    }
-
-    /// As [`Engine::observe`], in a guest with several CPUs, of which number `reporting` told the event.
-    pub fn observe_all<M: PhysicalMemory + ?Sized>(
         &mut self,
         event: &Event,
         cpus: &[CpuState],

@@ -246,7 +246,7 @@ impl Run {
             .as_deref()
             .map_or(Written::Anything, Written::Frames);
         let memory = self.machine.memory();
-        let snapshot = self.capturer.capture_written(memory, mode, &roots, written);
+        let snapshot = self.capturer.capture_written(memory, mode, roots, written);
         self.within_budget()?;
         let captured = Captured {
             cpus,

@@ -67,5 +67,5 @@ pub(super) fn judge<M: PhysicalMemory + ?Sized>(
         reporting,
         snapshot,
     } = captured;
-    judge.observe_all(event, cpus, *reporting, snapshot, memory);
+    judge.observe(event, cpus, *reporting, snapshot, memory);
 }

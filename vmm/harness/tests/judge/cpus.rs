@@ -47,7 +47,7 @@ fn tell(scene: &mut Scene, first: CpuState, last: CpuState) {
     let roots = scene.judge.roots();
     let snapshot = scene.capturer.capture(&scene.memory, MODE, &roots);
     let Scene { judge, memory, .. } = scene;
-    judge.observe_all(&told, &cpus, REPORTING, &snapshot, memory);
+    judge.observe(&told, &cpus, REPORTING, &snapshot, memory);
     assert_eq!(judge.verify(), Ok(()));
 }
 

@@ -184,7 +184,7 @@ proptest! {
             };
             judge.apply(&told);
             let snapshot = capturer.capture(&memory, MODE, &judge.roots());
-            judge.observe(&told, &cpu, &snapshot, &memory);
+            judge.observe(&told, &[cpu], 0, &snapshot, &memory);
         }
         // Such a guest has no direct map, and cannot be found sound.
         prop_assert!(!judge.all_hold());
@@ -221,7 +221,7 @@ proptest! {
             for (judge, capturer) in judges.iter_mut().zip(capturers) {
                 judge.apply(&told);
                 let snapshot = capturer.capture(&memory, MODE, &judge.roots());
-                judge.observe(&told, &CpuState::default(), &snapshot, &memory);
+                judge.observe(&told, &[CpuState::default()], 0, &snapshot, &memory);
             }
             let said = judges.each_ref().map(|judge| {
                 let verdicts = judge.verdicts().iter();

@@ -1,6 +1,6 @@
 //! Follows an index from one snapshot to the next.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use super::build::words;
 use super::part::{Part, PartId, Use};
@@ -39,7 +39,15 @@ impl TableIndex {
             .iter()
             .filter_map(|slot| Some(self.uses.get(slot.index())?.first?.0))
             .collect();
-        stale.extend(gone.spaces.iter().filter_map(|space| space.user));
+        let gone_halves: BTreeSet<PartId> =
+            gone.spaces.iter().filter_map(|space| space.user).collect();
+        let is_half = |id: &PartId| self.parts.get(*id).half == Half::User;
+        let stale_halves: Vec<PartId> = stale
+            .difference(&gone_halves)
+            .copied()
+            .filter(is_half)
+            .collect();
+        stale.extend(&gone_halves);
         let mut regrouped = false;
         for at in &rewritten {
             let space = self.spaces[*at];
@@ -50,7 +58,7 @@ impl TableIndex {
             self.groups.leave(space.group);
         }
         stale.extend(self.groups.drop_unused());
-        let is_reordered = self.put_in_order();
+        let is_reordered = (gone.changed || regrouped) && self.put_in_order();
 
         let mut kernel: Vec<(u16, Entry)> = Vec::new();
         for id in &stale {
@@ -62,11 +70,11 @@ impl TableIndex {
             kernel.extend(self.entries_without_part());
         }
         let mut user: BTreeSet<usize> = new.into_iter().chain(rewritten).collect();
-        if stale.len() > gone.halves() {
+        if !stale_halves.is_empty() {
+            let is_stale = |part: PartId| stale_halves.binary_search(&part).is_ok();
             let spaces = self.spaces.iter().enumerate();
-            let stale_halves =
-                spaces.filter(|(_, space)| space.user.is_some_and(|part| stale.contains(&part)));
-            user.extend(stale_halves.map(|(at, _)| at));
+            let with_stale = spaces.filter(|(_, space)| space.user.is_some_and(is_stale));
+            user.extend(with_stale.map(|(at, _)| at));
         }
         kernel.sort_unstable_by_key(|(index, entry)| (*index, entry.get()));
         kernel.dedup();
@@ -78,7 +86,7 @@ impl TableIndex {
         for at in user {
             delta.new.extend(self.add_user_half(at));
         }
-        user_changed |= gone.halves() > 0;
+        user_changed |= !gone_halves.is_empty();
         delta.gone = stale.into_iter().collect();
         if !self.depends_on_nothing_else() {
             self.rebuild(next, before, delta.dropped);
@@ -203,12 +211,14 @@ impl TableIndex {
             let table = self.snapshot.table_at(**slot);
             table.is_some_and(|table| table.level() == top)
         };
-        let roots: HashSet<Slot> = written.iter().filter(is_root).copied().collect();
+        let mut roots: Vec<Slot> = written.iter().filter(is_root).copied().collect();
         if roots.is_empty() {
             return Vec::new();
         }
+        roots.sort_unstable();
         let is_written = |(at, space): &(usize, &Space)| {
-            space.slot.is_some_and(|slot| roots.contains(&slot)) && !new.contains(at)
+            let slot = space.slot;
+            slot.is_some_and(|slot| roots.binary_search(&slot).is_ok()) && !new.contains(at)
         };
         let spaces = self.spaces.iter().enumerate();
         spaces.filter(is_written).map(|(at, _)| at).collect()
@@ -256,14 +266,6 @@ struct Gone {
     spaces: Vec<Space>,
     first: usize,
     end: usize,
-}
-
-impl Gone {
-    /// User halves that are gone.
-    fn halves(&self) -> usize {
-        let spaces = self.spaces.iter();
-        spaces.filter(|space| space.user.is_some()).count()
-    }
 }
 
 /// Whether two tables are one as far as software wrote them.
