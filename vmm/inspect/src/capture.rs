@@ -244,27 +244,26 @@ impl Capturer {
             .zip(roots[first..].iter().rev());
         let last = last.take_while(same).count();
         let (old_end, new_end) = (before.len() - last, roots.len() - last);
-        self.roots = (0u32..)
-            .zip(roots)
-            .map(|(id, &(label, address))| {
-                let position = id as usize;
-                let slot = if position < first {
-                    before[position].slot
-                } else if position >= new_end {
-                    before[old_end + (position - new_end)].slot
-                } else {
-                    let slot = self.intern(address.pfn(), mode.depth.top());
-                    self.omitted += u64::from(slot.is_none());
-                    slot
-                };
+        let new: Vec<Root> = roots[first..new_end]
+            .iter()
+            .map(|&(label, address)| {
+                let slot = self.intern(address.pfn(), mode.depth.top());
+                self.omitted += u64::from(slot.is_none());
                 Root {
-                    id: RootId(id),
+                    id: RootId(0),
                     label,
                     address,
                     slot,
                 }
             })
             .collect();
+        let mut now = before.to_vec();
+        now.splice(first..old_end, new);
+        for (id, (root, (label, _))) in (0u32..).zip(now.iter_mut().zip(roots)) {
+            root.id = RootId(id);
+            root.label = *label;
+        }
+        self.roots = now.into();
         for root in &before[first..old_end] {
             if let Some(slot) = root.slot {
                 self.release(mode.depth.top(), slot);

@@ -135,6 +135,12 @@ impl Snapshot {
         &self.0.roots
     }
 
+    /// Whether this and `other` have one list of roots, known without a look at it: so have two moments
+    /// of one capturer between which no address space came or went.
+    pub(crate) fn shares_roots(&self, other: &Snapshot) -> bool {
+        Arc::ptr_eq(&self.0.roots, &other.0.roots)
+    }
+
     /// One of the address spaces.
     ///
     /// # Panics

@@ -45,7 +45,7 @@ fn tell(scene: &mut Scene, first: CpuState, last: CpuState) {
     let cpus = [first, in_kernel(scene.root(1)), last];
     scene.judge.apply(&told);
     let roots = scene.judge.roots();
-    let snapshot = scene.capturer.capture(&scene.memory, MODE, &roots);
+    let snapshot = scene.capturer.capture(&scene.memory, MODE, roots);
     let Scene { judge, memory, .. } = scene;
     judge.observe(&told, &cpus, REPORTING, &snapshot, memory);
     assert_eq!(judge.verify(), Ok(()));

@@ -183,7 +183,7 @@ proptest! {
                 ..CpuState::default()
             };
             judge.apply(&told);
-            let snapshot = capturer.capture(&memory, MODE, &judge.roots());
+            let snapshot = capturer.capture(&memory, MODE, judge.roots());
             judge.observe(&told, &[cpu], 0, &snapshot, &memory);
         }
         // Such a guest has no direct map, and cannot be found sound.
@@ -220,7 +220,7 @@ proptest! {
             let capturers = [&mut remembering, &mut forgetful];
             for (judge, capturer) in judges.iter_mut().zip(capturers) {
                 judge.apply(&told);
-                let snapshot = capturer.capture(&memory, MODE, &judge.roots());
+                let snapshot = capturer.capture(&memory, MODE, judge.roots());
                 judge.observe(&told, &[CpuState::default()], 0, &snapshot, &memory);
             }
             let said = judges.each_ref().map(|judge| {

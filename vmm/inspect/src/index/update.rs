@@ -160,6 +160,9 @@ impl TableIndex {
 
     /// Takes away the address spaces that are gone.
     fn take_spaces(&mut self, next: &Snapshot) -> Gone {
+        if self.snapshot.shares_roots(next) {
+            return Gone::default();
+        }
         let roots = next.roots();
         let is_same = |(space, root): &(&Space, &Root)| {
             space.label == root.label && space.address == root.address && space.slot == root.slot
@@ -259,6 +262,7 @@ impl TableIndex {
 }
 
 /// The address spaces that are gone, and where the new ones belong.
+#[derive(Default)]
 struct Gone {
     changed: bool,
     /// The kernel's own root came or went.

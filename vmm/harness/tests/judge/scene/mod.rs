@@ -386,7 +386,7 @@ impl Scene {
         };
         self.judge.apply(told);
         let roots = self.judge.roots();
-        let snapshot = self.capturer.capture(&self.memory, MODE, &roots);
+        let snapshot = self.capturer.capture(&self.memory, MODE, roots);
         self.judge.observe(told, &[cpu], 0, &snapshot, &self.memory);
         // Whatever a test does: nothing is remembered that is not so.
         assert_eq!(self.judge.verify(), Ok(()));
