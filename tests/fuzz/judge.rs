@@ -135,9 +135,9 @@ fn judged(input: &[u8]) {
         remembers.apply(&told);
         anew.apply(&told);
         let written = Written::Frames(&written);
-        let kept = remembering.capture_written(&memory, mode, &remembers.roots(), written);
+        let kept = remembering.capture_written(&memory, mode, remembers.roots(), written);
         remembers.observe(&told, &[cpu], 0, &kept, &memory);
-        let fresh = forgetful.capture(&memory, mode, &anew.roots());
+        let fresh = forgetful.capture(&memory, mode, anew.roots());
         anew.observe(&told, &[cpu], 0, &fresh, &memory);
         assert_eq!(said(remembers), said(anew), "event {sequence}");
         remembers.verify().unwrap();
