@@ -115,6 +115,7 @@ pub mod layout;
 pub mod leaves;
 pub mod linux;
 pub mod memory;
+pub mod names;
 mod nodes;
 pub mod profile;
 pub mod ranges;

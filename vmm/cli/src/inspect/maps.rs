@@ -2,13 +2,14 @@
 
 use std::io::{BufWriter, Write};
 
-use heirloom_inspect::report::{INSPECTION_VERSION, NamedRange, Subject};
+use heirloom_inspect::names::RootName;
+use heirloom_inspect::report::{INSPECTION_VERSION, NamedRange, Row, Subject};
 use heirloom_inspect::{Discovery, Half, PageSize, RootId, VirtRange};
 use serde::Serialize;
 
 use super::number;
-use super::root::{self, RootName};
-use super::rows::{self, Filter, Format, Row};
+use super::root;
+use super::rows::{self, Filter, Format};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::text::{Shown, maps};

@@ -24,7 +24,7 @@ use std::thread;
 use heirloom_inspect::check::Check;
 use heirloom_inspect::discover::Search;
 use heirloom_inspect::rules::GIVEN_UP;
-use heirloom_inspect::{Discovery, RootId, Target};
+use heirloom_inspect::{Discovery, RootId, Target, names};
 use heirloom_source::{Spec, Unpacking};
 use serde::Serialize;
 
@@ -176,7 +176,7 @@ impl Options {
         drop(progress);
         // As CR3 has it: with the bit that says that the root is encrypted, too.
         let root = root.map(|root| root.without(target.encryption));
-        if let Some(root::RootName::Address(address)) = root
+        if let Some(names::RootName::Address(address)) = root
             && discovery.space_at(address).is_none()
             && target
                 .memory

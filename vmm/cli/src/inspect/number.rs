@@ -1,31 +1,12 @@
-//! Addresses on the command line.
+//! Ranges of addresses and times on the command line.
 
-use std::str::FromStr;
 use std::time::Duration;
 
-use heirloom_inspect::{Discovery, VirtAddr, VirtRange};
+use heirloom_inspect::{VirtAddr, VirtRange, names};
 
-use crate::exit::{Exit, Failure};
-
-/// A number in hexadecimal (`0xffff888000000000`, also with `_` between digits) or decimal.
+/// A number in hexadecimal or decimal.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
-    let digits = text.replace('_', "");
-    let number = match digits
-        .strip_prefix("0x")
-        .or_else(|| digits.strip_prefix("0X"))
-    {
-        Some(hexadecimal) if !hexadecimal.starts_with(['+', '-']) => {
-            u64::from_str_radix(hexadecimal, 16)
-        }
-        Some(_) => return Err(refused(text)),
-        None if digits.starts_with(['+', '-']) => return Err(refused(text)),
-        None => digits.parse(),
-    };
-    number.map_err(|_| refused(text))
-}
-
-fn refused(text: &str) -> String {
-    format!("`{text}` is no address: write it in hexadecimal, such as 0xffff888000000000")
+    names::number(text).map_err(|error| error.to_string())
 }
 
 /// `FIRST-LAST`, both included.
@@ -68,102 +49,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// An address, and whose it is: `pid:N:ADDRESS`, or `ADDRESS` alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OwnAddress {
-    /// The process that is named.
-    pub(super) process: Option<u32>,
-    /// The address.
-    pub(super) address: Address,
-}
-
-impl FromStr for OwnAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<OwnAddress, String> {
-        let (process, address) = match text.strip_prefix("pid:") {
-            None => (None, text),
-            Some(rest) => {
-                let split = rest
-                    .split_once(':')
-                    .and_then(|(pid, address)| Some((pid.parse().ok()?, address)));
-                let (pid, address) = split.ok_or_else(|| {
-                    format!("`{text}` is no address of a process: write it as pid:7:0x400000")
-                })?;
-                (Some(pid), address)
-            }
-        };
-        let address = address.parse()?;
-        Ok(OwnAddress { process, address })
-    }
-}
-
-/// A virtual address, as users write it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
-    Number(u64),
-    /// A symbol of the kernel's, and bytes behind it.
-    Symbol(String, u64),
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Address, String> {
-        let (name, offset) = match text.split_once('+') {
-            Some((name, offset)) => (name, parse(offset)?),
-            None => (text, 0),
-        };
-        let is_name = name.starts_with(|c: char| c.is_alphabetic() || c == '_')
-            && name
-                .chars()
-                .all(|c| c.is_alphanumeric() || "_.$".contains(c));
-        if is_name {
-            return Ok(Address::Symbol(name.to_owned(), offset));
-        }
-        parse(text).map(Address::Number)
-    }
-}
-
-impl Address {
-    /// The address in a guest whose names were read.
-    pub(super) fn resolve(&self, discovery: &Discovery) -> Result<VirtAddr, Failure> {
-        let (name, offset) = match self {
-            Address::Number(number) => return Ok(VirtAddr::new(*number)),
-            Address::Symbol(name, offset) => (name, *offset),
-        };
-        let at = discovery.symbols.address_of(name).ok_or_else(|| {
-            let why = if discovery.symbols.is_empty() {
-                "the guest's memory has no symbols of a Linux kernel; write the address in hexadecimal, such as \
-                 0xffff888000000000"
-                    .to_owned()
-            } else {
-                format!("none of the kernel's {} symbols is called so", discovery.symbols.len())
-            };
-            Failure::new(Exit::Usage, format!("`{name}` is no address: {why}"))
-        })?;
-        Ok(at.wrapping_add(offset))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_may_say_whose_it_is() {
-        let of = |text: &str| text.parse::<OwnAddress>();
-        let address = Address::Number(0x40_0000);
-        for (text, process) in [("pid:7:0x400000", Some(7)), ("0x400000", None)] {
-            let address = address.clone();
-            assert_eq!(of(text), Ok(OwnAddress { process, address }));
-        }
-        let symbol = of("pid:1:init_task+8").unwrap();
-        assert_eq!(symbol.address, Address::Symbol("init_task".into(), 8));
-        for text in ["pid:7", "pid::0x1", "pid:x:0x1", "pid:-1:0x1", "pid:7:zz:"] {
-            assert!(of(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_time_has_a_unit_or_is_seconds_and_is_neither_nothing_nor_endless() {
@@ -178,25 +66,6 @@ mod tests {
             "", "s", "0", "-1s", "+1s", "1d", "5 s", "1e3", "inf", "nan", "9000h",
         ] {
             assert!(duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_hexadecimal_with_0x_and_decimal_without() {
-        assert_eq!(parse("0xffff_8880_0000_0000"), Ok(0xffff_8880_0000_0000));
-        assert_eq!(parse("0XFF"), Ok(255));
-        assert_eq!(parse("4096"), Ok(4096));
-        for text in [
-            "",
-            "0x",
-            "ffff",
-            "-1",
-            "+1",
-            "0x-1",
-            "0x10000000000000000",
-            "0xg",
-        ] {
-            assert!(parse(text).is_err(), "{text}");
         }
     }
 }

@@ -3,13 +3,8 @@
 use std::io::{self, Write};
 use std::str::FromStr;
 
-use heirloom_inspect::discover::Space;
-use heirloom_inspect::layout::Area;
-use heirloom_inspect::linux::Owner;
-use heirloom_inspect::{
-    Discovery, Entry, MappedRange, Mapping, PageSize, Pfn, PhysAddr, Rights, VirtAddr,
-};
-use serde::{Serialize, Serializer};
+use heirloom_inspect::report::Row;
+use heirloom_inspect::{Mapping, PageSize, Rights};
 
 /// The form of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -120,122 +115,12 @@ pub(super) fn size(text: &str) -> Result<PageSize, String> {
     }
 }
 
-/// One row. What a merged range does not have is `null`, in CSV nothing.
-#[derive(Serialize)]
-pub(super) struct Row<'a> {
-    root: PhysAddr,
-    pid: Option<u32>,
-    comm: Option<&'a str>,
-    va: VirtAddr,
-    pa: PhysAddr,
-    bytes: u64,
-    write: bool,
-    execute: bool,
-    user: bool,
-    area: Option<Area>,
-    size: Option<PageSize>,
-    global: Option<bool>,
-    accessed: Option<bool>,
-    dirty: Option<bool>,
-    /// The memory type: PAT, PCD and PWT as a number of 3 bits, an index of `IA32_PAT`.
-    pat: Option<u8>,
-    entry: Option<Entry>,
-    #[serde(serialize_with = "in_hexadecimal")]
-    table: Option<Pfn>,
-    index: Option<u16>,
-}
-
-/// The columns, in the order of [`Row`].
-const COLUMNS: &str = "root,pid,comm,va,pa,bytes,write,execute,user,area,size,global,accessed,dirty,pat,entry,table,index";
-
-#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
-fn in_hexadecimal<S: Serializer>(table: &Option<Pfn>, serializer: S) -> Result<S::Ok, S::Error> {
-    match table {
-        Some(table) => serializer.collect_str(&format_args!("{:#x}", table.get())),
-        None => serializer.serialize_none(),
-    }
-}
-
-impl<'a> Row<'a> {
-    /// What is the same in all rows of an address space.
-    fn of(
-        space: &'a Space,
-        va: VirtAddr,
-        pa: PhysAddr,
-        rights: Rights,
-        area: Option<Area>,
-    ) -> Row<'a> {
-        let (pid, comm) = match space.owners.first() {
-            Some(Owner::Process { pid, comm }) => (Some(*pid), Some(comm.as_str())),
-            Some(Owner::Kernel { name }) => (None, Some(*name)),
-            None => (None, None),
-        };
-        Row {
-            root: space.address,
-            pid,
-            comm,
-            va,
-            pa,
-            bytes: 0,
-            write: rights.write,
-            execute: rights.execute,
-            user: rights.user,
-            area,
-            size: None,
-            global: None,
-            accessed: None,
-            dirty: None,
-            pat: None,
-            entry: None,
-            table: None,
-            index: None,
-        }
-    }
-
-    /// A merged range.
-    pub(super) fn range(space: &'a Space, range: &MappedRange, discovery: &Discovery) -> Row<'a> {
-        let area = discovery.layout.area_of(range.range.first);
-        Row {
-            bytes: range.range.bytes(),
-            ..Row::of(space, range.range.first, range.pa, range.rights, area)
-        }
-    }
-
-    /// A page.
-    pub(super) fn page(space: &'a Space, page: &Mapping, discovery: &Discovery) -> Row<'a> {
-        let bit = |is: bool, number: u8| u8::from(is) << number;
-        let entry = page.entry;
-        Row {
-            bytes: page.size.bytes(),
-            size: Some(page.size),
-            global: Some(page.global),
-            accessed: Some(page.accessed),
-            dirty: Some(page.dirty),
-            pat: Some(
-                bit(entry.has(Entry::WRITE_THROUGH), 0)
-                    | bit(entry.has(Entry::CACHE_DISABLE), 1)
-                    | bit(entry.pat(page.size.level()), 2),
-            ),
-            entry: Some(entry),
-            table: Some(page.table),
-            index: Some(page.index),
-            ..Row::of(
-                space,
-                page.va,
-                page.pa,
-                page.rights,
-                discovery.layout.area_of(page.va),
-            )
-        }
-    }
-}
-
 impl Format {
     /// What stands before the first row.
     pub(super) fn begin(self, output: &mut impl Write) -> io::Result<()> {
         match self {
             Format::Jsonl => Ok(()),
-            Format::Csv => writeln!(output, "{COLUMNS}"),
+            Format::Csv => writeln!(output, "{}", Row::COLUMNS.join(",")),
         }
     }
 
@@ -251,11 +136,11 @@ impl Format {
                 let serde_json::Value::Object(fields) = serde_json::to_value(row)? else {
                     return Ok(());
                 };
-                for (number, name) in COLUMNS.split(',').enumerate() {
+                for (number, name) in Row::COLUMNS.iter().enumerate() {
                     if number > 0 {
                         output.write_all(b",")?;
                     }
-                    match &fields[name] {
+                    match &fields[*name] {
                         serde_json::Value::Null => {}
                         serde_json::Value::String(text)
                             if text.contains([',', '"', '\n', '\r']) =>

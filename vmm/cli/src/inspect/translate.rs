@@ -1,8 +1,8 @@
 //! `heirloom translate`: one address, walked entry by entry.
 
+use heirloom_inspect::names::OwnAddress;
 use heirloom_inspect::report::TranslateReport;
 
-use super::number::OwnAddress;
 use super::root;
 use crate::exit::{Exit, Failure};
 
@@ -24,7 +24,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let root = options.root.of(options.address.process)?;
     let (name, discovery, root) = options.common.discover_root(&root)?;
-    let va = options.address.address.resolve(&discovery)?;
+    let va = options.address.address.resolve(&discovery);
+    let va = va.map_err(|error| Failure::new(Exit::Usage, error))?;
     let report = TranslateReport::new(&name, &discovery, root, va);
     options.common.print(&report)?;
     Ok(Exit::Good)

@@ -8,6 +8,7 @@ mod layout;
 mod maps;
 mod reverse;
 mod roots;
+mod row;
 mod subject;
 mod translate;
 
@@ -18,5 +19,6 @@ pub use layout::LayoutReport;
 pub use maps::NamedRange;
 pub use reverse::{ReachedBy, ReverseReport, UsedAsTable};
 pub use roots::{Cluster, Roots};
+pub use row::Row;
 pub use subject::{INSPECTION_VERSION, Subject};
 pub use translate::{Index, TranslateReport};

@@ -1,0 +1,143 @@
+//! A page or a merged range of an address space as a row of a table, for programs to read.
+
+use serde::{Serialize, Serializer};
+
+use crate::discover::{Discovery, Space};
+use crate::layout::Area;
+use crate::leaves::Mapping;
+use crate::linux::Owner;
+use crate::ranges::MappedRange;
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr};
+use heirloom_paging::entry::Entry;
+use heirloom_paging::level::PageSize;
+use heirloom_paging::rights::Rights;
+
+/// One row. What a merged range does not have is `None`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Row<'a> {
+    /// The address space's root table.
+    pub root: PhysAddr,
+    /// The number of its process.
+    pub pid: Option<u32>,
+    /// The name of its command, or of the kernel's variable that holds it.
+    pub comm: Option<&'a str>,
+    /// The first address.
+    pub va: VirtAddr,
+    /// Where that is.
+    pub pa: PhysAddr,
+    /// How many bytes.
+    pub bytes: u64,
+    /// It can be written.
+    pub write: bool,
+    /// It can be executed.
+    pub execute: bool,
+    /// Ring 3 can use it.
+    pub user: bool,
+    /// Where it lies.
+    pub area: Option<Area>,
+    /// How large the page is.
+    pub size: Option<PageSize>,
+    /// The leaf has G.
+    pub global: Option<bool>,
+    /// The leaf has A.
+    pub accessed: Option<bool>,
+    /// The leaf has D.
+    pub dirty: Option<bool>,
+    /// The memory type: PAT, PCD and PWT as a number of 3 bits, an index of `IA32_PAT`.
+    pub pat: Option<u8>,
+    /// The leaf.
+    pub entry: Option<Entry>,
+    /// The table that it stands in.
+    #[serde(serialize_with = "in_hexadecimal")]
+    pub table: Option<Pfn>,
+    /// Which of its entries it is.
+    pub index: Option<u16>,
+}
+
+#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
+fn in_hexadecimal<S: Serializer>(table: &Option<Pfn>, serializer: S) -> Result<S::Ok, S::Error> {
+    match table {
+        Some(table) => serializer.collect_str(&format_args!("{:#x}", table.get())),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl<'a> Row<'a> {
+    /// The names of the fields, in their order.
+    pub const COLUMNS: [&'static str; 18] = [
+        "root", "pid", "comm", "va", "pa", "bytes", "write", "execute", "user", "area", "size",
+        "global", "accessed", "dirty", "pat", "entry", "table", "index",
+    ];
+
+    /// What is the same in all rows of an address space.
+    fn of(
+        space: &'a Space,
+        va: VirtAddr,
+        pa: PhysAddr,
+        rights: Rights,
+        area: Option<Area>,
+    ) -> Row<'a> {
+        let (pid, comm) = match space.owners.first() {
+            Some(Owner::Process { pid, comm }) => (Some(*pid), Some(comm.as_str())),
+            Some(Owner::Kernel { name }) => (None, Some(*name)),
+            None => (None, None),
+        };
+        Row {
+            root: space.address,
+            pid,
+            comm,
+            va,
+            pa,
+            bytes: 0,
+            write: rights.write,
+            execute: rights.execute,
+            user: rights.user,
+            area,
+            size: None,
+            global: None,
+            accessed: None,
+            dirty: None,
+            pat: None,
+            entry: None,
+            table: None,
+            index: None,
+        }
+    }
+
+    /// A merged range.
+    pub fn range(space: &'a Space, range: &MappedRange, discovery: &Discovery) -> Row<'a> {
+        let area = discovery.layout.area_of(range.range.first);
+        Row {
+            bytes: range.range.bytes(),
+            ..Row::of(space, range.range.first, range.pa, range.rights, area)
+        }
+    }
+
+    /// A page.
+    pub fn page(space: &'a Space, page: &Mapping, discovery: &Discovery) -> Row<'a> {
+        let bit = |is: bool, number: u8| u8::from(is) << number;
+        let entry = page.entry;
+        Row {
+            bytes: page.size.bytes(),
+            size: Some(page.size),
+            global: Some(page.global),
+            accessed: Some(page.accessed),
+            dirty: Some(page.dirty),
+            pat: Some(
+                bit(entry.has(Entry::WRITE_THROUGH), 0)
+                    | bit(entry.has(Entry::CACHE_DISABLE), 1)
+                    | bit(entry.pat(page.size.level()), 2),
+            ),
+            entry: Some(entry),
+            table: Some(page.table),
+            index: Some(page.index),
+            ..Row::of(
+                space,
+                page.va,
+                page.pa,
+                page.rights,
+                discovery.layout.area_of(page.va),
+            )
+        }
+    }
+}
