@@ -9,7 +9,7 @@ LINUX_GUEST := $(TARGET)/linux-guest
 OTHER_KERNELS := $(TARGET)/other-kernels
 REPORT := $(TARGET)/report.html
 
-.PHONY: run test report screenshots lint deny package release clean guest-target static-target lint-tools deny-tools qemu dump-tools linux-guest other-kernels chromium
+.PHONY: run test report screenshots lint deny package python release clean guest-target static-target lint-tools deny-tools qemu dump-tools python-tools linux-guest other-kernels chromium
 
 ## Boots the guest and judges it.
 run: guest-target
@@ -37,23 +37,30 @@ lint: guest-target lint-tools
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	cd guest && $(CARGO) clippy --release -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	cd vmm/python && $(CARGO) fmt --all --check
 
 ## Licences, duplicates and sources of all dependencies, in both workspaces. Advisories need a database from
 ## the network: `cargo deny check advisories`, as the workflow in .github does.
 deny: deny-tools
 	$(CARGO) deny --locked --log-level error check licenses bans sources
 	cd guest && $(CARGO) deny --locked --log-level error --config ../deny.toml check licenses bans sources
+	cd vmm/python && $(CARGO) deny --locked --log-level error --config ../../deny.toml check licenses bans sources
 
 ## Every crate as it would be published, and by itself. From the packages the command is installed, packed as a
 ## release is, and tried. The harness takes the guest with it.
 package: guest-target static-target
-	for manifest in guest/abi/Cargo.toml vmm/*/Cargo.toml; do $(CARGO) check --quiet --manifest-path $$manifest || exit; done
+	for manifest in guest/abi/Cargo.toml $(filter-out vmm/python/%,$(wildcard vmm/*/Cargo.toml)); do $(CARGO) check --quiet --manifest-path $$manifest || exit; done
 	$(CARGO) build --quiet --workspace --example prebuilt
 	"$(TARGET)/debug/examples/prebuilt" vmm/harness/prebuilt
 	$(CARGO) package --quiet --workspace --locked --allow-dirty --no-verify
 	CARGO="$(CARGO)" .ci/install "$(TARGET)"
 	.ci/archives "$(TARGET)/install/bin/heirloom" "$(TARGET)/install/archives"
 	.ci/try "$(TARGET)/install/archives"
+
+## The Python package: its wheel, in target/python/wheels, and its tests.
+python: guest-target qemu python-tools
+	$(CARGO) clippy --locked --manifest-path vmm/python/Cargo.toml --target-dir "$(TARGET)" -- -D warnings
+	CARGO="$(CARGO)" .ci/python "$(TARGET)"
 
 ## What is published: a static binary in an archive and a Debian package, with their checksums, in target/archives.
 release: guest-target static-target
@@ -111,6 +118,12 @@ qemu:
 # Some make the dumps that kdump makes, and pack them.
 dump-tools:
 	@$(call packages,makedumpfile xz zstd lz4 bzip2,makedumpfile xz-utils zstd lz4 bzip2,makedumpfile xz zstd lz4 bzip2,xz zstd lz4 bzip2 (and makedumpfile from the AUR))
+
+# The Python package is built and tried in an environment of its own.
+python-tools:
+	@if ! python3 -m ensurepip --version >/dev/null 2>&1; then \
+		$(call packages,python3-with-venv,python3 python3-venv,python3,python); \
+	fi
 
 # Others boot a distribution's Linux there.
 linux-guest:

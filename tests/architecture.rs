@@ -328,6 +328,30 @@ fn only_the_command_reads_a_command_line_and_draws_on_a_terminal() {
 }
 
 #[test]
+fn the_python_package_is_the_inspector_and_its_sources_for_python() {
+    let python = Workspace::of("vmm/python", "x86_64-unknown-linux-gnu");
+    let package = &python.members["heirloom-python"];
+    let uses: BTreeSet<&str> = package["dependencies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|dependency| !dependency["path"].is_null())
+        .map(|dependency| dependency["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        uses,
+        BTreeSet::from(["heirloom-inspect", "heirloom-source"])
+    );
+    let below = python.everything_below("heirloom-python");
+    let brought: Vec<&str> = [&HYPERVISOR[..], &TERMINAL[..]]
+        .concat()
+        .into_iter()
+        .filter(|name| below.contains(name))
+        .collect();
+    assert!(brought.is_empty(), "heirloom-python brings {brought:?}");
+}
+
+#[test]
 fn every_dependency_that_the_workspace_names_is_used_by_a_member() {
     let manifest = fs::read_to_string(top().join("Cargo.toml")).unwrap();
     let (_, named) = manifest.split_once("[workspace.dependencies]\n").unwrap();
@@ -393,6 +417,7 @@ fn every_crate_says_what_it_is_and_has_a_readme() {
     for (folder, platform) in [
         (".", "x86_64-unknown-linux-gnu"),
         ("guest", "x86_64-unknown-none"),
+        ("vmm/python", "x86_64-unknown-linux-gnu"),
     ] {
         for (name, package) in &Workspace::of(folder, platform).members {
             for field in ["version", "description", "repository", "license", "readme"] {
