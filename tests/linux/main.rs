@@ -12,6 +12,7 @@ mod image;
 mod layout;
 mod live;
 mod maps;
+mod moment;
 mod names;
 mod reverse;
 mod roots;

@@ -10,11 +10,12 @@ use anstream::{AutoStream, ColorChoice};
 use crate::sandbox;
 
 static QUIET: AtomicBool = AtomicBool::new(false);
+static VERBOSE: AtomicBool = AtomicBool::new(false);
 
 /// Options that every command has.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Says what happens on standard error; twice says more.
+    /// Reports list every rule, and what happens is said on standard error; twice says more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
     /// No guest console and no progress, and of a report only its last line, the verdict.
@@ -33,6 +34,7 @@ impl Options {
     /// Makes them hold for all that is said from now on, by libraries too.
     pub(crate) fn apply(&self) {
         QUIET.store(self.quiet, Ordering::Relaxed);
+        VERBOSE.store(self.verbose > 0, Ordering::Relaxed);
         if self.no_sandbox {
             sandbox::switch_off();
         }
@@ -48,6 +50,11 @@ impl Options {
 /// Whether only verdicts are wanted.
 pub(crate) fn quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
+}
+
+/// Whether reports are wanted in full.
+pub(crate) fn verbose() -> bool {
+    VERBOSE.load(Ordering::Relaxed)
 }
 
 /// Whether what is written to `stream` may have colours.

@@ -58,7 +58,10 @@ pub use file::FileError;
 pub use found::FileSpec;
 pub use output_file::{OutputError, OutputFile, remove_unfinished};
 pub use packed::{UnpackError, Unpacking, unpacked_to};
-pub use qemu::{AnswerError, QemuError, QemuSpec, QmpError, WayError, left_paused, resume_all};
+pub use qemu::{
+    AnswerError, QemuError, QemuSpec, QmpError, Reached, WaitError, WayError, left_paused,
+    resume_all,
+};
 pub use raw::{RawError, RawSpec};
 pub use recording::{RecordingError, RecordingSpec};
 pub use spec::{Source, Spec, SpecError};

@@ -1,4 +1,4 @@
-//! The moment to look at a guest: when it has printed something on its serial console.
+//! The moment to look at a guest: when it has printed something on its serial console, or a CPU comes to a symbol.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek};
@@ -9,10 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::builder::NonEmptyStringValueParser;
+use heirloom_inspect::VirtAddr;
+use heirloom_inspect::names::Address;
+use heirloom_source::{Reached, Source, WaitError};
 
 use super::number;
 use crate::boot::console::Search;
 use crate::exit::{Exit, Failure};
+use crate::signals;
 
 /// Time between two looks at a file, and for how long a socket is listened to at once.
 const STEP: Duration = Duration::from_millis(100);
@@ -31,7 +35,11 @@ pub(super) struct Options {
     /// unix:SOCKET,server=on,wait=off.
     #[arg(long, value_name = "FILE|SOCKET", requires = "wait")]
     console: Option<PathBuf>,
-    /// Gives waiting for the text up after so long.
+    /// Looks when a CPU comes to this symbol of the kernel's (do_exit, do_exit+0x12), or to an address. It is of
+    /// qemu:SOCKET alone, and takes a gdb stub of QEMU's for so long; the guest runs on afterwards.
+    #[arg(long, value_name = "SYMBOL|ADDRESS")]
+    wait_for: Option<Address>,
+    /// Gives waiting up after so long.
     #[arg(long, value_name = "TIME", default_value = "300s", value_parser = number::duration)]
     timeout: Duration,
 }
@@ -88,6 +96,74 @@ impl Options {
             if Instant::now() >= deadline {
                 return Err(late(&format!("console did not say `{text}`")));
             }
+        }
+    }
+}
+
+impl Options {
+    /// Waits until a CPU comes to the symbol, if there is one to wait for. The guest stands still there until the value is
+    /// dropped.
+    ///
+    /// # Errors
+    /// No CPU came there in time, or that cannot be seen.
+    pub(super) fn reached(&self, common: &super::Options) -> Result<Option<Reached>, Failure> {
+        let Some(wanted) = &self.wait_for else {
+            return Ok(None);
+        };
+        let Source::Qemu(qemu) = common.target.source() else {
+            let what = format!(
+                "--wait-for is for a QEMU that runs, qemu:SOCKET, and {} is none",
+                common.target
+            );
+            return Err(Failure::new(Exit::Usage, what));
+        };
+        let deadline = Instant::now() + self.timeout;
+        let address = place(wanted, common, deadline)?;
+        log::info!("waiting until a CPU comes to {address}");
+        let reached = qemu.wait_for(address, deadline, &signals::is_ending);
+        reached.map(Some).map_err(|error| {
+            let exit = match error {
+                WaitError::Late { .. }
+                | WaitError::Stopped { .. }
+                | WaitError::Gone { .. }
+                | WaitError::Cancelled { .. } => Exit::Guest,
+                _ => Exit::Usage,
+            };
+            let late = match error {
+                WaitError::Late { .. } => "; --timeout gives it more",
+                _ => "",
+            };
+            Failure::new(exit, format!("{}: QEMU {error}{late}", common.target))
+        })
+    }
+}
+
+/// The address that is meant. The kernel may not have come to where its names are known.
+fn place(
+    wanted: &Address,
+    common: &super::Options,
+    deadline: Instant,
+) -> Result<VirtAddr, Failure> {
+    if let Address::Number(number) = wanted {
+        return Ok(VirtAddr::new(*number));
+    }
+    // More looks follow, which begin with a process beside this one.
+    let sandbox = common.sandbox().never_entered();
+    loop {
+        let target = common.open_in(&sandbox)?;
+        let found = common.discover_in(&target).and_then(|(_, mut discovery)| {
+            common.name(&target, &mut discovery)?;
+            let at = wanted.resolve(&discovery);
+            at.map_err(|error| Failure::new(Exit::Usage, error))
+        });
+        drop(target);
+        match found {
+            Ok(address) => return Ok(address),
+            Err(_) if signals::is_ending() => {
+                return Err(Failure::new(Exit::Guest, "interrupted"));
+            }
+            Err(failure) if Instant::now() >= deadline => return Err(failure),
+            Err(_) => thread::sleep(STEP),
         }
     }
 }

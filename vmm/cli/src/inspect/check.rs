@@ -178,11 +178,13 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     });
     let file = file.transpose()?;
     options.awaited.wait()?;
+    let moment = options.awaited.reached(&options.common)?;
     if let Some(every) = options.watch.every {
-        return watch::run(options, &terms, every, file.as_ref());
+        return watch::run(options, &terms, every, file.as_ref(), moment);
     }
     let target = options.common.open_in(&options.sandbox())?;
     let look = options.look(target, &terms)?;
+    drop(moment);
     options.show(&look.report, file.as_ref())?;
     look.conclude()
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use heirloom_inspect::Discovery;
 use heirloom_inspect::difference::Difference;
 use heirloom_inspect::report::{CheckReport, INSPECTION_VERSION};
-use heirloom_source::OutputFile;
+use heirloom_source::{OutputFile, Reached};
 use serde::Serialize;
 
 use super::check::{self, Format, Terms};
@@ -101,6 +101,7 @@ pub(super) fn run(
     terms: &Terms,
     every: Duration,
     file: Option<&OutputFile>,
+    mut moment: Option<Reached>,
 ) -> Result<Exit, Failure> {
     let json = options.common.json || options.format == Some(Format::Json);
     // A file in a form for machines has that alone.
@@ -122,6 +123,8 @@ pub(super) fn run(
             Err(failure) => break Some(failure),
         };
         let look = options.look(target, terms);
+        // The guest stood still for the first look.
+        drop(moment.take());
         if signals::is_ending() {
             break None;
         }

@@ -2,13 +2,11 @@
 
 use std::fmt;
 
-use comfy_table::{CellAlignment, Table, presets};
 use heirloom_inspect::layout::Area;
 use heirloom_inspect::report::CheckReport;
-use heirloom_inspect::rules::{
-    Finding, GIVEN_UP, MAX_FINDINGS, Outcome, Verdict, how_many_hold, not_tried,
-};
+use heirloom_inspect::rules::{Finding, GIVEN_UP, MAX_FINDINGS, Verdict, how_many_hold, not_tried};
 
+use super::rules::Rules;
 use super::subject::RootList;
 use super::{Shown, Text};
 
@@ -18,32 +16,11 @@ const MAX_SHOWN: usize = 3;
 impl Text for CheckReport {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", Shown(&self.target))?;
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header(["rule", "verdict", "checks", "broken", "exceptions"]);
-        for verdict in &self.check.rules {
-            table.add_row([
-                verdict.rule.name.to_owned(),
-                match verdict.outcome {
-                    Outcome::Holds => "holds",
-                    Outcome::Broken => "BROKEN",
-                    Outcome::NotTried { .. } => "not tried",
-                }
-                .to_owned(),
-                verdict.checks.to_string(),
-                match verdict.violations {
-                    0 => String::new(),
-                    broken => broken.to_string(),
-                },
-                let_pass(verdict),
-            ]);
-        }
-        for column in [2, 3] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        writeln!(f, "{}", table.trim_fmt())?;
+        write!(
+            f,
+            "{}",
+            Rules::new(&self.check.rules, "exceptions", let_pass)
+        )?;
         for verdict in self.check.rules.iter().filter(|rule| rule.violations > 0) {
             write_findings(f, verdict, |area| self.target.name_of(area))?;
         }
@@ -109,7 +86,7 @@ impl Text for CheckReport {
     }
 }
 
-fn let_pass(verdict: &Verdict) -> String {
+pub(super) fn let_pass(verdict: &Verdict) -> String {
     let names: Vec<String> = verdict
         .exceptions
         .iter()

@@ -9,6 +9,7 @@ pub(crate) mod maps;
 mod report;
 mod reverse;
 mod roots;
+mod rules;
 mod subject;
 mod translate;
 pub(crate) mod wrap;

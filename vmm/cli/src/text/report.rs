@@ -9,6 +9,7 @@ use heirloom_inspect::RootLabel;
 use heirloom_inspect::history::{Life, ProcessRecord};
 use heirloom_inspect::rules::{Finding, Verdict};
 
+use super::rules::Rules;
 use super::{Shown, Text};
 
 /// Lines of the family tree before it is cut.
@@ -44,7 +45,7 @@ impl Text for Report {
             write_cpus(f, self)?;
         }
         writeln!(f, "\nrules over {} events", self.events)?;
-        writeln!(f, "{}", rule_table(&self.rules))?;
+        write!(f, "{}", Rules::new(&self.rules, "since event", since))?;
         for verdict in self.rules.iter().filter(|verdict| verdict.violations > 0) {
             write_findings(f, verdict)?;
         }
@@ -212,30 +213,11 @@ fn entry_table(groups: &[EntryGroup]) -> Table {
     rows
 }
 
-fn rule_table(verdicts: &[Verdict]) -> Table {
-    let mut rows = table(&["rule", "verdict", "checks", "broken", "since event"]);
-    for verdict in verdicts {
-        let (word, broken, since) = match verdict.findings.first() {
-            None if verdict.checks == 0 => ("not tried", String::new(), String::new()),
-            None => ("holds", String::new(), String::new()),
-            Some(first) => (
-                "BROKEN",
-                verdict.violations.to_string(),
-                first
-                    .seen
-                    .map_or_else(String::new, |seen| seen.first_event.to_string()),
-            ),
-        };
-        rows.add_row([
-            verdict.rule.name.to_owned(),
-            word.to_owned(),
-            verdict.checks.to_string(),
-            broken,
-            since,
-        ]);
-    }
-    align_right(&mut rows, &[2, 3, 4]);
-    rows
+/// The event at which a rule was broken first.
+fn since(verdict: &Verdict) -> String {
+    let first = verdict.findings.first();
+    let seen = first.and_then(|first| first.seen);
+    seen.map_or_else(String::new, |seen| seen.first_event.to_string())
 }
 
 fn write_findings(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {

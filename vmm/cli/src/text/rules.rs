@@ -62,7 +62,11 @@ impl<'a> Rules<'a> {
                 (self.last.1)(verdict),
             ]);
         }
-        for column in [2, 3] {
+        let last = self.verdicts.iter().map(self.last.1);
+        let is_number = last
+            .flat_map(String::into_bytes)
+            .all(|letter| letter.is_ascii_digit());
+        for column in [2, 3].into_iter().chain(is_number.then_some(4)) {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -87,7 +91,8 @@ impl fmt::Display for Rules<'_> {
             1 => writeln!(f, "1{more} rule holds; -v lists it")?,
             hold => writeln!(f, "{hold}{more} rules hold; -v lists them")?,
         }
-        let untried = others().filter(|verdict| matches!(verdict.outcome, Outcome::NotTried { .. }));
+        let untried =
+            others().filter(|verdict| matches!(verdict.outcome, Outcome::NotTried { .. }));
         let untried: Vec<&str> = untried.map(|verdict| verdict.rule.name).collect();
         if !untried.is_empty() {
             writeln!(f, "not tried: {}", untried.join(", "))?;

@@ -238,6 +238,14 @@ impl Connection {
         lock(&self.receiving).answer("add-fd", &id, PATIENCE)
     }
 
+    /// Gives QEMU `file` under a name (`getfd`).
+    pub(super) fn give_as(&self, name: &str, file: &impl AsRawFd) -> Result<(), QmpError> {
+        let arguments = json!({ "fdname": name });
+        let id = self.send("getfd", arguments, Some(file.as_raw_fd()))?;
+        let answer = lock(&self.receiving).answer("getfd", &id, PATIENCE);
+        answer.map(drop)
+    }
+
     fn send(&self, command: &str, arguments: Value, file: Option<i32>) -> Result<Value, QmpError> {
         let mut sending = lock(&self.sending);
         if sending.finished {

@@ -5,9 +5,11 @@
 //! - `connection`: QMP; `monitor`: the questions asked, with `flat_view` for an answer that comes as text;
 //! - `pause`: the guest stands still, and runs on whatever happens, with `resumer` for when this process is
 //!   killed;
+//! - `breakpoint`: the guest runs until a CPU comes to an address;
 //! - `memory`: the ways to its memory, with `process` for what /proc tells;
 //! - `note`: the CPU registers in cores that QEMU wrote.
 
+mod breakpoint;
 mod connection;
 mod flat_view;
 mod memory;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use heirloom_inspect::memory::Account;
 use heirloom_inspect::{Entry, MemoryError, Pfn, PhysAddr, PhysRange, PhysicalMemory};
 
+pub use self::breakpoint::{Reached, WaitError};
 use self::connection::Connection;
 pub use self::connection::QmpError;
 pub use self::memory::WayError;

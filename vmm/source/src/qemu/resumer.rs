@@ -4,6 +4,9 @@
 //! It holds the monitor's socket, too, so that QEMU does not see the connection close, and the reading end of
 //! a pipe whose other end this process alone has: that closes when this process is gone, however it ended. It
 //! has a session of its own, as a terminal's signals go to all of a group.
+//!
+//! Where the guest is debugged, it does the same by QEMU's gdb stub, whether this process is gone or has done: by then
+//! this one may not connect to anything any more.
 #![expect(
     unsafe_code,
     reason = "between fork and exit only system calls are safe, and the standard library promises no less"
@@ -12,6 +15,8 @@
 use std::fs::File;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use libc::{c_int, c_void, pid_t};
@@ -32,12 +37,50 @@ pub(super) struct Resumer {
     pipe: PipeWriter,
 }
 
+/// What it does in the end, on the socket that it holds.
+#[derive(Clone, Copy)]
+enum Duty {
+    /// Says `cont` to QEMU's monitor, unless it is dismissed.
+    Cont,
+    /// Ends debugging by QEMU's stub, and has the monitor at this address take the stub away again, if there is one.
+    Detach(Option<libc::sockaddr_un>),
+}
+
+/// The stub's packet that removes all breakpoints and lets the guest run.
+const DETACH: &[u8] = b"$D#44";
+/// What stops a guest that runs, so that the stub listens.
+const STOP: &[u8] = b"\x03";
+/// What takes the stub away. QEMU forgets what it had as a line.
+const NO_STUB: &[u8] =
+    b"{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"human-monitor-command\", \
+    \"arguments\": {\"command-line\": \"gdbserver none\"}, \"id\": \"resumed\"}\n";
+/// How long the stub may take to say that the guest stands still; it says nothing if that was so before.
+const STOPS_WITHIN: Duration = Duration::from_millis(500);
+/// And for its other answers.
+const DETACHES_WITHIN: Duration = Duration::from_secs(5);
+/// The byte by which it is told that the guest shall stay as it is.
+const LEAVE: u8 = b'p';
+
 impl Resumer {
     /// Starts it. The guest behind `socket` shall run when this process does not look at it.
     ///
     /// # Errors
     /// The system gives no process, or no file descriptors.
     pub(super) fn start(socket: &impl AsRawFd) -> io::Result<Resumer> {
+        Resumer::with_duty(socket, Duty::Cont)
+    }
+
+    /// Starts it for a guest that is debugged by the stub behind `socket`, and shall not be when this process is gone or
+    /// has dismissed it. If it is to take the stub away, `monitor` is the path of QEMU's monitor.
+    ///
+    /// # Errors
+    /// As [`Resumer::start`].
+    pub(super) fn of_stub(socket: &impl AsRawFd, monitor: Option<&Path>) -> io::Result<Resumer> {
+        let monitor = monitor.map(address_of).transpose()?;
+        Resumer::with_duty(socket, Duty::Detach(monitor))
+    }
+
+    fn with_duty(socket: &impl AsRawFd, duty: Duty) -> io::Result<Resumer> {
         let (reader, writer) = io::pipe()?;
         // Without it, nobody knows when this process is stopped.
         let status = File::open(format!("/proc/{}/stat", std::process::id())).ok();
@@ -47,23 +90,48 @@ impl Resumer {
         match pid {
             -1 => Err(io::Error::last_os_error()),
             // SAFETY: this is the child of `fork`, and these are open in it.
-            0 => unsafe { wait_in_child(reader.as_raw_fd(), socket.as_raw_fd(), status_fd) },
+            0 => unsafe { wait_in_child(reader.as_raw_fd(), socket.as_raw_fd(), status_fd, duty) },
             pid => Ok(Resumer { pid, pipe: writer }),
         }
     }
 
-    /// Ends it: the guest runs, or has ended.
-    pub(super) fn dismiss(mut self) {
+    /// Ends it: the guest runs, or has ended. One of a stub first does its duty.
+    pub(super) fn dismiss(self) {
+        self.end(b'!');
+    }
+
+    /// The same, with the guest left standing still.
+    pub(super) fn leave(self) {
+        self.end(LEAVE);
+    }
+
+    fn end(mut self, how: u8) {
         // If it is gone, there is nothing to end.
-        let _ = self.pipe.write_all(b"!");
+        let _ = self.pipe.write_all(&[how]);
         // SAFETY: it is a child of this process that nobody else waits for; no status is wanted.
         unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) };
     }
 }
 
+/// A socket's address for `connect`.
+fn address_of(path: &Path) -> io::Result<libc::sockaddr_un> {
+    let mut address = libc::sockaddr_un {
+        sun_family: libc::sa_family_t::try_from(libc::AF_UNIX).unwrap_or_default(),
+        sun_path: [0; 108],
+    };
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= address.sun_path.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = from.cast_signed();
+    }
+    Ok(address)
+}
+
 /// # Safety
 /// Only in a child of `fork`, with file descriptors that are open; `status` may be -1.
-unsafe fn wait_in_child(pipe: RawFd, socket: RawFd, status: RawFd) -> ! {
+unsafe fn wait_in_child(pipe: RawFd, socket: RawFd, status: RawFd, duty: Duty) -> ! {
     // SAFETY: system calls without obligations, and with a buffer that lives as long as they last.
     unsafe {
         libc::setsid();
@@ -85,21 +153,72 @@ unsafe fn wait_in_child(pipe: RawFd, socket: RawFd, status: RawFd) -> ! {
             match wait_for(pipe, LOOKS_EVERY) {
                 0 if !has_resumed && is_stopped(status) => {
                     // Whoever stopped it may let it go on, and it would miss an answer that is read here.
-                    send_cont(socket);
+                    match duty {
+                        Duty::Cont => send(socket, CONT),
+                        Duty::Detach(monitor) => detach(socket, monitor),
+                    }
                     has_resumed = true;
                 }
                 0 => {}
                 _ => match libc::read(pipe, byte.as_mut_ptr().cast::<c_void>(), 1) {
-                    1 => libc::_exit(0),
-                    0 => break,
+                    1 if byte == [LEAVE] => {
+                        if let Duty::Detach(Some(monitor)) = duty {
+                            take_stub_away(&monitor);
+                        }
+                        libc::_exit(0)
+                    }
+                    1 if matches!(duty, Duty::Cont) => libc::_exit(0),
+                    0 | 1 => break,
                     _ => {}
                 },
             }
         }
-        send_cont(socket);
-        // QEMU forgets what it has not begun when the connection closes.
-        wait_for_answer(socket);
+        match duty {
+            Duty::Cont => {
+                send(socket, CONT);
+                // QEMU forgets what it has not begun when the connection closes.
+                wait_for_answer(socket, ANSWERED);
+            }
+            Duty::Detach(_) if has_resumed => {}
+            Duty::Detach(monitor) => detach(socket, monitor),
+        }
         libc::_exit(0)
+    }
+}
+
+/// # Safety
+/// Only in a child of `fork`; `stub` is open.
+unsafe fn detach(stub: RawFd, monitor: Option<libc::sockaddr_un>) {
+    let mut bytes = [0_u8; 512];
+    // SAFETY: the buffer lives as long as the calls.
+    unsafe {
+        // A guest that runs is stopped first: until then nothing is read.
+        send(stub, STOP);
+        if wait_for(stub, STOPS_WITHIN) > 0 {
+            libc::read(stub, bytes.as_mut_ptr().cast::<c_void>(), bytes.len());
+        }
+        send(stub, DETACH);
+        if wait_for(stub, DETACHES_WITHIN) > 0 {
+            libc::read(stub, bytes.as_mut_ptr().cast::<c_void>(), bytes.len());
+        }
+        if let Some(monitor) = monitor {
+            take_stub_away(&monitor);
+        }
+    }
+}
+
+/// # Safety
+/// Only in a child of `fork`.
+unsafe fn take_stub_away(monitor: &libc::sockaddr_un) {
+    // SAFETY: the address lives as long as the call, and has this length.
+    unsafe {
+        let socket = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0);
+        let address = std::ptr::from_ref(monitor).cast::<libc::sockaddr>();
+        let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_un>()).unwrap_or_default();
+        if libc::connect(socket, address, length) == 0 {
+            send(socket, NO_STUB);
+            wait_for_answer(socket, ANSWERED);
+        }
     }
 }
 
@@ -160,8 +279,7 @@ unsafe fn is_stopped(status: RawFd) -> bool {
 
 /// # Safety
 /// None.
-unsafe fn send_cont(socket: RawFd) {
-    let mut rest = CONT;
+unsafe fn send(socket: RawFd, mut rest: &[u8]) {
     while !rest.is_empty() {
         // SAFETY: `rest` has so many bytes.
         let sent = unsafe { libc::write(socket, rest.as_ptr().cast::<c_void>(), rest.len()) };
@@ -174,7 +292,7 @@ unsafe fn send_cont(socket: RawFd) {
 
 /// # Safety
 /// None.
-unsafe fn wait_for_answer(socket: RawFd) {
+unsafe fn wait_for_answer(socket: RawFd, answer: &[u8]) {
     let steps = PATIENCE.as_millis() / LOOKS_EVERY.as_millis();
     let mut bytes = [0_u8; 4096];
     let mut found = 0;
@@ -193,11 +311,11 @@ unsafe fn wait_for_answer(socket: RawFd) {
         };
         // The quotation mark is at its ends only, so that a match that fails begins anew at this byte.
         for byte in bytes.iter().take(read) {
-            found = match ANSWERED.get(found) {
+            found = match answer.get(found) {
                 Some(next) if next == byte => found + 1,
-                _ => usize::from(ANSWERED.first() == Some(byte)),
+                _ => usize::from(answer.first() == Some(byte)),
             };
-            if found == ANSWERED.len() {
+            if found == answer.len() {
                 return;
             }
         }

@@ -1,6 +1,8 @@
 //! Reports, as people read them.
 
+use super::check::let_pass;
 use super::maps::HEADER;
+use super::rules::Rules;
 use super::{Shown, Text};
 use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::report::{
@@ -131,7 +133,8 @@ fn a_cpu_on_a_user_root_stands_in_the_line_of_its_pair() {
 fn a_sound_guests_check_ends_with_the_verdict() {
     for guest in Guest::all() {
         let discovery = guest.discover();
-        let text = shown(&report(&discovery));
+        let report = report(&discovery);
+        let text = shown(&report);
         assert_tidy(&text);
         let last = text.lines().last().unwrap();
         let roots = discovery.spaces.len();
@@ -149,7 +152,10 @@ fn a_sound_guests_check_ends_with_the_verdict() {
             "{last}"
         );
         assert!(last.ends_with(" checks)."), "{last}");
-        assert_eq!(text.matches(" not tried ").count(), 20 - hold, "{text}");
+        let full = Rules::new(&report.check.rules, "exceptions", let_pass).all();
+        let full = full.to_string();
+        assert_tidy(full.trim_end());
+        assert_eq!(full.matches(" not tried ").count(), 20 - hold, "{full}");
         assert!(
             text.contains("3 × trampoline-identity-map")
                 || text.contains("1 × trampoline-identity-map"),
@@ -157,14 +163,14 @@ fn a_sound_guests_check_ends_with_the_verdict() {
         );
         assert!(!text.contains("BROKEN"));
         // Names to the left, numbers to the right.
-        let header = text
+        let header = full
             .lines()
             .find(|line| line.contains("exceptions"))
             .unwrap();
         let end = column_of(header, "checks").unwrap() + "checks".len();
         for rule in Check::rules().filter(|rule| rule.name != "user-write-xor-execute") {
             let start = format!(" {} ", rule.name);
-            let line = text.lines().find(|line| line.starts_with(&start)).unwrap();
+            let line = full.lines().find(|line| line.starts_with(&start)).unwrap();
             assert!(
                 line.chars().nth(end - 1).unwrap().is_ascii_digit(),
                 "{line}"
@@ -172,6 +178,33 @@ fn a_sound_guests_check_ends_with_the_verdict() {
             assert_eq!(line.chars().nth(end).unwrap_or(' '), ' ', "{line}");
         }
     }
+}
+
+#[test]
+fn rules_with_which_nothing_is_and_those_that_were_not_tried_take_a_line_each() {
+    let guest = Guest::new(Plan::new(Depth::Four, false));
+    let discovery = guest.discover();
+    let mut report = report(&discovery);
+    let text = Rules::new(&report.check.rules, "exceptions", let_pass).to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    let [header, rows @ .., hold, untried] = &lines[..] else {
+        panic!("{text}")
+    };
+    assert!(header.contains("exceptions"), "{text}");
+    assert!(rows.iter().all(|row| row.contains(" × ")), "{text}");
+    let others = 16 - rows.len();
+    assert_eq!(*hold, format!("{others} more rules hold; -v lists them"));
+    assert_eq!(
+        *untried,
+        "not tried: user-root-minimal, user-half-nx, user-halves-mirrored, self-map-supervisor"
+    );
+    // With nothing to tell of any rule there is no table.
+    report
+        .check
+        .rules
+        .retain(|rule| rule.holds() && rule.exceptions.is_empty());
+    let text = Rules::new(&report.check.rules, "exceptions", let_pass).to_string();
+    assert_eq!(text, format!("{others} rules hold; -v lists them\n"));
 }
 
 #[test]
