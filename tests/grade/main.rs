@@ -8,6 +8,7 @@ mod common;
 mod tiny;
 
 mod assignments;
+mod elsewhere;
 mod hostile;
 mod kernels;
 mod wrong;

@@ -1,5 +1,7 @@
 //! `check --wait-for`: a guest is looked at when a CPU comes to a symbol, and runs on as if nobody had.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,9 +10,11 @@ use serde_json::{Value, json};
 
 use crate::command::{ask, number, qemu};
 use crate::common::guest;
+use crate::common::linux::initramfs;
 use crate::common::linux::qmp::Qmp;
 use crate::common::linux::{Guest, Variant};
 use crate::common::machine::Machine;
+use crate::common::program;
 
 /// So that nothing hangs.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -18,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// The command, waiting.
 fn waiting(arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_heirloom"))
-        .args(["check", "--json", "--timeout", "300s"])
+        .args(["check", "--json"])
         .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -122,11 +126,16 @@ fn our_guest_is_looked_at_by_the_stub_that_qemu_was_started_with_which_stays() {
         let console = format!("file:{}", machine.at("console").display());
         let gdb = format!("unix:{},server=on,wait=off", stub.display());
         let more = ["-kernel", guest.kernel.to_str().unwrap()];
-        let programs = ["-initrd", guest.programs.to_str().unwrap()];
+        // It asks the kernel for its number (getpid, 39) again and again.
+        let code = b"\xb8\x27\0\0\0\x0f\x05\xeb\xf7";
+        let program = ("asks".to_owned(), program::elf(code));
+        let programs = initramfs::with_files(&[program]);
+        std::fs::write(machine.at("programs"), programs).unwrap();
+        let programs = machine.at("programs").display().to_string();
+        let programs = ["-initrd", &programs];
         let options = "-accel tcg -cpu max -m 256M -display none -no-reboot -nodefaults";
         let options = options.split(' ').chain(more).chain(programs);
-        // It goes on for as long as anybody looks.
-        let append = ["-append", "selfcheck init=crowd -- 4 7 1000000"];
+        let append = ["-append", "selfcheck init=asks"];
         let gdb = ["-serial", &console, "-gdb", &gdb];
         options.chain(append).chain(gdb).map(String::from).collect()
     });
@@ -137,9 +146,14 @@ fn our_guest_is_looked_at_by_the_stub_that_qemu_was_started_with_which_stays() {
         .find(|symbol| {
             symbol
                 .name()
-                .is_ok_and(|name| name.contains("syscall_entry"))
+                .is_ok_and(|name| name.contains("11system_call17h"))
         })
         .unwrap();
+    let start = Instant::now();
+    while !machine.socket().exists() {
+        assert!(start.elapsed() < LIMIT, "{}", machine.read("errors"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let target = qemu(&machine.socket());
     let kernel = guest.kernel.to_str().unwrap();
     let (name, at) = (entry.name().unwrap(), format!("{:#x}", entry.address()));
@@ -155,12 +169,22 @@ fn our_guest_is_looked_at_by_the_stub_that_qemu_was_started_with_which_stays() {
     }
 
     // One who is connected already is not pushed aside.
-    let other = std::os::unix::net::UnixStream::connect(&stub).unwrap();
+    let mut other = UnixStream::connect(&stub).unwrap();
+    // As gdb does, which has the stub speak otherwise from then on.
+    other.write_all(b"$qSupported:multiprocess+#c6").unwrap();
+    let mut answer = [0; 64];
+    assert!(other.read(&mut answer).unwrap() > 0);
     machine.qmp().resume();
     let (code, _, err) = end(waiting(&[&target, "--wait-for", &at]));
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("has a gdb connected"), "{err}");
     drop(other);
+    until_devices(&mut machine.qmp(), |devices| {
+        devices.contains("disconnected:unix:")
+    });
+    let (code, _, err) = end(waiting(&[&target, "--wait-for", &at]));
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(machine.qmp().status(), "running");
 }
 
 #[test]

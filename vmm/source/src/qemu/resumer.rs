@@ -47,7 +47,7 @@ enum Duty {
 }
 
 /// The stub's packet that removes all breakpoints and lets the guest run.
-const DETACH: &[u8] = b"$D#44";
+const DETACH: &[u8] = b"$D;1#b0";
 /// What stops a guest that runs, so that the stub listens.
 const STOP: &[u8] = b"\x03";
 /// What takes the stub away. QEMU forgets what it had as a line.
