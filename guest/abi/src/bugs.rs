@@ -137,6 +137,8 @@ bugs! {
         "a CPU that changes kernel memory drops its own translations alone (4 CPUs)"
     ShootdownSkipsOne "shootdown-skips-one" Prealloc "no-stale-translation"
         "the first of the other CPUs is not asked to drop what was changed (4 CPUs)"
+    FreedBeforeAnswer "freed-before-answer" Prealloc "frame-not-reused-early"
+        "freed kernel memory is given out again when the other CPUs were asked to drop it, and before they have (4 CPUs)"
 }
 
 impl Bug {
@@ -152,7 +154,11 @@ impl Bug {
     #[must_use]
     pub const fn cpus(self) -> u8 {
         match self {
-            Bug::IdleKeepsRoot | Bug::LostEntry | Bug::NoShootdown | Bug::ShootdownSkipsOne => 4,
+            Bug::IdleKeepsRoot
+            | Bug::LostEntry
+            | Bug::NoShootdown
+            | Bug::ShootdownSkipsOne
+            | Bug::FreedBeforeAnswer => 4,
             _ => 1,
         }
     }
@@ -162,6 +168,8 @@ impl Bug {
     pub const fn program(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
             Bug::LostEntry => Some(("crowd", &["16", "1", "20"])),
+            // A CPU that waits for the lock, or sleeps, has answered already.
+            Bug::FreedBeforeAnswer => Some(("beside", &["busy", "4", "4", "2"])),
             _ => None,
         }
     }

@@ -42,7 +42,7 @@ pub struct FlushHeader {
     pub kernel_writes_at_all: u64,
     /// Entries of user halves that had been.
     pub user_writes_at_all: u64,
-    /// Not 0 while the CPU sleeps and is to drop everything before it goes on.
+    /// Not 0 while the CPU sleeps, or waits for the lock, and is to drop everything before it goes on.
     pub owes: u64,
     /// Zero.
     pub reserved: u64,

@@ -45,6 +45,60 @@ pub const KERNEL_READ: u64 = 1003;
 /// `kernel_protect(address, writable)`: makes a whole allocation read-only (0) or writable (1).
 pub const KERNEL_PROTECT: u64 = 1004;
 
+/// `kernel_watch(address, number, at_least, how, value)`: the kernel loads a u64, or, if `how` has [`WATCH_WRITES`],
+/// stores `value`, again and again, without its lock, so at the same time as whatever others do; each time in this
+/// process's address space, and until eventcount `number` is at least so much. Then it does so a last time, and tells
+/// the host of that. After the first time, it adds 1 to the eventcount behind, unless `how` has [`WATCH_GOES_ON`].
+/// After some milliseconds it returns all the same. The result: see [`Watched`].
+pub const KERNEL_WATCH: u64 = 1005;
+
+/// `how` of `kernel_watch`: it stores.
+pub const WATCH_WRITES: u64 = 1;
+/// `how` of `kernel_watch`: it goes on where a call before has stopped.
+pub const WATCH_GOES_ON: u64 = 2;
+/// `how` of `kernel_watch`: and that one's last access did not fault.
+pub const WATCH_SUCCEEDED: u64 = 4;
+
+/// What accesses of `kernel_watch` came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Those that did not fault.
+    pub succeeded: u32,
+    /// How often that changed from one to the next.
+    pub turns: u16,
+    /// The last one did not fault.
+    pub last_succeeded: bool,
+    /// The eventcount had come so far before the last one.
+    pub is_over: bool,
+}
+
+impl Watched {
+    const TURNS: u32 = 32;
+    const LAST: u32 = 48;
+    const OVER: u32 = 49;
+
+    /// As a system call's result.
+    #[must_use]
+    pub fn to_result(self) -> u64 {
+        u64::from(self.succeeded)
+            | u64::from(self.turns) << Self::TURNS
+            | u64::from(self.last_succeeded) << Self::LAST
+            | u64::from(self.is_over) << Self::OVER
+    }
+
+    /// From such a result.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the fields' own bits")]
+    pub fn from_result(result: u64) -> Watched {
+        Watched {
+            succeeded: result as u32,
+            turns: (result >> Self::TURNS) as u16,
+            last_succeeded: result >> Self::LAST & 1 != 0,
+            is_over: result >> Self::OVER & 1 != 0,
+        }
+    }
+}
+
 /// `eventcount_read(number)`: the value of one of the kernel's [`EVENTCOUNTS`] counters.
 pub const EVENTCOUNT_READ: u64 = 1010;
 /// `eventcount_set(number, value)`: sets it and wakes those whose wait is over.

@@ -60,6 +60,9 @@
 //! | `reuse-before-flush` | `mm/frame.rs` | `free_kernel` |
 //! | `no-shootdown` | `smp/shootdown.rs` | `all_others` |
 //! | `shootdown-skips-one` | `smp/shootdown.rs` | `all_others` |
+//! | `freed-before-answer` | `smp/shootdown.rs` | `shoot` |
+//! | `freed-before-answer` | `smp/shootdown.rs` | `answer` |
+//! | `freed-before-answer` | `mm/frame.rs` | `free_kernel` |
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;

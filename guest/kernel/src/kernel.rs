@@ -215,14 +215,18 @@ fn check_user_range(user: u64, length: usize) -> Result<(), Errno> {
 pub struct BigLock {
     /// The number of the CPU that holds it plus one, or [`FREE`].
     holder: AtomicU32,
-    /// The CPUs that have waited for long and sleep until it is free, a bit for each.
+    /// The CPUs that wait for it, a bit for each …
+    waiters: AtomicU32,
+    /// … and those of them that sleep.
     sleepers: AtomicU32,
     kernel: UnsafeCell<Kernel>,
 }
 
 const FREE: u32 = 0;
-/// How often a CPU looks for the lock before it sleeps: about as long as a system call takes.
+/// How often a CPU looks for the lock before it sleeps, about as long as a system call takes; and while another one
+/// looks already. They may share a CPU of the host with its holder.
 const LOOKS: u32 = 40;
+const LOOKS_BESIDE_ANOTHER: u32 = 1;
 
 // SAFETY: `kernel` is only reached through the guard, of which `holder` allows one.
 unsafe impl Sync for BigLock {}
@@ -230,6 +234,7 @@ unsafe impl Sync for BigLock {}
 /// The one kernel.
 pub static KERNEL: BigLock = BigLock {
     holder: AtomicU32::new(FREE),
+    waiters: AtomicU32::new(0),
     sleepers: AtomicU32::new(0),
     kernel: UnsafeCell::new(Kernel::BEFORE_BOOT),
 };
@@ -251,6 +256,11 @@ impl BigLock {
         Guard(())
     }
 
+    /// Whether this CPU holds it.
+    pub fn is_held_here(&self) -> bool {
+        self.holder.load(Ordering::Relaxed) == cpu::number() + 1
+    }
+
     #[inline]
     fn take(&self, own: u32) -> bool {
         self.holder
@@ -264,21 +274,34 @@ impl BigLock {
             self.holder.load(Ordering::Relaxed) != own,
             "the kernel entered itself"
         );
+        let bit = 1 << cpu::number();
+        self.waiters.fetch_or(bit, Ordering::SeqCst);
         let mut looks = 0;
-        shootdown::begin_to_wait();
         while !self.look(own) {
             looks += 1;
-            if looks == LOOKS {
+            if looks >= LOOKS || looks >= LOOKS_BESIDE_ANOTHER && self.lookers() & !bit != 0 {
                 looks = 0;
-                self.sleep(own);
+                self.sleep(bit);
             }
         }
-        shootdown::end_waiting();
+        self.waiters.fetch_and(!bit, Ordering::SeqCst);
+        shootdown::drop_what_is_stale();
+    }
+
+    /// The CPUs that wait for it: what they are to drop, they drop when they have it.
+    pub fn waiters(&self) -> u32 {
+        self.waiters.load(Ordering::SeqCst)
+    }
+
+    /// Those of them that do not sleep.
+    fn lookers(&self) -> u32 {
+        let sleepers = self.sleepers.load(Ordering::SeqCst);
+        self.waiters.load(Ordering::SeqCst) & !sleepers
     }
 
     /// One look for the lock; whether it is taken now.
     fn look(&self, own: u32) -> bool {
-        // The holder may wait for this CPU.
+        // The holder may have asked this CPU before it was seen to wait.
         shootdown::serve();
         crash::stop_if_another_crashed();
         core::hint::spin_loop();
@@ -286,18 +309,13 @@ impl BigLock {
     }
 
     /// Sleeps until an interrupt: of the one who gives the lock back, or of the timer.
-    fn sleep(&self, own: u32) {
-        let bit = 1 << (own - 1);
+    fn sleep(&self, bit: u32) {
         self.sleepers.fetch_or(bit, Ordering::SeqCst);
-        // From here on it is interrupted; what it was asked before, it looks for once more.
-        shootdown::end_waiting();
-        shootdown::serve();
         // Whoever gave it back before the bit was there has woken nobody.
         if self.holder.load(Ordering::SeqCst) != FREE {
             cpu::sleep();
         }
-        self.sleepers.fetch_and(!bit, Ordering::Relaxed);
-        shootdown::begin_to_wait();
+        self.sleepers.fetch_and(!bit, Ordering::SeqCst);
     }
 
     /// Gives the lock away for some time in the middle of the work: the mistake of `lost-entry`.
@@ -308,11 +326,7 @@ impl BigLock {
         /// Long enough for every other CPU to come in several times.
         const CYCLES: u64 = 50_000_000;
         drop(Guard(()));
-        let begun = cpu::cycles();
-        while cpu::cycles() - begun < CYCLES {
-            shootdown::serve();
-            core::hint::spin_loop();
-        }
+        cpu::wait(CYCLES, shootdown::serve);
         core::mem::forget(self.lock());
     }
 
@@ -346,7 +360,8 @@ impl Drop for Guard {
     fn drop(&mut self) {
         KERNEL.holder.store(FREE, Ordering::SeqCst);
         let sleepers = KERNEL.sleepers.load(Ordering::SeqCst);
-        if sleepers != 0 {
+        // One that looks takes it, or sees that it is free before it sleeps.
+        if sleepers != 0 && KERNEL.lookers() == 0 {
             KERNEL.wake_one(sleepers);
         }
     }

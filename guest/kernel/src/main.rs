@@ -21,6 +21,7 @@ mod self_check;
 mod smp;
 mod syscall;
 mod trap;
+mod watch;
 
 use arch::cpu::{self, Features};
 use arch::entry::{TrapFrame, leave_with, syscall_entry};

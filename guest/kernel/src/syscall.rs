@@ -8,10 +8,10 @@ use crate::fault_injection::inject;
 use crate::kernel::Kernel;
 use crate::mm::vma::{Backing, Vma};
 use crate::mm::{VirtAddr, depth, page_up, user_access};
-use crate::println;
 use crate::process::program::{Arguments, MAX_ARGUMENT_BYTES};
 use crate::process::remote_memory::Direction;
-use crate::process::{Pid, State, lifecycle};
+use crate::process::{Pid, State, eventcount, lifecycle};
+use crate::{println, watch};
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
@@ -83,7 +83,14 @@ impl Kernel {
             number::KERNEL_WRITE => self.kernel_write(a, b)?,
             number::KERNEL_READ => self.kernel_read(a, b)?,
             number::KERNEL_PROTECT => self.kernel_protect(a, b)?,
-            number::EVENTCOUNT_READ => self.eventcounts.load(a)?,
+            number::KERNEL_WATCH => {
+                check_kernel_address(a)?;
+                eventcount::load(b)?;
+                eventcount::load(b.wrapping_add(1))?;
+                frame.vector = watch::WATCHES;
+                return Ok(Outcome::Done);
+            }
+            number::EVENTCOUNT_READ => eventcount::load(a)?,
             number::EVENTCOUNT_SET => self.eventcount_update(a, |_| b).map(|_| 0)?,
             number::EVENTCOUNT_ADD => self.eventcount_update(a, |value| value.wrapping_add(b))?,
             number::EVENTCOUNT_AWAIT => {
@@ -343,7 +350,7 @@ impl Kernel {
         }
     }
 
-    fn emit_access(
+    pub fn emit_access(
         &mut self,
         address: u64,
         value: u64,

@@ -12,6 +12,7 @@ use crate::mm::user_space::{Access, Unresolved};
 use crate::mm::{UserHalf, VirtAddr, depth, propagation, user_access};
 use crate::process::scheduler::{self, NOTHING_TO_RUN};
 use crate::smp::shootdown;
+use crate::watch::{self, WATCHES};
 use crate::{crash, println, probe, self_check};
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -54,7 +55,18 @@ pub fn syscall_path() -> SyscallPath {
 /// Handles whatever brought the CPU here from ring 3. When it returns, the CPU goes on with `frame`.
 pub extern "C" fn user(frame: &mut TrapFrame) {
     KERNEL.lock().user_trap(frame);
-    if frame.vector == NOTHING_TO_RUN {
+    if frame.vector >= WATCHES {
+        without_lock(frame);
+    }
+}
+
+/// What is to be done without the kernel's lock.
+#[cold]
+fn without_lock(frame: &mut TrapFrame) {
+    if frame.vector == WATCHES {
+        watch::watch(frame);
+    } else {
+        debug_assert!(frame.vector == NOTHING_TO_RUN);
         scheduler::sleep_until_ready(frame);
     }
 }
@@ -73,7 +85,7 @@ pub extern "C" fn kernel_tick(_: &mut TrapFrame) {
 /// Answers an interrupt that another CPU sent, without the lock: that one may hold it, and wait.
 pub extern "C" fn answer(_: &mut TrapFrame) {
     apic::end_of_interrupt();
-    shootdown::serve();
+    shootdown::answer();
     crash::stop_if_another_crashed();
 }
 

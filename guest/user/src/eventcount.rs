@@ -18,6 +18,10 @@ impl Eventcount {
         Eventcount(index)
     }
 
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
     /// Its value.
     #[must_use]
     pub fn load(self) -> u64 {

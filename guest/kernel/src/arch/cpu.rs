@@ -247,6 +247,15 @@ pub fn cycles() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// Lets so many cycles pass; `meanwhile` is called again and again.
+pub fn wait(cycles: u64, meanwhile: impl Fn()) {
+    let begun = self::cycles();
+    while self::cycles() - begun < cycles {
+        meanwhile();
+        core::hint::spin_loop();
+    }
+}
+
 /// The address of the last page fault.
 pub fn fault_address() -> u64 {
     x86_64::registers::control::Cr2::read_raw()

@@ -111,7 +111,7 @@ pub fn everything() {
     log.owes.store(0, Relaxed);
 }
 
-/// Notes that CPU `number`, which sleeps, is to drop everything before it goes on.
+/// Notes that CPU `number`, which sleeps or waits, is to drop everything before it goes on.
 pub fn owes(number: usize) {
     LOGS[number % MAX_CPUS].owes.store(1, Relaxed);
 }

@@ -250,7 +250,7 @@ impl FrameAllocator {
     /// 1. Nobody refers to it, and no entry outside the direct map leads to it.
     pub unsafe fn free_kernel(&mut self, frame: Frame) {
         self.given_back(frame, Use::Kernel);
-        if inject(Bug::ReuseBeforeFlush) {
+        if inject(Bug::ReuseBeforeFlush) || inject(Bug::FreedBeforeAnswer) {
             // SAFETY: the frame is nobody's.
             unsafe { direct_map::zero(frame) };
             self.vmemmap.push(&mut self.zeroed, frame);

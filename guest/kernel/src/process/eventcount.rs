@@ -1,30 +1,34 @@
-//! Counters at which processes meet: an eventcount each (Reed and Kanodia, 1979).
+//! Counters at which processes meet: an eventcount each (Reed and Kanodia, 1979). Only the holder of the kernel's
+//! lock changes them; whoever watches reads them without.
 
 use super::{Pid, State};
 use crate::arch::cpu;
 use crate::kernel::Kernel;
+use core::sync::atomic::{AtomicU64, Ordering};
 use heirloom_abi::syscall::{EVENTCOUNTS, Errno};
 
 #[allow(clippy::cast_possible_truncation)]
 const COUNT: usize = EVENTCOUNTS as usize;
 
-/// All of them, and who waits at each.
+/// What each has come to.
+static VALUES: [AtomicU64; COUNT] = [const { AtomicU64::new(0) }; COUNT];
+
+/// Who waits at each.
 pub struct Eventcounts {
-    values: [u64; COUNT],
     waiting: [Option<Pid>; COUNT],
 }
 
 impl Eventcounts {
     pub const fn new() -> Eventcounts {
         Eventcounts {
-            values: [0; COUNT],
             waiting: [None; COUNT],
         }
     }
+}
 
-    pub fn load(&self, number: u64) -> Result<u64, Errno> {
-        Ok(self.values[index(number)?])
-    }
+/// What eventcount `number` has come to. What was done before it was set is seen by whoever sees that.
+pub fn load(number: u64) -> Result<u64, Errno> {
+    Ok(VALUES[index(number)?].load(Ordering::Acquire))
 }
 
 impl Kernel {
@@ -35,9 +39,9 @@ impl Kernel {
         new: impl Fn(u64) -> u64,
     ) -> Result<u64, Errno> {
         let index = index(number)?;
-        let before = self.eventcounts.values[index];
+        let before = VALUES[index].load(Ordering::Relaxed);
         let value = new(before);
-        self.eventcounts.values[index] = value;
+        VALUES[index].store(value, Ordering::Release);
 
         // Take the whole list and put back those who go on waiting; order is kept.
         let mut next = self.eventcounts.waiting[index].take();
@@ -68,7 +72,7 @@ impl Kernel {
     /// Its value if it is at least that, or else `None`, and the current process waits.
     pub fn eventcount_await(&mut self, number: u64, at_least: u64) -> Result<Option<u64>, Errno> {
         let index = index(number)?;
-        let value = self.eventcounts.values[index];
+        let value = VALUES[index].load(Ordering::Relaxed);
         if value >= at_least {
             return Ok(Some(value));
         }

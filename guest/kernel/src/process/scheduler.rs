@@ -100,7 +100,7 @@ impl Kernel {
 
     /// Takes a process that is ready, after the CPU has slept; if there is none, it is to sleep on.
     fn wakes_up(&mut self, frame: &mut TrapFrame) -> bool {
-        shootdown::wake_up();
+        shootdown::drop_what_is_stale();
         let Some(next) = self.ready.pop(&mut self.processes) else {
             smp::fall_asleep();
             return false;

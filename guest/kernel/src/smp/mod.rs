@@ -6,8 +6,9 @@
 //! it:
 //!
 //! - the entry text, which touches the CPU's own data only;
-//! - waiting for the lock: interrupts are off, so a CPU that waits looks for requests to drop translations
-//!   itself ([`shootdown::serve`]), or its holder would wait for it for ever;
+//! - waiting for the lock: interrupts are off, so a CPU that was asked to drop translations before it was seen to
+//!   wait looks itself ([`shootdown::serve`]), or the holder would wait for it for ever;
+//! - watching ([`crate::watch`]), which looks for such requests, too;
 //! - answering another CPU's interrupt, which the lock's holder may be waiting for;
 //! - sleeping, with interrupts on.
 //!

@@ -4,9 +4,9 @@
 //! and for each CPU whether it still has to drop them. A CPU learns of it
 //!
 //! - by an interrupt, in ring 3;
-//! - by looking itself, while it waits for the lock, so that no interrupt is sent;
-//! - when it wakes, if it sleeps: it is on the kernel's root then, touches no page that comes and goes, and drops
-//!   all that it remembers before it goes on. Until then nothing waits for it.
+//! - by looking itself, while it watches ([`crate::watch`]), so that no interrupt is sent;
+//! - when it has the lock, if it waits for that or sleeps: until then it touches no page that comes and goes, and then
+//!   it drops all that it remembers. Nobody waits for it.
 
 use super::{count, sleepers};
 use crate::arch::entry::SHOOTDOWN_VECTOR;
@@ -14,6 +14,7 @@ use crate::arch::{apic, cpu, flush_log};
 use crate::counters::{COUNTERS, Counter};
 use crate::crash;
 use crate::fault_injection::inject;
+use crate::kernel::KERNEL;
 use crate::mm::VirtAddr;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use heirloom_abi::PAGE_SIZE;
@@ -22,6 +23,8 @@ use heirloom_abi::options::MAX_CPUS;
 
 /// More pages than these are dropped by dropping everything.
 const MOST_PAGES: u64 = 32;
+/// How late `freed-before-answer` has CPUs answer: long enough for some system calls on any machine.
+const LATE_CYCLES: u64 = 1_000_000_000;
 
 /// What one CPU is asked, and how it stands. A line of the cache for each, so that they do not get into each
 /// other's way.
@@ -29,9 +32,9 @@ const MOST_PAGES: u64 = 32;
 struct Standing {
     /// It has yet to drop [`PAGES`].
     asked: AtomicBool,
-    /// It waits for the kernel's lock, and looks for requests.
-    waits: AtomicBool,
-    /// What it remembers from before it slept may be wrong.
+    /// It watches, and looks for requests.
+    looks: AtomicBool,
+    /// What it remembers from before it slept or waited for the lock may be wrong.
     stale: AtomicBool,
     /// How often it was asked and dropped something.
     answered: AtomicU64,
@@ -40,7 +43,7 @@ struct Standing {
 static CPUS: [Standing; MAX_CPUS] = [const {
     Standing {
         asked: AtomicBool::new(false),
-        waits: AtomicBool::new(false),
+        looks: AtomicBool::new(false),
         stale: AtomicBool::new(false),
         answered: AtomicU64::new(0),
     }
@@ -71,23 +74,26 @@ pub fn one(first: VirtAddr, other: usize) {
 
 #[cold]
 fn shoot(first: VirtAddr, pages: u64, others: u32) {
-    let sleepers = sleepers();
+    let later = sleepers() | KERNEL.waiters();
     PAGES.0.store(first.get(), Ordering::Relaxed);
     PAGES.1.store(pages, Ordering::Relaxed);
     let each = |set: u32| (0..count()).filter(move |number| set >> number & 1 != 0);
-    for number in each(others & sleepers) {
+    for number in each(others & later) {
         CPUS[number].stale.store(true, Ordering::Relaxed);
         flush_log::owes(number);
     }
-    let asked = others & !sleepers;
+    let asked = others & !later;
     for number in each(asked) {
-        // Sequentially consistent with `begin_to_wait`: either the CPU sees the request, or it is seen not to
-        // wait yet, and is interrupted.
+        // Sequentially consistent with `begin_to_look`: either the CPU sees the request, or it is seen not to
+        // look yet, and is interrupted.
         CPUS[number].asked.store(true, Ordering::SeqCst);
-        if !CPUS[number].waits.load(Ordering::SeqCst) {
+        if !CPUS[number].looks.load(Ordering::SeqCst) {
             COUNTERS.add(Counter::ShootdownInterrupts);
             apic::interrupt(number, SHOOTDOWN_VECTOR);
         }
+    }
+    if inject(Bug::FreedBeforeAnswer) {
+        return;
     }
     for number in each(asked) {
         while CPUS[number].asked.load(Ordering::Acquire) {
@@ -95,6 +101,15 @@ fn shoot(first: VirtAddr, pages: u64, others: u32) {
             core::hint::spin_loop();
         }
     }
+}
+
+/// Another CPU has interrupted this one: drops what it is asked to.
+pub fn answer() {
+    if inject(Bug::FreedBeforeAnswer) {
+        // What makes the mistake show: nobody says how soon a CPU answers.
+        cpu::wait(LATE_CYCLES, crash::stop_if_another_crashed);
+    }
+    serve();
 }
 
 /// Drops what this CPU is asked to, if it is.
@@ -118,18 +133,19 @@ pub fn serve() {
     standing.asked.store(false, Ordering::Release);
 }
 
-/// This CPU waits for the kernel's lock from now on, and looks for requests.
-pub fn begin_to_wait() {
-    CPUS[cpu::id()].waits.store(true, Ordering::SeqCst);
+/// This CPU looks for requests from now on.
+pub fn begin_to_look() {
+    CPUS[cpu::id()].looks.store(true, Ordering::SeqCst);
 }
 
-/// This CPU has the kernel's lock, or sleeps and is to be interrupted.
-pub fn end_waiting() {
-    CPUS[cpu::id()].waits.store(false, Ordering::SeqCst);
+/// This CPU is to be interrupted, or waits for the kernel's lock.
+pub fn end_looking() {
+    CPUS[cpu::id()].looks.store(false, Ordering::SeqCst);
 }
 
-/// Drops all that this CPU remembers, if some of it was changed while it slept. It holds the lock again.
-pub fn wake_up() {
+/// Drops all that this CPU remembers, if some of it was changed while it slept or waited for the lock. It holds the
+/// lock again.
+pub fn drop_what_is_stale() {
     let standing = &CPUS[cpu::id()];
     if standing.stale.swap(false, Ordering::Relaxed) {
         cpu::flush_all();

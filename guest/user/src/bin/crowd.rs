@@ -1,7 +1,8 @@
 //! A crowd: processes that all do what they like at the same time.
 //!
 //! `crowd PROCESSES SEED STEPS`: each allocates, writes, protects and frees kernel memory, has children, gets and gives
-//! back memory of its own, writes to another one's, or lets others run, in an order that follows from the seed. What each must find is checked by itself; how it comes together is judged by whoever looks.
+//! back memory of its own, writes to another one's, or lets others run, in an order that follows from the seed. What each must find is checked by
+//! itself; how it comes together is judged by whoever looks.
 #![no_std]
 #![no_main]
 

@@ -215,7 +215,7 @@ fn what_the_cpu_reads_in_the_frame_of_before_is_an_old_translation_whatever_was_
     scene.tell_access(1, at, 0x1111, false, None);
     scene.assert_broken(&["revoked", STALE]);
     let finding = scene.finding(STALE);
-    assert_evidence(finding, 1, &format!("access to {at}"), at);
+    assert_evidence(finding, 1, &format!("read of {at}"), at);
     assert!(
         finding.found.contains("by an old translation"),
         "{}",

@@ -148,7 +148,11 @@ fn cpu_uses_no_old_translation(context: &Context<'_>, history: &History, evidenc
     let walk = root.map(|root| context.snapshot().translate(root.id, stale.page));
     evidence.broken(|| Finding {
         whose: Some(history.reporting()),
-        place: format!("access to {}", stale.page),
+        place: if access.write {
+            format!("write to {}", stale.page)
+        } else {
+            format!("read of {}", stale.page)
+        },
         address: Some(stale.page),
         expected: match &walk {
             Some(walk) if walk.translation().is_some() => {

@@ -29,7 +29,7 @@ use crate::kernel::KERNEL;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::layout::Region;
-use heirloom_abi::propagation::Strategy;
+use heirloom_abi::propagation::{Promise, Strategy};
 
 /// The PGD entries of the area where mappings come and go.
 pub fn vmalloc_entries() -> RootRange<KernelHalf> {
@@ -180,8 +180,7 @@ macro_rules! implementations {
 
 heirloom_abi::with_strategies!(implementations);
 
-/// The strategy and the kernel's root, for a fault in the kernel, which must not wait for the kernel's
-/// lock: whoever faulted holds it.
+/// The strategy and the kernel's root, for a fault in the kernel, of whoever holds the kernel's lock.
 static ACTIVE: (AtomicUsize, AtomicU64) = (AtomicUsize::new(0), AtomicU64::new(0));
 
 /// From now on faults in the kernel are shown to `strategy`.
@@ -193,9 +192,18 @@ pub fn activate(strategy: Strategy, kernel: KernelRoot) {
 /// The kernel faulted at `address`: whether the strategy has put a kernel mapping into place there.
 pub fn kernel_fault(address: VirtAddr) -> bool {
     let kernel = ACTIVE.1.load(Relaxed);
+    let strategy = Strategy::ALL[ACTIVE.0.load(Relaxed)];
     if kernel == 0 {
         return false;
     }
+    // Whoever watches does so without the lock; and only where a fault may bring something is it worth it.
+    let _locked = if KERNEL.is_held_here() {
+        None
+    } else if strategy.promise() == Promise::EntriesOnFault {
+        Some(KERNEL.lock())
+    } else {
+        return false;
+    };
     // SAFETY: `activate` was given the kernel's root, and CR3 always holds one.
     let (kernel, current) = unsafe {
         (
@@ -203,7 +211,6 @@ pub fn kernel_fault(address: VirtAddr) -> bool {
             Root::new(cpu::loaded_root()),
         )
     };
-    let strategy = Strategy::ALL[ACTIVE.0.load(Relaxed)];
     let mapped = of(strategy).kernel_fault(kernel, current, address);
     if mapped {
         COUNTERS.add(Counter::KernelFaults);

@@ -35,7 +35,7 @@ pub struct Flushes {
     pub user_writes_at_load: u64,
     /// Entries that had been written when everything was last dropped, global translations, too, if it was.
     pub everything: Option<Writes>,
-    /// The CPU sleeps, and is to drop everything before it goes on.
+    /// The CPU sleeps or waits, and is to drop everything before it goes on.
     pub owes: bool,
     /// There were more page flushes than these.
     pub missed: bool,
