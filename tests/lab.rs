@@ -257,3 +257,41 @@ fn wrong_usage_is_exit_code_two() {
         assert_eq!(run.code, Some(2), "{arguments:?}: {}", run.stderr);
     }
 }
+
+#[test]
+fn what_is_unmapped_costs_an_interrupt_and_a_flush_for_each_cpu_and_a_mapping_none() {
+    for words in [
+        &["--strategies", "prealloc,isolated"][..],
+        &["--strategies", "copy-all", "--machine", "qemu"],
+    ] {
+        let results = lab(&[&["--cpus", "4,1,2", "--allocations", "8"], words].concat());
+        assert_eq!(results["cpus"], serde_json::json!([1, 2, 4]));
+        for growth in results["growth"].as_array().unwrap() {
+            for (figure, formula) in [
+                ("map_interrupts", "0"),
+                ("map_flushes", "0"),
+                ("unmap_interrupts", "N − 1"),
+                ("unmap_flushes", "N"),
+            ] {
+                assert_eq!(growth[figure]["formula"], formula, "{growth}, {figure}");
+            }
+        }
+        for cell in results["cells"].as_array().unwrap() {
+            assert!(cell["unmap"]["cycles"].as_u64().unwrap() > 0, "{cell}");
+        }
+    }
+}
+
+#[test]
+fn the_chart_of_cpus_is_drawn_and_processes_are_not_asked_for_with_them() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let chart = folder.path().join("cpus.svg");
+    let words = ["lab", "--cpus", "1,2", "--strategies", "sync", "--svg"];
+    let run = heirloom(&[&words[..], &[chart.to_str().unwrap()]].concat());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stdout.contains("HOLDS: no rule is broken in 2 cells."));
+    let drawn = fs::read_to_string(&chart).unwrap();
+    assert!(drawn.contains("Interrupts to unmap a page"));
+    let refused = heirloom(&["lab", "--cpus", "2", "--processes", "4"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}

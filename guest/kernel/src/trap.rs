@@ -6,7 +6,7 @@ use crate::arch::entry::{
     PAGE_FAULT_VECTOR, SPURIOUS_VECTOR, SYSCALL_VECTOR, TIMER_VECTOR, TrapFrame, syscall_entry,
 };
 use crate::arch::entry_area::Place;
-use crate::counters::{COUNTERS, Counter};
+use crate::counters::{self, COUNTERS, Counter};
 use crate::kernel::{KERNEL, Kernel};
 use crate::mm::user_space::{Access, Unresolved};
 use crate::mm::{UserHalf, VirtAddr, depth, propagation, user_access};
@@ -71,10 +71,14 @@ fn without_lock(frame: &mut TrapFrame) {
     }
 }
 
-/// The timer has interrupted ring 3.
+/// The timer has interrupted ring 3. Where nobody else wants the CPU, it need not wait for the kernel's lock.
 pub extern "C" fn user_tick(frame: &mut TrapFrame) {
     apic::end_of_interrupt();
-    user(frame);
+    if scheduler::is_somebody_ready() {
+        user(frame);
+    } else {
+        counters::note_idle_tick();
+    }
 }
 
 /// The timer has interrupted a CPU that sleeps.

@@ -8,8 +8,18 @@ use crate::fault_injection::inject;
 use crate::kernel::{KERNEL, Kernel};
 use crate::smp::{self, shootdown};
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::KERNEL_PID;
+
+/// Whether there is somebody in the queue, for those who have no lock.
+static SOMEBODY_IS_READY: AtomicBool = AtomicBool::new(false);
+
+/// Whether a process wants a CPU; without the kernel's lock, so that is soon over.
+#[inline]
+pub fn is_somebody_ready() -> bool {
+    SOMEBODY_IS_READY.load(Relaxed)
+}
 
 /// Runnable processes that are on no CPU, first come first served.
 pub struct ReadyQueue {
@@ -27,13 +37,12 @@ impl ReadyQueue {
 
     /// Adds a process at the end.
     pub fn push(&mut self, pid: Pid, processes: &mut Processes) {
-        match self
-            .last
-            .replace(pid)
-            .and_then(|last| processes.get_mut(last))
-        {
-            Some(last) => last.next_in_queue = Some(pid),
-            None => self.first = Some(pid),
+        let last = self.last.replace(pid);
+        if let Some(last) = last.and_then(|last| processes.get_mut(last)) {
+            last.next_in_queue = Some(pid);
+        } else {
+            self.first = Some(pid);
+            SOMEBODY_IS_READY.store(true, Relaxed);
         }
     }
 
@@ -48,6 +57,7 @@ impl ReadyQueue {
             .and_then(|process| process.next_in_queue.take());
         if self.first.is_none() {
             self.last = None;
+            SOMEBODY_IS_READY.store(false, Relaxed);
         }
         Some(pid)
     }

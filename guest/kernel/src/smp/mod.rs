@@ -10,6 +10,7 @@
 //!   wait looks itself ([`shootdown::serve`]), or the holder would wait for it for ever;
 //! - watching ([`crate::watch`]), which looks for such requests, too;
 //! - answering another CPU's interrupt, which the lock's holder may be waiting for;
+//! - the timer's interrupt in ring 3, if nobody else wants the CPU;
 //! - sleeping, with interrupts on.
 //!
 //! Whoever holds the lock may wait for another CPU's answer, and for nothing else; an answer waits for nothing.

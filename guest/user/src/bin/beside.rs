@@ -21,7 +21,7 @@ heirloom_user::program!(main);
 const ORDER: Eventcount = Eventcount::new(0);
 /// Where.
 const ADDRESS: Eventcount = Eventcount::new(1);
-/// Counts those who have done it, or who are there.
+/// Counts those who have done it.
 const REPORTS: Eventcount = Eventcount::new(2);
 /// How many orders are carried out. The one behind counts those who have begun.
 const OVER: Eventcount = Eventcount::new(3);
@@ -34,7 +34,7 @@ const FAILURES: Eventcount = Eventcount::new(6);
 const PAGES: u64 = 16;
 /// CPUs, and allocations that there are at one time.
 const MOST_CPUS: usize = 8;
-const MOST_ALLOCATIONS: usize = 64;
+const MOST_ALLOCATIONS: usize = 255;
 
 const WRONG_ARGUMENTS: u8 = 2;
 const FAILED: u8 = 3;
@@ -185,13 +185,19 @@ fn count(watched: Result<Watched>) {
     ACCESSES.add(watched.map_or(0, |watched| watched.succeeded.into()));
 }
 
-/// Not 0 when a busy process is to end: process 1 writes it by way of the kernel.
-struct Stop(UnsafeCell<u64>);
+/// A word of a busy process's memory, which process 1 reads and writes by way of the kernel.
+struct Word(UnsafeCell<u64>);
 
 // SAFETY: a process has one thread, and all accesses are volatile.
-unsafe impl Sync for Stop {}
+unsafe impl Sync for Word {}
 
-static STOP: Stop = Stop(UnsafeCell::new(0));
+/// Not 0 once the process is busy, and stays in ring 3 …
+static BUSY: Word = Word(UnsafeCell::new(0));
+/// … and when it is to end.
+static STOP: Word = Word(UnsafeCell::new(0));
+
+/// How long process 1 waits before it asks again whether all are busy.
+const SPINS: u32 = 1000;
 
 fn beside_busy_ones(others: u64, allocations: u64, rounds: u64) -> Result<()> {
     let mut children = [0; MOST_CPUS];
@@ -206,7 +212,13 @@ fn beside_busy_ones(others: u64, allocations: u64, rounds: u64) -> Result<()> {
             None => be_busy(),
         }
     }
-    REPORTS.wait(others);
+    for child in &*children {
+        let mut busy = [0; 8];
+        while u64::from_ne_bytes(busy) == 0 {
+            remote_memory::read(*child, BUSY.0.get() as u64, &mut busy)?;
+            (0..SPINS).for_each(|_| core::hint::spin_loop());
+        }
+    }
     process::checkpoint("settled");
     for _ in 0..rounds {
         for address in &mut *addresses {
@@ -234,10 +246,12 @@ fn part_of<T>(all: &mut [T], count: u64) -> Result<&mut [T]> {
 
 /// Stays in ring 3 until it is to end.
 fn be_busy() -> ! {
-    REPORTS.add(1);
-    // SAFETY: it is this process's own; see `Stop`.
-    while unsafe { STOP.0.get().read_volatile() } == 0 {
-        core::hint::spin_loop();
+    // SAFETY: both are this process's own; see `Word`.
+    unsafe {
+        BUSY.0.get().write_volatile(1);
+        while STOP.0.get().read_volatile() == 0 {
+            core::hint::spin_loop();
+        }
     }
     process::exit(0)
 }

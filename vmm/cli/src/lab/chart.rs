@@ -1,4 +1,4 @@
-//! The results as a chart: four log-log panels over the number of processes, in one SVG.
+//! The results as a chart: four log-log panels over the number of processes, or of CPUs, in one SVG.
 
 use heirloom_abi::options::Strategy;
 use heirloom_explorer::theme::{self, Colour};
@@ -11,6 +11,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::labels::{self, Area, Label};
+use crate::exit::{Exit, Failure};
+use heirloom_source::OutputFile;
 
 /// Pixels; an SVG scales.
 const SIZE: (u32, u32) = (1200, 900);
@@ -42,11 +44,21 @@ impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for Chart
 }
 
 /// What a panel shows.
+pub(super) struct Axes {
+    pub(super) title: &'static str,
+    /// What goes up …
+    pub(super) unit: &'static str,
+    /// … and what goes to the right.
+    pub(super) across: &'static str,
+    /// Whether the values are counts, of which a law can be stated.
+    pub(super) exact: bool,
+}
+
+/// A panel over the number of processes.
 struct Panel {
     title: &'static str,
     unit: &'static str,
     value: fn(&Cell, u64) -> Option<u64>,
-    /// Whether the values are counts, of which a law can be stated.
     exact: bool,
 }
 
@@ -86,7 +98,7 @@ fn sum(cell: &Cell, allocations: u64, figures: [Figure; 2]) -> Option<u64> {
 }
 
 /// A line of a panel: the strategies that have exactly these points.
-struct Line {
+pub(super) struct Line {
     strategies: Vec<StrategyName>,
     points: Vec<(u64, u64)>,
 }
@@ -99,6 +111,47 @@ pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
     if results.cells.is_empty() {
         return Err(ChartError::Empty);
     }
+    let lost = results
+        .plan
+        .strategies
+        .contains(&StrategyName(Strategy::None));
+    let foot = [
+        "Counts are the guest kernel's own, each checked by the host against the page tables. \
+         Where a KVM emulates kernel code, times are long.",
+        if lost {
+            "none is cheap because the others never learn of a new PGD entry: they cannot read the \
+             mapping below it."
+        } else {
+            ""
+        },
+    ];
+    let panels = PANELS.map(|panel| {
+        let lines = panel.lines(results);
+        (panel.axes(), lines)
+    });
+    draw(
+        "What a kernel mapping costs with N processes, by propagation strategy",
+        foot,
+        &panels,
+    )
+}
+
+/// Why a chart could not be drawn to `file`.
+pub(super) fn failure(file: &OutputFile, error: &ChartError) -> Failure {
+    let path = file.path().display();
+    let what = format!("could not draw the chart {path}: {error}");
+    Failure::new(Exit::Usage, what)
+}
+
+/// Draws four panels, with two lines of text below them.
+///
+/// # Errors
+/// [`ChartError`].
+pub(super) fn draw(
+    title: &str,
+    foot_lines: [&str; 2],
+    panels: &[(Axes, Vec<Line>); 4],
+) -> Result<String, ChartError> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
@@ -108,27 +161,13 @@ pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
         let centre = i32::try_from(SIZE.0 / 2).unwrap_or(0);
         let middle = Pos::new(HPos::Center, VPos::Center);
         head.draw_text(
-            "What a kernel mapping costs with N processes, by propagation strategy",
+            title,
             &(theme::FONT, 24)
                 .into_text_style(&head)
                 .color(&INK)
                 .pos(middle),
             (centre, 28),
         )?;
-        let lost = results
-            .plan
-            .strategies
-            .contains(&StrategyName(Strategy::None));
-        let foot_lines = [
-            "Counts are the guest kernel's own, each checked by the host against the page tables. \
-             Where a KVM emulates kernel code, times are long.",
-            if lost {
-                "none is cheap because the others never learn of a new PGD entry: they cannot read the \
-                 mapping below it."
-            } else {
-                ""
-            },
-        ];
         let style = (theme::FONT, 13)
             .into_text_style(&foot)
             .color(&INK)
@@ -136,8 +175,8 @@ pub(crate) fn svg(results: &Results) -> Result<String, ChartError> {
         for (line, y) in foot_lines.into_iter().zip([8, 26]) {
             foot.draw_text(line, &style, (centre, y))?;
         }
-        for (panel, area) in PANELS.iter().zip(body.split_evenly((2, 2))) {
-            panel.draw(&area, results)?;
+        for ((axes, lines), area) in panels.iter().zip(body.split_evenly((2, 2))) {
+            axes.draw(&area, lines)?;
         }
         root.present()?;
     }
@@ -152,33 +191,31 @@ const fn on_light(Colour { light, .. }: Colour) -> RGBColor {
 }
 
 impl Panel {
-    /// The lines, strategies with equal points together.
-    fn lines(&self, results: &Results) -> Vec<Line> {
-        let mut lines: Vec<Line> = Vec::new();
-        for strategy in &results.plan.strategies {
-            let points: Vec<(u64, u64)> = results
-                .cells
-                .iter()
-                .filter(|cell| cell.name.strategy == *strategy)
-                .filter_map(|cell| {
-                    let value = (self.value)(cell, results.plan.allocations)?;
-                    // A logarithm has no 0.
-                    (value > 0).then_some((cell.name.processes, value))
-                })
-                .collect();
-            match lines.iter_mut().find(|line| line.points == points) {
-                Some(line) => line.strategies.push(*strategy),
-                None => lines.push(Line {
-                    strategies: vec![*strategy],
-                    points,
-                }),
-            }
+    fn axes(&self) -> Axes {
+        Axes {
+            title: self.title,
+            unit: self.unit,
+            across: "N, processes",
+            exact: self.exact,
         }
-        lines
     }
 
-    fn draw(&self, area: &Area<'_>, results: &Results) -> Result<(), ChartError> {
-        let lines = self.lines(results);
+    /// The lines, strategies with equal points together.
+    fn lines(&self, results: &Results) -> Vec<Line> {
+        Line::together(results.plan.strategies.iter().map(|strategy| {
+            let own = results.cells.iter();
+            let own = own.filter(|cell| cell.name.strategy == *strategy);
+            let points = own.filter_map(|cell| {
+                let value = (self.value)(cell, results.plan.allocations)?;
+                Some((cell.name.processes, value))
+            });
+            (*strategy, points.collect())
+        }))
+    }
+}
+
+impl Axes {
+    fn draw(&self, area: &Area<'_>, lines: &[Line]) -> Result<(), ChartError> {
         let points = || lines.iter().flat_map(|line| &line.points);
         let widest = points().map(|(n, _)| *n).max().unwrap_or(1).max(2);
         let least = points().map(|(n, _)| *n).min().unwrap_or(1);
@@ -209,7 +246,7 @@ impl Panel {
             .y_labels(8)
             .label_style((theme::FONT, 13).into_font().color(&INK))
             .axis_desc_style((theme::FONT, 14).into_font().color(&INK))
-            .x_desc("N, processes")
+            .x_desc(self.across)
             .y_desc(self.unit)
             .x_label_formatter(&|n| format!("{n:.0}"))
             .y_label_formatter(&|value| thousands(*value))
@@ -217,7 +254,7 @@ impl Panel {
         // The backend counts pixels from the whole drawing's corner, the area from its own.
         let (_, above) = area.get_base_pixel();
         let mut labels = Vec::new();
-        for line in &lines {
+        for line in lines {
             let colour = line.colour();
             let floats: Vec<(f64, f64)> = line
                 .points
@@ -250,6 +287,25 @@ impl Panel {
 }
 
 impl Line {
+    /// The lines of strategies with these points, those with equal points together.
+    pub(super) fn together(
+        strategies: impl Iterator<Item = (StrategyName, Vec<(u64, u64)>)>,
+    ) -> Vec<Line> {
+        let mut lines: Vec<Line> = Vec::new();
+        for (strategy, mut points) in strategies {
+            // A logarithm has no 0.
+            points.retain(|(_, value)| *value > 0);
+            match lines.iter_mut().find(|line| line.points == points) {
+                Some(line) => line.strategies.push(strategy),
+                None => lines.push(Line {
+                    strategies: vec![strategy],
+                    points,
+                }),
+            }
+        }
+        lines
+    }
+
     /// That of its first strategy, by its place among those that propagate; the others are faint. All are
     /// dark enough for text on white, and told apart by people who see fewer colours.
     fn colour(&self) -> RGBColor {

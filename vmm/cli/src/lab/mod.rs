@@ -1,9 +1,10 @@
 //! `heirloom lab`: what a kernel mapping costs under each strategy, from one process to a thousand.
 //!
-//! Each cell of the sweep, a strategy with a number of processes, is a machine of its own. The guest's
+//! Each cell of the sweep, a strategy with a number of processes, or of CPUs, is a machine of its own. The guest's
 //! counters are held against what its tables show.
 
 mod chart;
+mod cpus;
 mod labels;
 mod terminal;
 
@@ -16,7 +17,7 @@ use heirloom_harness::lab::measure::CellRunner;
 use heirloom_harness::lab::plan::{Plan, Shard, StrategyName};
 use heirloom_harness::lab::results::Results;
 use heirloom_harness::recorder::RecordingDirectory;
-use heirloom_machine::MemorySize;
+use heirloom_machine::{CpuCount, MemorySize};
 
 use crate::exit::{Exit, Failure};
 use crate::kernel;
@@ -45,6 +46,15 @@ pub(crate) struct Options {
         value_parser = clap::value_parser!(u64).range(1..=MAX_PROCESSES),
     )]
     processes: Vec<u64>,
+    /// Numbers of CPUs, 1 to 8: what a mapping and an unmapping cost with so many, all others busy, in the place of a
+    /// sweep over processes.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with_all = ["processes", "shard", "merge"],
+    )]
+    cpus: Vec<CpuCount>,
     /// Strategies, by their names; all of them unless given.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     strategies: Option<Vec<StrategyName>>,
@@ -101,6 +111,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let svg = svg.map(|path| options.force.file("the chart", path, &inputs));
     let svg = svg.transpose()?;
     let recordings = output::recordings(options.record.as_deref())?;
+    if !options.cpus.is_empty() {
+        let results = with_runner(options, recordings.as_ref(), |runner| {
+            cpus::sweep(runner, &strategies(options), &options.cpus)
+        })?;
+        let exit = cpus::show(&results, options.json, svg.as_ref())?;
+        recordings.map_or(Ok(()), |recordings| recordings.result())?;
+        return Ok(exit);
+    }
     let results = if options.merge.is_empty() {
         sweep(options, recordings.as_ref())?
     } else {
@@ -113,11 +131,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         output.report(&terminal::Text(&results))?;
     }
     if let Some(file) = &svg {
-        let chart = chart::svg(&results).map_err(|error| {
-            let path = file.path().display();
-            let what = format!("could not draw the chart {path}: {error}");
-            Failure::new(Exit::Usage, what)
-        })?;
+        let chart = chart::svg(&results).map_err(|error| chart::failure(file, &error))?;
         file.write(chart.as_bytes())?;
     }
     let complaints = results.complaints();
@@ -132,15 +146,42 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     })
 }
 
-fn sweep(options: &Options, recordings: Option<&RecordingDirectory>) -> Result<Results, Failure> {
+fn strategies(options: &Options) -> Vec<StrategyName> {
     let all = Strategy::ALL.map(StrategyName);
+    options.strategies.clone().unwrap_or_else(|| all.into())
+}
+
+fn sweep(options: &Options, recordings: Option<&RecordingDirectory>) -> Result<Results, Failure> {
     let plan = Plan::new(
-        options.strategies.as_deref().unwrap_or(&all),
+        &strategies(options),
         &options.processes,
         options.allocations,
         options.memory.bytes() / MIB,
         &options.cmdline,
     );
+    let shard = options.shard.unwrap_or(Shard::WHOLE);
+    let names = shard.cells(&plan);
+    let cells = with_runner(options, recordings, |runner| {
+        // The time that a cell takes grows with its processes.
+        let progress = Progress::bar(names.iter().map(|name| name.processes).sum());
+        let mut cells = Vec::with_capacity(names.len());
+        for name in names {
+            progress.tell(|| name.to_string());
+            log::info!("cell {name}");
+            cells.push(runner.measure(name)?);
+            progress.advance(name.processes);
+        }
+        Ok(cells)
+    })?;
+    Ok(Results::new(plan, shard, cells))
+}
+
+/// Has `measure` run cells, in the sandbox.
+fn with_runner<T>(
+    options: &Options,
+    recordings: Option<&RecordingDirectory>,
+    measure: impl FnOnce(&CellRunner<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let host = options.machine.platform()?;
     let sandbox = Sandbox::reading(options.kernel.inputs())
         .writing(&options.svg)
@@ -150,26 +191,14 @@ fn sweep(options: &Options, recordings: Option<&RecordingDirectory>) -> Result<R
     let cancel = CancelToken::new();
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;
-    let runner = CellRunner {
+    measure(&CellRunner {
         host: &host,
         kernel: kernel.as_ref(),
         memory: options.memory,
-        allocations: plan.allocations,
+        allocations: options.allocations,
         more_words: &options.cmdline,
         time_limit: options.timeout.map(Duration::from_secs),
         cancel: &cancel,
         recordings,
-    };
-    let shard = options.shard.unwrap_or(Shard::WHOLE);
-    let names = shard.cells(&plan);
-    // The time that a cell takes grows with its processes.
-    let progress = Progress::bar(names.iter().map(|name| name.processes).sum());
-    let mut cells = Vec::with_capacity(names.len());
-    for name in names {
-        progress.tell(|| name.to_string());
-        log::info!("cell {name}");
-        cells.push(runner.measure(name)?);
-        progress.advance(name.processes);
-    }
-    Ok(Results::new(plan, shard, cells))
+    })
 }

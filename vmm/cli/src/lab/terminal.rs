@@ -122,14 +122,19 @@ const fn microseconds(phase: Phase) -> u64 {
 }
 
 fn table(first: &[&str], last: &[&str]) -> Table {
+    bare(first.iter().chain(&HEADS).chain(last))
+}
+
+/// A table without lines.
+pub(super) fn bare<'a>(heads: impl Iterator<Item = &'a &'a str>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(first.iter().chain(&HEADS).chain(last));
+    table.set_header(heads);
     table
 }
 
 /// Numbers to the right.
-fn align(table: &mut Table, from: usize) {
+pub(super) fn align(table: &mut Table, from: usize) {
     for column in table.column_iter_mut().skip(from) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -46,7 +46,7 @@ impl CellRunner<'_> {
     pub fn measure(&self, name: CellName) -> Result<Cell, CellError> {
         let console = Console::default();
         let in_cell = |problem: Problem| CellError {
-            cell: name,
+            cell: name.to_string().into(),
             problem,
             console: console.text(),
         };
@@ -92,7 +92,7 @@ impl CellRunner<'_> {
 
 /// How many pages below a PGD entry's boundary kernel mappings must start so that the one before and the
 /// measured ones end at it.
-fn vmalloc_below(allocations: u64) -> u64 {
+pub(super) fn vmalloc_below(allocations: u64) -> u64 {
     (1 + allocations) * PAGES_PER_ALLOCATION
 }
 
@@ -101,7 +101,7 @@ fn vmalloc_below(allocations: u64) -> u64 {
 #[error("{cell}: {problem}{console}")]
 pub struct CellError {
     /// Which one.
-    pub cell: CellName,
+    pub cell: Box<str>,
     /// Why.
     pub problem: Problem,
     /// What the guest had printed, behind a line break.
