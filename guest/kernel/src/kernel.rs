@@ -213,7 +213,8 @@ fn check_user_range(user: u64, length: usize) -> Result<(), Errno> {
 
 /// The kernel's lock: taken at the way in, released at the way out, with interrupts off in between.
 pub struct BigLock {
-    /// The number of the CPU that holds it plus one, or [`FREE`].
+    /// The number of the CPU that holds it plus one, or 0; and, [`RESERVED`] bits higher, of the one that nobody may take
+    /// it before.
     holder: AtomicU32,
     /// The CPUs that wait for it, a bit for each …
     waiters: AtomicU32,
@@ -222,7 +223,13 @@ pub struct BigLock {
     kernel: UnsafeCell<Kernel>,
 }
 
+/// Nobody holds it, nobody is before others.
 const FREE: u32 = 0;
+const RESERVED: u32 = 8;
+const HOLDER: u32 = (1 << RESERVED) - 1;
+/// How often a CPU sleeps for it before it is its turn: one that does nothing but system calls would take it again
+/// and again before another one is awake.
+const PATIENCE: u32 = 3;
 /// How often a CPU looks for the lock before it sleeps, about as long as a system call takes; and while another one
 /// looks already. They may share a CPU of the host with its holder.
 const LOOKS: u32 = 40;
@@ -258,7 +265,7 @@ impl BigLock {
 
     /// Whether this CPU holds it.
     pub fn is_held_here(&self) -> bool {
-        self.holder.load(Ordering::Relaxed) == cpu::number() + 1
+        self.holder.load(Ordering::Relaxed) & HOLDER == cpu::number() + 1
     }
 
     #[inline]
@@ -270,22 +277,35 @@ impl BigLock {
 
     #[cold]
     fn wait(&self, own: u32) {
-        assert!(
-            self.holder.load(Ordering::Relaxed) != own,
-            "the kernel entered itself"
-        );
+        assert!(!self.is_held_here(), "the kernel entered itself");
         let bit = 1 << cpu::number();
         self.waiters.fetch_or(bit, Ordering::SeqCst);
-        let mut looks = 0;
+        let (mut looks, mut sleeps) = (0, 0);
         while !self.look(own) {
             looks += 1;
             if looks >= LOOKS || looks >= LOOKS_BESIDE_ANOTHER && self.lookers() & !bit != 0 {
                 looks = 0;
-                self.sleep(bit);
+                self.sleep(own, bit);
+                sleeps += 1;
+                if sleeps >= PATIENCE {
+                    self.reserve(own);
+                }
             }
         }
         self.waiters.fetch_and(!bit, Ordering::SeqCst);
         shootdown::drop_what_is_stale();
+    }
+
+    /// Has nobody else take it before this CPU, if nobody is before others yet.
+    fn reserve(&self, own: u32) {
+        let holder = self.holder.load(Ordering::Relaxed);
+        if holder >> RESERVED == 0 {
+            let reserved = holder | own << RESERVED;
+            // If it has just changed hands, it is asked for again later.
+            let _ =
+                self.holder
+                    .compare_exchange(holder, reserved, Ordering::SeqCst, Ordering::Relaxed);
+        }
     }
 
     /// The CPUs that wait for it: what they are to drop, they drop when they have it.
@@ -305,14 +325,27 @@ impl BigLock {
         shootdown::serve();
         crash::stop_if_another_crashed();
         core::hint::spin_loop();
-        self.holder.load(Ordering::Relaxed) == FREE && self.take(own)
+        match self.holder.load(Ordering::Relaxed) {
+            FREE => self.take(own),
+            reserved if reserved == own << RESERVED => {
+                let taken = self.holder.compare_exchange(
+                    reserved,
+                    own,
+                    Ordering::Acquire,
+                    Ordering::Relaxed,
+                );
+                taken.is_ok()
+            }
+            _ => false,
+        }
     }
 
     /// Sleeps until an interrupt: of the one who gives the lock back, or of the timer.
-    fn sleep(&self, bit: u32) {
+    fn sleep(&self, own: u32, bit: u32) {
         self.sleepers.fetch_or(bit, Ordering::SeqCst);
         // Whoever gave it back before the bit was there has woken nobody.
-        if self.holder.load(Ordering::SeqCst) != FREE {
+        let holder = self.holder.load(Ordering::SeqCst);
+        if holder != FREE && holder != own << RESERVED {
             cpu::sleep();
         }
         self.sleepers.fetch_and(!bit, Ordering::SeqCst);
@@ -330,12 +363,26 @@ impl BigLock {
         core::mem::forget(self.lock());
     }
 
+    /// It has been given back: wakes one of those who sleep for it, if nobody who looks may take it.
     #[cold]
     fn wake_one(&self, sleepers: u32) {
+        let reserved = self.holder.load(Ordering::SeqCst) >> RESERVED;
+        let candidates = if reserved == 0 {
+            // One that looks takes it, or sees that it is free before it sleeps.
+            if self.lookers() != 0 {
+                return;
+            }
+            sleepers
+        } else {
+            sleepers & 1 << (reserved - 1)
+        };
+        if candidates == 0 {
+            return;
+        }
         // The first one after this CPU, so that all have their turn.
-        let later = sleepers & !(u32::MAX >> (31 - cpu::number()));
-        let number = if later == 0 { sleepers } else { later }.trailing_zeros();
-        self.sleepers.fetch_and(!(1 << number), Ordering::Relaxed);
+        let later = candidates & !(u32::MAX >> (31 - cpu::number()));
+        let number = if later == 0 { candidates } else { later }.trailing_zeros();
+        self.sleepers.fetch_and(!(1 << number), Ordering::SeqCst);
         apic::interrupt(number as usize, WAKE_VECTOR);
     }
 }
@@ -358,10 +405,9 @@ impl DerefMut for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        KERNEL.holder.store(FREE, Ordering::SeqCst);
+        KERNEL.holder.fetch_and(!HOLDER, Ordering::SeqCst);
         let sleepers = KERNEL.sleepers.load(Ordering::SeqCst);
-        // One that looks takes it, or sees that it is free before it sleeps.
-        if sleepers != 0 && KERNEL.lookers() == 0 {
+        if sleepers != 0 {
             KERNEL.wake_one(sleepers);
         }
     }

@@ -13,6 +13,7 @@
 //! - the timer's interrupt in ring 3, if nobody else wants the CPU;
 //! - sleeping, with interrupts on.
 //!
+//! Of those who wait for the lock one looks for it, and the others sleep; one that has slept often comes before all.
 //! Whoever holds the lock may wait for another CPU's answer, and for nothing else; an answer waits for nothing.
 //! So there is no circle. Nobody takes the lock twice: the same CPU would find itself as its holder, and panic.
 //!

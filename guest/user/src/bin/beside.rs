@@ -191,9 +191,9 @@ struct Word(UnsafeCell<u64>);
 // SAFETY: a process has one thread, and all accesses are volatile.
 unsafe impl Sync for Word {}
 
-/// Not 0 once the process is busy, and stays in ring 3 …
+/// Grows while the process is busy …
 static BUSY: Word = Word(UnsafeCell::new(0));
-/// … and when it is to end.
+/// … until this is not 0.
 static STOP: Word = Word(UnsafeCell::new(0));
 
 /// How long process 1 waits before it asks again whether all are busy.
@@ -212,11 +212,13 @@ fn beside_busy_ones(others: u64, allocations: u64, rounds: u64) -> Result<()> {
             None => be_busy(),
         }
     }
-    for child in &*children {
-        let mut busy = [0; 8];
-        while u64::from_ne_bytes(busy) == 0 {
-            remote_memory::read(*child, BUSY.0.get() as u64, &mut busy)?;
-            (0..SPINS).for_each(|_| core::hint::spin_loop());
+    // When all have a CPU, none of them has a reason to leave ring 3: then each must be seen there once more.
+    for _ in 0..2 {
+        for child in &*children {
+            let before = busy(*child)?;
+            while busy(*child)? == before {
+                (0..SPINS).for_each(|_| core::hint::spin_loop());
+            }
         }
     }
     process::checkpoint("settled");
@@ -238,6 +240,13 @@ fn beside_busy_ones(others: u64, allocations: u64, rounds: u64) -> Result<()> {
     Ok(())
 }
 
+/// How busy another process has been.
+fn busy(child: u32) -> Result<u64> {
+    let mut busy = [0; 8];
+    remote_memory::read(child, BUSY.0.get() as u64, &mut busy)?;
+    Ok(u64::from_ne_bytes(busy))
+}
+
 fn part_of<T>(all: &mut [T], count: u64) -> Result<&mut [T]> {
     let part = usize::try_from(count).ok();
     part.and_then(|count| all.get_mut(..count))
@@ -248,9 +257,9 @@ fn part_of<T>(all: &mut [T], count: u64) -> Result<&mut [T]> {
 fn be_busy() -> ! {
     // SAFETY: both are this process's own; see `Word`.
     unsafe {
-        BUSY.0.get().write_volatile(1);
         while STOP.0.get().read_volatile() == 0 {
-            core::hint::spin_loop();
+            let busy = BUSY.0.get();
+            busy.write_volatile(busy.read_volatile() + 1);
         }
     }
     process::exit(0)
