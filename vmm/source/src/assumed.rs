@@ -1,5 +1,6 @@
 //! What users say of CPUs that a source is silent about, and what is assumed of the rest.
 
+use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{CpuState, Cr3, Entry, PhysAddr, PhysRange, RootLabel, Target};
 
 /// Registers that the user gave.
@@ -9,6 +10,8 @@ pub(crate) struct Registers {
     pub(crate) cr4: Option<u64>,
     /// The bit of entries and of CR3 that says that a frame is encrypted.
     pub(crate) encryption: Option<Entry>,
+    /// MAXPHYADDR.
+    pub(crate) phys_bits: Option<PhysBits>,
 }
 
 /// PE, MP, ET, NE, WP, AM, PG: what 64-bit kernels run with.
@@ -29,6 +32,7 @@ impl Registers {
         if let Some(encryption) = self.encryption {
             target.encryption = encryption;
         }
+        target.phys_bits = self.phys_bits.or(target.phys_bits);
         for cr3 in &self.cr3 {
             if target.encryption.is_zero()
                 && !holds_frame(&target.ram, cr3.root())

@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{Cr3, Entry};
 
 use crate::assumed::Registers;
@@ -250,8 +251,8 @@ impl<'a> Fields<'a> {
         const CR3: &str = "cr3=0x… as the guest's CPU had it";
         const CR4: &str = "cr4=0x… once, as the guest's CPU had it";
         const ENCRYPT_BIT: &str = "encrypt-bit=N once, as CPUID 0x8000001f EBX bits 5–0 have it: 32 to 51, mostly 47 or 51";
-        /// No physical address is so short that lower ones would do.
-        const ENCRYPT_BITS: std::ops::RangeInclusive<u32> = 32..=51;
+        const PHYS_BITS: &str =
+            "phys-bits=N once, as CPUID 0x80000008 EAX bits 7–0 have it: 32 to 52, mostly 39 to 48";
         /// Without PAE there are no tables of 64-bit entries (Intel SDM vol. 3A, 4.1.1).
         const PAE: u64 = 1 << 5;
         match option.name {
@@ -272,16 +273,20 @@ impl<'a> Fields<'a> {
                 }
             }
             "encrypt-bit" => {
-                let bit = number(option.value)
-                    .and_then(|bit| u32::try_from(bit).ok())
-                    .filter(|bit| ENCRYPT_BITS.contains(bit))
-                    .ok_or_else(|| {
-                        let problem = "is no number of an address bit";
-                        self.bad_value(option.whole, problem, ENCRYPT_BIT)
-                    })?;
-                if registers.encryption.replace(Entry::new(1 << bit)).is_some() {
+                let problem = "is no number of an address bit";
+                let bit = width(option.value).filter(|bit| *bit != PhysBits::MAX);
+                let bit = bit.ok_or_else(|| self.bad_value(option.whole, problem, ENCRYPT_BIT))?;
+                let bit = Entry::new(1 << bit.get());
+                if registers.encryption.replace(bit).is_some() {
                     let problem = "is a second encrypt-bit";
                     return Err(self.bad_value(option.whole, problem, ENCRYPT_BIT));
+                }
+            }
+            "phys-bits" => {
+                let width = width(option.value)
+                    .ok_or_else(|| self.bad_value(option.whole, "is no width", PHYS_BITS))?;
+                if registers.phys_bits.replace(width).is_some() {
+                    return Err(self.bad_value(option.whole, "is a second phys-bits", PHYS_BITS));
                 }
             }
             _ => return Ok(false),
@@ -311,6 +316,11 @@ pub(crate) struct FieldOption<'a> {
     pub(crate) name: &'a str,
     pub(crate) value: &'a str,
     pub(crate) whole: &'a str,
+}
+
+/// A width of physical addresses.
+fn width(text: &str) -> Option<PhysBits> {
+    PhysBits::new(u32::try_from(number(text)?).ok()?)
 }
 
 /// `4096`, `0x1000`, `4K`; `None` for anything else and above 64 bits.
@@ -449,6 +459,7 @@ mod tests {
                 "raw:a,encrypt-bit=47,encrypt-bit=47",
                 &["second encrypt-bit"],
             ),
+            ("raw:a,phys-bits=53", &["`phys-bits=53`", "32 to 52"]),
             ("raw:a,map=0:1M", &["`map=0:1M`", "map=OFFSET:GPA:LEN"]),
             ("raw:a,map=0:0:0", &["`map=0:0:0`", "empty"]),
             ("raw:a,map=0:0:1:2", &["map=OFFSET:GPA:LEN"]),

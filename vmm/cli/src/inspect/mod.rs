@@ -50,6 +50,7 @@ pub(crate) const TARGETS: &str = "Targets:
 Options of files:
   cr3=ADDRESS, cr4=VALUE     registers of a CPU
   encrypt-bit=N              which bit of an entry says that memory is encrypted
+  phys-bits=N                how wide the CPU's physical addresses are
   map=OFFSET:ADDRESS:LENGTH  of an image: which part of the file is where; may be
                              given several times
   hole=ADDRESS               of an image: where the RAM below 4 GiB ends, if the

@@ -7,6 +7,7 @@
 
 mod baseline;
 mod partial;
+mod width;
 
 use std::collections::BTreeMap;
 
@@ -101,6 +102,7 @@ impl Check {
         });
         let mut verdicts = examination.into_verdicts();
         partial::take_back(discovery, &mut verdicts, &mut notes);
+        width::leave_open(discovery, &mut verdicts, &mut notes);
         if !strictness.user {
             verdicts.retain(|verdict| {
                 let is_lenient = verdict.rule.name == "user-write-xor-execute";

@@ -13,7 +13,7 @@ use crate::target::Target;
 use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::{Decoded, Entry};
-use heirloom_paging::level::Level;
+use heirloom_paging::level::{Level, PageSize};
 use heirloom_paging::mode::Mode;
 
 use super::part::{all_but, ranges};
@@ -37,6 +37,13 @@ const WINDOW_PAGES: usize = 64;
 struct Anchor {
     va: VirtAddr,
     pa: PhysAddr,
+}
+
+/// A page of the kernel's: where it begins, and how much of it is RAM there.
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    start: Anchor,
+    bytes: u64,
 }
 
 /// What tells a root.
@@ -102,7 +109,10 @@ impl Anchors {
         for range in ranges(&part, self.mode.depth).into_iter().rev() {
             let mut leaves = self.snapshot.leaves(self.root, range).limited(steps);
             for page in leaves.by_ref() {
-                if page.rights.user || !scan::is_in_ram(page.pa, &target.ram) {
+                let Some(ram) = scan::ram_at(page.pa, &target.ram) else {
+                    continue;
+                };
+                if page.rights.user {
                     continue;
                 }
                 let list = if page.rights.execute {
@@ -113,9 +123,10 @@ impl Anchors {
                     continue;
                 };
                 if list.len() < MAX_PAGES {
-                    list.push(Anchor {
-                        va: page.va,
-                        pa: page.pa,
+                    let (va, pa) = (page.va, page.pa);
+                    list.push(Page {
+                        start: Anchor { va, pa },
+                        bytes: page.size.bytes().min(ram.end().get() - pa.get()),
                     });
                 }
             }
@@ -305,10 +316,23 @@ fn may_lead_to_a_table(entry: Entry, mode: &Mode, target: &Target) -> bool {
     }
 }
 
-/// A few of all, from the first to the last.
-fn spread(all: &[Anchor]) -> Vec<Anchor> {
+/// Addresses in a few of all, from the first to the last. Where there are less than a few, several in each: the
+/// first byte of a large page alone is where it is by other tables, too, that have little in common with these.
+fn spread(all: &[Page]) -> Vec<Anchor> {
     let step = all.len().div_ceil(SAMPLES).max(1);
-    all.iter().step_by(step).copied().collect()
+    let each = (SAMPLES / all.len().max(1)).max(1) as u64;
+    let inside = |page: &Page| {
+        let Page { start, bytes } = *page;
+        let part = (bytes / each).max(PageSize::Size4KiB.bytes());
+        (0..each)
+            .map(move |number| number * part)
+            .take_while(move |offset| *offset < bytes)
+            .map(move |offset| Anchor {
+                va: start.va.wrapping_add(offset),
+                pa: start.pa.wrapping_add(offset),
+            })
+    };
+    all.iter().step_by(step).flat_map(inside).collect()
 }
 
 /// Memory in which a root has only some of its entries, the others reading as absent: whose they are does

@@ -12,14 +12,14 @@ use crate::layout::shows_itself;
 use crate::memory::Words;
 use crate::snapshot::Snapshot;
 use crate::target::Target;
-use heirloom_paging::addr::Pfn;
+use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
 use heirloom_paging::entry::{Decoded, Entry};
 use heirloom_paging::level::Half;
 use heirloom_paging::mode::Mode;
 
 use super::anchors::PartOnly;
 use super::budget::Budget;
-use super::part::{self, upper_half};
+use super::part::{self, all_but, upper_half};
 use super::reference::{Best, Reference};
 use super::scan::is_in_ram;
 use super::{KernelHalf, kernel_half_of, scan};
@@ -35,8 +35,26 @@ pub(super) const LEAST_SHOWN: u64 = 8;
 /// … and of its tables' entries, at most one in so many may be reserved.
 const MOST_RESERVED: u64 = 100;
 
-/// The best kernel half in memory, and the mode in which it is read.
-pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
+/// What is found where no CR3 is known.
+pub(super) enum Found {
+    /// A kernel half.
+    Kernel(Best),
+    /// A root that has none, but memory at its own address, open to ring 3, too.
+    OpenIdentity(OpenIdentity),
+}
+
+/// A root that maps memory to its own address and lets ring 3 through.
+#[derive(Clone, Copy)]
+pub(super) struct OpenIdentity {
+    pub(super) pfn: Pfn,
+    /// How much of RAM it shows so …
+    pub(super) ram_bytes: u64,
+    /// … and how much it maps so, be it RAM or not.
+    bytes: u64,
+}
+
+/// The best kernel half in memory, or what a machine runs on that has none, and the mode in which it is read.
+pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Found)> {
     let (memory, ram) = (&*target.memory, &target.ram[..]);
     // Nearly every kernel is linked to the last 2 GiB, so the last entry tells quickly; if that finds
     // nothing, all of memory is read.
@@ -47,16 +65,19 @@ pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Best)> {
             let frames = scan::frames_that(memory, ram, |words| is_kernel_half(words, target));
             best_among(target, modes, &frames, &mut budget)
         })
+        .map(|(mode, best)| (mode, Found::Kernel(best)))
         .or_else(|| best_in_the_lower_half(target, modes, &mut budget))
 }
 
 /// The best root of a kernel that is in the lower half, or has its tables there. Any table of pages that are RAM may
-/// look like one, so it must lead down to a page by a table of each level.
+/// look like one, so it must lead down to a page by a table of each level. One that lets ring 3 through everywhere
+/// tells nothing of a kernel's: it is taken where there is no other, or where the other is memory at its own
+/// address as well, and less of it: a table that somebody has left lying.
 fn best_in_the_lower_half(
     target: &Target,
     modes: &[Mode],
     budget: &mut Budget,
-) -> Option<(Mode, Best)> {
+) -> Option<(Mode, Found)> {
     let (memory, ram) = (&*target.memory, &target.ram[..]);
     let all: u64 = ram.iter().map(|range| range.bytes).sum();
     let mut frames = scan::frames_that(memory, ram, |words| {
@@ -68,17 +89,31 @@ fn best_in_the_lower_half(
         modes.any(|mode| leads_down(target, *mode, *pfn, Half::User))
     });
     let mut best: Option<(Mode, Best)> = None;
-    for pfn in frames.into_iter().take(MOST_TRIED) {
+    let mut open: Option<(Mode, OpenIdentity)> = None;
+    let tried = frames.into_iter().take(MOST_TRIED);
+    'all: for pfn in tried {
         for &mode in modes {
             let captured = budget.capture(memory, mode, pfn, LOWER_TABLE_LIMIT);
             let Some(snapshot) = captured else {
-                return best;
+                break 'all;
             };
             let id = snapshot.roots()[0].id;
             let part = part::of_root(&snapshot, id);
             let (Some(table), true) = (snapshot.root_table(id), is_sound(&snapshot)) else {
                 continue;
             };
+            if part == upper_half()
+                && let Some(found) = identity_of(target, &snapshot, budget)
+                && found.ram_bytes >= all / LEAST_SHOWN
+                && open.is_none_or(|(known, most)| {
+                    // Four levels first: the root of five is one table above that of four.
+                    let is_same = !most.is_more_than(&found);
+                    found.is_more_than(&most)
+                        || (is_same && mode.depth.levels() < known.depth.levels())
+                })
+            {
+                open = Some((mode, found));
+            }
             let Some(reference) = Reference::new(pfn, table.words(), part) else {
                 continue;
             };
@@ -98,7 +133,55 @@ fn best_in_the_lower_half(
             }
         }
     }
-    best
+    let Some((mode, open)) = open else {
+        return best.map(|(mode, best)| (mode, Found::Kernel(best)));
+    };
+    match best {
+        Some((mode, best))
+            if !identity_of(target, &best.snapshot, budget)
+                .is_some_and(|other| open.is_more_than(&other)) =>
+        {
+            Some((mode, Found::Kernel(best)))
+        }
+        _ => Some((mode, Found::OpenIdentity(open))),
+    }
+}
+
+impl OpenIdentity {
+    fn is_more_than(&self, other: &OpenIdentity) -> bool {
+        (self.ram_bytes, self.bytes) > (other.ram_bytes, other.bytes)
+    }
+}
+
+/// How much the lower half of the one root of `snapshot` maps to its own address, its own frame with it, if that
+/// is most of what it maps.
+fn identity_of(target: &Target, snapshot: &Snapshot, budget: &mut Budget) -> Option<OpenIdentity> {
+    let root = &snapshot.roots()[0];
+    let lower = all_but(&upper_half());
+    let own = VirtAddr::new(root.address.get());
+    let walk = snapshot.translate(root.id, own);
+    let ram_bytes = budget.ram_shown_by(snapshot, root.id, &lower, &target.ram);
+    if ram_bytes == 0
+        || walk
+            .translation()
+            .is_none_or(|found| found.pa != root.address)
+    {
+        return None;
+    }
+    let (mut bytes, mut elsewhere) = (0_u64, 0_u64);
+    for page in snapshot.distinct_leaves(root.id, VirtRange::half(Half::User)) {
+        let sum = if page.va.get() == page.pa.get() {
+            &mut bytes
+        } else {
+            &mut elsewhere
+        };
+        *sum = sum.saturating_add(page.size.bytes());
+    }
+    (bytes >= elsewhere).then_some(OpenIdentity {
+        pfn: root.address.pfn(),
+        ram_bytes,
+        bytes,
+    })
 }
 
 /// Whether the first present entries lead from this half of a root to a page by a table of each level.

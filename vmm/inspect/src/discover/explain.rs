@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use super::candidates::{Candidate, Role};
 use super::clusters::{clusters, most_common};
+use super::kind::OnCpu;
 use super::part::SelfMap;
 use super::reference::Reference;
+use super::start::Start;
 use super::{Discovery, Kind, Space, kind, own, part};
 use crate::compare::Comparer;
 use crate::layout::Layout;
@@ -38,7 +40,7 @@ impl Discovery {
     pub(super) fn explain(
         &mut self,
         candidates: &[Candidate],
-        reference: Option<&Reference>,
+        start: &Start,
         users: &HashMap<Pfn, Pfn>,
     ) {
         let kernels: Vec<RootId> = candidates
@@ -48,8 +50,8 @@ impl Discovery {
             .map(|(_, root)| root.id)
             .collect();
         let maps = part::self_maps(&self.snapshot, &kernels);
-        let open = self.open_identities();
-        let identity = self.find_part(reference, &kernels, &maps, &open);
+        let open = self.open_identities(start.is_open_identity);
+        let identity = self.find_part(start.reference.as_ref(), &kernels, &maps, &open);
         self.name(candidates, users, maps, identity);
         for space in &mut self.spaces {
             if let Some(evidence) = open.get(&space.root) {
@@ -177,7 +179,11 @@ impl Discovery {
                     partner,
                     !cpus.is_empty() || isolated,
                     own.get(&root.id).cloned(),
-                    !cpus.is_empty(),
+                    match self.runs_on(root) {
+                        _ if cpus.is_empty() => OnCpu::No,
+                        Some(true) => OnCpu::Runs,
+                        _ => OnCpu::Said,
+                    },
                 );
                 if identity && look.is_identity() {
                     (kind, evidence) = (Kind::Identity, look.identity());
@@ -226,8 +232,9 @@ impl Discovery {
     }
 
     /// What the roots are, where each is a CPU's that runs in ring 0 in memory at its own address that ring 3 could
-    /// use as well: a kernel, or what comes before one, that knows no processes.
-    fn open_identities(&self) -> HashMap<RootId, String> {
+    /// use as well: a kernel, or what comes before one, that knows no processes. Or the one that was found as such
+    /// where no CPU tells (`is_found`).
+    fn open_identities(&self, is_found: bool) -> HashMap<RootId, String> {
         let mut looker = kind::Looker::new(&self.snapshot);
         let roots = self.snapshot.roots().iter();
         let all: Option<HashMap<RootId, String>> = roots
@@ -241,7 +248,10 @@ impl Discovery {
                             found.rights.user && found.pa.get() == cpu.rip.get()
                         })
                 });
-                let evidence = runs.then(|| looker.open_identity(root.id)).flatten();
+                let is_one = runs || is_found;
+                let evidence = is_one
+                    .then(|| looker.open_identity(root.id, runs))
+                    .flatten();
                 Some((root.id, evidence?))
             })
             .collect();

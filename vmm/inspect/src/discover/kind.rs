@@ -20,6 +20,9 @@ use super::reused::{Found, Reused};
 /// addresses: enough for a hundred trampolines of 4 GiB each. Only roots without a page for ring 3 are
 /// asked.
 const MOST_STEPS: u32 = 1 << 22;
+/// A root that maps memory to its own address has no kernel half if at most one page in so many is in the upper
+/// half: what somebody tries out there, or a device.
+const MUCH_ABOVE: u64 = 64;
 
 /// What an address space is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -103,11 +106,13 @@ pub(super) struct Look {
     /// Leaves of the user half that ring 3 can access …
     pub(super) user_pages: u64,
     /// … and that it cannot …
-    supervisor_pages: u64,
+    pub(super) supervisor_pages: u64,
     /// … of which so many map an address to itself.
     identity_pages: u64,
-    /// Entries of the user half that no kernel writes.
+    /// Entries of the user half that no kernel writes …
     odd_user_entries: usize,
+    /// … of which so many would be sound if they were not for ring 0 alone.
+    closed_user_entries: usize,
     /// Entries of the tables below the user half, and those of them that no kernel writes.
     lower_entries: usize,
     odd_lower_entries: usize,
@@ -117,6 +122,17 @@ pub(super) struct Look {
     /// The user half maps memory to its own address by tables of the kernel half.
     pub(super) is_boot_map: bool,
     pub(super) role: Role,
+}
+
+/// Whether a CPU is on a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnCpu {
+    /// None is.
+    No,
+    /// CR3 says so, and not where the CPU is, or that is no code by this root.
+    Said,
+    /// And the CPU finds the instruction there that it is at.
+    Runs,
 }
 
 /// Looks at roots.
@@ -158,6 +174,7 @@ impl<'s> Looker<'s> {
                 supervisor_pages: 0,
                 identity_pages: 0,
                 odd_user_entries: 0,
+                closed_user_entries: 0,
                 lower_entries: 0,
                 odd_lower_entries: 0,
                 kernel_tables: Found::default(),
@@ -170,11 +187,13 @@ impl<'s> Looker<'s> {
             let present = table.present();
             present.iter().filter(|index| part.contains(*index)).count()
         };
-        let odd = table
-            .entries()
-            .filter(|(index, _)| user.contains(*index))
-            .filter(|(index, entry)| is_odd(snapshot, table, *index, *entry))
-            .count();
+        let (mut odd, mut closed) = (0, 0);
+        for (index, entry) in table.entries() {
+            if user.contains(index) && is_odd(snapshot, table, index, entry) {
+                odd += 1;
+                closed += usize::from(!is_odd(snapshot, table, index, entry | Entry::USER));
+            }
+        }
         let (lower_entries, odd_lower_entries) = lower_entries(snapshot, table, user);
         let pages = self.tallier.count_entries(root, user);
         let halves_meet = pages.user > 0 && shares_tables(snapshot, table, [kernel, user]);
@@ -191,6 +210,7 @@ impl<'s> Looker<'s> {
             supervisor_pages: pages.supervisor,
             identity_pages,
             odd_user_entries: odd,
+            closed_user_entries: closed,
             lower_entries,
             odd_lower_entries,
             kernel_tables: self.reused.below(root, kernel),
@@ -201,23 +221,31 @@ impl<'s> Looker<'s> {
     }
 
     /// What tells that the lower half of a root is memory at its own address and nothing else, and there is no
-    /// upper half, where ring 3 may use it, too.
-    pub(super) fn open_identity(&mut self, root: RootId) -> Option<String> {
+    /// upper half, or next to nothing in it, where ring 3 may use it, too. `runs`: ring 0 is there.
+    pub(super) fn open_identity(&mut self, root: RootId, runs: bool) -> Option<String> {
         let upper = upper_half();
         let lower = all_but(&upper);
         let pages = self.tallier.count_entries(root, &lower);
         let all = pages.pages();
-        if pages.user == 0 || self.tallier.count_entries(root, &upper).pages() > 0 {
+        let above = self.tallier.count_entries(root, &upper).pages();
+        if pages.user == 0 || above > all / MUCH_ABOVE {
             return None;
         }
         let identity = self.identity_pages(root, &lower);
-        (all <= identity.saturating_mul(2)).then(|| {
-            format!(
-                "maps {all} pages, {identity} of them to their own address, and has no kernel half; ring 3 may use \
-                 {} of them, and ring 0 runs there",
-                pages.user
-            )
-        })
+        if all > identity.saturating_mul(2) {
+            return None;
+        }
+        let kernel_half = match above {
+            0 => "no kernel half".to_owned(),
+            1 => "1 page in the upper half".to_owned(),
+            pages => format!("{pages} pages in the upper half"),
+        };
+        let where_from = if runs { ", and ring 0 runs there" } else { "" };
+        Some(format!(
+            "maps {all} pages, {identity} of them to their own address, and has {kernel_half}; ring 3 may use {} of \
+             them{where_from}",
+            pages.user
+        ))
     }
 
     /// How many pages below these entries have their own addresses.
@@ -296,7 +324,7 @@ impl Look {
         partner: Option<PhysAddr>,
         may_be_alone: bool,
         own: Option<String>,
-        has_cpu: bool,
+        cpu: OnCpu,
     ) -> (Kind, String) {
         let is_known = matches!(root.label, RootLabel::Kernel | RootLabel::Process(_));
         match self.role {
@@ -329,15 +357,16 @@ impl Look {
                 Kind::Foreign,
                 "its kernel half has little in common with that of the others".into(),
             ),
-            Role::Full => self.kind_of_full(own, is_known, has_cpu),
+            Role::Full => self.kind_of_full(own, is_known, cpu),
         }
     }
 
-    /// `is_known`: somebody says that the root lives. `has_cpu`: a CPU runs on it.
-    fn kind_of_full(&self, own: Option<String>, is_known: bool, has_cpu: bool) -> (Kind, String) {
+    /// `is_known`: somebody says that the root lives.
+    fn kind_of_full(&self, own: Option<String>, is_known: bool, cpu: OnCpu) -> (Kind, String) {
         if let Some(why) = own {
             return (Kind::Kernel, why);
         }
+        let has_cpu = cpu != OnCpu::No;
         let is_said_to_live = is_known || has_cpu;
         if self.kernel_tables.reused > 0 && !is_said_to_live {
             let evidence = "a table below its kernel half has been used for something else";
@@ -372,12 +401,17 @@ impl Look {
         } else {
             Kind::Freed
         };
-        if 2 * self.odd_user_entries > self.user_entries && !is_known {
+        // Where a CPU finds its code, what is for ring 0 alone is the kernel's.
+        let odd_user_entries = match cpu {
+            OnCpu::Runs => self.odd_user_entries - self.closed_user_entries,
+            OnCpu::No | OnCpu::Said => self.odd_user_entries,
+        };
+        if 2 * odd_user_entries > self.user_entries && !is_known {
             return (
                 used_again,
                 format!(
-                    "{} of {} user entries are none that a kernel writes: the frame has been used again",
-                    self.odd_user_entries, self.user_entries
+                    "{odd_user_entries} of {} user entries are none that a kernel writes: the frame has been used again",
+                    self.user_entries
                 ),
             );
         }

@@ -135,6 +135,9 @@ pub struct Discovery {
     pub ram: Vec<PhysRange>,
     /// Whether the source left RAM out, so that what cannot be read of it is unknown.
     pub is_partial: bool,
+    /// Whether the source tells how wide the CPU's physical addresses are; else none that an entry has is
+    /// taken for too long.
+    pub is_width_known: bool,
     /// The registers of the CPUs, by number.
     pub cpus: Vec<CpuState>,
     /// The names of the kernel's functions and variables, where [`Discovery::read_names`] found them.
@@ -265,12 +268,13 @@ impl Discovery {
             is_unprotected: false,
             ram,
             is_partial,
+            is_width_known: target.phys_bits.is_some(),
             cpus: extent::cpus(target),
             symbols: Symbols::default(),
             notes,
             places: HashMap::new(),
         };
-        discovery.explain(&candidates, start.reference.as_ref(), &users);
+        discovery.explain(&candidates, &start, &users);
         if target.gigabyte_pages == Some(false) {
             discovery.note_gigabyte_pages();
         }

@@ -33,13 +33,18 @@ pub(super) fn kernels_own(
     if own.values().any(|why| why == "the guest says so") {
         return own;
     }
-    // A kernel that keeps what its CPUs came up on in the lower half has no root without that.
+    // A kernel that keeps what its CPUs came up on in the lower half, or has more there for ring 0 alone, has no
+    // root without that.
     let without_pages = || {
         looks
             .iter()
             .zip(snapshot.roots())
             .filter(|(look, _)| look.role == Role::Full && look.user_pages == 0)
-            .filter(|(look, _)| look.user_entries == 0 || look.is_identity())
+            .filter(|(look, root)| {
+                look.user_entries == 0
+                    || look.is_identity()
+                    || (look.supervisor_pages > 0 && cpus_of(root) > 0)
+            })
             .map(|(_, root)| root)
     };
     if alone().next().is_none()

@@ -58,8 +58,13 @@ pub(super) fn frames_that<M: PhysicalMemory + Sync + ?Sized>(
 
 /// Whether `at` is RAM.
 pub(super) fn is_in_ram(at: PhysAddr, ram: &[PhysRange]) -> bool {
+    ram_at(at, ram).is_some()
+}
+
+/// The range of RAM that an address lies in.
+pub(super) fn ram_at(at: PhysAddr, ram: &[PhysRange]) -> Option<&PhysRange> {
     let first = ram.partition_point(|range| range.end() <= at);
-    ram.get(first).is_some_and(|range| range.start <= at)
+    ram.get(first).filter(|range| range.start <= at)
 }
 
 /// Lets several threads look through memory piece by piece: what they find, ascending.

@@ -12,7 +12,7 @@ use heirloom_paging::level::{Depth, Half};
 use heirloom_paging::mode::{Mode, ModeError, PhysBits};
 
 use super::anchors::Anchors;
-use super::blind::{LEAST_SHOWN, MOST_TRIED};
+use super::blind::{Found, LEAST_SHOWN, MOST_TRIED};
 use super::budget::Budget;
 use super::reference::{Best, Reference};
 use super::{Basis, DiscoverError, blind, pairs, part, scan};
@@ -32,6 +32,8 @@ pub(super) struct Start {
     pub(super) reference: Option<Reference>,
     /// The reference's tables.
     pub(super) snapshot: Option<Snapshot>,
+    /// What was found without a CR3 is no kernel half, but memory at its own address that ring 3 may use, too.
+    pub(super) is_open_identity: bool,
 }
 
 impl Start {
@@ -86,8 +88,17 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
             .map(|depth| assumed_mode(target, depth))
             .to_vec(),
     };
+    let mut open = None;
     let first = match basis {
-        Basis::Blind => blind::find(target, &modes),
+        Basis::Blind => match blind::find(target, &modes) {
+            Some((mode, Found::Kernel(best))) => Some((mode, best)),
+            Some((mode, Found::OpenIdentity(found))) => {
+                seeds.push(found.pfn);
+                open = Some((mode, found));
+                None
+            }
+            None => None,
+        },
         Basis::Given | Basis::Cr3 => modes
             .iter()
             .filter_map(|mode| {
@@ -97,8 +108,10 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
             // Of equals, four levels.
             .max_by_key(|(mode, best)| (best.ram_bytes, mode.depth == Depth::Four)),
     };
-    let mode = first.as_ref().map_or(modes[0], |(mode, _)| *mode);
-    if basis == Basis::Blind && first.is_none() {
+    let found = first.as_ref().map(|(mode, best)| (*mode, best.ram_bytes));
+    let found = found.or(open.map(|(mode, open)| (mode, open.ram_bytes)));
+    let mode = found.map_or(modes[0], |(mode, _)| mode);
+    if basis == Basis::Blind && found.is_none() {
         let bytes: u64 = target.ram.iter().map(|range| range.bytes).sum();
         return Err(DiscoverError::Nothing {
             name: target.name.clone(),
@@ -106,9 +119,13 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
         });
     }
     if target.cpus.is_empty() && target.depth.is_none() {
-        let mib = first.as_ref().map_or(0, |first| first.1.ram_bytes >> 20);
+        let mib = found.map_or(0, |(_, bytes)| bytes >> 20);
+        let what = match open {
+            None => format!("a kernel half shows {mib} MiB of RAM in one linear mapping"),
+            Some(_) => format!("{mib} MiB of RAM are mapped to their own address"),
+        };
         notes.push(format!(
-            "CR4 is not known: {} levels, because read so a kernel half shows {mib} MiB of RAM in one linear mapping",
+            "CR4 is not known: {} levels, because read so {what}",
             mode.depth.levels()
         ));
     }
@@ -118,6 +135,7 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
         named: seeds,
         snapshot: first.as_ref().map(|(_, best)| best.snapshot.clone()),
         reference: first.map(|(_, best)| best.reference),
+        is_open_identity: open.is_some(),
     })
 }
 

@@ -69,6 +69,10 @@ pub struct Layout {
 /// Entries of a kernel half that are looked through, several times: those of 64 GiB in 4 KiB pages, or of 32
 /// TiB in pages of 2 MiB. Tables can claim 2^36 pages with a few frames.
 pub(crate) const MOST_ENTRIES: u64 = 1 << 24;
+/// A linear map of memory shows one part of RAM in so many, or so much as no image has. What shows less is one.
+const LEAST_SHOWN: u64 = 16;
+const MANY_BYTES: u64 = 64 << 20;
+
 impl Layout {
     /// What the kernel half of `root` tells, if it is Linux's. `ram` is where guest-physical memory has RAM. A
     /// kernel half of more than 16 million entries tells nothing.
@@ -152,6 +156,11 @@ impl Layout {
                 layout.add_lower_half(snapshot, root, kernel);
             }
             LayoutStyle::ByContent => {
+                // The line in which a kernel's image lies shows the image, and not memory.
+                let all: u64 = ram.iter().map(|range| range.bytes).sum();
+                let is_little =
+                    |map: &mut DirectMap| map.ram_bytes < (all / LEAST_SHOWN).min(MANY_BYTES);
+                layout.direct_map.take_if(is_little);
                 let code = profile.place_of(Area::KernelImage, depth);
                 let code = code.map_or(parts, |place| vec![place]);
                 let base = layout.direct_map.map(|map| map.base);

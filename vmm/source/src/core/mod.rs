@@ -1,4 +1,4 @@
-//! An ELF core of a whole guest: `core:FILE[,cr3=…][,cr4=…][,encrypt-bit=…]`.
+//! An ELF core of a whole guest: `core:FILE[,cr3=…][,cr4=…][,encrypt-bit=…][,phys-bits=…]`.
 //!
 //! QEMU's `dump-guest-memory` (and `virsh dump --memory-only`, which is the same) and kdump both write
 //! RAM as PT_LOAD segments whose p_paddr is the guest-physical address. QEMU adds a note with the
@@ -32,7 +32,7 @@ pub(crate) use notes::Notes;
 pub(crate) use vmcoreinfo::VmCoreInfo;
 pub use write::{CoreWriteError, write_core, write_core_to};
 
-const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,unpack=SIZE]";
+const USAGE: &str = "core:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,phys-bits=N][,unpack=SIZE]";
 /// What is said of `/proc/kcore`.
 const LIVE: &str = "this is the memory of the kernel that runs here, which runs on while it is read: what it changes \
     meanwhile may look broken, and is not the next time; what it has not in its list of RAM is unknown, and \

@@ -1,4 +1,4 @@
-//! A file without a prefix: what it is, its content tells. `FILE[,cr3=…][,cr4=…][,encrypt-bit=…]`, and what
+//! A file without a prefix: what it is, its content tells. `FILE[,cr3=…][,cr4=…][,encrypt-bit=…][,phys-bits=…]`, and what
 //! else that kind takes.
 
 mod beside;
@@ -20,7 +20,7 @@ use crate::recording::RecordingSpec;
 use crate::spec::{Fields, Given, SpecError};
 use crate::{Target, TargetError, flattened};
 
-const USAGE: &str = "FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,unpack=SIZE], for an image of RAM also \
+const USAGE: &str = "FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,phys-bits=N][,unpack=SIZE], for an image of RAM also \
     [,map=OFFSET:GPA:LEN…] or [,hole=ADDRESS], for a split dump [,part=FILE…], \
     for a snapshot of two files [,with=FILE]";
 
@@ -305,7 +305,7 @@ impl FileSpec {
             (
                 Takes::Registers,
                 self.given.registers != Registers::default(),
-                "cr3=, cr4= or encrypt-bit=",
+                "cr3=, cr4=, encrypt-bit= or phys-bits=",
                 "dumps and images of RAM",
             ),
             (

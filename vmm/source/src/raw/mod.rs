@@ -1,5 +1,5 @@
 //! An image of RAM and nothing else:
-//! `raw:FILE[,cr3=…][,cr4=…][,encrypt-bit=…][,map=OFFSET:GPA:LEN…][,hole=…]`.
+//! `raw:FILE[,cr3=…][,cr4=…][,encrypt-bit=…][,phys-bits=…][,map=OFFSET:GPA:LEN…][,hole=…]`.
 
 mod arrangement;
 pub(crate) mod hole;
@@ -21,7 +21,7 @@ use crate::spec::{Fields, Given, SpecError};
 pub(crate) use arrangement::{Arrangement, around};
 use hole::Hole;
 
-const USAGE: &str = "raw:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,map=OFFSET:GPA:LEN…] \
+const USAGE: &str = "raw:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,phys-bits=N][,map=OFFSET:GPA:LEN…] \
     [,hole=ADDRESS][,unpack=SIZE]";
 
 /// CR4.LA57.

@@ -3,7 +3,7 @@
 use heirloom_inspect::discover::Kind;
 use heirloom_inspect::{Depth, Discovery, Entry, PageSize, PhysAddr, VirtAddr};
 
-use super::ram::{CODE, DATA, Ram, broken};
+use super::ram::{CODE, DATA, PAGE, Ram, broken};
 
 const IMAGE: u64 = 0xffff_ffff_8000_0000;
 
@@ -79,5 +79,46 @@ fn a_root_that_the_user_names_is_walked_though_it_was_not_found() {
     // The others are what they were.
     for space in &found.spaces {
         assert_eq!(with.space_at(space.address).unwrap().kind, space.kind);
+    }
+}
+
+#[test]
+fn a_cpu_in_a_lower_half_of_ring_0_beside_a_kernel_half_is_on_the_kernels_root() {
+    // What a loader runs on, at their own addresses and elsewhere, and the kernel that it has loaded.
+    for (levels, at) in [
+        (Depth::Four, 0),
+        (Depth::Five, 0),
+        (Depth::Four, 0xdead << 28),
+    ] {
+        let mut ram = Ram::new(64, levels);
+        let root = ram.root();
+        let all = CODE | Entry::WRITABLE;
+        for page in 0..256 {
+            ram.map(root, page * PAGE, page * PAGE, PageSize::Size4KiB, all);
+            let again = (1 << 20) + page * PAGE;
+            ram.map(root, again, page * PAGE, PageSize::Size4KiB, all);
+        }
+        ram.map(root, at + (4 << 20), 0x30_0000, PageSize::Size4KiB, all);
+        for page in 0..96 {
+            let pa = 0x1a_0000 + page * PAGE;
+            ram.map(root, IMAGE + page * PAGE, pa, PageSize::Size4KiB, all);
+        }
+        ram.run(root).rip = VirtAddr::new(0x8d35);
+        let discovery = ram.discover();
+        let space = discovery.space_at(root).unwrap();
+        assert_eq!(space.kind, Kind::Kernel, "{space:?}");
+        assert_eq!(discovery.problem(), None);
+        // 96 pages of 64 MiB are no linear map of memory.
+        let names: Vec<String> = discovery
+            .layout
+            .regions
+            .iter()
+            .map(|region| region.name.to_string())
+            .collect();
+        assert!(names.contains(&"kernel code".to_owned()), "{names:?}");
+        assert!(
+            !names.iter().any(|name| name.contains("linear")),
+            "{names:?}"
+        );
     }
 }

@@ -6,6 +6,7 @@ mod cpu_roots;
 mod direct_map;
 mod early;
 mod encryption;
+mod identity;
 mod idle;
 mod loaders;
 mod lower_half;
