@@ -220,15 +220,19 @@ impl<'s> Looker<'s> {
         }
     }
 
-    /// What tells that the lower half of a root is memory at its own address and nothing else, and there is no
-    /// upper half, or next to nothing in it, where ring 3 may use it, too. `runs`: ring 0 is there.
+    /// What tells that the lower half of a root is memory at its own address and nothing else, where ring 3 may use
+    /// it, too, and there is no upper half, or next to nothing in it, or nothing that ring 3 may not use. `runs`:
+    /// ring 0 is there.
     pub(super) fn open_identity(&mut self, root: RootId, runs: bool) -> Option<String> {
         let upper = upper_half();
         let lower = all_but(&upper);
         let pages = self.tallier.count_entries(root, &lower);
         let all = pages.pages();
-        let above = self.tallier.count_entries(root, &upper).pages();
-        if pages.user == 0 || above > all / MUCH_ABOVE {
+        let tally = self.tallier.count_entries(root, &upper);
+        let above = tally.pages();
+        // A kernel that keeps nothing from ring 3 in its upper half either knows no processes.
+        let is_closed = tally.supervisor > 0 && above > all / MUCH_ABOVE;
+        if pages.user == 0 || is_closed {
             return None;
         }
         let identity = self.identity_pages(root, &lower);

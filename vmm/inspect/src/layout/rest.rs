@@ -18,6 +18,8 @@ const MOST: usize = 64;
 struct Stretch {
     range: VirtRange,
     pages: u64,
+    /// Those of them that ring 3 may use, too.
+    open: u64,
     code: u64,
     ram: u64,
 }
@@ -89,6 +91,7 @@ impl Layout {
                     stretches.push(Stretch {
                         range,
                         pages: 0,
+                        open: 0,
                         code: 0,
                         ram: 0,
                     });
@@ -97,6 +100,7 @@ impl Layout {
                 };
                 stretch.range.last = range.last;
                 stretch.pages += 1;
+                stretch.open += u64::from(page.rights.user);
                 stretch.code += if page.rights.execute { bytes } else { 0 };
                 stretch.ram += ram_bytes(ram, page.pa, bytes);
             }
@@ -111,12 +115,17 @@ impl Layout {
                 pages => format!("{pages} pages"),
             };
             let code = stretch.code >> 10;
+            let whose = match stretch.open {
+                0 => format!("{pages} for ring 0 alone"),
+                open if open == stretch.pages => format!("{pages} for ring 3, too"),
+                open => format!("{pages}, {open} of them for ring 3, too"),
+            };
             let (area, evidence) = match (stretch.ram, stretch.code) {
                 (0, _) => (Area::Devices, format!("{pages}, none of RAM")),
-                (_, 0) => (Area::Kernel, format!("{pages} for ring 0 alone")),
+                (_, 0) => (Area::Kernel, whose),
                 _ => (
                     Area::Kernel,
-                    format!("{pages} for ring 0 alone, {code} KiB of it executable"),
+                    format!("{whose}, {code} KiB of it executable"),
                 ),
             };
             // What the profile has a place for has its name.

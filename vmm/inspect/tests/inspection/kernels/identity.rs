@@ -97,12 +97,37 @@ fn a_page_in_the_upper_half_makes_it_no_process() {
         space.evidence.contains("1 page in the upper half"),
         "{space:?}"
     );
+    // As much as there is below, for ring 3, too: whoever does that knows no processes.
+    for page in 0..512 {
+        let at = 0xffff_ffff_f000_0000 + page * PAGE;
+        ram.map(root, at, 0x300_0000 - page * PAGE, PageSize::Size4KiB, OPEN);
+    }
+    ram.memory.poke(root.pfn(), 292, Entry::ABSENT);
+    assert_eq!(kinds(&ram.discover())[&root], Kind::Identity);
+    let cpus = std::mem::take(&mut ram.cpus);
+    assert_eq!(kinds(&ram.discover())[&root], Kind::Identity);
+    // No page below is a process's that would have to be RAM.
+    let rules: Vec<_> = ram.broken().into_iter().map(|(rule, _)| rule).collect();
+    let open = [
+        "write-xor-execute",
+        "kernel-not-user",
+        "tables-not-user-mapped",
+    ];
+    assert_eq!(rules, open);
+    ram.cpus = cpus;
     // A kernel half is another matter.
     for page in 0..64 {
         let at = 0xffff_8000_0000_0000 + page * PAGE;
         ram.map(root, at, page * PAGE, PageSize::Size4KiB, DATA);
     }
-    assert_ne!(kinds(&ram.discover())[&root], Kind::Identity);
+    let discovery = ram.discover();
+    assert_ne!(kinds(&discovery)[&root], Kind::Identity);
+    let mut regions = discovery.layout.regions.iter();
+    let open = regions.find(|region| region.range.contains(VirtAddr::new(0xffff_ffff_f000_0000)));
+    assert!(
+        open.unwrap().evidence.contains("for ring 3, too"),
+        "{open:?}"
+    );
 }
 
 /// How a rule comes out where MAXPHYADDR and 1 GiB pages are known so.
