@@ -100,10 +100,10 @@ fn the_page_itself_forbids_every_other_script_and_every_request() {
     assert_eq!(attempts, json!([false, "refused"]));
     assert!(
         browser
-            .complaints
+            .complaints()
             .iter()
             .any(|told| told.contains("Content Security Policy")),
         "{:?}",
-        browser.complaints
+        browser.complaints()
     );
 }

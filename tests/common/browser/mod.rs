@@ -1,39 +1,19 @@
 //! A headless Chromium that is driven over its DevTools protocol: real key presses and clicks, and an
 //! ear for everything that the page complains of or asks the network for.
 
-use std::fs;
-use std::net::TcpStream;
+mod devtools;
+
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tungstenite::{Message, WebSocket};
 
-/// Longer than anything here takes on a busy machine, so that a browser that hangs fails its test.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-const NAMES: [&str; 4] = [
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-];
+use devtools::{DevTools, PATIENCE};
 
 /// The browser with one page.
 pub(crate) struct Browser {
-    child: Child,
-    socket: WebSocket<TcpStream>,
-    session: Option<String>,
-    calls: u64,
-    /// Errors and warnings of the page, exceptions first of all.
-    pub(crate) complaints: Vec<String>,
-    /// Every address that was asked for.
-    pub(crate) requests: Vec<String>,
-    loaded: bool,
-    _profile: TempDir,
+    devtools: DevTools,
 }
 
 /// What a page did, counted: the same on a busy machine as on an idle one.
@@ -97,12 +77,12 @@ impl Browser {
     /// The same, and the work that the page's script did until it was ready.
     pub(crate) fn open_counting(file: &Path, screen: (u32, u32)) -> (Browser, Work) {
         let mut browser = Browser::blank(screen);
-        browser.call(
+        browser.devtools.call(
             "Performance.enable",
             &json!({ "timeDomain": "threadTicks" }),
         );
-        browser.call("Profiler.enable", &json!({}));
-        browser.call(
+        browser.devtools.call("Profiler.enable", &json!({}));
+        browser.devtools.call(
             "Profiler.startPreciseCoverage",
             &json!({ "callCount": true, "detailed": true }),
         );
@@ -113,14 +93,16 @@ impl Browser {
 
     /// The work since it was last asked for, if the browser counts.
     pub(crate) fn work(&mut self) -> Work {
-        let metrics = self.call("Performance.getMetrics", &json!({}));
+        let metrics = self.devtools.call("Performance.getMetrics", &json!({}));
         let metric = |name: &str| {
             let mut metrics = metrics["metrics"].as_array().unwrap().iter();
             let metric = metrics.find(|metric| metric["name"] == name).unwrap();
             metric["value"].as_f64().unwrap()
         };
         let cpu_until_now = Duration::from_secs_f64(metric("TaskDuration"));
-        let covered = self.call("Profiler.takePreciseCoverage", &json!({}));
+        let covered = self
+            .devtools
+            .call("Profiler.takePreciseCoverage", &json!({}));
         let list = |value: &Value, name: &str| value[name].as_array().unwrap().clone();
         let blocks = list(&covered, "result")
             .iter()
@@ -139,103 +121,40 @@ impl Browser {
 
     /// The browser with an empty page.
     fn blank(screen: (u32, u32)) -> Browser {
-        let mut browser = Browser::start();
-        let created = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
-        let attached = browser.call(
+        let mut browser = Browser {
+            devtools: DevTools::start(),
+        };
+        let created = browser
+            .devtools
+            .call("Target.createTarget", &json!({ "url": "about:blank" }));
+        let attached = browser.devtools.call(
             "Target.attachToTarget",
             &json!({ "targetId": created["targetId"], "flatten": true }),
         );
-        browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        browser.devtools.session = attached["sessionId"].as_str().map(str::to_owned);
         for domain in ["Page", "Runtime", "Log", "Network"] {
-            browser.call(&format!("{domain}.enable"), &json!({}));
+            browser
+                .devtools
+                .call(&format!("{domain}.enable"), &json!({}));
         }
         browser.resize(screen);
         browser
     }
 
-    fn start() -> Browser {
-        let profile = tempfile::tempdir().unwrap();
-        let child = NAMES
-            .into_iter()
-            .find_map(|name| {
-                Command::new(name)
-                    .args([
-                        "--headless=new",
-                        // Chromium refuses its sandbox to root; the pages are our own.
-                        "--no-sandbox",
-                        "--disable-gpu",
-                        "--disable-dev-shm-usage",
-                        "--disable-background-networking",
-                        "--disable-component-update",
-                        "--disable-sync",
-                        "--disable-quic",
-                        "--no-first-run",
-                        "--no-default-browser-check",
-                        "--hide-scrollbars",
-                        "--force-color-profile=srgb",
-                        "--remote-debugging-port=0",
-                    ])
-                    .arg(format!("--user-data-dir={}", profile.path().display()))
-                    .arg("about:blank")
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null())
-                    .spawn()
-                    .ok()
-            })
-            .unwrap_or_else(|| {
-                panic!(
-                    "this test needs Chromium, and none of {NAMES:?} can be started. Install it: \
-                     Debian: apt-get install chromium; Fedora: dnf install chromium; \
-                     Arch: pacman -S chromium"
-                )
-            });
-        let mut child = Some(child);
-        let begun = Instant::now();
-        let (port, path) = loop {
-            // The browser writes its port, then the path of its socket.
-            let told =
-                fs::read_to_string(profile.path().join("DevToolsActivePort")).unwrap_or_default();
-            if let Some((port, path)) = told.trim().split_once('\n') {
-                break (port.parse::<u16>().unwrap(), path.to_owned());
-            }
-            let running = child.as_mut().unwrap().try_wait().unwrap();
-            assert!(
-                running.is_none() && begun.elapsed() < PATIENCE,
-                "Chromium did not start: {running:?}"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let (socket, _) =
-            tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), stream).unwrap();
-        Browser {
-            child: child.take().unwrap(),
-            socket,
-            session: None,
-            calls: 0,
-            complaints: Vec::new(),
-            requests: Vec::new(),
-            loaded: false,
-            _profile: profile,
-        }
-    }
-
     fn load(&mut self, file: &Path, fragment: &str) {
         let file = file.canonicalize().unwrap();
         let url = format!("file://{}{fragment}", file.display());
-        self.loaded = false;
-        self.call("Page.navigate", &json!({ "url": url }));
-        while !self.loaded {
-            self.listen();
+        self.devtools.loaded = false;
+        self.devtools.call("Page.navigate", &json!({ "url": url }));
+        while !self.devtools.loaded {
+            self.devtools.listen();
         }
         self.until("document.documentElement.dataset.ready !== undefined");
     }
 
     /// Gives the page a screen of this size.
     pub(crate) fn resize(&mut self, (width, height): (u32, u32)) {
-        self.call(
+        self.devtools.call(
             "Emulation.setDeviceMetricsOverride",
             &json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 }),
         );
@@ -243,7 +162,7 @@ impl Browser {
 
     /// Tells the page that the system's colours are dark, or light.
     pub(crate) fn prefer(&mut self, scheme: &str) {
-        self.call(
+        self.devtools.call(
             "Emulation.setEmulatedMedia",
             &json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }),
         );
@@ -254,7 +173,7 @@ impl Browser {
     /// # Panics
     /// If it throws.
     pub(crate) fn eval(&mut self, expression: &str) -> Value {
-        let result = self.call(
+        let result = self.devtools.call(
             "Runtime.evaluate",
             &json!({ "expression": expression, "returnByValue": true, "awaitPromise": true }),
         );
@@ -290,7 +209,7 @@ impl Browser {
             assert!(
                 begun.elapsed() < PATIENCE,
                 "never true: {expression}; the page says {:?}",
-                self.complaints
+                self.devtools.complaints
             );
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -303,7 +222,7 @@ impl Browser {
     pub(crate) fn click(&mut self, selector: &str) {
         let at = self.middle(selector);
         for kind in ["mousePressed", "mouseReleased"] {
-            self.call(
+            self.devtools.call(
                 "Input.dispatchMouseEvent",
                 &json!({ "type": kind, "x": at["x"], "y": at["y"], "button": "left", "clickCount": 1 }),
             );
@@ -316,7 +235,7 @@ impl Browser {
     /// As for a click.
     pub(crate) fn hover(&mut self, selector: &str) {
         let at = self.middle(selector);
-        self.call(
+        self.devtools.call(
             "Input.dispatchMouseEvent",
             &json!({ "type": "mouseMoved", "x": at["x"], "y": at["y"] }),
         );
@@ -367,19 +286,22 @@ impl Browser {
                 if kind == "keyDown" && !text.is_empty() {
                     event["text"] = json!(text);
                 }
-                self.call("Input.dispatchKeyEvent", &event);
+                self.devtools.call("Input.dispatchKeyEvent", &event);
             }
         }
     }
 
     /// Types text where the keyboard's focus is.
     pub(crate) fn type_text(&mut self, text: &str) {
-        self.call("Input.insertText", &json!({ "text": text }));
+        self.devtools
+            .call("Input.insertText", &json!({ "text": text }));
     }
 
     /// A picture of the screen as PNG.
     pub(crate) fn screenshot(&mut self) -> Vec<u8> {
-        let shot = self.call("Page.captureScreenshot", &json!({ "format": "png" }));
+        let shot = self
+            .devtools
+            .call("Page.captureScreenshot", &json!({ "format": "png" }));
         BASE64_STANDARD
             .decode(shot["data"].as_str().unwrap())
             .unwrap()
@@ -389,70 +311,18 @@ impl Browser {
     pub(crate) fn is_content(&mut self) {
         // Whatever is under way arrives before the answer.
         self.eval("new Promise((done) => setTimeout(() => done(true), 50))");
-        assert_eq!(self.complaints, Vec::<String>::new());
-        let others: Vec<&String> = self
-            .requests
+        assert_eq!(self.devtools.complaints, Vec::<String>::new());
+        let requests = &self.devtools.requests;
+        let others: Vec<&String> = requests
             .iter()
             .filter(|url| !url.starts_with("file:") && *url != "about:blank")
             .collect();
         assert!(others.is_empty(), "the page asked for {others:?}");
-        assert_eq!(self.requests.len(), 1, "{:?}", self.requests);
+        assert_eq!(requests.len(), 1, "{requests:?}");
     }
 
-    /// Calls a method of the protocol and waits for its answer.
-    fn call(&mut self, method: &str, parameters: &Value) -> Value {
-        self.calls += 1;
-        let id = self.calls;
-        let mut message = json!({ "id": id, "method": method, "params": parameters });
-        if let Some(session) = &self.session {
-            message["sessionId"] = json!(session);
-        }
-        self.socket
-            .send(Message::text(message.to_string()))
-            .unwrap();
-        loop {
-            let mut answer = self.listen();
-            if answer["id"] == json!(id) {
-                assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
-                return answer["result"].take();
-            }
-        }
-    }
-
-    /// Takes in one message.
-    fn listen(&mut self) -> Value {
-        let message = loop {
-            match self.socket.read() {
-                Ok(Message::Text(text)) => break text,
-                Ok(_) => {}
-                Err(error) => panic!("Chromium does not answer: {error}"),
-            }
-        };
-        let message: Value = serde_json::from_str(&message).unwrap();
-        let told = &message["params"];
-        match message["method"].as_str() {
-            Some("Page.loadEventFired") => self.loaded = true,
-            Some("Network.requestWillBeSent") => {
-                let url = told["request"]["url"].as_str().unwrap_or_default();
-                self.requests.push(url.to_owned());
-            }
-            Some("Runtime.exceptionThrown") => self.complaints.push(told.to_string()),
-            Some("Runtime.consoleAPICalled")
-                if ["error", "warning", "assert"]
-                    .contains(&told["type"].as_str().unwrap_or_default()) =>
-            {
-                self.complaints.push(told["args"].to_string());
-            }
-            Some("Log.entryAdded") => self.complaints.push(told["entry"]["text"].to_string()),
-            _ => {}
-        }
-        message
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// What the page complained of.
+    pub(crate) fn complaints(&self) -> &[String] {
+        &self.devtools.complaints
     }
 }
