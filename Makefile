@@ -9,14 +9,14 @@ LINUX_GUEST := $(TARGET)/linux-guest
 OTHER_KERNELS := $(TARGET)/other-kernels
 REPORT := $(TARGET)/report.html
 
-.PHONY: run test report screenshots lint deny package python release clean guest-target static-target lint-tools deny-tools qemu dump-tools python-tools linux-guest other-kernels chromium
+.PHONY: run test report screenshots lint deny package python release clean guest-target static-target lint-tools deny-tools qemu dump-tools python-tools musl linux-guest other-kernels chromium
 
 ## Boots the guest and judges it.
 run: guest-target
 	$(CARGO) run --release -- run
 
 ## Runs every test, on the real /dev/kvm and on QEMU.
-test: guest-target qemu dump-tools linux-guest other-kernels chromium
+test: guest-target qemu dump-tools musl linux-guest other-kernels chromium
 	$(CARGO) test --workspace --doc
 	$(CARGO) test --workspace --lib --bins --tests --no-fail-fast
 
@@ -118,6 +118,10 @@ qemu:
 # Some make the dumps that kdump makes, and pack them.
 dump-tools:
 	@$(call packages,makedumpfile xz zstd lz4 bzip2,makedumpfile xz-utils zstd lz4 bzip2,makedumpfile xz zstd lz4 bzip2,xz zstd lz4 bzip2 (and makedumpfile from the AUR))
+
+# One links a program for the guest with a C library.
+musl:
+	@$(call packages,musl-gcc,musl-tools gcc libc6-dev,musl-gcc gcc,musl gcc)
 
 # The Python package is built and tried in an environment of its own.
 python-tools:

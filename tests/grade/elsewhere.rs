@@ -13,7 +13,12 @@ use crate::kernels::Wrong;
 const COMMANDS: [&[&str]; 3] = [
     &["lecture", "--claim", "7"],
     &["bugs", "--run", "user-bit"],
-    &["lab", "--strategies", "prealloc", "--processes", "1,2"],
+    &[
+        "lab",
+        "--strategies=prealloc",
+        "--processes=1,2,4",
+        "--allocations=2",
+    ],
 ];
 
 fn with_kernel(command: &[&str], kernel: &str) -> Run {
@@ -48,7 +53,14 @@ fn a_students_mistake_fails_the_lectures_claim_and_shows_in_the_lab() {
     // A bug that is asked for takes the place of the mistake, and is caught by its own rule.
     let run = with_kernel(COMMANDS[1], wrong.kernel.to_str().unwrap());
     assert_eq!(run.code, Some(0), "{}", run.said());
-    // Tables that a child has of its own are reads that go wrong, and the lab does not give figures of those.
-    let run = with_kernel(COMMANDS[2], wrong.kernel.to_str().unwrap());
-    assert_ne!(run.code, Some(0), "{}", run.said());
+    // The lab counts the tables that each child has of its own.
+    let sound = extract();
+    let [sound, wrong] = [&sound.kernel, &wrong.kernel].map(|kernel| {
+        let run = with_kernel(COMMANDS[2], kernel.to_str().unwrap());
+        assert_eq!(run.code, Some(0), "{}", run.said());
+        let lab: Value = serde_json::from_str(&run.stdout).unwrap();
+        lab["growth"][0]["laws"]["kernel-table-frames"].clone()
+    });
+    assert_eq!(sound["class"], "O(1)");
+    assert_eq!(wrong["class"], "O(N)");
 }

@@ -10,6 +10,14 @@ pub const WRITE: u64 = 1;
 pub const MMAP: u64 = 9;
 /// `munmap(address, length)`.
 pub const MUNMAP: u64 = 11;
+/// `brk(address)`: 0, as there is no such memory; a C library then takes `mmap`.
+pub const BRK: u64 = 12;
+/// `rt_sigprocmask(how, set, old, size)`: nothing, as there are no signals.
+pub const RT_SIGPROCMASK: u64 = 14;
+/// `ioctl(fd, request, argument)`: an error, as the console is no terminal.
+pub const IOCTL: u64 = 16;
+/// `writev(fd, vectors, count)`: as `write`, of at most 16 `struct iovec` (base, length).
+pub const WRITEV: u64 = 20;
 /// `sched_yield()`.
 pub const SCHED_YIELD: u64 = 24;
 /// `getpid()`.
@@ -24,6 +32,12 @@ pub const EXIT: u64 = 60;
 pub const WAIT4: u64 = 61;
 /// `getppid()`.
 pub const GETPPID: u64 = 110;
+/// `arch_prctl(code, address)`: makes `address` the base of FS (0x1002), or stores the base there (0x1003).
+pub const ARCH_PRCTL: u64 = 158;
+/// `gettid()`: as `getpid`, there being one thread per process.
+pub const GETTID: u64 = 186;
+/// `set_tid_address(address)`: as `gettid`.
+pub const SET_TID_ADDRESS: u64 = 218;
 /// `exit_group(status)`: as `exit`, there being one thread per process.
 pub const EXIT_GROUP: u64 = 231;
 /// `process_vm_readv(pid, local, 1, remote, 1, 0)`: copies from the memory of process `pid` to the
@@ -140,6 +154,8 @@ pub enum Errno {
     Fault = 14,
     /// An argument makes no sense.
     Invalid = 22,
+    /// Not a terminal.
+    NoTerminal = 25,
     /// No such system call.
     NoSystemCall = 38,
 }
@@ -164,5 +180,11 @@ pub const MAP_PRIVATE: u64 = 0x02;
 pub const MAP_FIXED: u64 = 0x10;
 /// `flags` of `mmap`: no file behind it.
 pub const MAP_ANONYMOUS: u64 = 0x20;
+/// `code` of `arch_prctl`: sets the base of FS.
+pub const ARCH_SET_FS: u64 = 0x1002;
+/// `code` of `arch_prctl`: stores the base of FS.
+pub const ARCH_GET_FS: u64 = 0x1003;
+/// Vectors that one `writev` takes at most: nobody else runs meanwhile.
+pub const MOST_VECTORS: u64 = 16;
 /// `options` of `wait4`: do not block.
 pub const WNOHANG: u64 = 1;

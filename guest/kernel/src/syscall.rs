@@ -56,9 +56,13 @@ impl Kernel {
         let (a, b, c, d) = (frame.rdi, frame.rsi, frame.rdx, frame.r10);
         let value = match frame.rax {
             number::WRITE => self.write(a, b, c)?,
+            number::WRITEV => self.writev(a, b, c)?,
+            number::BRK | number::RT_SIGPROCMASK => 0,
+            number::IOCTL => return Err(Errno::NoTerminal),
+            number::ARCH_PRCTL => self.arch_prctl(a, b)?,
             number::MMAP => self.mmap(a, b, c, d)?,
             number::MUNMAP => self.munmap(a, b)?,
-            number::GETPID => cpu::current().into(),
+            number::GETPID | number::GETTID | number::SET_TID_ADDRESS => cpu::current().into(),
             number::GETPPID => self.current_process().parent.into(),
             number::FORK => self.fork(frame)?.into(),
             number::SCHED_YIELD => {
@@ -141,6 +145,45 @@ impl Kernel {
             left -= chunk.len() as u64;
         }
         Ok(length - left)
+    }
+
+    /// What is written in the end; an error only if nothing was.
+    fn writev(&mut self, descriptor: u64, vectors: u64, count: u64) -> Result<u64, Errno> {
+        if count > number::MOST_VECTORS {
+            return Err(Errno::Invalid);
+        }
+        let mut written = 0;
+        for place in 0..count {
+            let mut vector = [0_u64; 2];
+            let at = vectors
+                .checked_add(place * size_of_val(&vector) as u64)
+                .ok_or(Errno::Fault)?;
+            let result = self
+                .read_user(at, zerocopy::IntoBytes::as_mut_bytes(&mut vector))
+                .and_then(|()| self.write(descriptor, vector[0], vector[1]));
+            match result {
+                Ok(length) => written += length,
+                Err(errno) if written == 0 => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        Ok(written)
+    }
+
+    /// The base of FS, where a C library has what belongs to a thread.
+    fn arch_prctl(&mut self, code: u64, address: u64) -> Result<u64, Errno> {
+        match code {
+            number::ARCH_SET_FS if address < user_end(depth()) => {
+                self.current_process().fs_base = address;
+                cpu::load_fs_base(address);
+            }
+            number::ARCH_GET_FS => {
+                let base = self.current_process().fs_base;
+                self.write_user(address, &base.to_le_bytes())?;
+            }
+            _ => return Err(Errno::Invalid),
+        }
+        Ok(0)
     }
 
     fn mmap(&mut self, hint: u64, length: u64, protection: u64, flags: u64) -> Result<u64, Errno> {

@@ -8,12 +8,13 @@ use crate::fault_injection::inject;
 use crate::mm::{Frame, PhysAddr, Root, VirtAddr};
 use core::arch::asm;
 use core::arch::x86_64::__cpuid;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::machine;
+use heirloom_abi::options::MAX_CPUS;
 use heirloom_paging::Depth;
 use x86_64::registers::control::{Cr3, Cr3Flags, Cr4, Cr4Flags};
-use x86_64::registers::model_specific::{LStar, SFMask, Star};
+use x86_64::registers::model_specific::{FsBase, LStar, SFMask, Star};
 use x86_64::registers::rflags::RFlags;
 use x86_64::structures::paging::PhysFrame;
 
@@ -131,6 +132,17 @@ pub fn depth() -> Depth {
         Depth::Five
     } else {
         Depth::Four
+    }
+}
+
+/// Makes `base`, an address of ring 3's, the base of FS. The kernel itself uses none, and ring 3 cannot change it by itself
+/// (CR4.FSGSBASE is off).
+pub fn load_fs_base(base: u64) {
+    /// What each CPU has.
+    static LOADED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+    // Loading it takes long on some virtual machines, and most programs have none.
+    if LOADED[id()].swap(base, Relaxed) != base {
+        FsBase::write(x86_64::VirtAddr::new_truncate(base));
     }
 }
 

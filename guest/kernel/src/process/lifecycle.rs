@@ -78,8 +78,10 @@ impl Kernel {
         process.space.clear(&mut self.frames);
         process.space.vmas = layout.vmas;
         process.float = FloatState::new();
+        process.fs_base = 0;
         // SAFETY: a new state.
         unsafe { scheduler::load_float(&process.float) };
+        cpu::load_fs_base(0);
         // Once more, to flush the old program.
         self.use_current_space();
         let stack = self.build_stack(arguments).ok();
@@ -102,7 +104,7 @@ impl Kernel {
         let copied = process.space.fork_into(&mut space, &mut self.frames);
         // SAFETY: the area is 512 bytes, 16-byte aligned.
         unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut process.float, options(nostack)) };
-        let float = process.float;
+        let (float, fs_base) = (process.float, process.fs_base);
         // The parent's pages are read-only now, whatever the TLB remembers.
         if !inject(Bug::ForkWithoutFlush) {
             self.use_current_space();
@@ -119,6 +121,7 @@ impl Kernel {
         let registers = TrapFrame { rax: 0, ..*frame };
         let mut child = Process::new(pid, parent, space, registers);
         child.float = float;
+        child.fs_base = fs_base;
         self.processes.insert(child, place);
         self.make_ready(pid);
         self.emit_created(pid, parent);

@@ -55,6 +55,8 @@ pub struct Process {
     /// Its registers while it is on no CPU.
     pub frame: TrapFrame,
     pub float: FloatState,
+    /// The base of FS in ring 3.
+    pub fs_base: u64,
     /// The next in whichever queue it waits in.
     pub next_in_queue: Option<Pid>,
     pub first_child: Option<Pid>,
@@ -75,6 +77,7 @@ impl Process {
             space,
             frame,
             float: FloatState::new(),
+            fs_base: 0,
             next_in_queue: None,
             first_child: None,
             first_zombie: None,

@@ -126,6 +126,7 @@ impl Kernel {
         *frame = process.frame;
         // SAFETY: the area was filled by `fxsave64` or is a valid initial state.
         unsafe { load_float(&process.float) };
+        cpu::load_fs_base(process.fs_base);
         self.use_current_space();
     }
 }
