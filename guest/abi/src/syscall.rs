@@ -185,6 +185,6 @@ pub const ARCH_SET_FS: u64 = 0x1002;
 /// `code` of `arch_prctl`: stores the base of FS.
 pub const ARCH_GET_FS: u64 = 0x1003;
 /// Vectors that one `writev` takes at most: nobody else runs meanwhile.
-pub const MOST_VECTORS: u64 = 16;
+pub const MAX_VECTORS: u64 = 16;
 /// `options` of `wait4`: do not block.
 pub const WNOHANG: u64 = 1;

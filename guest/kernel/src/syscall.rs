@@ -149,7 +149,7 @@ impl Kernel {
 
     /// What is written in the end; an error only if nothing was.
     fn writev(&mut self, descriptor: u64, vectors: u64, count: u64) -> Result<u64, Errno> {
-        if count > number::MOST_VECTORS {
+        if count > number::MAX_VECTORS {
             return Err(Errno::Invalid);
         }
         let mut written = 0;
