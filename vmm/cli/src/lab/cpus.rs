@@ -211,7 +211,7 @@ mod tests {
                 let costs = |interrupts, flushes| CallCosts {
                     interrupts,
                     flushes,
-                    cycles: 1_000_000_000_000,
+                    cycles: 1_000_000_000,
                 };
                 CpuCell {
                     strategy: StrategyName(strategy),
