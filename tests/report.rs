@@ -6,7 +6,7 @@ use common::{heirloom, heirloom_json};
 
 #[test]
 fn family_roots_entries_rules_and_a_verdict_are_shown() {
-    let run = heirloom(&["run"]);
+    let run = heirloom(&["run", "-v"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let lines: Vec<&str> = run.stdout.lines().collect();
     let has = |words: &[&str]| {
@@ -45,6 +45,13 @@ fn family_roots_entries_rules_and_a_verdict_are_shown() {
     }
     let verdict = lines.last().unwrap();
     assert!(verdict.starts_with("HOLDS: "), "{verdict}");
+    // And without -v they take one line.
+    let run = heirloom(&["run"]);
+    let (before, verdict) = run.stdout.trim_end().rsplit_once("\n\n").unwrap();
+    assert!(verdict.starts_with("HOLDS: "), "{verdict}");
+    let count = report["rules"].as_array().unwrap().len();
+    let rules = format!("events\n{count} rules hold; -v lists them");
+    assert!(before.ends_with(&rules), "{before}");
 }
 
 #[test]
@@ -73,7 +80,7 @@ fn where_propagation_fails_process_address_and_both_entries_are_shown() {
 
 #[test]
 fn a_run_that_takes_too_long_is_stopped_and_what_was_judged_until_then_is_shown() {
-    let run = heirloom(&["run", "--processes", "2000", "--timeout", "2"]);
+    let run = heirloom(&["run", "--processes", "2000", "--timeout", "2", "-v"]);
     assert_eq!(run.code, Some(4), "{}", run.stderr);
     assert!(run.stderr.contains("not done after 2 s"), "{}", run.stderr);
     assert!(run.stderr.contains("--timeout"), "{}", run.stderr);

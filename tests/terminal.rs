@@ -60,7 +60,7 @@ fn verdicts_have_a_colour_on_a_terminal_and_the_words_stay() {
         "{}",
         screen.text
     );
-    let screen = on_terminal(&mut heirloom(&["run", "--propagation", "none"]));
+    let screen = on_terminal(&mut heirloom(&["run", "--propagation", "none", "-v"]));
     assert_eq!(screen.code, Some(1), "{}", screen.text);
     for words in [
         format!("{BAD}BROKEN\x1b[0m: with"),
