@@ -1,34 +1,56 @@
 //! What is remembered of pages that were unpacked once: where in them an entry may lead to a table.
 //!
 //! The search for roots looks through all of memory for one entry after the other, and unpacking a page again
-//! for each is most of its time. Eight bytes for each page tell in which of its words there is
-//! anything to be found; of pages of data that is little.
+//! for each is most of its time. Of each page it is remembered in which groups of eight words there is anything to be
+//! found, and of those groups which words, as long as there is room: a third of all pages have small numbers
+//! somewhere that look like entries, but one in a hundred has one at a given place.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::paged::Page;
 
 /// Pages that are remembered together.
 const CHUNK: u64 = 1 << 15;
-/// As many such take 32 MiB: they are of 16 GiB of RAM. Of more, nothing is remembered.
+/// As many such take 48 MiB: they are of 16 GiB of RAM. Of more, nothing is remembered.
 const CHUNKS: usize = 128;
-/// The page is known. The bits below are one for each eight words, the last two of them sharing one.
-const KNOWN: u64 = 1 << 63;
+/// Bytes for the words of groups, one for each group that has any. When they are used up, groups must do.
+const WORDS: usize = 8 << 20;
+/// A page of which nothing is known yet.
+const UNKNOWN: u32 = 0;
+/// A page of whose groups the words are not known.
+const GROUPS_ONLY: u32 = 1;
+/// The place of the first byte.
+const FIRST: u32 = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Sketches {
-    chunks: RwLock<HashMap<u64, Arc<[AtomicU64]>>>,
+    chunks: RwLock<HashMap<u64, Arc<Pages>>>,
     /// Bits that no address of the guest's RAM has.
     too_high: u64,
+    /// Bytes that all words take.
+    used: Arc<AtomicUsize>,
+}
+
+/// What is remembered of some pages.
+#[derive(Debug)]
+struct Pages {
+    /// For each page a bit for each eight words.
+    groups: Box<[AtomicU64]>,
+    /// For each page where in `words` its bytes begin.
+    places: Box<[AtomicU32]>,
+    /// For each group whose bit is set, ascending, a bit for each word.
+    words: RwLock<Vec<u8>>,
+    /// Of all pages, these and others.
+    used: Arc<AtomicUsize>,
 }
 
 /// The sketches of some pages.
 pub(super) struct Chunk {
     number: u64,
     too_high: u64,
-    sketches: Option<Arc<[AtomicU64]>>,
+    pages: Option<Arc<Pages>>,
 }
 
 impl Sketches {
@@ -36,11 +58,10 @@ impl Sketches {
     /// they led to a table: without it a fifth of all pages is unpacked again for each entry.
     pub(super) fn below(&mut self, end: u64) {
         let below = end.checked_next_power_of_two().unwrap_or(1 << 63);
-        self.too_high = ADDRESS & !(below - 1);
-        self.chunks
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        *self = Sketches {
+            too_high: ADDRESS & !(below - 1),
+            ..Sketches::default()
+        };
     }
 
     /// Those of page `page` and its neighbours; `last` if it is one of them.
@@ -50,20 +71,20 @@ impl Sketches {
             return last;
         }
         let known = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
-        let sketches = known.get(&number).cloned();
+        let pages = known.get(&number).cloned();
         drop(known);
-        let sketches = sketches.or_else(|| {
+        let pages = pages.or_else(|| {
             let mut known = self.chunks.write().unwrap_or_else(PoisonError::into_inner);
             if known.len() >= CHUNKS && !known.contains_key(&number) {
                 return None;
             }
-            let new = || (0..CHUNK).map(|_| AtomicU64::new(0)).collect();
+            let new = || Arc::new(Pages::new(Arc::clone(&self.used)));
             Some(Arc::clone(known.entry(number).or_insert_with(new)))
         });
         Chunk {
             number,
             too_high: self.too_high,
-            sketches,
+            pages,
         }
     }
 }
@@ -71,36 +92,84 @@ impl Sketches {
 impl Chunk {
     /// Whether the word at `offset` of a page may lead to a table, or it is not known.
     pub(super) fn may_lead(&self, page: u64, offset: usize) -> bool {
-        let sketch = self.of(page).map_or(0, |it| it.load(Ordering::Relaxed));
-        sketch & KNOWN == 0 || sketch & bit(offset / 8) != 0
+        let pages = self.pages.as_ref();
+        pages.is_none_or(|pages| pages.may_lead((page % CHUNK) as usize, offset / 8))
     }
 
     /// Remembers a page; `None` if there is nothing in it.
     pub(super) fn remember(&self, page: u64, words: Option<&Page>) {
-        if let Some(sketch) = self.of(page) {
-            let found = words.map_or(0, |words| sketch_of(words, self.too_high));
-            sketch.store(found | KNOWN, Ordering::Relaxed);
+        if let Some(pages) = &self.pages {
+            let found = words.map_or([0; 64], |words| words_that_lead(words, self.too_high));
+            pages.remember((page % CHUNK) as usize, &found);
+        }
+    }
+}
+
+impl Pages {
+    fn new(used: Arc<AtomicUsize>) -> Pages {
+        Pages {
+            groups: (0..CHUNK).map(|_| AtomicU64::new(0)).collect(),
+            places: (0..CHUNK).map(|_| AtomicU32::new(UNKNOWN)).collect(),
+            words: RwLock::default(),
+            used,
         }
     }
 
-    fn of(&self, page: u64) -> Option<&AtomicU64> {
-        self.sketches.as_ref()?.get((page % CHUNK) as usize)
+    fn may_lead(&self, page: usize, word: usize) -> bool {
+        let (group, word) = (word / 8, word % 8);
+        // The place is stored last.
+        let place = self.places[page].load(Ordering::Acquire);
+        let groups = self.groups[page].load(Ordering::Relaxed);
+        match place {
+            UNKNOWN => true,
+            _ if groups & 1 << group == 0 => false,
+            GROUPS_ONLY => true,
+            place => {
+                let below = (groups & ((1 << group) - 1)).count_ones();
+                let words = self.words.read().unwrap_or_else(PoisonError::into_inner);
+                let byte = words.get((place - FIRST + below) as usize);
+                byte.is_none_or(|byte| byte & 1 << word != 0)
+            }
+        }
+    }
+
+    fn remember(&self, page: usize, found: &[u8; 64]) {
+        if self.places[page].load(Ordering::Relaxed) > GROUPS_ONLY {
+            return;
+        }
+        let is_set = |group: usize| u64::from(found[group] != 0) << group;
+        let groups = (0..64).map(is_set).fold(0, |all, bit| all | bit);
+        let place = self.keep(found).unwrap_or(GROUPS_ONLY);
+        self.groups[page].store(groups, Ordering::Relaxed);
+        self.places[page].store(place, Ordering::Release);
+    }
+
+    /// Keeps the bytes that are not zero: their place, if there is room.
+    fn keep(&self, found: &[u8; 64]) -> Option<u32> {
+        let bytes = found.iter().filter(|byte| **byte != 0).count();
+        if self.used.fetch_add(bytes, Ordering::Relaxed) > WORDS - 64 {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return None;
+        }
+        let mut words = self.words.write().unwrap_or_else(PoisonError::into_inner);
+        let place = u32::try_from(words.len()).ok()?.checked_add(FIRST)?;
+        words.extend(found.iter().filter(|byte| **byte != 0));
+        Some(place)
     }
 }
 
 /// The bits of an entry that are an address, and not 47 and 51.
 const ADDRESS: u64 = 0x0007_7fff_ffff_f000;
 
-const fn bit(word: usize) -> u64 {
-    let group = word / 8;
-    1 << if group < 62 { group } else { 62 }
-}
-
-fn sketch_of(page: &Page, too_high: u64) -> u64 {
-    let words = page.as_chunks::<8>().0.iter().enumerate();
-    words
-        .filter(|(_, word)| may_lead(u64::from_le_bytes(**word), too_high))
-        .fold(0, |sketch, (number, _)| sketch | bit(number))
+/// For each eight words, a bit for each that may lead to a table.
+fn words_that_lead(page: &Page, too_high: u64) -> [u8; 64] {
+    let mut found = [0; 64];
+    for (group, words) in found.iter_mut().zip(page.as_chunks::<64>().0) {
+        for (bit, word) in words.as_chunks::<8>().0.iter().enumerate() {
+            *group |= u8::from(may_lead(u64::from_le_bytes(*word), too_high)) << bit;
+        }
+    }
+    found
 }
 
 /// Whether an entry can be present and lead to memory that a machine has. Of the bits of an address those that may
@@ -131,8 +200,8 @@ mod tests {
         chunk.remember(5, Some(&page));
         chunk.remember(6, None);
         for word in 0..512 {
-            let is_near = word < 8 || (488..496).contains(&word) || word >= 496;
-            assert_eq!(chunk.may_lead(5, 8 * word), is_near, "{word}");
+            let leads = [7, 495, 511].contains(&word);
+            assert_eq!(chunk.may_lead(5, 8 * word), leads, "{word}");
             assert!(!chunk.may_lead(6, 8 * word));
             assert!(chunk.may_lead(7, 8 * word));
         }
@@ -159,5 +228,33 @@ mod tests {
             chunk.remember(number * CHUNK, None);
             assert_eq!(chunk.may_lead(number * CHUNK, 0), number >= CHUNKS as u64);
         }
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_words_their_groups_are_known() {
+        let sketches = Sketches::default();
+        let chunk = sketches.chunk(0, None);
+        let mut page: Page = [0; 4096];
+        for word in (0..512).step_by(8) {
+            page[word * 8] = 1;
+        }
+        let room = WORDS as u64 / 64;
+        for number in 0..2 * room {
+            let chunk = sketches.chunk(number, None);
+            // A second time takes no more room.
+            chunk.remember(number, Some(&page));
+            chunk.remember(number, Some(&page));
+        }
+        for (number, is_known) in [(0, true), (room - 1, true), (room + 1, false)] {
+            let chunk = sketches.chunk(number, None);
+            assert!(chunk.may_lead(number, 8 * 80));
+            assert_eq!(chunk.may_lead(number, 8 * 81), !is_known, "{number}");
+        }
+        page = [0; 4096];
+        page[8] = 1;
+        let last = 2 * room;
+        let chunk_of_last = sketches.chunk(last, Some(chunk));
+        chunk_of_last.remember(last, Some(&page));
+        assert!(!chunk_of_last.may_lead(last, 8 * 8));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use heirloom_inspect::PhysRange;
 use nix::unistd::Pid;
@@ -214,4 +216,86 @@ proptest! {
             column_by_entries(&memory, Pfn::new(first), index, 16)
         );
     }
+}
+
+/// Pages that are unpacked one by one, counted.
+#[derive(Debug)]
+struct Counted {
+    pages: Vec<Box<Page>>,
+    unpacked: Arc<AtomicU64>,
+}
+
+impl Format for Counted {
+    type Reader = ();
+
+    fn unpack(&self, (): &mut (), number: u64, page: &mut Page) -> Found {
+        self.unpacked.fetch_add(1, Relaxed);
+        let Some(found) = usize::try_from(number)
+            .ok()
+            .and_then(|at| self.pages.get(at))
+        else {
+            return Found::LeftOut;
+        };
+        *page = **found;
+        Found::Here
+    }
+
+    fn lost_at(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Pages as memory has them: tables, bytes by chance as of packed files, small numbers, text, nothing.
+fn pages_of_all_kinds(count: u64) -> Vec<Box<Page>> {
+    let mut number = 1_u64;
+    let mut chance = || {
+        number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ 0x5555;
+        number
+    };
+    let mut page = |kind: u64| {
+        let mut page = Box::new([0; PAGE]);
+        for word in page.as_chunks_mut::<8>().0 {
+            let value = match kind {
+                0 if chance().is_multiple_of(8) => chance() & 0x3fff_f000 | 0x67,
+                1 | 2 => chance(),
+                3 => chance() % 1000,
+                4 => chance() & 0x7f7f_7f7f_7f7f_7f7f | 0x2020_2020_2020_2020,
+                5 if chance().is_multiple_of(100) => chance() % 9,
+                _ => 0,
+            };
+            *word = value.to_le_bytes();
+        }
+        page
+    };
+    (0..count).map(|at| page(at % 7)).collect()
+}
+
+#[test]
+fn a_search_for_entries_finds_all_and_unpacks_no_page_of_data_again() {
+    const COUNT: usize = 2100;
+    let unpacked = Arc::new(AtomicU64::new(0));
+    let pages = pages_of_all_kinds(COUNT as u64);
+    let format = Counted {
+        pages,
+        unpacked: Arc::clone(&unpacked),
+    };
+    let all = COUNT as u64 * 4096;
+    let source = Source::Paged(Box::new(Paged::new(format)));
+    let memory = Memory::new(Layout::of(vec![piece(0, all, 0, 0)]), vec![source]);
+    let leads = |entry: &Entry| entry.present() && entry.address().get() < all.next_power_of_two();
+    let mut read = 0;
+    for index in [511, 273, 402, 0, 508, 256, 511, 255] {
+        let expected = column(&memory, Pfn::new(0), index, COUNT);
+        let before = unpacked.load(Relaxed);
+        let mut found = vec![Entry::new(u64::MAX); COUNT];
+        memory.read_links(Pfn::new(0), index, &mut found);
+        read += unpacked.load(Relaxed) - before;
+        for (expected, found) in expected.iter().zip(&found) {
+            let missed = leads(expected) && expected != found;
+            assert!(!missed && (expected == found || *found == Entry::ABSENT));
+        }
+    }
+    // Half of all small numbers look like entries; of other pages hardly any is unpacked twice.
+    let again = read - COUNT as u64;
+    assert!(again < COUNT as u64, "{again} of {COUNT}");
 }
