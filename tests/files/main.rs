@@ -7,6 +7,7 @@ mod common;
 mod answers;
 mod drgn;
 mod guest;
+mod kexec;
 mod live;
 mod makedumpfile;
 mod migration;

@@ -8,7 +8,7 @@ use crate::guest::Stopped;
 use crate::vmcore;
 
 /// Runs makedumpfile: what it wrote to standard output, and whether it can do what it was told.
-fn makedumpfile(arguments: &[&str]) -> (Vec<u8>, bool) {
+pub(crate) fn makedumpfile(arguments: &[&str]) -> (Vec<u8>, bool) {
     let output = Command::new("makedumpfile")
         .args(arguments)
         .output()
