@@ -128,6 +128,29 @@ fn a_cut_core_breaks_no_rule() {
 }
 
 #[test]
+fn an_image_that_ends_before_the_machines_ram_did_breaks_no_rule_as_the_kernel_lists_what_it_lacks()
+{
+    let stopped = Stopped::get();
+    let memory = stopped.memory();
+    let whole = memory.len();
+    let lacks = 16 << 20;
+    for (name, length, says) in [
+        ("image", whole, "and the file has all of it"),
+        ("short", whole - lacks, "of which the file lacks 16"),
+    ] {
+        let image = write(stopped, name, &[&memory[..length]]);
+        let target = format!("{},cr3={:#x}", named(&image), stopped.cr3());
+        let (code, report) = run(&["check", &target]);
+        assert!(matches!(code, Some(0 | 2)), "{name}: {code:?} {report}");
+        assert_eq!(report["holds"], true, "{name}");
+        let text = report["notes"].to_string();
+        let by = "by the guest kernel's own word (";
+        assert!(text.contains(by) && text.contains(says), "{text}");
+        std::fs::remove_file(image).unwrap();
+    }
+}
+
+#[test]
 fn a_vmcore_without_the_memory_of_the_kernel_that_dumped_it_holds() {
     let stopped = Stopped::get();
     let (hole, end) = (stopped.crash_kernel.clone(), stopped.memory().len());
@@ -147,5 +170,8 @@ fn a_vmcore_without_the_memory_of_the_kernel_that_dumped_it_holds() {
         said.contains("crashkernel=") && said.contains("no CPU registers"),
         "{said}"
     );
+    let listed =
+        "own word (iomem_resource) it has 511 MiB of RAM, of which the file lacks 65536 KiB";
+    assert!(said.contains(listed), "{said}");
     std::fs::remove_file(vmcore).unwrap();
 }

@@ -76,6 +76,9 @@ pub struct Account {
     /// Whether RAM that is a part of it and cannot be read was left out as well: a dump without pages of
     /// some kinds.
     pub is_partial: bool,
+    /// Whether the guest may have had RAM of which the source says nothing: no hypervisor tells where its RAM
+    /// was, so only its kernel can.
+    pub is_open_ended: bool,
     /// Why what was read is not to be trusted, in a sentence for people that names no source.
     pub problem: Option<String>,
     /// What else is worth knowing, in sentences for people.

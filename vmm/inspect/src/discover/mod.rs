@@ -275,6 +275,7 @@ impl Discovery {
             places: HashMap::new(),
         };
         discovery.explain(&candidates, &start, &users);
+        discovery.ask_for_ram(target);
         if target.gigabyte_pages == Some(false) {
             discovery.note_gigabyte_pages();
         }

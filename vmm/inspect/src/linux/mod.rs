@@ -8,6 +8,7 @@
 
 mod btf;
 mod kallsyms;
+mod ram;
 mod tasks;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::discover::Discovery;
+use crate::layout::DirectMap;
 use crate::memory::PhysicalMemory;
 use crate::snapshot::{RootId, Snapshot};
 use crate::target::Target;
@@ -22,6 +24,7 @@ use heirloom_paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 pub use crate::symbols::Symbols;
 pub use btf::Btf;
+pub(crate) use ram::Ram;
 
 /// Bytes of a kernel image that are looked through.
 const MAX_IMAGE: u64 = 256 << 20;
@@ -77,27 +80,39 @@ impl KernelNames {
     /// Reads the names of the kernel whose image `discovery` found in `target`; `None` if there are none: the
     /// kernel is not Linux, or keeps no symbols. Owners are empty without BTF.
     pub fn read(target: &Target, discovery: &Discovery) -> Option<KernelNames> {
-        let kernel = KernelMemory {
-            memory: &*target.memory,
-            snapshot: &discovery.snapshot,
-            root: discovery.reference?,
-        };
-        let image = discovery.layout.kernel_image?;
-        let physical = image.physical();
-        let mut bytes = vec![0; usize::try_from(physical.bytes.min(MAX_IMAGE)).ok()?];
-        for (number, page) in (0..).zip(bytes.chunks_mut(PAGE_BYTES)) {
-            // What is not there reads as zero: images have holes.
-            let at = physical.start.wrapping_add(number * PAGE_SIZE);
-            if target.memory.read_bytes(at, page).is_err() {
-                page.fill(0);
-            }
-        }
-        let symbols = kallsyms::find(&bytes, image.range.first)?;
+        let kernel = KernelMemory::of(target, discovery)?;
+        let (bytes, first) = image(target, discovery)?;
+        let symbols = kallsyms::find(&bytes, first)?;
         let owners = Btf::find(&bytes)
             .map(|btf| tasks::owners(&kernel, &symbols, &btf))
             .unwrap_or_default();
         Some(KernelNames { symbols, owners })
     }
+}
+
+/// Where the kernel whose image `discovery` found in `target` has RAM, and the variable that says so; `None` if it is
+/// not Linux, or keeps no symbols.
+pub(crate) fn ram_of(target: &Target, discovery: &Discovery) -> Option<(&'static str, Ram)> {
+    let kernel = KernelMemory::of(target, discovery)?;
+    let (bytes, first) = image(target, discovery)?;
+    let symbols = kallsyms::find(&bytes, first)?;
+    let read = |at: u64, buffer: &mut [u8]| kernel.read(at, buffer);
+    ram::listed(&read, &symbols, Btf::find(&bytes).as_ref())
+}
+
+/// The kernel's image, and where it begins.
+fn image(target: &Target, discovery: &Discovery) -> Option<(Vec<u8>, VirtAddr)> {
+    let image = discovery.layout.kernel_image?;
+    let physical = image.physical();
+    let mut bytes = vec![0; usize::try_from(physical.bytes.min(MAX_IMAGE)).ok()?];
+    for (number, page) in (0..).zip(bytes.chunks_mut(PAGE_BYTES)) {
+        // What is not there reads as zero: images have holes.
+        let at = physical.start.wrapping_add(number * PAGE_SIZE);
+        if target.memory.read_bytes(at, page).is_err() {
+            page.fill(0);
+        }
+    }
+    Some((bytes, image.range.first))
 }
 
 impl Discovery {
@@ -120,19 +135,37 @@ impl Discovery {
 }
 
 const PAGE_BYTES: usize = 4096;
+/// The direct map's area with four levels (mm.rst), beyond which an address is of another.
+const DIRECT_MAP_BYTES: u64 = 64 << 40;
 
 /// Kernel memory by virtual address, as the kernel's own root translates it.
 struct KernelMemory<'a> {
     memory: &'a dyn PhysicalMemory,
     snapshot: &'a Snapshot,
     root: RootId,
+    direct_map: Option<DirectMap>,
 }
 
-impl KernelMemory<'_> {
-    /// Where `va` is; `None` if it is not mapped.
+impl<'a> KernelMemory<'a> {
+    fn of(target: &'a Target, discovery: &'a Discovery) -> Option<KernelMemory<'a>> {
+        Some(KernelMemory {
+            memory: &*target.memory,
+            snapshot: &discovery.snapshot,
+            root: discovery.reference?,
+            direct_map: discovery.layout.direct_map,
+        })
+    }
+
+    /// Where `va` is; `None` if it is not mapped. Of the direct map it is known without the tables, which may lack.
     fn physical(&self, va: u64) -> Option<PhysAddr> {
-        let walk = self.snapshot.translate(self.root, VirtAddr::new(va));
-        Some(walk.translation()?.pa)
+        let va = VirtAddr::new(va);
+        let walk = self.snapshot.translate(self.root, va);
+        let by_tables = walk.translation().map(|found| found.pa);
+        by_tables.or_else(|| {
+            let map = self.direct_map.as_ref()?;
+            let at = map.physical(va);
+            (map.base <= va && at.get() < DIRECT_MAP_BYTES).then_some(at)
+        })
     }
 
     /// Fills `buffer` from `va` on.

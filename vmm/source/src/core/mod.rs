@@ -185,8 +185,10 @@ impl CoreSpec {
             notes.extend(left_out::note(&holes));
             lost.extend(holes);
         }
-        let memory = Memory::new(layout, vec![Source::input(input), Source::Zeros]);
-        let mut target = dump::target(name, Box::new(memory.without(lost)), ram, cpus, notes);
+        let memory = Memory::new(layout, vec![Source::input(input), Source::Zeros])
+            .without(lost)
+            .open_ended(!is_live && !core.notes.is_of_a_hypervisor());
+        let mut target = dump::target(name, Box::new(memory), ram, cpus, notes);
         if let Some(info) = core.notes.vmcoreinfo {
             info.tell(&mut target);
         }

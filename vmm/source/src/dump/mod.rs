@@ -134,13 +134,10 @@ impl Contents {
             // Only hypervisors write the registers of CPUs.
             ram = pc::ram_of_a_dump(&ram, ram.clone());
         }
-        let mut target = target(
-            name,
-            Box::new(Memory::new(self.layout, self.sources).without(self.left_out)),
-            ram,
-            self.cpus,
-            self.notes,
-        );
+        let memory = Memory::new(self.layout, self.sources)
+            .without(self.left_out)
+            .open_ended(self.cpus.is_empty());
+        let mut target = target(name, Box::new(memory), ram, self.cpus, self.notes);
         for (label, root) in self.roots {
             if holds_frame(&target.ram, root) {
                 target.roots.push((label, root));

@@ -104,6 +104,8 @@ pub(crate) struct Memory {
     sources: Vec<Source>,
     /// RAM that the guest has and no source.
     left_out: Vec<PhysRange>,
+    /// Nobody says whether there is more.
+    is_open_ended: bool,
 }
 
 /// Columns of fewer frames are read by one thread: starting another would take longer.
@@ -118,9 +120,18 @@ impl Memory {
             layout,
             sources,
             left_out: Vec::new(),
+            is_open_ended: false,
         };
         memory.tell_the_end();
         memory
+    }
+
+    /// The same, of a guest that may have more RAM if `is_open_ended`.
+    pub(crate) fn open_ended(self, is_open_ended: bool) -> Memory {
+        Memory {
+            is_open_ended,
+            ..self
+        }
     }
 
     /// The same, of a guest that has `left_out`, too.
@@ -258,6 +269,7 @@ impl PhysicalMemory for Memory {
         Account {
             left_out: self.left_out.clone(),
             is_partial: self.sources.iter().any(Source::is_partial),
+            is_open_ended: self.is_open_ended,
             problem: lost.map(|offset| {
                 format!(
                     "the file became shorter while it was read, and has nothing at byte {offset} any more; \

@@ -157,7 +157,7 @@ impl RawSpec {
         };
         let lost = input.is_cut().then_some(lost);
         let memory = Memory::new(layout, vec![Source::input(input)]);
-        let memory = memory.without(lost.into_iter().collect());
+        let memory = memory.without(lost.into_iter().collect()).open_ended(true);
         let mut target = target(name, Box::new(memory), ram, Vec::new(), notes);
         self.given
             .registers
