@@ -117,7 +117,7 @@ qemu:
 
 # Some make the dumps that kdump makes, and pack them.
 dump-tools:
-	@$(call packages,makedumpfile xz zstd lz4 bzip2,makedumpfile xz-utils zstd lz4 bzip2,makedumpfile xz zstd lz4 bzip2,xz zstd lz4 bzip2 (and makedumpfile from the AUR))
+	@$(call packages,makedumpfile xz zstd lz4 bzip2 lzop zip unzip ewfexport,makedumpfile xz-utils zstd lz4 bzip2 lzop zip unzip ewf-tools,makedumpfile xz zstd lz4 bzip2 lzop zip unzip ewftools,xz zstd lz4 bzip2 lzop zip unzip (and makedumpfile and libewf from the AUR))
 
 # One links a program for the guest with a C library.
 musl:

@@ -167,12 +167,12 @@ const FOREIGN: &[Foreign] = &[
     foreign(
         b"\x89LZO\0\r\n\x1a\n",
         "compressed by lzop",
-        "unpack it first, with `lzop -d`",
+        "unpack it with `lzop -dc FILE > core`, and give that",
     ),
     foreign(
         b"PK\x03\x04",
         "a ZIP archive",
-        "unpack it first, with `unzip`",
+        "unpack it with `unzip FILE`, and give what was in it",
     ),
     foreign(
         b"LibvirtQemudPart",
@@ -198,7 +198,7 @@ const FOREIGN: &[Foreign] = &[
     foreign(
         b"EVF\x09\x0d\x0a\xff\0",
         "an EnCase image (E01)",
-        "make a raw image of it with `ewfexport -t NAME -f raw FILE`",
+        "make a raw image of it with `ewfexport -u -t NAME -f raw FILE`, and give NAME.raw",
     ),
     foreign(
         b"PAGEDUMP",
