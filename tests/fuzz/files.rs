@@ -2,20 +2,16 @@
 
 use std::path::Path;
 
-use heirloom_inspect::history::GroundTruth;
-use heirloom_inspect::testing::FakeMemory;
-use heirloom_inspect::{Capturer, Depth, Discovery, Entry, Mode, PhysAddr, RootLabel};
+use heirloom_inspect::{Discovery, Entry};
 use heirloom_machine::memory::Ram;
 use heirloom_machine::{KernelImage, boot};
 use heirloom_source::Spec;
-use heirloom_source::recording::{Capture, End, Header, Recorder, Recording};
+use heirloom_source::recording::Recording;
 
-use crate::dumps::{Kdump, Packing, avml, flattened, lime};
-use crate::elf::{CoreBuilder, qemu_note};
 use crate::engine::Target;
-use crate::fake::Fake;
 use crate::machine::{BzImage, Elf, HALT, SPIN, module};
-use crate::snapshots::{Cpu, cloud_hypervisor, firecracker, vmware, windows};
+use crate::snapshots::{Cpu, cloud_hypervisor, firecracker};
+use crate::sound;
 
 /// Of a guest with more RAM no roots are looked for.
 const SMALL: u64 = 8 << 20;
@@ -57,72 +53,13 @@ pub(crate) fn kernels() -> Target {
     })
 }
 
-/// A few pages, one of them a root.
-fn ram() -> Vec<u8> {
-    let mut ram: Vec<u8> = (0..12_u32)
-        .flat_map(|page| (0..4096_u32).map(move |at| (page * (at / 9)).to_le_bytes()[0]))
-        .collect();
-    ram[0x1000..0x2000].fill(0);
-    for (at, entry) in [(0x1000, 0x2067_u64), (0x1ff8, 0x2063), (0x1880, 0x3063)] {
-        ram[at..at + 8].copy_from_slice(&entry.to_le_bytes());
-    }
-    ram
-}
-
 pub(crate) fn dumps() -> Target {
-    let ram = ram();
-    let notes = CoreBuilder::default()
-        .note("QEMU", &qemu_note(0x1000, 0x6b0, 0x10))
-        .note("VMCOREINFO", b"NUMBER(phys_base)=0\n")
-        .notes;
-    let kdump = |packing| {
-        Kdump {
-            packing,
-            notes: notes.clone(),
-            ..Kdump::default()
-        }
-        .ram(0, &ram)
-        .left_out(12..16)
-        .build()
-    };
-    let ranges: [(u64, &[u8]); 2] = [(0, &ram), (1 << 32, &ram)];
-    let core = CoreBuilder {
-        notes: notes.clone(),
-        ..CoreBuilder::default()
-    };
-    let core = core.load(0, &ram).load(1 << 32, &ram).build();
     let cpus = [Cpu::new(0x1000), Cpu::new(0x5000)];
-    let gzip = {
-        // Stored, as a packer with level 0 writes (RFC 1952, RFC 1951 3.2.4).
-        let mut gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x01".to_vec();
-        let length = u16::try_from(core.len().min(0xffff)).unwrap();
-        gzip.extend(length.to_le_bytes());
-        gzip.extend((!length).to_le_bytes());
-        gzip.extend(&core[..usize::from(length)]);
-        gzip
-    };
-    let seeds = vec![
-        core,
-        kdump(Packing::Zlib),
-        kdump(Packing::Lzo),
-        kdump(Packing::Snappy),
-        kdump(Packing::Zstd),
-        kdump(Packing::None),
-        flattened(&kdump(Packing::Zlib), 4096),
-        lime(&ranges),
-        avml(&ranges),
-        vmware(
-            &cpus,
-            &[(0, 0, 8), (1 << 20, 8, 4)],
-            Some((&ram, false)),
-            true,
-        ),
-        windows(0x3000, &[(1, 7), (0x10_0000, 5)], &ram),
+    let mut seeds: Vec<Vec<u8>> = sound::dumps().into_iter().map(|(_, dump)| dump).collect();
+    seeds.extend([
         firecracker(&cpus),
         cloud_hypervisor(&cpus, &[(0, 8 << 12)], 0),
-        ram.clone(),
-        gzip,
-    ];
+    ]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("input");
     Target::new("dumps", seeds, move |input| {
@@ -150,37 +87,8 @@ pub(crate) fn dumps() -> Target {
     })
 }
 
-/// A recording of a few moments.
-fn recording() -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run.rec");
-    let mut memory = FakeMemory::new();
-    let root = PhysAddr::new(0x1000);
-    let truth = GroundTruth {
-        ram: Vec::new(),
-        image: Vec::new(),
-    };
-    let mut recorder = Recorder::create(&path, &Header::new(truth)).unwrap();
-    let mut capturer = Capturer::new();
-    for index in 256..264 {
-        let entry = Entry::new(0x2003 + 0x1000 * u64::from(index));
-        memory.poke(root.pfn(), index, entry);
-        let roots = [(RootLabel::Kernel, root)];
-        let snapshot = capturer.capture(&memory, Mode::typical(Depth::Four), &roots);
-        let capture = Capture {
-            snapshot: &snapshot,
-            cpus: &[heirloom_inspect::CpuState::default()],
-            reporting_cpu: 0,
-            pieces: &[],
-        };
-        recorder.record(None, Some(capture)).unwrap();
-    }
-    recorder.finish(&End::Done { status: 0 }).unwrap();
-    std::fs::read(path).unwrap()
-}
-
 pub(crate) fn recordings() -> Target {
-    Target::new("recordings", vec![recording()], |input| {
+    Target::new("recordings", vec![sound::recording()], |input| {
         let Ok(recording) = Recording::from_bytes(Path::new("input"), input.to_vec()) else {
             return;
         };
@@ -193,46 +101,17 @@ pub(crate) fn recordings() -> Target {
 }
 
 pub(crate) fn monitor() -> Target {
-    const REGISTERS: &str = include_str!("../../vmm/qmp/src/tests/registers.txt");
-    const VIEW: &str = include_str!("../../vmm/source/src/qemu/tests/flat_view.txt");
-    const ASKED: [&str; 6] = [
-        "query-status",
-        "query-cpus-fast",
-        "info registers -a",
-        "info mtree -f",
-        "gpa2hva",
-        "cont",
-    ];
-    let printed = |text: &str| serde_json::json!({ "return": text }).to_string();
-    let cpus = serde_json::json!({ "return": [{ "thread-id": 1, "qom-path": "/cpu" }] });
-    let answers = [
-        r#"{"return": {"running": true}}"#.to_owned(),
-        cpus.to_string(),
-        printed(REGISTERS),
-        printed(VIEW),
-        printed("Host virtual address for 0x0 (pc.ram) is 0x1000"),
-        r#"{"return": {}}"#.to_owned(),
-    ];
     // The first byte says whose answer it is.
-    let seeds = (0..).zip(answers).map(|(asked, answer)| {
-        let mut seed = vec![asked];
+    let answers = sound::answers();
+    let asked = answers.each_ref().map(|(command, _)| *command);
+    let seeds = (0..).zip(answers).map(|(number, (_, answer))| {
+        let mut seed = vec![number];
         seed.extend(answer.into_bytes());
         seed
     });
-    Target::new("monitor", seeds.collect(), |input| {
-        let Some((asked, line)) = input.split_first() else {
-            return;
-        };
-        let line = String::from_utf8_lossy(line).replace(['\n', '\r'], " ");
-        let command = ASKED[usize::from(*asked) % ASKED.len()];
-        let fake = Fake::default().instead(command, line.clone()).serve();
-        let spec: Spec = fake.spec.parse().unwrap();
-        if let Err(error) = spec.open() {
-            assert!(!error.to_string().is_empty());
+    Target::new("monitor", seeds.collect(), move |input| {
+        if let Some((number, line)) = input.split_first() {
+            sound::answered_with(asked[usize::from(*number) % asked.len()], line);
         }
-        let asked = fake.asked();
-        let stopped = asked.iter().any(|question| question == "stop");
-        let runs = asked.last().is_some_and(|last| last == "cont");
-        assert!(!stopped || runs, "{command}: {line}: {asked:?}");
     })
 }

@@ -20,6 +20,8 @@ mod mutator;
 #[path = "../../vmm/source/tests/support/snapshots.rs"]
 #[allow(dead_code, reason = "these tests use a part of it")]
 mod snapshots;
+#[path = "../../vmm/source/tests/support/sound.rs"]
+mod sound;
 
 mod coverage;
 mod engine;

@@ -5,18 +5,14 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use heirloom_inspect::Entry;
-use support::dumps::{Kdump, Packing, avml, flattened, lime};
-use support::elf::{CoreBuilder, qemu_note};
-use support::snapshots::{
-    Cpu, cloud_hypervisor, firecracker, vmware, windows, windows_with_bitmap,
-};
+use support::dumps::Kdump;
+use support::snapshots::{Cpu, cloud_hypervisor, firecracker};
+use support::sound;
 
 /// Mutants of each dump.
 const MUTANTS: u64 = 400;
@@ -106,130 +102,13 @@ fn mutant(file: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     bytes
 }
 
-/// A migration stream with 1 MiB of RAM, most of it zero.
-fn stream(is_mapped: bool, ram: &[u8]) -> Vec<u8> {
-    let mut stream = b"QEVM\0\0\0\x03\x07\0\0\0\x02pc\x05\x1aconfiguration/capabilities".to_vec();
-    stream.extend(b"\0\0\0\x01\0\0\0\x01\x0amapped-ram");
-    if !is_mapped {
-        let last = stream.len() - 1;
-        stream[last] = b'X';
-    }
-    stream.extend(b"\x01\0\0\0\x02\x03ram\0\0\0\0\0\0\0\x04");
-    stream.extend((1_u64 << 20 | 4).to_be_bytes());
-    stream.extend(b"\x06pc.ram");
-    stream.extend((1_u64 << 20).to_be_bytes());
-    if is_mapped {
-        stream.extend(1_u32.to_be_bytes());
-        let bitmap = stream.len() as u64 + 24;
-        stream.extend([4096, bitmap, 1024].map(u64::to_be_bytes).concat());
-        stream.extend([0xff; 32]);
-        stream.resize(1024, 0);
-        stream.extend(ram);
-        stream.resize(1024 + (1 << 20), 7);
-    } else {
-        for (number, page) in (0_u64..).zip(ram.chunks(4096)) {
-            stream.extend((number << 12 | 8).to_be_bytes());
-            stream.extend(b"\x06pc.ram");
-            stream.extend(page);
-        }
-        for number in 100_u64..200 {
-            stream.extend((number << 12 | 2 | 0x20).to_be_bytes());
-            stream.push(0);
-        }
-    }
-    stream.extend(0x10_u64.to_be_bytes());
-    stream.extend(b"\x7e\0\0\0\x02\x04\0\0\0\x03\x03cpu\0\0\0\0\0\0\0\x0c");
-    stream.extend([0x55; 300]);
-    stream.push(0);
-    let json = br#"{"devices":[{"name":"cpu","instance_id":0,"fields":[{"name":"env.regs","size":8,"array_len":16},
-        {"name":"env.eip","size":8},{"name":"env.eflags","size":8},{"name":"env.segs","size":20,"array_len":6},
-        {"name":"env.cr[0]","size":8},{"name":"env.cr[3]","size":8}]}]}"#;
-    stream.push(6);
-    stream.extend(u32::try_from(json.len()).unwrap().to_be_bytes());
-    stream.extend(json);
-    stream
-}
-
-fn dumps() -> Vec<(&'static str, Vec<u8>)> {
-    let page =
-        |value: u8| (0..4096_u32).map(move |at| value.wrapping_mul((at / 9).to_le_bytes()[0]));
-    let ram: Vec<u8> = (0..24).flat_map(page).collect();
-    let notes = CoreBuilder::default()
-        .note("QEMU", &qemu_note(0x1000, 0x6b0, 0x10))
-        .note("VMCOREINFO", b"NUMBER(phys_base)=0\n")
-        .notes;
-    let kdump = |packing| {
-        Kdump {
-            packing,
-            notes: notes.clone(),
-            ..Kdump::default()
-        }
-        .ram(0, &ram)
-        .left_out(24..30)
-        .build()
-    };
-    let ranges: [(u64, &[u8]); 2] = [(0, &ram), (1 << 32, &ram)];
-    let core = CoreBuilder {
-        notes: notes.clone(),
-        ..CoreBuilder::default()
-    }
-    .load(0, &ram)
-    .load(1 << 32, &ram);
-    let cpus = [Cpu::new(0x1000), Cpu::new(0x5000)];
-    let packed = |tool: &str| {
-        let mut command = Command::new(tool);
-        let command = command
-            .arg("-c")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().expect("`make dump-tools` installs it");
-        let mut stdin = child.stdin.take().unwrap();
-        let bytes = core.build();
-        let writer = std::thread::spawn(move || stdin.write_all(&bytes).unwrap());
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap();
-        output.stdout
-    };
-    vec![
-        (
-            "VMware",
-            vmware(
-                &cpus,
-                &[(0, 0, 8), (1 << 20, 8, 4)],
-                Some((&ram, false)),
-                true,
-            ),
-        ),
-        ("Windows", windows(0x3000, &[(1, 7), (0x10_0000, 5)], &ram)),
-        (
-            "Windows, bitmap",
-            windows_with_bitmap(0x3000, &[(0, 24)], *b"SDMP", &[1, 3, 17]),
-        ),
-        ("migration", stream(false, &ram)),
-        ("mapped RAM", stream(true, &ram)),
-        ("gzip", packed("gzip")),
-        ("xz", packed("xz")),
-        ("zstd", packed("zstd")),
-        ("lz4", packed("lz4")),
-        ("bzip2", packed("bzip2")),
-        ("zlib", kdump(Packing::Zlib)),
-        ("lzo", kdump(Packing::Lzo)),
-        ("snappy", kdump(Packing::Snappy)),
-        ("zstd pages", kdump(Packing::Zstd)),
-        ("flattened", flattened(&kdump(Packing::Zlib), 4096)),
-        ("LiME", lime(&ranges)),
-        ("AVML", avml(&ranges)),
-        ("core", core.build()),
-    ]
-}
-
 #[test]
 fn any_bytes_are_refused_or_read_soon_and_in_little_memory() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dump");
     let mut numbers = Numbers(11);
-    for (name, file) in dumps() {
+    for (name, file) in sound::dumps() {
         let mut opened = 0;
         for number in 0..MUTANTS {
             let bytes = mutant(&file, &mut numbers);

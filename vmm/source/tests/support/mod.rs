@@ -7,6 +7,7 @@ pub(crate) mod fake;
 pub(crate) mod guest;
 pub(crate) mod qemu;
 pub(crate) mod snapshots;
+pub(crate) mod sound;
 
 use std::time::Duration;
 
