@@ -230,10 +230,9 @@ const HOLDER: u32 = (1 << RESERVED) - 1;
 /// How often a CPU sleeps for it before it is its turn: one that does nothing but system calls would take it again
 /// and again before another one is awake.
 const PATIENCE: u32 = 3;
-/// How often a CPU looks for the lock before it sleeps, about as long as a system call takes; and while another one
-/// looks already. They may share a CPU of the host with its holder.
-const LOOKS: u32 = 40;
-const LOOKS_BESIDE_ANOTHER: u32 = 1;
+/// How many cycles a CPU looks for the lock before it sleeps, about as long as it takes to be woken; if another one looks
+/// already, it sleeps at once. They may share a CPU of the host with its holder.
+const LOOK_CYCLES: u64 = 200_000;
 
 // SAFETY: `kernel` is only reached through the guard, of which `holder` allows one.
 unsafe impl Sync for BigLock {}
@@ -280,12 +279,12 @@ impl BigLock {
         assert!(!self.is_held_here(), "the kernel entered itself");
         let bit = 1 << cpu::number();
         self.waiters.fetch_or(bit, Ordering::SeqCst);
-        let (mut looks, mut sleeps) = (0, 0);
+        let (mut begun, mut sleeps) = (cpu::cycles(), 0);
         while !self.look(own) {
-            looks += 1;
-            if looks >= LOOKS || looks >= LOOKS_BESIDE_ANOTHER && self.lookers() & !bit != 0 {
-                looks = 0;
+            let others_look = self.lookers() & !bit != 0;
+            if others_look || cpu::cycles() - begun > LOOK_CYCLES {
                 self.sleep(own, bit);
+                begun = cpu::cycles();
                 sleeps += 1;
                 if sleeps >= PATIENCE {
                     self.reserve(own);
