@@ -64,7 +64,7 @@ python: guest-target qemu python-tools
 
 ## What is published: a static binary in an archive and a Debian package, with their checksums, in target/archives.
 release: guest-target static-target
-	$(CARGO) build --locked --profile dist --target $(STATIC_TARGET)
+	$(CARGO) rustc --locked --package heirloom --bin heirloom --profile dist --target $(STATIC_TARGET) -- -C strip=symbols
 	.ci/archives "$(TARGET)/$(STATIC_TARGET)/dist/heirloom" "$(TARGET)/archives"
 	.ci/try "$(TARGET)/archives"
 
