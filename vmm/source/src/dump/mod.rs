@@ -182,14 +182,8 @@ pub(crate) fn with_hole(
     assumed: u64,
     notes: &mut Vec<String>,
 ) -> Layout {
-    const LA57: u64 = 1 << 12;
-    let told = cpu.filter(|_| length > 2 << 30).map(|cpu| {
-        let depth = match cpu.cr4 & LA57 {
-            0 => Depth::Four,
-            _ => Depth::Five,
-        };
-        hole::find(read, length, cpu.cr3.root(), Some(depth), Entry::ABSENT)
-    });
+    let told = cpu.filter(|_| length > 2 << 30);
+    let told = told.map(|cpu| hole_by_tables(read, length, cpu));
     let (start, witness) = match told {
         Some(hole::Hole::At(start)) => (start, "the page tables tell"),
         Some(hole::Hole::None) => (length, "the page tables tell"),
@@ -207,6 +201,16 @@ pub(crate) fn with_hole(
         "there is no RAM from {start:#x} to 0x100000000, {witness}"
     ));
     around(start, length)
+}
+
+/// What the tables tell that `cpu` runs on.
+pub(crate) fn hole_by_tables(read: hole::Read<'_>, length: u64, cpu: &CpuState) -> hole::Hole {
+    const LA57: u64 = 1 << 12;
+    let depth = match cpu.cr4 & LA57 {
+        0 => Depth::Four,
+        _ => Depth::Five,
+    };
+    hole::find(read, length, cpu.cr3.root(), Some(depth), Entry::ABSENT)
 }
 
 /// Adds what the user knows of the CPUs.

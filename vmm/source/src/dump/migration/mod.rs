@@ -13,6 +13,7 @@
 //! in it, by the description at the end (docs/devel/migration in QEMU's sources).
 
 mod description;
+mod nodes;
 mod pages;
 mod ram;
 mod registers;
@@ -96,7 +97,8 @@ pub(crate) fn open(name: &str, input: Input, start: u64) -> Result<Contents, Dum
     let cpus: Vec<CpuState> = found.cpus.iter().map(|(_, cpu)| *cpu).collect();
     let Found { machine, ram, .. } = found;
     let (blocks, others) = ram.of_the_guest();
-    let length = blocks.iter().map(|block| block.length).sum();
+    let (input, blocks, others) = nodes::in_order(input, (blocks, others), cpus.first());
+    let length = nodes::length_of(&blocks);
     let plugged: Vec<String> = others
         .iter()
         .map(|block| format!("{} ({} MiB)", block.name, block.length >> 20))

@@ -34,6 +34,12 @@ impl Pages {
         }
     }
 
+    /// The file and the blocks.
+    pub(super) fn into_parts(self) -> (Input, Vec<Block>) {
+        let blocks = self.blocks.into_iter().map(|(_, block)| block);
+        (self.input, blocks.collect())
+    }
+
     fn known(&self, reader: &mut Reader, number: u64) -> Option<Known> {
         let behind = self.blocks.partition_point(|(first, _)| *first <= number);
         let (first, block) = self.blocks.get(behind.checked_sub(1)?)?;

@@ -12,6 +12,9 @@ const CHUNK: usize = 512;
 /// As many such take 60 MiB: they are of 48 GiB of RAM.
 const CHUNKS: usize = 24 << 10;
 
+/// What machines call their RAM, where it is one block.
+pub(super) const OF_MACHINES: [&str; 3] = ["pc.ram", "microvm.ram", "xen.ram"];
+
 /// RAM_SAVE_FLAG_…, in the low bits of an address.
 const ZERO: u64 = 0x2;
 const SIZES: u64 = 0x4;
@@ -232,7 +235,7 @@ impl Ram {
         let mut ram: Vec<Block> = self.blocks.into_iter().filter(is_ram).collect();
         // Where memory is of nodes there is no other; QEMU has the largest block first.
         let rank = |block: &Block| match block.name.as_str() {
-            "pc.ram" | "microvm.ram" | "xen.ram" => 0,
+            name if OF_MACHINES.contains(&name) => 0,
             name if name.contains("ram-node") || name.contains("node") => 1,
             _ => 2,
         };
