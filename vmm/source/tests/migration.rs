@@ -128,7 +128,12 @@ fn a_stream_has_the_memory_and_the_registers_of_every_cpu() {
 fn the_memory_of_nodes_with_names_of_the_users_is_put_together_as_the_tables_tell() {
     let nodes = "-m 64 -machine q35 -cpu qemu64,+la57 -object memory-backend-ram,id=m0,size=24M \
         -object memory-backend-ram,id=m1,size=40M -numa node,memdev=m0 -numa node,memdev=m1";
-    let Migrated { stream, core, .. } = migrated(Depth::Five, nodes);
+    let Migrated {
+        qemu: _qemu,
+        stream,
+        core,
+        ..
+    } = migrated(Depth::Five, nodes);
     let target = opened(&stream);
     assert_eq!(ram(&target), [(0, 640 << 10), (1 << 20, RAM - (1 << 20))]);
     assert_same_ram(&target, &opened(&core));
