@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use heirloom_inspect::PhysAddr;
 use serde_json::Value;
 
+use crate::common::corrupted::number;
 use crate::common::heirloom;
 use crate::common::linux::qmp::Qmp;
 use crate::common::linux::tlb;
@@ -49,7 +51,7 @@ pub(crate) struct Answer {
     pub(crate) report: Value,
 }
 
-fn ask(command: &str, target: &str) -> Answer {
+pub(crate) fn ask(command: &str, target: &str) -> Answer {
     let run = heirloom(&[command, target, "--json"]);
     let report = serde_json::from_str(&run.stdout)
         .unwrap_or_else(|error| panic!("{command}: {error}: {}{}", run.stdout, run.stderr));
@@ -67,7 +69,7 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    fn of(target: &str) -> Moment {
+    pub(crate) fn of(target: &str) -> Moment {
         let [roots, check, layout] =
             ["roots", "check", "layout"].map(|command| ask(command, target));
         Moment {
@@ -117,6 +119,15 @@ impl Moment {
                     root["kind"].as_str().unwrap(),
                 )
             })
+            .collect()
+    }
+
+    /// The roots that CPUs are on.
+    pub(crate) fn roots_of_cpus(&self) -> Vec<PhysAddr> {
+        let roots = self.roots.report["roots"].as_array().unwrap().iter();
+        let on_cpus = roots.filter(|root| !root["cpus"].as_array().unwrap().is_empty());
+        on_cpus
+            .map(|root| PhysAddr::new(number(&root["address"])))
             .collect()
     }
 
@@ -175,10 +186,6 @@ impl Moment {
 
 /// Every leaf of the first CPU's root is where QEMU's own walk has it.
 fn assert_leaves_are_qemus(qmp: &mut Qmp, target: &str) {
-    let number = |value: &Value| {
-        let text = value.as_str().unwrap().trim_start_matches("0x");
-        u64::from_str_radix(text, 16).unwrap()
-    };
     let maps = ask("maps", target);
     let ranges: Vec<(u64, u64, u64)> = maps.report["ranges"]
         .as_array()

@@ -1,6 +1,7 @@
 //! What runs without a kernel: UEFI's shell, a boot loader, and a memory test.
 
 use crate::booted::{Moment, boot};
+use crate::breaks::assert_caught;
 use crate::common::others::{memtest, ovmf, u_boot};
 
 /// Options of QEMU for a machine with UEFI.
@@ -33,6 +34,11 @@ fn assert_is_an_identity_map(moment: &Moment) {
     assert_eq!((area, first), ("identity map", "0x0"));
 }
 
+/// The rules that can be broken there.
+const OF_IDENTITY_MAPS: [&str; 3] = ["tables-in-ram", "no-loop", "reserved-bits-clear"];
+/// The same where all tables but the root are full.
+const OF_FULL_TABLES: [&str; 2] = ["tables-in-ram", "reserved-bits-clear"];
+
 #[test]
 fn a_uefi_shell_runs_on_an_identity_map() {
     let uefi = uefi();
@@ -40,6 +46,7 @@ fn a_uefi_shell_runs_on_an_identity_map() {
     options.extend(["-machine", "q35", "-m", "256M", "-vga", "std"]);
     let machine = boot(&options, &[], "Shell> ");
     assert_is_an_identity_map(&Moment::now(&machine));
+    assert_caught(&machine, &OF_FULL_TABLES);
 }
 
 #[test]
@@ -49,6 +56,7 @@ fn a_memory_test_runs_on_an_identity_map() {
     options.extend(["-append", "console=ttyS0"]);
     let machine = boot(&options, &[], "Memtest86+ v");
     assert_is_an_identity_map(&Moment::now(&machine));
+    assert_caught(&machine, &OF_IDENTITY_MAPS);
 }
 
 #[test]
@@ -57,4 +65,5 @@ fn a_boot_loader_runs_on_an_identity_map() {
     let options = ["-m", "256M", "-vga", "std", "-bios", &rom];
     let machine = boot(&options, &[], "Hit any key to stop autoboot");
     assert_is_an_identity_map(&Moment::now(&machine));
+    assert_caught(&machine, &OF_IDENTITY_MAPS);
 }

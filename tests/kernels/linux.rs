@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::booted::{Moment, boot};
+use crate::breaks::{ALL, assert_caught};
 use crate::common::heirloom;
 use crate::common::linux::{artifacts, initramfs};
 use crate::common::machine::Machine;
@@ -10,11 +11,7 @@ use crate::common::others::realtime_linux;
 use crate::firmware::uefi;
 
 fn moment_of(options: &[&str]) -> Moment {
-    moment_with(&artifacts::kernel(), options)
-}
-
-fn moment_with(kernel: &Path, options: &[&str]) -> Moment {
-    Moment::now(&booted(kernel, options))
+    Moment::now(&booted(&artifacts::kernel(), options))
 }
 
 fn booted(kernel: &Path, options: &[&str]) -> Machine {
@@ -51,10 +48,12 @@ fn assert_is_sound(moment: &Moment) {
 fn linux_by_uefi_has_a_root_for_firmware() {
     let uefi = uefi();
     let uefi: Vec<&str> = uefi.iter().map(String::as_str).collect();
-    let moment = moment_of(&uefi);
+    let machine = booted(&artifacts::kernel(), &uefi);
+    let moment = Moment::now(&machine);
     assert_is_sound(&moment);
     assert_eq!(moment.count("trampoline", "efi_mm"), 1);
     assert_eq!(moment.count("trampoline", ""), 2);
+    assert_caught(&machine, &ALL);
 }
 
 #[test]
@@ -67,9 +66,11 @@ fn linux_without_uefi_has_none() {
 
 #[test]
 fn a_realtime_linux_on_two_cpus_is_sound() {
-    let moment = moment_with(&realtime_linux(), &["-smp", "2"]);
+    let machine = booted(&realtime_linux(), &["-smp", "2"]);
+    let moment = Moment::now(&machine);
     assert_is_sound(&moment);
     assert_eq!(moment.count("trampoline", ""), 1);
+    assert_caught(&machine, &ALL);
 }
 
 #[test]

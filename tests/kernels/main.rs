@@ -6,6 +6,7 @@
 mod common;
 
 mod booted;
+mod breaks;
 mod firmware;
 mod linux;
 mod xen;

@@ -1,6 +1,7 @@
 //! Xen: its own boot, and a paravirtualized Linux on it.
 
 use crate::booted::{Moment, boot};
+use crate::breaks::{ALL, assert_caught};
 use crate::common::linux::{artifacts, initramfs};
 use crate::common::others::xen;
 
@@ -91,4 +92,5 @@ fn the_roots_of_xen_and_of_a_paravirtualized_linux_are_named_and_nothing_is_brok
             moment.let_pass()
         );
     }
+    assert_caught(&machine, &ALL);
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use heirloom_inspect::PhysAddr;
 use serde_json::Value;
 
+pub(crate) use crate::common::corrupted::number;
 use crate::common::heirloom;
 
 /// `heirloom ARGUMENTS --json`: the exit code and the report.
@@ -33,13 +34,6 @@ pub(crate) fn core(path: &Path) -> String {
 /// The target that a live QEMU is.
 pub(crate) fn qemu(socket: &Path) -> String {
     format!("qemu:{}", socket.display())
-}
-
-/// A number as the reports have it: `"0x…"`.
-pub(crate) fn number(value: &Value) -> u64 {
-    let text = value.as_str().and_then(|text| text.strip_prefix("0x"));
-    let text = text.unwrap_or_else(|| panic!("no address: {value}"));
-    u64::from_str_radix(text, 16).unwrap()
 }
 
 pub(crate) fn address(value: &Value) -> PhysAddr {

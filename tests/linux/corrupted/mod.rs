@@ -5,15 +5,14 @@ mod cases;
 mod copy;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
-use heirloom_inspect::{Pfn, PhysAddr, VirtAddr, Walk};
 use serde_json::Value;
 
-use cases::{Case, Expected, Where};
-use copy::{CorruptedImage, Place};
+use cases::Case;
+use copy::CorruptedImage;
 
-use crate::command::{address, list, number, run};
+use crate::command::{list, run};
+use crate::common::corrupted::Judge;
 use crate::common::linux::Variant;
 use crate::image::{Image, Partner, partner_of, some_user_page};
 
@@ -26,80 +25,21 @@ fn broken_rules(report: &Value) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Whether a finding is about the entry at `place`, in these address spaces and no others.
-fn is_about(finding: &Value, place: Place, spaces: Where, pti: bool) -> bool {
-    let Some(entry) = finding.get("entry") else {
-        return false;
-    };
-    let is_there = Pfn::new(number(&entry["table"])) == place.table
-        && entry["index"].as_u64() == Some(place.index.into());
-    let roots: Vec<PhysAddr> = list(&finding["spaces"], "roots")
-        .iter()
-        .map(address)
-        .collect();
-    let count = finding["spaces"]["count"].as_u64();
-    let only = |expected: &[PhysAddr]| roots == expected && count == Some(roots.len() as u64);
-    is_there
-        && match spaces {
-            Where::Process(root) if pti => only(&[root, partner_of(root, Partner::User)]),
-            Where::Only(root) | Where::Process(root) => only(&[root]),
-            Where::Many => count > Some(30),
-        }
-}
-
-/// Whether an entry that was written is what a finding is about, or on the way to it.
-fn follows_from(finding: &Value, image: &CorruptedImage, written: &BTreeSet<(Pfn, u64)>) -> bool {
-    let is_about_one = finding.get("entry").is_some_and(|entry| {
-        let index = entry["index"].as_u64().unwrap();
-        written.contains(&(Pfn::new(number(&entry["table"])), index))
-    });
-    let leads_there = || {
-        let first = VirtAddr::new(number(&finding["range"]["first"]));
-        let roots = list(&finding["spaces"], "roots").iter().map(address);
-        let mut walks = roots.map(|root| image.walk(root, first));
-        let is_written = |walk: Walk| {
-            let mut steps = walk.steps().iter();
-            steps.any(|step| written.contains(&(step.table, step.index.into())))
-        };
-        walks.any(is_written)
-    };
-    is_about_one || leads_there()
-}
-
-/// The report on one corruption against what it must be: each finding that is expected, once, and else none
-/// but by the same rules on what the entries that were written lead to.
+/// The report on one corruption against what it must be.
 fn judge(image: &CorruptedImage, case: &Case) -> Result<(), String> {
-    let mut expected = (case.corrupt)(image);
-    let rules: BTreeSet<&str> = expected.iter().map(|expected| expected.rule).collect();
-    let written = image.written();
+    let expected = (case.corrupt)(image);
     let (code, report) = run(&["check", &image.target()]);
     if code != 1 || report["holds"] != false {
         return Err(format!("exit code {code}, holds: {}", report["holds"]));
     }
-    let mut unexpected = String::new();
-    for verdict in list(&report, "rules") {
-        let rule = verdict["rule"]["name"].as_str().unwrap();
-        let findings = verdict.get("findings").and_then(Value::as_array);
-        let findings = findings.map_or(&[][..], Vec::as_slice);
-        for finding in findings {
-            if finding["area"] == "kernel-image" && finding["symbol"].as_str().is_none() {
-                let _ = write!(unexpected, "\n  {rule}: without a symbol: {finding}");
-            }
-            let is_it = |expected: &Expected| {
-                expected.rule == rule
-                    && is_about(finding, expected.place, expected.spaces, image.variant.pti)
-            };
-            if let Some(found) = expected.iter().position(is_it) {
-                expected.remove(found);
-            } else if !rules.contains(rule) || !follows_from(finding, image, &written) {
-                let _ = write!(unexpected, "\n  {rule}: {finding}");
-            }
-        }
-    }
-    if expected.is_empty() && unexpected.is_empty() {
-        return Ok(());
-    }
-    Err(format!("missing: {expected:?}; unexpected: {unexpected}"))
+    let user_root = |root| partner_of(root, Partner::User);
+    let judge = Judge {
+        tables: image,
+        many: 30,
+        user_root: image.variant.pti.then_some(user_root),
+        has_names: true,
+    };
+    judge.judge(&report, expected)
 }
 
 /// Each corruption by itself, on a fresh copy.

@@ -7,7 +7,11 @@ mod protection;
 mod sharing;
 mod tables;
 
-use super::copy::{CorruptedImage, Place, is_users_own};
+use super::copy::CorruptedImage;
+use crate::common::corrupted::{
+    BEYOND_RAM, Expected, KERNEL_PAGE, KERNEL_TABLE, Place, USER_PAGE, USER_TABLE, is_users_own,
+    of_process, only, shared,
+};
 
 /// One way to corrupt page tables.
 pub(crate) struct Case {
@@ -17,59 +21,6 @@ pub(crate) struct Case {
     /// Corrupts them: what is to be reported, by these rules and no others.
     pub(crate) corrupt: fn(&CorruptedImage) -> Vec<Expected>,
 }
-
-/// What is to be reported.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Expected {
-    pub(crate) rule: &'static str,
-    pub(crate) place: Place,
-    pub(crate) spaces: Where,
-}
-
-/// Which address spaces a finding names.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Where {
-    Only(PhysAddr),
-    /// A process's: one root, or the two of a pair.
-    Process(PhysAddr),
-    /// All that share the corrupted table.
-    Many,
-}
-
-const fn only(rule: &'static str, place: Place, root: PhysAddr) -> Expected {
-    Expected {
-        rule,
-        place,
-        spaces: Where::Only(root),
-    }
-}
-
-const fn shared(rule: &'static str, place: Place) -> Expected {
-    Expected {
-        rule,
-        place,
-        spaces: Where::Many,
-    }
-}
-
-const fn of_process(rule: &'static str, place: Place, root: PhysAddr) -> Expected {
-    Expected {
-        rule,
-        place,
-        spaces: Where::Process(root),
-    }
-}
-
-/// P, R/W, A, D, NX: a table of the kernel's, nothing below which may be executed.
-const KERNEL_TABLE: Entry = Entry::new(1 << 63 | 0x63);
-/// The same with U/S.
-const USER_TABLE: Entry = Entry::new(0x67);
-/// P, R/W, U/S, A, D, NX: a page of a process.
-const USER_PAGE: Entry = Entry::new(1 << 63 | 0x67);
-/// P, R/W, A, D, NX: a page of the kernel's.
-const KERNEL_PAGE: Entry = Entry::new(1 << 63 | 0x63);
-/// A frame far beyond all RAM, and below the highest address of the CPU.
-const BEYOND_RAM: Pfn = Pfn::new(0x20_0000);
 
 const fn always(name: &'static str, corrupt: fn(&CorruptedImage) -> Vec<Expected>) -> Case {
     Case {
