@@ -30,7 +30,7 @@ const MAX_CHECKPOINT_BYTES: usize = 256;
 pub const KILLED: u64 = 9;
 
 /// How often the kernel says that a system call is missing, at most.
-const MOST_MISSING_TOLD: u8 = 4;
+const MAX_MISSING_TOLD: u8 = 4;
 static MISSING_TOLD: AtomicU8 = AtomicU8::new(0);
 
 /// What a system call leaves behind.
@@ -120,7 +120,7 @@ impl Kernel {
     /// Says on the console what a program asks for in vain: a C library's start-up ends without a word.
     fn tell_of_missing(number: u64) {
         let told = MISSING_TOLD.load(Relaxed);
-        if told < MOST_MISSING_TOLD {
+        if told < MAX_MISSING_TOLD {
             MISSING_TOLD.store(told + 1, Relaxed);
             println!(
                 "process {} asks for system call {number}, which this kernel does not have; guest/user/README.md lists those that it has",

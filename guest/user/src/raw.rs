@@ -4,7 +4,7 @@ use crate::{Failed, Result};
 use core::arch::asm;
 
 /// The highest errno.
-const MOST_ERRNO: u64 = 4095;
+const MAX_ERRNO: u64 = 4095;
 
 /// Makes system call `number`.
 ///
@@ -39,7 +39,7 @@ pub unsafe fn call_with_six(number: u64, arguments: [u64; 6]) -> Result<u64> {
         );
     }
     let negated = result.wrapping_neg();
-    if (1..=MOST_ERRNO).contains(&negated) {
+    if (1..=MAX_ERRNO).contains(&negated) {
         Err(Failed(negated))
     } else {
         Ok(result)

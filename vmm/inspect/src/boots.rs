@@ -15,9 +15,9 @@ use heirloom_paging::addr::{VirtAddr, VirtRange};
 use heirloom_paging::rights::Rights;
 
 /// Offsets and names that are listed, of each kind.
-const MOST_LISTED: usize = 1 << 16;
+const MAX_LISTED: usize = 1 << 16;
 /// Entries that are passed to read one kernel half.
-const MOST_STEPS: u32 = 1 << 24;
+const MAX_STEPS: u32 = 1 << 24;
 
 /// How two boots differ.
 #[derive(Clone, Debug, Serialize)]
@@ -143,8 +143,8 @@ impl Boots {
                 boots.add_offsets(name, &one.1, &other.1);
             }
         }
-        boots.is_cut |= boots.offsets.len() > MOST_LISTED;
-        boots.offsets.truncate(MOST_LISTED);
+        boots.is_cut |= boots.offsets.len() > MAX_LISTED;
+        boots.offsets.truncate(MAX_LISTED);
         for change in &mut boots.offsets {
             let first = sides[1].areas.get(&change.area).map(|(first, _)| *first);
             let va = first.map(|first| first.wrapping_add(change.offset));
@@ -236,7 +236,7 @@ impl Side {
         let Some(root) = found.reference else {
             return side;
         };
-        let mut steps = MOST_STEPS;
+        let mut steps = MAX_STEPS;
         for region in &found.layout.regions {
             if region.area == Area::User {
                 continue;

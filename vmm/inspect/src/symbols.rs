@@ -154,12 +154,12 @@ pub enum SymbolsError {
 }
 
 /// Symbols that are looked for where a file has no code.
-const MOST_TRIED: usize = 256;
+const MAX_TRIED: usize = 256;
 /// Pages of the kernel that are looked through for the code of a file, pieces that are looked for, and places that
 /// are tried.
-const MOST_PAGES: u64 = 1 << 16;
-const MOST_PIECES: usize = 4;
-const MOST_MOVES: usize = 64;
+const MAX_PAGES: u64 = 1 << 16;
+const MAX_PIECES: usize = 4;
+const MAX_MOVES: usize = 64;
 /// What has fewer different bytes may be anywhere.
 const LEAST_KINDS: usize = 8;
 /// Names by which a kernel that tells its own symbols is compared with a file.
@@ -269,7 +269,7 @@ impl Discovery {
         moves.extend(places.into_iter().map(|(_, moved)| moved));
         let mut seen = HashSet::new();
         moves.retain(|moved| seen.insert(*moved));
-        moves.truncate(MOST_MOVES);
+        moves.truncate(MAX_MOVES);
         moves
     }
 
@@ -284,7 +284,7 @@ impl Discovery {
             let kinds: HashSet<u8> = bytes.iter().copied().collect();
             kinds.len() >= LEAST_KINDS
         });
-        let telling: Vec<&(VirtAddr, Vec<u8>)> = telling.take(MOST_PIECES).collect();
+        let telling: Vec<&(VirtAddr, Vec<u8>)> = telling.take(MAX_PIECES).collect();
         // First where most code is, then from the top down.
         let image = self.layout.kernel_image.map(|image| image.range);
         let depth = self.mode().depth;
@@ -293,7 +293,7 @@ impl Discovery {
         let entries = kernel.iter().rev();
         let places = entries.map(|index| VirtRange::of_top_entry(*index, depth));
         let mut moves = Vec::new();
-        let mut pages_left = MOST_PAGES;
+        let mut pages_left = MAX_PAGES;
         for range in image.into_iter().chain(places) {
             for page in self.snapshot.distinct_leaves(root, range) {
                 if !page.rights.execute || page.rights.user {
@@ -338,7 +338,7 @@ impl Discovery {
             walk.translation().copied()
         };
         if file.code.is_empty() {
-            let step = file.symbols.len().div_ceil(MOST_TRIED).max(1);
+            let step = file.symbols.len().div_ceil(MAX_TRIED).max(1);
             let tried = file.symbols.iter().step_by(step);
             let has = |(va, name): &&(VirtAddr, String)| {
                 let is_mapped = at(*va).is_some();

@@ -21,7 +21,7 @@ use crate::watchdog::{Bell, Cause};
 const INSTRUCTION_LIMIT: usize = 15;
 
 /// How often KVM may refuse to run the vCPU for now before it is given up, and the time in between.
-const MOST_REFUSALS: u32 = 100;
+const MAX_REFUSALS: u32 = 100;
 const REFUSED: Duration = Duration::from_millis(2);
 /// So often it is asked again at once.
 const REFUSALS_AT_START: u32 = 2;
@@ -151,7 +151,7 @@ impl Bus {
                 libc::EINTR => {}
                 // KVM makes a thread when a guest first runs, and says no more if that fails. A CPU that has
                 // just been started says so, too.
-                libc::EAGAIN if *refusals < MOST_REFUSALS => {
+                libc::EAGAIN if *refusals < MAX_REFUSALS => {
                     *refusals += 1;
                     if *refusals > REFUSALS_AT_START {
                         std::thread::sleep(REFUSED);

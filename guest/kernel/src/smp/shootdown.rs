@@ -22,7 +22,7 @@ use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::MAX_CPUS;
 
 /// More pages than these are dropped by dropping everything.
-const MOST_PAGES: u64 = 32;
+const MAX_PAGES: u64 = 32;
 /// How late `freed-before-answer` has CPUs answer: long enough for some system calls on any machine.
 const LATE_CYCLES: u64 = 1_000_000_000;
 
@@ -122,7 +122,7 @@ pub fn serve() {
         PAGES.0.load(Ordering::Relaxed),
         PAGES.1.load(Ordering::Relaxed),
     );
-    if pages > MOST_PAGES {
+    if pages > MAX_PAGES {
         cpu::flush_all();
     } else {
         for page in 0..pages {

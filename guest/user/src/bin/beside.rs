@@ -33,8 +33,8 @@ const FAILURES: Eventcount = Eventcount::new(6);
 /// Pages that are mapped while others read the last of them.
 const PAGES: u64 = 16;
 /// CPUs, and allocations that there are at one time.
-const MOST_CPUS: usize = 8;
-const MOST_ALLOCATIONS: usize = 255;
+const MAX_CPUS: usize = 8;
+const MAX_ALLOCATIONS: usize = 255;
 
 const WRONG_ARGUMENTS: u8 = 2;
 const FAILED: u8 = 3;
@@ -200,8 +200,8 @@ static STOP: Word = Word(UnsafeCell::new(0));
 const SPINS: u32 = 1000;
 
 fn beside_busy_ones(others: u64, allocations: u64, rounds: u64) -> Result<()> {
-    let mut children = [0; MOST_CPUS];
-    let mut addresses = [0; MOST_ALLOCATIONS];
+    let mut children = [0; MAX_CPUS];
+    let mut addresses = [0; MAX_ALLOCATIONS];
     let children = part_of(&mut children, others)?;
     let addresses = part_of(&mut addresses, allocations)?;
     // The tables come with the first mapping; all others are then alike.

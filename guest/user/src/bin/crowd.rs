@@ -25,9 +25,9 @@ const LAST: Eventcount = Eventcount::new(3);
 const DEFAULT_PROCESSES: u64 = 8;
 const DEFAULT_STEPS: u64 = 12;
 /// Allocations of kernel memory that a process has at one time.
-const MOST_HELD: usize = 3;
+const MAX_HELD: usize = 3;
 /// Pages of an allocation at most: enough to need a new entry of the PGD before long.
-const MOST_PAGES: u64 = 6;
+const MAX_PAGES: u64 = 6;
 /// Words of the memory that processes write to each other.
 const WORDS: usize = 2 * 4096 / 8;
 
@@ -113,7 +113,7 @@ struct Held {
 
 struct Member {
     random: u64,
-    held: [Option<Held>; MOST_HELD],
+    held: [Option<Held>; MAX_HELD],
     /// What it wrote to its own half of the mail.
     written: u64,
 }
@@ -124,7 +124,7 @@ impl Member {
         let random = (seed << 20 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         Member {
             random,
-            held: [None; MOST_HELD],
+            held: [None; MAX_HELD],
             written: 0,
         }
     }
@@ -161,9 +161,9 @@ impl Member {
 
     /// Takes kernel memory, or looks at what it has, changes it, or gives it back.
     fn kernel_memory(&mut self) {
-        let place = self.place_below(MOST_HELD);
+        let place = self.place_below(MAX_HELD);
         let Some(mut held) = self.held[place] else {
-            let pages = 1 + self.below(MOST_PAGES);
+            let pages = 1 + self.below(MAX_PAGES);
             self.held[place] = allocate(pages);
             return;
         };

@@ -22,7 +22,7 @@ const REPORTS: Eventcount = Eventcount::new(1);
 const END: u64 = u64::MAX;
 /// Allocations below the boundary: as many as one page table maps, a guard page behind each, less the
 /// one that the table is made for.
-const MOST_ALLOCATIONS: usize = 255;
+const MAX_ALLOCATIONS: usize = 255;
 
 /// The exit codes.
 const WRONG_ARGUMENTS: u8 = 2;
@@ -34,7 +34,7 @@ fn main(arguments: Arguments) -> u8 {
         return WRONG_ARGUMENTS;
     };
     let others = processes.saturating_sub(1);
-    let mut addresses = [0; MOST_ALLOCATIONS];
+    let mut addresses = [0; MAX_ALLOCATIONS];
     let Some(addresses) = usize::try_from(allocations)
         .ok()
         .and_then(|allocations| addresses.get_mut(..allocations))

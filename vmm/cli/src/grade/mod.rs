@@ -17,7 +17,7 @@ use crate::sandbox::Sandbox;
 use crate::signals;
 
 /// Bytes that an assignment may have.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Options of `heirloom grade`.
 #[derive(clap::Args)]
@@ -94,7 +94,7 @@ fn read(path: &Path) -> Result<Assignment, Failure> {
         Failure::new(Exit::Usage, what)
     };
     let bytes = heirloom_harness::file::read(path, 1).map_err(|problem| unusable(&problem))?;
-    if bytes.len() as u64 > MOST_BYTES {
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(unusable(&"it is larger than 1 MiB"));
     }
     let text = String::from_utf8(bytes).map_err(|_| unusable(&"it is no text"))?;

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use crate::lecture::claims;
 
 /// Points that something can be worth, and all together.
-const MOST_POINTS: u64 = 1_000_000;
+const MAX_POINTS: u64 = 1_000_000;
 /// The longest time that a run may have, in seconds.
-const MOST_SECONDS: u64 = 3600;
+const MAX_SECONDS: u64 = 3600;
 
 /// An assignment as its file has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -55,10 +55,10 @@ pub enum AssignmentError {
     #[error("nothing in it has points")]
     NoPoints,
     /// Too many.
-    #[error("it has more than {MOST_POINTS} points")]
+    #[error("it has more than {MAX_POINTS} points")]
     TooManyPoints,
     /// The time is none, or too much.
-    #[error("`seconds` is to be from 1 to {MOST_SECONDS}")]
+    #[error("`seconds` is to be from 1 to {MAX_SECONDS}")]
     Seconds,
 }
 
@@ -145,7 +145,7 @@ impl Assignment {
         }
         numbered.sort_unstable();
         let seconds = file.seconds.unwrap_or(SECONDS);
-        if !(1..=MOST_SECONDS).contains(&seconds) {
+        if !(1..=MAX_SECONDS).contains(&seconds) {
             return Err(AssignmentError::Seconds);
         }
         let points = rules
@@ -155,7 +155,7 @@ impl Assignment {
             .fold(file.scenario, u64::saturating_add);
         match points {
             0 => return Err(AssignmentError::NoPoints),
-            1..=MOST_POINTS => {}
+            1..=MAX_POINTS => {}
             _ => return Err(AssignmentError::TooManyPoints),
         }
         Ok(Assignment {

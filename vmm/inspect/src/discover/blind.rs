@@ -25,7 +25,7 @@ use super::scan::is_in_ram;
 use super::{KernelHalf, kernel_half_of, scan};
 
 /// Kernel halves whose tables are looked at, those of most frames first.
-pub(super) const MOST_TRIED: usize = 96;
+pub(super) const MAX_TRIED: usize = 96;
 /// Tables that are captured of one: more than the kernel half of 64 GiB in 4 KiB pages has.
 const TABLE_LIMIT: usize = 1 << 16;
 /// The same of one root in the lower half, of which there may be more suspects.
@@ -33,7 +33,7 @@ const LOWER_TABLE_LIMIT: usize = 1 << 12;
 /// Of RAM, a kernel half must show at least one part in so many …
 pub(super) const LEAST_SHOWN: u64 = 8;
 /// … and of its tables' entries, at most one in so many may be reserved.
-const MOST_RESERVED: u64 = 100;
+const MAX_RESERVED: u64 = 100;
 
 /// What is found where no CR3 is known.
 pub(super) enum Found {
@@ -90,7 +90,7 @@ fn best_in_the_lower_half(
     });
     let mut best: Option<(Mode, Best)> = None;
     let mut open: Option<(Mode, OpenIdentity)> = None;
-    let tried = frames.into_iter().take(MOST_TRIED);
+    let tried = frames.into_iter().take(MAX_TRIED);
     'all: for pfn in tried {
         for &mode in modes {
             let captured = budget.capture(memory, mode, pfn, LOWER_TABLE_LIMIT);
@@ -237,7 +237,7 @@ fn best_among(
     groups.sort_unstable();
     let all: u64 = target.ram.iter().map(|range| range.bytes).sum();
     let mut best: Option<(Mode, Best)> = None;
-    for &(_, _, pfn) in groups.iter().take(MOST_TRIED) {
+    for &(_, _, pfn) in groups.iter().take(MAX_TRIED) {
         for &mode in modes {
             let Some(found) = judge(target, mode, pfn, budget) else {
                 continue;
@@ -319,5 +319,5 @@ fn is_sound(snapshot: &Snapshot) -> bool {
                 .count() as u64;
         }
     }
-    reserved * MOST_RESERVED <= present
+    reserved * MAX_RESERVED <= present
 }

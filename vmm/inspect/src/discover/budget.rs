@@ -12,11 +12,11 @@ use heirloom_paging::mode::Mode;
 use super::part::ranges;
 
 /// Entries of all kernel halves together that one search passes at most.
-const MOST_ENTRIES: u64 = 4 * layout::MOST_ENTRIES;
+const MAX_ENTRIES: u64 = 4 * layout::MAX_ENTRIES;
 
 /// Tables that one search captures at most, of all suspects together: four times the kernel half of 64 GiB in
 /// 4 KiB pages.
-const MOST_TABLES: usize = 1 << 17;
+const MAX_TABLES: usize = 1 << 17;
 
 /// What is left of the work that a search may be.
 pub(super) struct Budget {
@@ -27,8 +27,8 @@ pub(super) struct Budget {
 impl Default for Budget {
     fn default() -> Self {
         Budget {
-            entries_left: MOST_ENTRIES,
-            tables_left: MOST_TABLES,
+            entries_left: MAX_ENTRIES,
+            tables_left: MAX_TABLES,
         }
     }
 }
@@ -56,7 +56,7 @@ impl Budget {
     /// Whether the kernel's part of `root` may be walked, which is then done with.
     pub(super) fn allows(&mut self, snapshot: &Snapshot, root: RootId, part: &EntrySet) -> bool {
         let entries = snapshot.distinct_entries(root, part);
-        if entries > layout::MOST_ENTRIES {
+        if entries > layout::MAX_ENTRIES {
             return false;
         }
         match self.entries_left.checked_sub(entries) {

@@ -107,7 +107,7 @@ pub(super) fn forget_tables_of_the_first(start: &Start, users: &mut HashMap<Pfn,
 }
 
 /// Roots whose tables are captured at most to see whether they have a page for ring 3.
-const MOST_ASKED: usize = 4096;
+const MAX_ASKED: usize = 4096;
 
 /// Where the first root maps nothing but memory at its own address, any table of such a map looks like another
 /// root, those of a loader's earlier copy among them: of the candidates only those stay that a CPU runs on,
@@ -138,7 +138,7 @@ pub(super) fn keep_what_is_no_identity_map(
     let asked: Vec<(RootLabel, PhysAddr)> = candidates
         .iter()
         .filter(|candidate| !is_known(candidate.pfn))
-        .take(MOST_ASKED)
+        .take(MAX_ASKED)
         .map(|candidate| candidate.pfn.base())
         .map(|address| (RootLabel::Found(address), address))
         .collect();

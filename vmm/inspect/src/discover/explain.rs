@@ -19,7 +19,7 @@ use heirloom_paging::bits::EntrySet;
 type Maps = HashMap<RootId, Vec<SelfMap>>;
 
 /// Roots that are looked at to see what only some have.
-const MOST_LOOKED_AT: usize = 64;
+const MAX_LOOKED_AT: usize = 64;
 
 impl Discovery {
     /// Whether a CPU on `root` finds the instruction that it is at; `None` if no CPU tells where it is.
@@ -107,7 +107,7 @@ impl Discovery {
                 Layout::infer_in(&self.snapshot, reference, &self.ram, entries, &self.profile);
             if self.profile.kernel_half.is_some() {
                 // What guests have is not in every root.
-                for root in kernels.iter().take(MOST_LOOKED_AT) {
+                for root in kernels.iter().take(MAX_LOOKED_AT) {
                     let layout = &mut self.layout;
                     layout.add_places_of(&self.snapshot, *root, &self.profile);
                 }

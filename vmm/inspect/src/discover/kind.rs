@@ -19,7 +19,7 @@ use super::reused::{Found, Reused};
 /// Entries that are passed at most, in all roots together, to see whether pages have their own
 /// addresses: enough for a hundred trampolines of 4 GiB each. Only roots without a page for ring 3 are
 /// asked.
-const MOST_STEPS: u32 = 1 << 22;
+const MAX_STEPS: u32 = 1 << 22;
 /// A root that maps memory to its own address has no kernel half if at most one page in so many is in the upper
 /// half: what somebody tries out there, or a device.
 const MUCH_ABOVE: u64 = 64;
@@ -154,7 +154,7 @@ impl<'s> Looker<'s> {
             snapshot,
             tallier: Tallier::new(snapshot),
             reused: Reused::new(snapshot, reference),
-            steps_left: MOST_STEPS,
+            steps_left: MAX_STEPS,
         }
     }
 

@@ -12,7 +12,7 @@ use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Decoded;
 
 /// Entries that are passed at most, in all roots together.
-const MOST_ENTRIES: u32 = 1 << 24;
+const MAX_ENTRIES: u32 = 1 << 24;
 /// Of a table with fewer entries nothing is concluded: one wrong entry is a mistake, and no other use.
 const LEAST_ENTRIES: usize = 4;
 
@@ -42,7 +42,7 @@ impl<'s> Reused<'s> {
         let mut reused = Reused {
             snapshot,
             shared: HashSet::new(),
-            entries_left: MOST_ENTRIES,
+            entries_left: MAX_ENTRIES,
         };
         if let Some((root, kernel)) = reference
             && let Some(table) = snapshot.root_table(root)

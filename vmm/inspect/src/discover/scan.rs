@@ -10,7 +10,7 @@ use heirloom_paging::entry::Entry;
 /// Frames that one thread looks through before it takes the next piece: 32 MiB of memory.
 const PIECE: u64 = 8192;
 /// Threads beyond these would wait for memory.
-const MOST_THREADS: usize = 4;
+const MAX_THREADS: usize = 4;
 
 /// Consecutive frames.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +77,7 @@ fn in_pieces<M: PhysicalMemory + Sync + ?Sized>(
     let next = AtomicUsize::new(0);
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
-        .clamp(1, MOST_THREADS)
+        .clamp(1, MAX_THREADS)
         .min(pieces.len());
     let look = || {
         let mut found = Vec::new();

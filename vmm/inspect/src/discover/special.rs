@@ -10,7 +10,7 @@ use heirloom_paging::entry::{Decoded, Entry};
 use heirloom_paging::level::{Half, Level};
 
 /// Entries that are passed to see whether firmware is mapped.
-const MOST_STEPS: u32 = 1 << 12;
+const MAX_STEPS: u32 = 1 << 12;
 
 impl Discovery {
     /// Says which of the roots with memory at its own address is the one that firmware is called on.
@@ -19,7 +19,7 @@ impl Discovery {
             return;
         };
         let maps_firmware = |root: RootId| {
-            let mut leaves = self.snapshot.leaves(root, efi).limited(MOST_STEPS);
+            let mut leaves = self.snapshot.leaves(root, efi).limited(MAX_STEPS);
             leaves.next().is_some()
         };
         if self.reference.is_some_and(maps_firmware) {
@@ -52,7 +52,7 @@ impl Discovery {
         let has_processes = self.judged().any(|space| space.user_pages > 0);
         let (mut writable, mut read_only) = (0, 0);
         let leaves = self.snapshot.leaves(root, image.range);
-        for page in leaves.limited(MOST_STEPS) {
+        for page in leaves.limited(MAX_STEPS) {
             match (page.rights.write, page.rights.execute) {
                 (true, true) => writable += page.size.bytes(),
                 (true, false) => {}

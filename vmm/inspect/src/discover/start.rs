@@ -12,7 +12,7 @@ use heirloom_paging::level::{Depth, Half};
 use heirloom_paging::mode::{Mode, ModeError, PhysBits};
 
 use super::anchors::Anchors;
-use super::blind::{Found, LEAST_SHOWN, MOST_TRIED};
+use super::blind::{Found, LEAST_SHOWN, MAX_TRIED};
 use super::budget::Budget;
 use super::reference::{Best, Reference};
 use super::{Basis, DiscoverError, blind, pairs, part, scan};
@@ -263,7 +263,7 @@ fn or_the_kernels(target: &Target, mode: Mode, best: Best) -> Best {
         .collect();
     frames.sort_unstable();
     frames.dedup();
-    frames.truncate(MOST_TRIED);
+    frames.truncate(MAX_TRIED);
     match best_of(target, mode, &frames) {
         Some(other) if other.ram_bytes > best.ram_bytes => other,
         _ => or_what_shows_the_same(target, mode, best),
@@ -284,7 +284,7 @@ fn or_what_shows_the_same(target: &Target, mode: Mode, best: Best) -> Best {
     };
     let known = HashSet::from([best.reference.pfn]);
     let mut frames = anchors.roots_among(target, &anchors.suspects(target), &known);
-    frames.truncate(MOST_TRIED);
+    frames.truncate(MAX_TRIED);
     match best_of(target, mode, &frames) {
         Some(other) if other.ram_bytes > best.ram_bytes => other,
         _ => best,

@@ -96,7 +96,7 @@ impl DirectMap {
 const MIN_LINEAR: u64 = 4;
 
 /// Offsets that are remembered at once.
-const MOST_OFFSETS: usize = 1 << 16;
+const MAX_OFFSETS: usize = 1 << 16;
 
 /// How much of RAM is mapped at each offset. Scattered pages have an offset each, and tables can claim any
 /// number of them: where there are too many, the half that shows least is forgotten. The direct map is in
@@ -123,7 +123,7 @@ impl Shown {
             return;
         }
         *self.by_offset.entry(offset).or_default() += bytes;
-        if self.by_offset.len() > MOST_OFFSETS {
+        if self.by_offset.len() > MAX_OFFSETS {
             let mut all: Vec<u64> = self.by_offset.values().copied().collect();
             let middle = all.len() / 2;
             let (_, median, _) = all.select_nth_unstable(middle);
@@ -175,7 +175,7 @@ mod tests {
             shown.add(42, 2 << 20);
         }
         scattered(&mut shown, 1 << 51);
-        assert!(shown.by_offset.len() <= MOST_OFFSETS);
+        assert!(shown.by_offset.len() <= MAX_OFFSETS);
         assert_eq!(shown.most(), Some(42));
     }
 

@@ -12,9 +12,9 @@ use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
 pub(crate) const KERNEL_IMAGE: VirtAddr = VirtAddr::new(0xffff_ffff_8000_0000);
 pub(crate) const KERNEL_IMAGE_LAST: VirtAddr = VirtAddr::new(0xffff_ffff_bfff_ffff);
 /// Lines that code may lie in, of a kernel that is not known.
-const MOST_LINES: usize = 64;
+const MAX_LINES: usize = 64;
 /// What is further from the code than this does not belong to it.
-const MOST_GAP: u64 = 64 << 20;
+const MAX_GAP: u64 = 64 << 20;
 /// The kernel's own text and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct KernelImage {
@@ -57,7 +57,7 @@ pub(super) fn find_code(
         if is_of_map(offset) && page.va < KERNEL_IMAGE {
             continue;
         }
-        let is_full = lines.len() >= MOST_LINES;
+        let is_full = lines.len() >= MAX_LINES;
         match lines.iter_mut().rev().find(|(known, _)| *known == offset) {
             Some((_, bytes)) => *bytes += page.size.bytes(),
             None if is_full => {}
@@ -71,7 +71,7 @@ pub(super) fn find_code(
     for page in leaves().filter(|page| offset(page) == line) {
         let range = page.range();
         match &mut best {
-            Some((image, code)) if page.va.get() - image.range.last.get() <= MOST_GAP => {
+            Some((image, code)) if page.va.get() - image.range.last.get() <= MAX_GAP => {
                 image.range.last = range.last;
                 *code |= page.rights.execute;
             }

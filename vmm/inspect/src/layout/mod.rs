@@ -68,7 +68,7 @@ pub struct Layout {
 
 /// Entries of a kernel half that are looked through, several times: those of 64 GiB in 4 KiB pages, or of 32
 /// TiB in pages of 2 MiB. Tables can claim 2^36 pages with a few frames.
-pub(crate) const MOST_ENTRIES: u64 = 1 << 24;
+pub(crate) const MAX_ENTRIES: u64 = 1 << 24;
 /// A linear map of memory shows one part of RAM in so many, or so much as no image has. What shows less is one.
 const LEAST_SHOWN: u64 = 16;
 const MANY_BYTES: u64 = 64 << 20;
@@ -126,7 +126,7 @@ impl Layout {
             layout.regions.push(region(Area::SelfMap, range, evidence));
         }
         let entries = snapshot.distinct_entries(root, kernel);
-        if entries > MOST_ENTRIES {
+        if entries > MAX_ENTRIES {
             // Looking through them would end before the end, and what was seen would say nothing.
             return layout;
         }
@@ -185,7 +185,7 @@ impl Layout {
         let mut layout = Layout::default();
         let lower = VirtRange::half(Half::User);
         let kernel = all_but(&upper_half());
-        if snapshot.distinct_entries(root, &kernel) <= MOST_ENTRIES
+        if snapshot.distinct_entries(root, &kernel) <= MAX_ENTRIES
             && let Some(what) = mapped_in(snapshot, root, lower)
         {
             let range = VirtRange {

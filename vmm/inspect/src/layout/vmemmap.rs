@@ -13,10 +13,10 @@ use heirloom_paging::level::Level;
 /// more than one may seem to be where RAM is less than a section.
 const SIZES: [u64; 7] = [64, 128, 80, 56, 32, 16, 8];
 /// Places that are tried, and stretches between gaps that are looked at: no kernel has so many.
-const MOST_BASES: usize = 256;
-const MOST_RUNS: usize = 1 << 20;
+const MAX_BASES: usize = 256;
+const MAX_RUNS: usize = 1 << 20;
 /// Of RAM, one part in so many may have no elements: firmware and what else the kernel does not manage.
-const MOST_UNMANAGED: u64 = 8;
+const MAX_UNMANAGED: u64 = 8;
 /// Linux maps the array for whole sections of 128 MiB.
 const SECTION_FRAMES: u64 = (128 << 20) / PAGE_SIZE;
 
@@ -63,7 +63,7 @@ impl Vmemmap {
                 Some(run) if run.last.checked_add(1) == Some(page.va) => run.last = range.last,
                 _ => runs.push(range),
             }
-            if runs.len() > MOST_RUNS {
+            if runs.len() > MAX_RUNS {
                 return None;
             }
         }
@@ -72,7 +72,7 @@ impl Vmemmap {
             .iter()
             .map(|run| run.first)
             .filter(|first| first.offset_in(Level::Pdpt) == 0);
-        bases.rev().take(MOST_BASES).find_map(|base| {
+        bases.rev().take(MAX_BASES).find_map(|base| {
             SIZES
                 .into_iter()
                 .find_map(|size| fit(&runs, base, size, ram))
@@ -108,7 +108,7 @@ fn fit(runs: &[Run], base: VirtAddr, element_bytes: u64, ram: &[PhysRange]) -> O
     let inside = &runs[runs.partition_point(|run| run.first < base)..];
     let mapped_bytes: u64 = inside.iter().map(VirtRange::bytes).sum();
     let last = inside.last()?.last;
-    (mapped_bytes <= enough && all - managed <= all / MOST_UNMANAGED).then_some(Vmemmap {
+    (mapped_bytes <= enough && all - managed <= all / MAX_UNMANAGED).then_some(Vmemmap {
         range: VirtRange { first: base, last },
         element_bytes,
         mapped_bytes,

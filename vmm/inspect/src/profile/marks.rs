@@ -1,7 +1,7 @@
 //! What in a guest's memory tells which kernel it runs.
 
 use crate::discover::part::ranges;
-use crate::layout::{DirectMap, MOST_ENTRIES};
+use crate::layout::{DirectMap, MAX_ENTRIES};
 use crate::memory::{PhysRange, PhysicalMemory};
 use crate::snapshot::{RootId, Snapshot};
 use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
@@ -11,9 +11,9 @@ use heirloom_paging::level::Depth;
 use super::{Name, Profile, Recognized};
 
 /// Bytes that are read at most to find a text, in pages without code, and as many in those with.
-const MOST_READ: u64 = 32 << 20;
+const MAX_READ: u64 = 32 << 20;
 /// Pages that are passed at most to find one.
-const MOST_PAGES: u32 = 1 << 20;
+const MAX_PAGES: u32 = 1 << 20;
 /// Bytes that are read at once.
 const PIECE: u64 = 64 << 10;
 /// Of a mark's text, what is shown besides it.
@@ -109,7 +109,7 @@ impl<M: PhysicalMemory + ?Sized> Kernel<'_, M> {
                 .map(|va| format!("pages at {va}")),
             Mark::Memory(places) => {
                 let depth = self.snapshot.mode().depth;
-                if self.snapshot.distinct_entries(self.root, self.part) > MOST_ENTRIES {
+                if self.snapshot.distinct_entries(self.root, self.part) > MAX_ENTRIES {
                     return None;
                 }
                 let parts = ranges(self.part, depth);
@@ -128,7 +128,7 @@ impl<M: PhysicalMemory + ?Sized> Kernel<'_, M> {
 
     /// The first page of ring 0 in a range.
     fn page_in(&self, range: VirtRange, code: bool) -> Option<VirtAddr> {
-        let mut leaves = self.snapshot.leaves(self.root, range).limited(MOST_PAGES);
+        let mut leaves = self.snapshot.leaves(self.root, range).limited(MAX_PAGES);
         leaves
             .find(|page| !page.rights.user && (!code || page.rights.execute))
             .map(|page| page.va)
@@ -182,7 +182,7 @@ impl<M: PhysicalMemory + ?Sized> Kernel<'_, M> {
                     .iter()
                     .any(|needle| needle.range.is_some_and(|range| range.contains(va)))
         };
-        let (mut left, mut steps) = (MOST_READ, MOST_PAGES);
+        let (mut left, mut steps) = (MAX_READ, MAX_PAGES);
         // The end of the page before, and where that ends.
         let mut tail: (Vec<u8>, VirtAddr) = (Vec::new(), VirtAddr::new(0));
         let mut parts = ranges(self.part, self.snapshot.mode().depth);

@@ -34,7 +34,7 @@ pub(super) const USER_ROOT_MINIMAL: Rule = Rule {
 };
 
 /// Entries of user roots' kernel halves that are looked at; they have a few dozen pages each.
-const MOST_ENTRIES: u32 = 1 << 22;
+const MAX_ENTRIES: u32 = 1 << 22;
 
 /// Each user root by itself: tables that only one of them has are what this is about.
 fn user_root_minimal(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
@@ -56,7 +56,7 @@ fn user_root_minimal(context: &Context<'_>, found: &Discovery, evidence: &mut Ev
     {
         clusters.entry(space.cluster).or_default().push(space);
     }
-    let mut entries_left = MOST_ENTRIES;
+    let mut entries_left = MAX_ENTRIES;
     for members in clusters.values() {
         let space = members[0];
         let entry_area = frames_of_cpu_entry_area(context, space, &mut entries_left);

@@ -37,7 +37,7 @@ pub(crate) use placement::{HALVES, Ways, entries_of};
 pub const STEP_LIMIT: u32 = 1 << 26;
 /// Of these, how many a traversal pays for at first, and at most, before it asks the budget again.
 const FIRST_PAID: u32 = 32;
-const MOST_PAID: u32 = 1 << 12;
+const MAX_PAID: u32 = 1 << 12;
 
 /// One present entry where a walk passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -205,7 +205,7 @@ impl<'s> Traversal<'s> {
         }
         self.paid = entries;
         self.steps_left -= entries;
-        self.next_paid = (2 * entries).min(MOST_PAID);
+        self.next_paid = (2 * entries).min(MAX_PAID);
         true
     }
 

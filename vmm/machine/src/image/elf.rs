@@ -55,7 +55,7 @@ struct Notes {
 }
 
 /// Segments that are loaded at most: kernels have a dozen.
-const MOST_SEGMENTS: usize = 1024;
+const MAX_SEGMENTS: usize = 1024;
 
 /// Whether the file is an ELF, of whatever machine.
 pub(super) fn is_elf(bytes: &[u8]) -> bool {
@@ -103,10 +103,10 @@ impl Candidate<'_> {
         if segments.is_empty() {
             return Err(self.damaged("it has no segment to load"));
         }
-        if segments.len() > MOST_SEGMENTS {
+        if segments.len() > MAX_SEGMENTS {
             let count = segments.len();
             let what = format!(
-                "it has {count} segments to load, and no kernel has more than {MOST_SEGMENTS}"
+                "it has {count} segments to load, and no kernel has more than {MAX_SEGMENTS}"
             );
             return Err(self.damaged(&what));
         }
