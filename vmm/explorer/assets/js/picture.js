@@ -1,7 +1,7 @@
 // The picture of one moment: whose address spaces there are, and where some addresses lead in them.
 
 /** Address spaces that are shown by name. */
-const MOST_SPACES = 12;
+const MAX_SPACES = 12;
 /** What the signs of kernel halves mean. */
 const LEGEND = 'PGD entries of the kernel: = the same, ≠ differ, − missing, ≈ own tables that map the same';
 
@@ -22,7 +22,7 @@ async function drawPicture(picture, into) {
 /** The address spaces in a row, each with how its kernel half stands to the others'. */
 function spaceMarks(guest, sharing, walked) {
   const live = guest.live;
-  const shown = [...live.filter((space) => walked.has(space.id)), ...live.filter((space) => !walked.has(space.id))].slice(0, MOST_SPACES);
+  const shown = [...live.filter((space) => walked.has(space.id)), ...live.filter((space) => !walked.has(space.id))].slice(0, MAX_SPACES);
   shown.sort((one, other) => one.id - other.id);
   const marks = shown.map((space) => {
     const [kind, text, title] = SpaceList.prototype.markOf.call({ guest, sharing }, space);

@@ -1,12 +1,12 @@
 // Puts the slides together, and goes from one to the next.
 
 /** How many lines of what was found are shown before the rest is counted. */
-const MOST_FACTS = 3;
+const MAX_FACTS = 3;
 
 function facts(title, lines) {
   if (!lines.length) return null;
-  const more = lines.length - MOST_FACTS;
-  return h('div.facts', {}, h('h3', {}, title), h('ul', {}, lines.slice(0, MOST_FACTS).map((line) => h('li', { title: line }, line)), more > 0 && h('li.more', {}, `and ${more} more`)));
+  const more = lines.length - MAX_FACTS;
+  return h('div.facts', {}, h('h3', {}, title), h('ul', {}, lines.slice(0, MAX_FACTS).map((line) => h('li', { title: line }, line)), more > 0 && h('li.more', {}, `and ${more} more`)));
 }
 
 function titleSlide(deck) {
