@@ -35,6 +35,17 @@ fn spaces(answers: &Answers) -> Vec<Value> {
     spaces
 }
 
+/// Those that are not freed, which a dump without free pages does not have: no task has them, and they have no user half.
+fn in_use(mut spaces: Vec<Value>) -> Vec<Value> {
+    let idle: Vec<Value> = spaces
+        .iter()
+        .filter(|space| space["kind"] == "idle")
+        .flat_map(|space| [space["address"].clone(), space["partner"].clone()])
+        .collect();
+    spaces.retain(|space| !idle.contains(&space["address"]));
+    spaces
+}
+
 /// Boots, and has the guest crash: what a core of just before answers, and how long `/proc/vmcore` is, which is on `disk`.
 fn crash(folder: &Path, disk: &Path) -> (Answers, u64) {
     File::create(disk).unwrap().set_len(1 << 30).unwrap();
@@ -80,11 +91,15 @@ fn the_vmcore_of_a_crashed_kernel_answers_as_the_guest_did_before_and_so_do_make
 
     let packed = folder.path().join("packed");
     makedumpfile(&["-c", "-d", "31", &named(&vmcore), &named(&packed)]);
-    for file in [vmcore, packed] {
+    for (file, has_free_pages) in [(vmcore, true), (packed, false)] {
         let target = named(&file);
         let after = Answers::of(&target);
-        assert_eq!(spaces(&after), spaces(&before), "{target}");
-        assert!(spaces(&after).len() > 100);
+        if has_free_pages {
+            assert_eq!(spaces(&after), spaces(&before), "{target}");
+        } else {
+            assert_eq!(in_use(spaces(&after)), in_use(spaces(&before)), "{target}");
+        }
+        assert!(in_use(spaces(&after)).len() > 100);
         assert_eq!(after.maps()["ranges"], before.maps()["ranges"], "{target}");
         assert_eq!(after.translations(), before.translations(), "{target}");
         let said = notes(&target).join("\n");
