@@ -30,7 +30,7 @@ mod text;
 mod ui;
 
 use std::io::Write;
-use std::process;
+use std::{process, thread};
 
 use exit::{Exit, Failure};
 
@@ -119,8 +119,20 @@ fn with_nearest(mut error: clap::Error) -> clap::Error {
     error
 }
 
+/// The command line. It is taken apart on a stack of its own: clap's description of all options needs more than the first
+/// thread has under a small `ulimit -s`.
+fn parse() -> Cli {
+    const STACK: usize = 1 << 20;
+    let parse = || Cli::try_parse().map_err(with_nearest);
+    let thread = thread::Builder::new().stack_size(STACK).spawn(parse);
+    let parsed = thread.ok().and_then(|thread| thread.join().ok());
+    // Where there can be no more threads, the first one's stack has to do.
+    let parsed = parsed.unwrap_or_else(parse);
+    parsed.unwrap_or_else(|error| error.exit())
+}
+
 fn main() -> process::ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| with_nearest(error).exit());
+    let cli = parse();
     cli.ui.apply();
     start_log(cli.ui.verbose);
     signals::files_may_get_too_large();

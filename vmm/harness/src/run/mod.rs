@@ -21,7 +21,7 @@ use heirloom_machine::{
 };
 use heirloom_source::recording::{Header, ReadLog, RecordError};
 use vm_memory::Bytes;
-use zerocopy::FromBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::backtrace::{self, Frame};
 use crate::crash_report;
@@ -283,18 +283,18 @@ impl Run {
     }
 
     /// Runs the guest until it rings the doorbell, and reads the event behind that.
-    fn advance(&mut self) -> Result<(ProbePage, Event), RunError> {
+    fn advance(&mut self) -> Result<(Box<ProbePage>, Event), RunError> {
         self.captured = None;
         let frame = match self.run_machine()? {
             Stop::Doorbell { value } => value,
             stop => return Err(self.stopped(&stop)),
         };
-        let mut bytes = [0; size_of::<ProbePage>()];
+        // Never on the stack, which may be small.
+        let mut page = ProbePage::new_box_zeroed().map_err(|_| RunError::Frame { frame })?;
         let address = GuestAddress(u64::from(frame) * PAGE_SIZE);
         let memory = self.machine.memory();
-        let read = memory.read_slice(&mut bytes, address);
+        let read = memory.read_slice(page.as_mut_bytes(), address);
         read.map_err(|_| RunError::Frame { frame })?;
-        let page = ProbePage::read_from_bytes(&bytes).map_err(|_| RunError::Frame { frame })?;
         let event = Event::decode(&page).map_err(|error| RunError::Event { frame, error })?;
         Ok((page, event))
     }
