@@ -244,26 +244,25 @@ impl Capturer {
             .zip(roots[first..].iter().rev());
         let last = last.take_while(same).count();
         let (old_end, new_end) = (before.len() - last, roots.len() - last);
-        let new: Vec<Root> = roots[first..new_end]
+        let slots: Vec<Option<Slot>> = roots[first..new_end]
             .iter()
-            .map(|&(label, address)| {
-                let slot = self.intern(address.pfn(), mode.depth.top());
-                self.omitted += u64::from(slot.is_none());
-                Root {
-                    id: RootId(0),
-                    label,
-                    address,
-                    slot,
-                }
+            .map(|(_, address)| self.intern(address.pfn(), mode.depth.top()))
+            .collect();
+        self.omitted += slots.iter().filter(|slot| slot.is_none()).count() as u64;
+        let slot_of = |at: usize| match at {
+            at if at < first => before[at].slot,
+            at if at < new_end => slots[at - first],
+            at => before[at - new_end + old_end].slot,
+        };
+        self.roots = (0u32..)
+            .zip(roots.iter().enumerate())
+            .map(|(id, (at, &(label, address)))| Root {
+                id: RootId(id),
+                label,
+                address,
+                slot: slot_of(at),
             })
             .collect();
-        let mut now = before.to_vec();
-        now.splice(first..old_end, new);
-        for (id, (root, (label, _))) in (0u32..).zip(now.iter_mut().zip(roots)) {
-            root.id = RootId(id);
-            root.label = *label;
-        }
-        self.roots = now.into();
         for root in &before[first..old_end] {
             if let Some(slot) = root.slot {
                 self.release(mode.depth.top(), slot);

@@ -50,6 +50,7 @@ impl TableIndex {
             snapshot: snapshot.clone(),
             is_whole,
             spaces: Vec::with_capacity(order.len()),
+            divisions: vec![halves],
             groups: Groups::default(),
             parts: Parts::default(),
             uses: vec![Use::default(); snapshot.slots()],
@@ -98,6 +99,7 @@ impl TableIndex {
     /// The address space of a root joins its group.
     pub(super) fn space(&mut self, root: RootId, parts: [EntrySet; 2]) -> Space {
         let known = *self.snapshot.root(root);
+        let division = self.division(parts);
         let group = self
             .groups
             .join(words(&self.snapshot, known.slot), &parts[0]);
@@ -114,9 +116,17 @@ impl TableIndex {
             address: known.address,
             slot: known.slot,
             group,
-            parts,
+            division,
             user: None,
         }
+    }
+
+    /// Its number; a new one if it is not the last one's.
+    fn division(&mut self, parts: [EntrySet; 2]) -> u32 {
+        if self.divisions.last() != Some(&parts) {
+            self.divisions.push(parts);
+        }
+        u32::try_from(self.divisions.len() - 1).unwrap_or(u32::MAX)
     }
 
     pub(super) fn put_in_order(&mut self) -> bool {
@@ -166,7 +176,11 @@ impl TableIndex {
         if self.scope.kernel_has_own_root && space.label == RootLabel::Kernel {
             return None;
         }
-        let starts = user_links(&self.snapshot, space.slot?, space.parts[1])?;
+        let starts = user_links(
+            &self.snapshot,
+            space.slot?,
+            self.divisions[space.division as usize][1],
+        )?;
         let id = self.look_through(
             Half::User,
             VirtRange::half(Half::User),

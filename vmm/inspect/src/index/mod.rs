@@ -87,8 +87,8 @@ struct Space {
     address: PhysAddr,
     slot: Option<Slot>,
     group: GroupId,
-    /// Which entries of the root are the kernel's, and which a process's.
-    parts: [EntrySet; 2],
+    /// Which of its root's entries are whose, in [`TableIndex::divisions`].
+    division: u32,
     /// Its user half.
     user: Option<PartId>,
 }
@@ -102,6 +102,8 @@ pub struct TableIndex {
     is_whole: bool,
     /// In the order in which they give their names to what is shared.
     spaces: Vec<Space>,
+    /// Which entries of roots are the kernel's, and which a process's: mostly there is one division for all.
+    divisions: Vec<[EntrySet; 2]>,
     groups: Groups,
     parts: Parts,
     /// By slot.
@@ -288,7 +290,7 @@ impl TableIndex {
                     placements.push(Placement::of_root(
                         &self.snapshot,
                         table,
-                        (half, space.parts[number]),
+                        (half, self.divisions[space.division as usize][number]),
                         space.root,
                     ));
                 }

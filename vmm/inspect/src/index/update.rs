@@ -231,10 +231,11 @@ impl TableIndex {
     fn regroup(&mut self, at: usize) -> bool {
         let space = self.spaces[at];
         let words = words(&self.snapshot, space.slot);
-        if words.is_some_and(|words| self.groups.is_of(space.group, words, &space.parts[0])) {
+        let kernel = &self.divisions[space.division as usize][0];
+        if words.is_some_and(|words| self.groups.is_of(space.group, words, kernel)) {
             return false;
         }
-        let group = self.groups.join(words, &space.parts[0]);
+        let group = self.groups.join(words, kernel);
         self.groups.leave(space.group);
         self.spaces[at].group = group;
         true
