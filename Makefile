@@ -9,6 +9,10 @@ LINUX_GUEST := $(TARGET)/linux-guest
 OTHER_KERNELS := $(TARGET)/other-kernels
 REPORT := $(TARGET)/report.html
 
+# Inputs that tests make up are the same from run to run. Others: `make test PROPTEST_RNG_SEED=2`.
+PROPTEST_RNG_SEED ?= 1
+export PROPTEST_RNG_SEED
+
 .PHONY: run test report screenshots lint deny package python release clean guest-target static-target lint-tools deny-tools qemu dump-tools python-tools musl linux-guest other-kernels chromium
 
 ## Boots the guest and judges it.

@@ -41,6 +41,13 @@ fn end(child: Child) -> (Option<i32>, String, String) {
     )
 }
 
+/// It ends with this exit code and says so.
+fn assert_ends(arguments: &[&str], expected: i32, words: &str) {
+    let (code, _, err) = end(waiting(arguments));
+    assert_eq!(code, Some(expected), "{err}");
+    assert!(err.contains(words), "{err}");
+}
+
 /// Waits until QEMU's monitor says so of its devices.
 fn until_devices(qmp: &mut Qmp, is_so: impl Fn(&str) -> bool) {
     let start = Instant::now();
@@ -88,32 +95,16 @@ fn linux_is_looked_at_when_a_process_ends_and_runs_on_also_when_the_command_was_
     assert_eq!(qmp.status(), "running");
 
     // Where no CPU comes.
-    let (code, _, err) = end(waiting(&[
-        &target,
-        "--wait-for",
-        "panic",
-        "--timeout",
-        "2s",
-    ]));
-    assert_eq!(code, Some(4), "{err}");
-    assert!(err.contains("in time"), "{err}");
+    let never = [&target, "--wait-for", "panic", "--timeout", "2s"];
+    assert_ends(&never, 4, "in time");
     assert_eq!(qmp.status(), "running");
-    let (code, _, err) = end(waiting(&[
-        &target,
-        "--wait-for",
-        "no_such",
-        "--timeout",
-        "1s",
-    ]));
-    assert_eq!(code, Some(2), "{err}");
-    assert!(err.contains("`no_such` is no address"), "{err}");
+    let unknown = [&target, "--wait-for", "no_such", "--timeout", "1s"];
+    assert_ends(&unknown, 2, "`no_such` is no address");
     assert_eq!(qmp.status(), "running");
 
     // And a guest that stands still is not let run.
     qmp.stop();
-    let (code, _, err) = end(waiting(&[&target, "--wait-for", "do_exit"]));
-    assert_eq!(code, Some(2), "{err}");
-    assert!(err.contains("stand still"), "{err}");
+    assert_ends(&[&target, "--wait-for", "do_exit"], 2, "stand still");
     assert_eq!(qmp.status(), "paused");
 }
 
@@ -175,22 +166,19 @@ fn our_guest_is_looked_at_by_the_stub_that_qemu_was_started_with_which_stays() {
     let mut answer = [0; 64];
     assert!(other.read(&mut answer).unwrap() > 0);
     machine.qmp().resume();
-    let (code, _, err) = end(waiting(&[&target, "--wait-for", &at]));
-    assert_eq!(code, Some(2), "{err}");
-    assert!(err.contains("has a gdb connected"), "{err}");
+    let again = [&target, "--wait-for", &at];
+    assert_ends(&again, 2, "has a gdb connected");
     drop(other);
     until_devices(&mut machine.qmp(), |devices| {
         devices.contains("disconnected:unix:")
     });
-    let (code, _, err) = end(waiting(&[&target, "--wait-for", &at]));
-    assert_eq!(code, Some(0), "{err}");
+    assert_ends(&again, 0, "");
     assert_eq!(machine.qmp().status(), "running");
 }
 
 #[test]
 fn only_a_qemu_that_runs_is_waited_for() {
     let file = env!("CARGO_BIN_EXE_heirloom");
-    let (code, _, err) = end(waiting(&[file, "--wait-for", "do_exit"]));
-    assert_eq!(code, Some(2), "{err}");
-    assert!(err.contains("--wait-for is for a QEMU that runs"), "{err}");
+    let words = "--wait-for is for a QEMU that runs";
+    assert_ends(&[file, "--wait-for", "do_exit"], 2, words);
 }

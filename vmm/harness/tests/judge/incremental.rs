@@ -2,6 +2,7 @@
 //! that a scene tells compares the verdict with one that is found with nothing remembered.
 
 use heirloom_abi::propagation::Strategy as Propagation;
+use heirloom_harness::event::EventKind;
 use heirloom_inspect::testing::FakeMemory;
 use heirloom_inspect::{Entry, Pfn, PhysAddr, PhysicalMemory};
 use proptest::prelude::*;
@@ -112,4 +113,17 @@ proptest! {
             take(&mut scene, step, number, wild);
         }
     }
+}
+
+/// An entry that one lacks is shown by the kernel memory below it, while there is any: so that what is told of memory
+/// may change what was found, though no table did.
+#[test]
+fn memory_that_is_only_said_to_be_gone_changes_where_a_missing_entry_is_shown() {
+    let mut scene = Scene::family();
+    scene.memory.poke(scene.root(5).pfn(), 402, Entry::ABSENT);
+    scene.checkpoint(1);
+    let address = Scene::memory_of_2();
+    // What is left begins further up.
+    scene.map(1, 1);
+    scene.tell(1, EventKind::KernelUnmapped { address, pages: 4 });
 }

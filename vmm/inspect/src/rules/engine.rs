@@ -220,7 +220,6 @@ fn refresh(
     for finding in evidence.found_mut() {
         finding.complete(rule.info.name, context);
     }
-    // A clause that is broken names address spaces.
     memo.stamp = Some(stamp_of(
         clause.reads,
         evidence.violations() > 0,
@@ -233,12 +232,15 @@ fn refresh(
 
 fn stamp_of(reads: Reads, is_broken: bool, context: &Context<'_>, moment: u64) -> Stamp {
     let now = context.index.generations();
+    // A clause that is broken names address spaces, and addresses at which there is kernel memory.
+    let named = Reads::SPACES.and(Reads::MEMORY);
+    let reads = if is_broken { reads.and(named) } else { reads };
     let if_read = |what, value| if reads.has(what) { value } else { 0 };
     let memory = context.history.map_or(0, History::memory_generation);
     [
         if_read(Reads::KERNEL, now.kernel),
         if_read(Reads::USER, now.user),
-        if_read(if is_broken { reads } else { Reads::SPACES }, now.spaces),
+        if_read(Reads::SPACES, now.spaces),
         if_read(Reads::TABLES, now.tables),
         if_read(Reads::MEMORY, memory),
         if_read(Reads::EVENT, moment),
