@@ -32,7 +32,7 @@ fn family_roots_entries_rules_and_a_verdict_are_shown() {
     );
     has(&["root (CR3)", "kernel half"]);
     has(&["kernel ", "0x", "the reference"]);
-    has(&["process 1 ", "0x", "the same", "the same tables"]);
+    has(&["process 1 ", "0x", "same ", "same tables"]);
     has(&["PGD[273]", "0xffff888000000000", "direct map", "all 9 "]);
     has(&["PGD[402", "0xffffc90000000000", "vmalloc"]);
     has(&["PGD[511]", "kernel image"]);

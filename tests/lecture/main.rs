@@ -53,15 +53,14 @@ fn all_thirteen_claims_hold() {
 }
 
 #[test]
-fn one_claim_is_one_row_with_its_verdict() {
+fn one_claim_is_one_paragraph_with_its_verdict() {
     let run = heirloom(&["lecture", "--claim", "3"]);
     assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
-    let numbers: Vec<u32> = run
-        .stdout
-        .lines()
-        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-        .collect();
-    assert_eq!(numbers, [3], "{}", run.stdout);
+    let claims = run.stdout.lines().filter(|line| line.starts_with("claim "));
+    let claims: Vec<&str> = claims.map(|line| &line[..8]).collect();
+    assert_eq!(claims, ["claim 3 "], "{}", run.stdout);
+    let is_long = |line: &str| line.chars().count() > 80;
+    assert!(!run.stdout.lines().any(is_long), "{}", run.stdout);
     assert!(
         run.stdout.contains("HOLDS: 1 of 1 claims hold"),
         "{}",

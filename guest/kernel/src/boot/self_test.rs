@@ -75,7 +75,7 @@ impl Kernel {
         let usage = self.frames.usage();
         let strategy = self.space.strategy();
         println!(
-            "heirloom kernel: {} MiB of RAM, {} frames free, propagation={}, system calls {}",
+            "heirloom kernel: {} MiB of RAM, {} frames free\npropagation={}, system calls {}",
             usage.total / 256,
             usage.free,
             strategy.name(),

@@ -17,6 +17,7 @@ use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::sandbox::Sandbox;
 use crate::signals;
+use crate::ui;
 use page::Pictures;
 use show::Lecture;
 
@@ -93,7 +94,8 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         progress.tell(|| format!("claim {}", claim.number));
         let result = claim.judge(&mut runner)?;
         if !options.json {
-            progress.print(&mut output, &show::row(&result, results.is_empty()))?;
+            let columns = usize::from(ui::columns());
+            progress.print(&mut output, &show::paragraph(&result, columns))?;
         }
         pictures.keep(claim.number, runner.take_picture());
         results.push(result);

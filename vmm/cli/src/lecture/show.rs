@@ -1,70 +1,41 @@
-//! The lecture's verdicts: a row for each claim, written as soon as it is judged, and JSON of all.
+//! The lecture's verdicts: a paragraph for each claim, written as soon as it is judged, and JSON of all.
 
 use std::fmt;
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use heirloom_harness::lecture::ClaimResult;
 use serde::Serialize;
 
+use crate::text::wrap::wrapped;
+
 /// Version of the JSON form; grows when a field changes its meaning or goes.
 const VERSION: u32 = 1;
-const HEADER: [&str; 6] = [
-    "",
-    "claim",
-    "experiment",
-    "what the tables showed",
-    "what the CPU did",
-    "verdict",
-];
-/// Columns of the table where no terminal says how wide it is, and at least.
-const WIDTH: u16 = 140;
-const MIN_WIDTH: u16 = 90;
-/// Widths of the columns, padding included; what was found shares the rest.
-const NUMBER_WIDTH: u16 = 4;
-const CLAIM_WIDTH: u16 = 28;
-const EXPERIMENT_WIDTH: u16 = 24;
-const VERDICT_WIDTH: u16 = 9;
-/// Columns between these.
-const SEPARATORS: u16 = 5;
+/// Columns at most: longer lines are hard to read.
+const MAX_WIDTH: usize = 100;
+/// Columns of what stands before the texts.
+const HEAD: usize = 12;
 
-/// A claim's row, under the table's header if it is the first. Rows of one terminal stand under each other.
-pub(super) fn row(result: &ClaimResult, is_first: bool) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic);
-    if is_first {
-        table.set_header(HEADER);
+/// A claim with its verdict, what was tried, and what was found, in a terminal of so many columns.
+pub(super) fn paragraph(result: &ClaimResult, columns: usize) -> String {
+    let width = columns.clamp(2 * HEAD, MAX_WIDTH);
+    let mut paragraph = String::new();
+    let mut say = |head: &str, text: &str| {
+        let mut head = head;
+        for line in wrapped(text, width - HEAD, 0) {
+            paragraph += format!("{head:<HEAD$}{line}").trim_end();
+            paragraph.push('\n');
+            head = "";
+        }
+    };
+    say(&format!("claim {}", result.number), result.claim);
+    say("  tried", result.experiment);
+    for (mut head, found) in [("  tables", &result.tables), ("  CPU", &result.cpu)] {
+        for text in found {
+            say(head, text);
+            head = "";
+        }
     }
-    table.add_row([
-        result.number.to_string(),
-        result.claim.to_owned(),
-        result.experiment.to_owned(),
-        result.tables.join("\n"),
-        result.cpu.join("\n"),
-        verdict(result).to_owned(),
-    ]);
-    let width = table.width().unwrap_or(WIDTH).max(MIN_WIDTH);
-    table.set_width(width);
-    let fixed = NUMBER_WIDTH + CLAIM_WIDTH + EXPERIMENT_WIDTH + VERDICT_WIDTH;
-    let found = (width - fixed - SEPARATORS) / 2;
-    let widths = [
-        NUMBER_WIDTH,
-        CLAIM_WIDTH,
-        EXPERIMENT_WIDTH,
-        found,
-        found,
-        VERDICT_WIDTH,
-    ];
-    for (column, width) in table.column_iter_mut().zip(widths) {
-        column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width)));
-    }
-    let text = table.to_string();
-    match text.split_once('\n') {
-        // The row before has drawn this line.
-        Some((_border, row)) if !is_first => row.to_owned(),
-        _ => text,
-    }
+    say("", verdict(result));
+    paragraph
 }
 
 pub(super) fn verdict(result: &ClaimResult) -> &'static str {
@@ -137,20 +108,21 @@ impl Lecture {
     }
 }
 
-/// What does not hold and why, and the verdict: what stands below the rows.
+/// What does not hold and why, and the verdict: what stands below the paragraphs.
 impl fmt::Display for Lecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for result in self.broken() {
             writeln!(
                 f,
-                "\nclaim {} is BROKEN: {} of {} facts speak against it",
+                "claim {} is BROKEN: {} of {} facts speak against it",
                 result.number, result.objected, result.checks
             )?;
             for objection in &result.objections {
                 writeln!(f, "  {objection}")?;
             }
+            writeln!(f)?;
         }
-        write!(f, "\n{}", self.sentence())
+        f.write_str(&self.sentence())
     }
 }
 
@@ -175,25 +147,24 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_written_one_by_one_are_one_table() {
-        let rows = [
-            row(&result(1, true, false), true),
-            row(&result(2, false, false), false),
-            row(&result(3, false, true), false),
-        ];
-        let text = rows.join("\n");
-        assert_eq!(text.matches("what the CPU did").count(), 1, "{text}");
-        let widths: Vec<usize> = text
-            .lines()
-            .filter(|line| line.starts_with(['─', '═']))
-            .map(|line| line.chars().count())
-            .collect();
-        // Above, below the header, and below each row.
-        assert_eq!(widths.len(), 5, "{text}");
-        assert!(widths.iter().all(|width| *width == widths[0]), "{text}");
-        assert!(widths[0] <= usize::from(WIDTH), "{text}");
-        for (row, verdict) in rows.iter().zip(["HOLDS", "BROKEN", "OUT OF"]) {
-            assert!(row.contains(verdict), "{row}");
+    fn a_claims_paragraph_fits_the_terminal_and_says_all() {
+        for columns in [40, 80, 200] {
+            let text = paragraph(&result(12, false, true), columns);
+            for line in text.lines() {
+                let length = line.chars().count();
+                assert!(length <= columns.min(MAX_WIDTH), "{columns}: {text}");
+                assert_eq!(line, line.trim_end());
+            }
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(words.starts_with("claim 12 a claim in"), "{text}");
+            for part in [
+                "tried an experiment",
+                "tables what was seen",
+                "CPU what was",
+            ] {
+                assert!(words.contains(part), "{columns}: {text}");
+            }
+            assert!(words.ends_with("OUT OF TIME"), "{text}");
         }
     }
 
@@ -203,10 +174,7 @@ mod tests {
         assert!(!lecture.holds() && !lecture.is_broken());
         assert_eq!(lecture.out_of_time().count(), 1);
         let text = lecture.to_string();
-        assert!(
-            text.starts_with("\nBROKEN OFF: 1 of 2 claims hold"),
-            "{text}"
-        );
+        assert!(text.starts_with("BROKEN OFF: 1 of 2 claims hold"), "{text}");
         let broken = Lecture::new(vec![result(1, false, false), result(2, false, true)]);
         assert!(broken.is_broken());
         assert!(

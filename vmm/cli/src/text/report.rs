@@ -263,7 +263,7 @@ impl Text for KernelHalf {
         match self {
             KernelHalf::Reference { entries } => write!(f, "{entries} entries: the reference"),
             KernelHalf::Same { entries } => {
-                write!(f, "the same {entries} entries, the same tables")
+                write!(f, "same {entries} entries, same tables")
             }
             KernelHalf::Differs {
                 entries,
@@ -271,9 +271,9 @@ impl Text for KernelHalf {
             } => {
                 write!(f, "DIFFERS at {}", Indices(entries))?;
                 if *mapped_differently == 0 {
-                    write!(f, ", maps the same")
+                    write!(f, ": maps the same")
                 } else {
-                    write!(f, ", maps other memory")
+                    write!(f, ": other memory")
                 }
             }
             KernelHalf::Lacks { entries } => write!(f, "lacks {}", Indices(entries)),
