@@ -10,6 +10,7 @@ use heirloom_inspect::report::Roots;
 use heirloom_inspect::{PhysAddr, RootLabel};
 
 use super::{Shown, Text};
+use crate::ui;
 
 impl Text for Roots {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,18 +21,6 @@ impl Text for Roots {
             "roots"
         };
         writeln!(f, "{} {roots}: {}", self.roots.len(), counts(&self.kinds))?;
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header([
-            "root",
-            "kind",
-            "whose",
-            "user root",
-            "CPU",
-            "kernel half",
-            "user pages",
-            "why",
-        ]);
         // A user root stands in its kernel root's line.
         let (seconds, lines): (Vec<&Space>, Vec<&Space>) = self
             .roots
@@ -41,16 +30,13 @@ impl Text for Roots {
             .into_iter()
             .map(|space| (space.partner, space))
             .collect();
-        for space in lines {
+        let rows = lines.iter().map(|space| {
             let user_root = user_roots.get(&Some(space.address)).copied();
-            table.add_row(row(self, space, user_root));
-        }
-        for column in [0, 3, 6] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        writeln!(f, "{}", table.trim_fmt())?;
+            row(self, space, user_root)
+        });
+        let rows: Vec<_> = rows.collect();
+        writeln!(f, "{}", table(&rows).trim_fmt())?;
+        write_reasons(f, &lines)?;
         write!(f, "\nclusters of equal kernel halves")?;
         for cluster in &self.clusters {
             write!(
@@ -72,7 +58,36 @@ impl Text for Roots {
     }
 }
 
-fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; 8] {
+/// The columns, and whether numbers stand in them.
+const COLUMNS: [(&str, bool); 7] = [
+    ("root", true),
+    ("kind", false),
+    ("whose", false),
+    ("user root", true),
+    ("CPU", false),
+    ("kernel half", false),
+    ("user pages", true),
+];
+
+/// The rows, without columns in which nothing stands.
+fn table(rows: &[[String; COLUMNS.len()]]) -> Table {
+    let is_used = |at: usize| rows.iter().any(|row| !row[at].is_empty());
+    let used: Vec<usize> = (0..COLUMNS.len()).filter(|at| is_used(*at)).collect();
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(used.iter().map(|at| COLUMNS[*at].0));
+    for row in rows {
+        table.add_row(used.iter().map(|at| &row[*at]));
+    }
+    for (column, at) in table.column_iter_mut().zip(&used) {
+        if COLUMNS[*at].1 {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; COLUMNS.len()] {
     let mut cpus: Vec<String> = space.cpus.iter().map(ToString::to_string).collect();
     if let Some(user) = user_root {
         cpus.extend(user.cpus.iter().map(|cpu| format!("{cpu} (user root)")));
@@ -81,23 +96,48 @@ fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; 8] {
         RootLabel::Found(address) => address.to_string(),
         label => format!("{label}: {}", space.address),
     };
+    let mut half = kernel_half(roots, space);
+    if let Some(user) = user_root.filter(|user| !user.differences.is_empty()) {
+        half = format!("{half}; user root: {}", kernel_half(roots, user));
+    }
     [
         address,
         space.kind.to_string(),
         whose(space),
-        user_root.map_or_else(|| "–".into(), |user| user.address.to_string()),
+        user_root.map_or_else(String::new, |user| user.address.to_string()),
         cpus.join(", "),
-        kernel_half(roots, space),
+        half,
         space.user_pages.to_string(),
-        match user_root.filter(|user| !user.differences.is_empty()) {
-            Some(user) => format!(
-                "{}; user root: {}",
-                space.evidence,
-                kernel_half(roots, user)
-            ),
-            None => space.evidence.clone(),
-        },
     ]
+}
+
+/// Why roots are taken for what they are said to be: each reason once.
+fn write_reasons(f: &mut fmt::Formatter<'_>, spaces: &[&Space]) -> fmt::Result {
+    /// Of one kind, unless all are wanted.
+    const MAX: usize = 4;
+    let mut reasons: BTreeMap<Kind, BTreeMap<&str, Vec<PhysAddr>>> = BTreeMap::new();
+    for space in spaces {
+        let of_kind = reasons.entry(space.kind).or_default();
+        let roots = of_kind.entry(&space.evidence).or_default();
+        roots.push(space.address);
+    }
+    writeln!(f, "\nwhy")?;
+    for (kind, reasons) in &reasons {
+        let shown = if ui::verbose() { reasons.len() } else { MAX };
+        for (reason, roots) in reasons.iter().take(shown) {
+            let more = roots.len() - 1;
+            match (reasons.len(), more) {
+                (1, _) => writeln!(f, "  {kind}: {reason}")?,
+                (_, 0) => writeln!(f, "  {kind} {}: {reason}", roots[0])?,
+                _ => writeln!(f, "  {kind} {} and {more} more: {reason}", roots[0])?,
+            }
+        }
+        let left = reasons.len().saturating_sub(shown);
+        if left > 0 {
+            writeln!(f, "  {kind}: {left} more reasons; -v has them all")?;
+        }
+    }
+    Ok(())
 }
 
 /// The processes, or the kernel's own variable, that have it.
