@@ -124,6 +124,7 @@ pub mod reverse;
 pub mod rules;
 mod shadow;
 pub mod sharing;
+mod size;
 pub mod snapshot;
 pub mod symbols;
 pub mod table;
@@ -149,6 +150,7 @@ pub use memory::{MemoryError, PhysRange, PhysicalMemory, Written, translate_in_m
 pub use profile::Profile;
 pub use ranges::{MappedRange, Ranges};
 pub use sharing::{Parent, Placement, Subtree, TableFrames};
+pub use size::Size;
 pub use snapshot::{MissingTable, Root, RootId, RootLabel, Snapshot};
 pub use table::Table;
 pub use target::Target;

@@ -281,11 +281,15 @@ fn self_maps(discovery: &Discovery) -> Option<String> {
     let top = discovery.mode().depth.root_name();
     let slots: Vec<String> = roots
         .iter()
-        .map(|(index, roots)| format!("{top}[{index}] of {roots} roots"))
+        .map(|(index, roots)| {
+            let unit = if *roots == 1 { "root" } else { "roots" };
+            format!("{top}[{index}] of {roots} {unit}")
+        })
         .collect();
+    let verb = if slots.len() == 1 { "points" } else { "point" };
     (!slots.is_empty()).then(|| {
         format!(
-            "recursive paging: {} points to a root (self-map); what it shows are the tables, which are judged \
+            "recursive paging: {} {verb} to a root (self-map); what it shows are the tables, which are judged \
              as tables",
             slots.join(", ")
         )

@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::target::Target;
 use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
 use heirloom_paging::entry::{Decoded, Entry};
-use heirloom_paging::level::Half;
+use heirloom_paging::level::{Depth, Half, PageSize};
 use heirloom_paging::mode::Mode;
 
 use super::anchors::PartOnly;
@@ -22,7 +22,7 @@ use super::budget::Budget;
 use super::part::{self, all_but, upper_half};
 use super::reference::{Best, Reference};
 use super::scan::is_in_ram;
-use super::{KernelHalf, kernel_half_of, scan};
+use super::{KernelHalf, kernel_half_of, recursive, scan};
 
 /// Kernel halves whose tables are looked at, those of most frames first.
 pub(super) const MAX_TRIED: usize = 96;
@@ -35,10 +35,16 @@ pub(super) const LEAST_SHOWN: u64 = 8;
 /// … and of its tables' entries, at most one in so many may be reserved.
 const MAX_RESERVED: u64 = 100;
 
+/// Frames that are asked at most whether a root is a table of theirs, and entries that such a root has at most.
+const MAX_FRAMES: usize = 1 << 14;
+const FEW_ENTRIES: usize = 64;
+
 /// What is found where no CR3 is known.
 pub(super) enum Found {
     /// A kernel half.
     Kernel(Best),
+    /// A root with recursive paging, which need not show much of RAM.
+    Recursive(Best),
     /// A root that has none, but memory at its own address, open to ring 3, too.
     OpenIdentity(OpenIdentity),
 }
@@ -60,13 +66,31 @@ pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Found)> {
     // nothing, all of memory is read.
     let frames = scan::frames_where(memory, ram, 511, |entry| may_lead_to_a_table(entry, target));
     let mut budget = Budget::default();
-    best_among(target, modes, &frames, &mut budget)
-        .or_else(|| {
-            let frames = scan::frames_that(memory, ram, |words| is_kernel_half(words, target));
-            best_among(target, modes, &frames, &mut budget)
-        })
-        .map(|(mode, best)| (mode, Found::Kernel(best)))
-        .or_else(|| best_in_the_lower_half(target, modes, &mut budget))
+    let best = best_among(target, modes, &frames, &mut budget).or_else(|| {
+        let frames = scan::frames_that(memory, ram, |_, words| is_kernel_half(words, target));
+        best_among(target, modes, &frames, &mut budget)
+    });
+    if let Some((mode, best)) = best {
+        return Some((mode, Found::Kernel(best)));
+    }
+    let lower = best_in_the_lower_half(target, modes, &mut budget);
+    // Memory at its own address may be what a kernel was booted on that shows little of RAM itself.
+    let booted_on = match &lower {
+        Some((_, Found::Kernel(best))) => {
+            if identity_of(target, &best.snapshot, &mut budget).is_none() {
+                return lower;
+            }
+            Some(best.snapshot.clone())
+        }
+        Some((mode, Found::OpenIdentity(open))) => {
+            budget.capture(memory, *mode, open.pfn, LOWER_TABLE_LIMIT)
+        }
+        _ => None,
+    };
+    match recursive::find(target, modes, booted_on.as_ref(), &mut budget) {
+        Some((mode, best)) => Some((mode, Found::Recursive(best))),
+        None => lower,
+    }
 }
 
 /// The best root of a kernel that is in the lower half, or has its tables there. Any table of pages that are RAM may
@@ -80,7 +104,7 @@ fn best_in_the_lower_half(
 ) -> Option<(Mode, Found)> {
     let (memory, ram) = (&*target.memory, &target.ram[..]);
     let all: u64 = ram.iter().map(|range| range.bytes).sum();
-    let mut frames = scan::frames_that(memory, ram, |words| {
+    let mut frames = scan::frames_that(memory, ram, |_, words| {
         is_half(&words[..256], target)
             && (is_kernel_half(words, target) || words[256..].iter().all(|word| word & 1 == 0))
     });
@@ -88,10 +112,11 @@ fn best_in_the_lower_half(
         let mut modes = modes.iter();
         modes.any(|mode| leads_down(target, *mode, *pfn, Half::User))
     });
-    let mut best: Option<(Mode, Best)> = None;
+    let mut best: Option<((bool, u64), Mode, Best)> = None;
     let mut open: Option<(Mode, OpenIdentity)> = None;
     let tried = frames.into_iter().take(MAX_TRIED);
     'all: for pfn in tried {
+        let mut shown = 0;
         for &mode in modes {
             let captured = budget.capture(memory, mode, pfn, LOWER_TABLE_LIMIT);
             let Some(snapshot) = captured else {
@@ -118,21 +143,24 @@ fn best_in_the_lower_half(
                 continue;
             };
             let ram_bytes = budget.ram_shown_by(&snapshot, id, &part, ram);
-            let most = best
-                .as_ref()
-                .map_or(all / LEAST_SHOWN, |(_, best)| best.ram_bytes + 1);
-            if ram_bytes >= most.max(1) {
-                best = Some((
-                    mode,
-                    Best {
-                        reference,
-                        ram_bytes,
-                        snapshot,
-                    },
-                ));
+            // What is shown with four levels is not better read with five.
+            if ram_bytes < (all / LEAST_SHOWN).max(shown + 1) {
+                continue;
+            }
+            shown = ram_bytes;
+            // What a kernel was booted on maps all of memory to its own address, and is left lying.
+            let rank = (identity_of(target, &snapshot, budget).is_none(), ram_bytes);
+            if best.as_ref().is_none_or(|(most, _, _)| rank > *most) {
+                let found = Best {
+                    reference,
+                    ram_bytes,
+                    snapshot,
+                };
+                best = Some((rank, mode, found));
             }
         }
     }
+    let best = best.map(|(_, mode, best)| (mode, best));
     let Some((mode, open)) = open else {
         return best.map(|(mode, best)| (mode, Found::Kernel(best)));
     };
@@ -242,6 +270,11 @@ fn best_among(
             let Some(found) = judge(target, mode, pfn, budget) else {
                 continue;
             };
+            if mode.depth == Depth::Five && has_four_levels(target, modes, pfn, budget)
+                || is_a_table_of_another(target, mode, (pfn, &found.snapshot), frames, budget)
+            {
+                continue;
+            }
             if found.ram_bytes >= all / LEAST_SHOWN
                 && best
                     .as_ref()
@@ -260,10 +293,57 @@ fn best_among(
     best
 }
 
-fn may_lead_to_a_table(entry: Entry, target: &Target) -> bool {
+pub(super) fn may_lead_to_a_table(entry: Entry, target: &Target) -> bool {
     entry.present()
         && !entry.has(Entry::LARGE)
         && is_in_ram(entry.without(target.encryption).address(), &target.ram)
+}
+
+/// Whether the root in `pfn`, its user half with it, makes sense with four levels and none with five. Of a kernel half
+/// alone both may: a page of 2 MiB at address 0 is one of 1 GiB to who reads a level more.
+fn has_four_levels(target: &Target, modes: &[Mode], pfn: Pfn, budget: &mut Budget) -> bool {
+    let mut is_sound_with = |depth: Depth| {
+        let mode = modes.iter().find(|mode| mode.depth == depth)?;
+        let whole = budget.capture(&*target.memory, *mode, pfn, LOWER_TABLE_LIMIT)?;
+        Some(is_sound(&whole))
+    };
+    is_sound_with(Depth::Five) == Some(false) && is_sound_with(Depth::Four) == Some(true)
+}
+
+/// Whether one of `frames` is a root of few entries that makes sense with the table in `pfn` below it. Asked only where
+/// a page of 1 GiB at address 0 is most of what is shown: it may be one of 2 MiB, a level below.
+fn is_a_table_of_another(
+    target: &Target,
+    mode: Mode,
+    (pfn, tables): (Pfn, &Snapshot),
+    frames: &[Pfn],
+    budget: &mut Budget,
+) -> bool {
+    let id = tables.roots()[0].id;
+    let mut leaves = tables.distinct_leaves(id, VirtRange::half(Half::Kernel));
+    let is_unsure = leaves
+        .by_ref()
+        .take(MAX_TRIED)
+        .any(|page| page.size == PageSize::Size1GiB && page.pa.get() == 0);
+    if !is_unsure {
+        return false;
+    }
+    let mut words: Words = [0; 512];
+    frames.iter().take(MAX_FRAMES).any(|&above| {
+        if above == pfn || target.memory.read_table(above, &mut words).is_err() {
+            return false;
+        }
+        let entries = || words.iter().map(|word| Entry::new(*word));
+        let leads_here = entries().skip(256).any(|entry| {
+            may_lead_to_a_table(entry, target)
+                && entry.without(target.encryption).address().pfn() == pfn
+        });
+        leads_here
+            && entries().filter(|entry| entry.present()).count() <= FEW_ENTRIES
+            && budget
+                .capture(&*target.memory, mode, above, LOWER_TABLE_LIMIT)
+                .is_some_and(|whole| is_sound(&whole))
+    })
 }
 
 /// Whether every present word of the kernel half may lead to a table in RAM, and there is one.
@@ -308,7 +388,7 @@ fn judge(target: &Target, mode: Mode, pfn: Pfn, budget: &mut Budget) -> Option<B
 }
 
 /// Whether few entries are reserved.
-fn is_sound(snapshot: &Snapshot) -> bool {
+pub(super) fn is_sound(snapshot: &Snapshot) -> bool {
     let (mut present, mut reserved) = (0, 0);
     for table in snapshot.tables() {
         present += table.present().len() as u64;

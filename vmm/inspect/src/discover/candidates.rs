@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::clusters::kernel_half_of;
 use super::kind::Looker;
-use super::part::{all_but, upper_half};
+use super::part::{all_but, less, self_entries, upper_half};
 use super::reference::Reference;
 use super::start::Start;
 use super::{Basis, pairs, scan};
@@ -13,6 +13,7 @@ use crate::snapshot::RootLabel;
 use crate::tally::Tallier;
 use crate::target::Target;
 use heirloom_paging::addr::{Pfn, PhysAddr};
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::level::Half;
 
 /// A root, before its tables are captured.
@@ -126,6 +127,9 @@ pub(super) fn keep_what_is_no_identity_map(
     let (upper, lower) = (upper_half(), all_but(&upper_half()));
     let is_alone = first.is_some_and(|root| {
         let mut looker = Looker::new(snapshot);
+        let table = snapshot.root_table(root.id);
+        let own = table.map_or(EntrySet::default(), |table| self_entries(table));
+        let [upper, lower] = [&upper, &lower].map(|half| less(half, &own));
         let look = looker.look(root.id, Role::Named, [&upper, &lower]);
         look.is_identity() && look.kernel_entries == 0
     });

@@ -52,6 +52,7 @@ impl Discovery {
         let maps = part::self_maps(&self.snapshot, &kernels);
         let open = self.open_identities(start.is_open_identity);
         let identity = self.find_part(start.reference.as_ref(), &kernels, &maps, &open);
+        self.note_what_is_not_told_apart(identity);
         self.name(candidates, users, maps, identity);
         for space in &mut self.spaces {
             if let Some(evidence) = open.get(&space.root) {
@@ -68,6 +69,24 @@ impl Discovery {
         }
         self.compare();
         self.see_whether_protected();
+    }
+
+    /// Says so where no entry of the root is the kernel's alone.
+    fn note_what_is_not_told_apart(&mut self, identity: bool) {
+        let table = self
+            .reference
+            .and_then(|root| self.snapshot.root_table(root));
+        let is_none = table.is_some_and(|table| {
+            let kernels = table.present().intersection(&self.kernel_part);
+            kernels.is_empty()
+        });
+        if is_none && !identity {
+            self.notes.push(
+                "the kernel and its processes have pages below the same entries of the root: which are the \
+                 kernel's is not told apart there, and rules about the kernel half are not tried"
+                    .into(),
+            );
+        }
     }
 
     /// Which entries are the kernel's, and what lies there. Whether there is no kernel at all, but memory at
@@ -226,6 +245,9 @@ impl Discovery {
         !kernels.is_empty()
             && self.kernel_part != upper
             && kernels.iter().all(|root| {
+                let table = self.snapshot.root_table(*root);
+                let own = table.map_or(EntrySet::default(), |table| part::self_entries(table));
+                let [upper, lower] = [&upper, &lower].map(|half| part::less(half, &own));
                 let look = looker.look(*root, Role::Named, [&upper, &lower]);
                 look.is_identity() && look.kernel_entries == 0
             })

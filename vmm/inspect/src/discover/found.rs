@@ -94,7 +94,7 @@ impl Discovery {
                 }
             }
         }
-        roots > 1 && self.basis != Basis::Given
+        roots > 1 && !tables.is_empty() && self.basis != Basis::Given
     }
 
     /// The CPUs whose root is not understood, and why.

@@ -24,6 +24,7 @@ mod own;
 mod pairs;
 pub(crate) mod part;
 mod recognize;
+mod recursive;
 mod reference;
 mod reused;
 mod scan;
@@ -221,6 +222,12 @@ impl Discovery {
             Some(reference) => pairs::user_roots(target, reference, &candidates, start.basis),
             None => HashMap::new(),
         };
+        // Where guests have roots of their own, those of a guest's kernel and its processes are no such pairs.
+        if let (Some(reference), None) = (&start.reference, &profile.kernel_half)
+            && start.basis != Basis::Given
+        {
+            pairs::add_by_user_half(target, reference, &candidates, &mut users);
+        }
         if start.basis == Basis::Given {
             users.retain(|user, _| start.named.contains(user));
         } else if let (true, Some(reference)) = (users.is_empty(), &start.reference) {

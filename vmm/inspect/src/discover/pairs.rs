@@ -4,13 +4,14 @@
 //! half holds only what ring 3's way into the kernel needs (Linux's arch/x86/mm/pti.c).
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::memory::{PhysicalMemory, Words};
 use crate::target::Target;
 use heirloom_paging::addr::{Pfn, VirtRange};
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Entry;
-use heirloom_paging::level::Depth;
+use heirloom_paging::level::{Depth, Half};
 
 use super::part::upper_half;
 use super::reference::Reference;
@@ -30,8 +31,8 @@ pub(super) fn kernel_root_of<M: PhysicalMemory + ?Sized>(
     memory.read_table(kernel, &mut words).ok()?;
     let reference = Reference::new(kernel, &words, upper_half())?;
     let half = kernel_half_of(user_words, &reference.part);
-    (is_smaller(&half, &reference) && same_user_half(&words, user_words) == Some(true))
-        .then_some(reference)
+    let is_pair = same_user_half(&words, user_words, &reference.part) == Some(true);
+    (is_smaller(&half, &reference) && is_pair).then_some(reference)
 }
 
 /// The user roots of the candidates, each with its kernel root; one whose kernel root was not found
@@ -63,7 +64,7 @@ pub(super) fn user_roots(
         if !is_smaller(&half, reference) {
             continue;
         }
-        match same_user_half(&words, &user_words) {
+        match same_user_half(&words, &user_words, &reference.part) {
             Some(true) => {
                 halves.entry(half).or_insert((0, Reverse(user))).0 += 1;
                 pairs.insert(user, kernel);
@@ -102,6 +103,54 @@ pub(super) fn user_roots(
         }
     }
     pairs
+}
+
+/// The tables of a user half.
+type UserHalf = Vec<(u16, Pfn)>;
+
+/// Adds the pairs that do not lie side by side: of two roots with the very same user half, the one that has fewer
+/// of the reference's entries, and nothing else in its kernel half, is the other's user root. A root that is in
+/// a pair already is left alone.
+pub(super) fn add_by_user_half(
+    target: &Target,
+    reference: &Reference,
+    candidates: &[Candidate],
+    pairs: &mut HashMap<Pfn, Pfn>,
+) {
+    let mut words = [0; 512];
+    let mut by_user_half: HashMap<UserHalf, Vec<(Pfn, bool)>> = HashMap::new();
+    let known: HashSet<Pfn> = pairs
+        .iter()
+        .flat_map(|(one, other)| [*one, *other])
+        .collect();
+    for candidate in candidates {
+        if candidate.role != Role::Full
+            || known.contains(&candidate.pfn)
+            || target.memory.read_table(candidate.pfn, &mut words).is_err()
+        {
+            continue;
+        }
+        let half = kernel_half_of(&words, &reference.part);
+        let is_window = is_smaller(&half, reference) && reference.has_all_of(&half);
+        let user: UserHalf = Half::User
+            .indices()
+            .filter(|index| !reference.part.contains(*index))
+            .map(|index| (index, Entry::new(words[usize::from(index)])))
+            .filter(|(_, entry)| entry.present())
+            .map(|(index, entry)| (index, entry.without(target.encryption).address().pfn()))
+            .collect();
+        if !user.is_empty() {
+            let same = by_user_half.entry(user).or_default();
+            if same.iter().all(|(pfn, _)| *pfn != candidate.pfn) {
+                same.push((candidate.pfn, is_window));
+            }
+        }
+    }
+    for same in by_user_half.into_values() {
+        if let [(one, true), (other, false)] | [(other, false), (one, true)] = same[..] {
+            pairs.insert(one, other);
+        }
+    }
 }
 
 /// The roots that ring 3 runs on where the kernel has one root of its own, for all processes: by the area that
@@ -161,11 +210,13 @@ fn is_like(half: &KernelHalf, common: &KernelHalf) -> bool {
     2 * same >= wanted
 }
 
-/// Whether most entries of the user halves lead to the same tables; `None` if both are empty.
-fn same_user_half(kernel: &Words, user: &Words) -> Option<bool> {
+/// Whether most entries of the user halves, which are those of the lower half that are not the kernel's (`part`),
+/// lead to the same tables; `None` if both are empty.
+fn same_user_half(kernel: &Words, user: &Words, part: &EntrySet) -> Option<bool> {
     let (mut all, mut same) = (0, 0);
-    for (&kernel, &user) in kernel.iter().zip(user).take(256) {
-        let (kernel, user) = (Entry::new(kernel), Entry::new(user));
+    for index in Half::User.indices().filter(|index| !part.contains(*index)) {
+        let at = usize::from(index);
+        let (kernel, user) = (Entry::new(kernel[at]), Entry::new(user[at]));
         if kernel.present() || user.present() {
             all += 1;
             same += usize::from(

@@ -36,6 +36,11 @@ pub(crate) fn all_but(set: &EntrySet) -> EntrySet {
     rest
 }
 
+/// The entries of `set` that are not in `other`.
+pub(crate) fn less(set: &EntrySet, other: &EntrySet) -> EntrySet {
+    set.intersection(&all_but(other))
+}
+
 /// What the entries of a root in `set` translate, neighbours as one.
 pub(crate) fn ranges(set: &EntrySet, depth: Depth) -> Vec<VirtRange> {
     let mut ranges: Vec<VirtRange> = Vec::new();
@@ -110,21 +115,59 @@ pub(super) fn self_maps(snapshot: &Snapshot, kernels: &[RootId]) -> HashMap<Root
         .collect()
 }
 
+/// The entries of a root that point to the root itself.
+pub(super) fn self_entries(table: &Table) -> EntrySet {
+    let mut own = EntrySet::default();
+    table
+        .pointers()
+        .iter()
+        .filter(|index| table.decode(*index) == Decoded::Table(table.pfn()))
+        .for_each(|index| own.insert(index));
+    own
+}
+
+/// The entries of a root with recursive paging that point to a root: itself, or, as fork code has it for a moment,
+/// another that leads back to itself by the same entry.
+fn entries_to_roots(snapshot: &Snapshot, table: &Table) -> EntrySet {
+    let own = self_entries(table);
+    let mut found = own;
+    for index in table
+        .pointers()
+        .iter()
+        .filter(|index| !own.contains(*index))
+    {
+        let leads_back = |below: &Table| {
+            let entries = own.iter().map(|own| below.entry(own));
+            let mut present = entries.filter(|entry| entry.present());
+            present.any(|entry| entry.address_in(snapshot.mode()).pfn() == below.pfn())
+        };
+        if snapshot
+            .child(table, index)
+            .is_some_and(|below| leads_back(below))
+        {
+            found.insert(index);
+        }
+    }
+    found
+}
+
 /// The kernel's entries of one root, nothing being known of others: the upper half, if there is kernel
-/// code; else the entries of the lower half, too, that ring 3 has no page below.
+/// code; else the entries of the lower half, too, that ring 3 has no page below. What points to another root is
+/// not the kernel's.
 pub(super) fn of_root(snapshot: &Snapshot, root: RootId) -> EntrySet {
-    let upper = upper_half();
+    let mut part = upper_half();
     let Some(table) = snapshot.root_table(root) else {
-        return upper;
+        return part;
     };
-    if has_code(snapshot, root, &upper) {
-        return upper;
+    let own = self_entries(table);
+    let to_roots = entries_to_roots(snapshot, table);
+    part = less(&part, &less(&to_roots, &own));
+    if has_code(snapshot, root, &less(&part, &to_roots)) {
+        return part;
     }
     let mut tallier = Tallier::new(snapshot);
-    let mut part = upper;
     for index in table.pointers().iter().filter(|index| *index < 256) {
-        let is_self_map = table.decode(index) == Decoded::Table(table.pfn());
-        if !is_self_map && is_supervisors(&mut tallier, root, index) {
+        if !to_roots.contains(index) && is_supervisors(&mut tallier, root, index) {
             part.insert(index);
         }
     }

@@ -45,13 +45,14 @@ pub(super) fn frames_where<M: PhysicalMemory + Sync + ?Sized>(
 pub(super) fn frames_that<M: PhysicalMemory + Sync + ?Sized>(
     memory: &M,
     ram: &[PhysRange],
-    wanted: impl Fn(&Words) -> bool + Sync,
+    wanted: impl Fn(Pfn, &Words) -> bool + Sync,
 ) -> Vec<Pfn> {
     in_pieces(memory, ram, |piece, found| {
         let mut words: Words = [0; 512];
-        let frames = piece.pfns();
         found.extend(
-            frames.filter(|pfn| memory.read_table(*pfn, &mut words).is_ok() && wanted(&words)),
+            piece
+                .pfns()
+                .filter(|pfn| memory.read_table(*pfn, &mut words).is_ok() && wanted(*pfn, &words)),
         );
     })
 }
@@ -151,7 +152,7 @@ mod tests {
             });
         let found = frames_where(&memory, &ram, 511, |entry| entry == marked);
         assert_eq!(found, wanted.map(Pfn::new));
-        let found = frames_that(&memory, &ram, |words| words[511] == marked.get());
+        let found = frames_that(&memory, &ram, |_, words| words[511] == marked.get());
         assert_eq!(found, wanted.map(Pfn::new));
         assert_eq!(frames_where(&memory, &[], 511, |_| true), []);
     }

@@ -88,10 +88,14 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
             .map(|depth| assumed_mode(target, depth))
             .to_vec(),
     };
-    let mut open = None;
+    let (mut open, mut is_recursive) = (None, false);
     let first = match basis {
         Basis::Blind => match blind::find(target, &modes) {
             Some((mode, Found::Kernel(best))) => Some((mode, best)),
+            Some((mode, Found::Recursive(best))) => {
+                is_recursive = true;
+                Some((mode, best))
+            }
             Some((mode, Found::OpenIdentity(found))) => {
                 seeds.push(found.pfn);
                 open = Some((mode, found));
@@ -102,7 +106,8 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
         Basis::Given | Basis::Cr3 => modes
             .iter()
             .filter_map(|mode| {
-                let best = best_of_cpus_first(target, *mode, &seeds)?;
+                let best = best_of_cpus_first(target, *mode, &seeds)
+                    .or_else(|| kernels_of_the_same_entries(target, *mode, &seeds))?;
                 Some((*mode, or_the_kernels(target, *mode, best)))
             })
             // Of equals, four levels.
@@ -121,6 +126,9 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
     if target.cpus.is_empty() && target.depth.is_none() {
         let mib = found.map_or(0, |(_, bytes)| bytes >> 20);
         let what = match open {
+            None if is_recursive => {
+                "a root leads back to itself (recursive paging), and maps code".to_owned()
+            }
             None => format!("a kernel half shows {mib} MiB of RAM in one linear mapping"),
             Some(_) => format!("{mib} MiB of RAM are mapped to their own address"),
         };
@@ -191,6 +199,24 @@ fn best_of_cpus_first(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best
     let of_cpus: Vec<Pfn> = seeds.iter().filter(is_cpus).copied().collect();
     let best = best_of(target, mode, &of_cpus).filter(|best| best.ram_bytes >= all / LEAST_SHOWN);
     best.or_else(|| best_of(target, mode, seeds))
+}
+
+/// A root without a page for ring 3 that shows what one of `seeds` has for ring 0 alone, where that has pages of
+/// ring 3 below every entry of its kernel's: a kernel in the lower half, in the same entries as its processes.
+fn kernels_of_the_same_entries(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
+    let snapshot = capture(target, mode, seeds);
+    let lower = part::all_but(&part::upper_half());
+    seeds.iter().find_map(|seed| {
+        let mut roots = snapshot.roots().iter();
+        let root = roots.find(|root| root.address.pfn() == *seed)?;
+        let table = snapshot.root_table(root.id)?;
+        let reference = Reference::new(*seed, table.words(), lower)?;
+        let anchors = Anchors::of(target, mode, &reference, snapshot.clone())?;
+        let known = HashSet::from([*seed]);
+        let mut frames = anchors.roots_among(target, &anchors.suspects(target), &known);
+        frames.truncate(MAX_TRIED);
+        best_of(target, mode, &frames)
+    })
 }
 
 /// Of `seeds` and the kernel roots of those that are user roots of a pair, the one whose part of the kernel

@@ -4,6 +4,7 @@ use super::{
     Area, FIXMAP, KERNEL_IMAGE, Layout, Vmemmap, default_direct_map, executable_bytes, mapped_in,
 };
 use crate::memory::PhysRange;
+use crate::size::Size;
 use crate::snapshot::{RootId, Snapshot};
 use heirloom_paging::addr::{VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
@@ -106,8 +107,8 @@ impl Layout {
                         last: what.last,
                     },
                     format!(
-                        "{what} for ring 0 alone, in the lower half, {} KiB of it executable",
-                        executable_bytes(snapshot, root, range) >> 10
+                        "{what} for ring 0 alone, in the lower half, {} of it executable",
+                        Size(executable_bytes(snapshot, root, range))
                     ),
                 );
             }
@@ -126,13 +127,17 @@ impl Layout {
         {
             return;
         }
-        self.add(Area::KernelImage, image.range, format!(
-                "linear: physical {} is at {}, {} MiB above {KERNEL_IMAGE}; {} KiB of it executable",
+        self.add(
+            Area::KernelImage,
+            image.range,
+            format!(
+                "linear: physical {} is at {}, {} MiB above {KERNEL_IMAGE}; {} of it executable",
                 image.pa,
                 image.range.first,
                 moved >> 20,
-                executable_bytes(snapshot, root, image.range) >> 10,
-            ));
+                Size(executable_bytes(snapshot, root, image.range)),
+            ),
+        );
         let Some(first) = image.range.last.checked_add(1) else {
             return;
         };

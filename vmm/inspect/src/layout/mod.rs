@@ -29,6 +29,7 @@ use image::{find_code, find_kernel_image};
 use crate::discover::part::{all_but, ranges, upper_half};
 use crate::memory::PhysRange;
 use crate::profile::{LayoutStyle, Name, Profile};
+use crate::size::Size;
 use crate::snapshot::{RootId, Snapshot};
 use heirloom_paging::addr::{VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
@@ -119,7 +120,7 @@ impl Layout {
         }
         for &index in self_maps {
             let evidence = format!(
-                "{}[{index}] of each root points to a root: recursive paging shows the tables here",
+                "{}[{index}] points to a root: recursive paging shows the tables here",
                 depth.root_name()
             );
             let range = VirtRange::of_top_entry(index, depth);
@@ -168,6 +169,7 @@ impl Layout {
                 layout.add_memory_and_code(snapshot, root, ram);
                 layout.add_places(snapshot, root, "its place in the profile");
                 layout.add_rest(snapshot, root, ram, kernel);
+                layout.add_identity_map(snapshot, root, depth);
             }
         }
         for region in &mut layout.regions {
@@ -192,14 +194,14 @@ impl Layout {
                 first: what.first,
                 last: what.last,
             };
-            let code = executable_bytes(snapshot, root, lower) >> 10;
+            let code = Size(executable_bytes(snapshot, root, lower));
             let mut leaves = snapshot.distinct_leaves(root, lower);
             let whose = if leaves.any(|page| page.rights.user) {
                 "ring 3, too"
             } else {
                 "ring 0 alone"
             };
-            let evidence = format!("{what} for {whose}, {code} KiB of it executable");
+            let evidence = format!("{what} for {whose}, {code} of it executable");
             layout.add(Area::Other(Name::fixed("identity map")), range, evidence);
         }
         layout

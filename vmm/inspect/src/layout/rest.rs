@@ -1,13 +1,16 @@
 //! The areas of a kernel of which nothing is known, by what they map: memory in a line, code, devices, and the
 //! rest.
 
-use super::{Area, Layout, executable_bytes};
+use super::{Area, Layout, MAX_ENTRIES, Region, executable_bytes, mapped_in};
 use crate::discover::part::ranges;
 use crate::layout::direct_map::ram_bytes;
 use crate::memory::PhysRange;
+use crate::profile::Name;
+use crate::size::Size;
 use crate::snapshot::{RootId, Snapshot};
-use heirloom_paging::addr::VirtRange;
+use heirloom_paging::addr::{VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
+use heirloom_paging::level::{Depth, Half};
 
 /// What is as far apart as this belongs to two areas.
 const GAP: u64 = 1 << 30;
@@ -22,6 +25,16 @@ struct Stretch {
     open: u64,
     code: u64,
     ram: u64,
+}
+
+/// The entries of a root that translate a range of the lower half.
+fn entries_of(range: VirtRange, depth: Depth) -> EntrySet {
+    let mut entries = EntrySet::default();
+    Half::User
+        .indices()
+        .filter(|index| VirtRange::of_top_entry(*index, depth).overlaps(&range))
+        .for_each(|index| entries.insert(index));
+    entries
 }
 
 impl Layout {
@@ -46,12 +59,59 @@ impl Layout {
         let image = self.kernel_image;
         if let Some(image) = image.filter(|image| self.is_free(&image.range)) {
             let evidence = format!(
-                "linear: physical {} is at {}; {} KiB of it executable",
+                "linear: physical {} is at {}; {} of it executable",
                 image.pa,
                 image.range.first,
-                executable_bytes(snapshot, root, image.range) >> 10
+                Size(executable_bytes(snapshot, root, image.range))
             );
             self.add(Area::KernelImage, image.range, evidence);
+        }
+    }
+
+    /// Memory at its own address, for ring 0 alone, where others have their user half: what the machine booted on, or
+    /// where a kernel without processes is. What else is there is the user half's.
+    pub(super) fn add_identity_map(&mut self, snapshot: &Snapshot, root: RootId, depth: Depth) {
+        for at in (0..self.regions.len()).rev() {
+            let range = self.regions[at].range;
+            if self.regions[at].area != Area::User
+                || snapshot.distinct_entries(root, &entries_of(range, depth)) > MAX_ENTRIES
+            {
+                continue;
+            }
+            let (mut same, mut other) = (0, 0);
+            for page in snapshot.distinct_leaves(root, range) {
+                if page.rights.user {
+                    other = u64::MAX;
+                    break;
+                }
+                let is_same = page.va.get() == page.pa.get();
+                *(if is_same { &mut same } else { &mut other }) += 1;
+            }
+            let Some(what) = mapped_in(snapshot, root, range).filter(|_| same > other) else {
+                continue;
+            };
+            let code = Size(executable_bytes(snapshot, root, range));
+            let evidence = format!("{what} for ring 0 alone, {code} of it executable");
+            let shown = VirtRange {
+                first: what.first,
+                last: what.last,
+            };
+            let user = self.regions.remove(at);
+            self.add(Area::Other(Name::fixed("identity map")), shown, evidence);
+            for (first, last) in [
+                (Some(range.first), shown.first.get().checked_sub(1)),
+                (shown.last.checked_add(1), Some(range.last.get())),
+            ] {
+                if let (Some(first), Some(last)) = (first, last.map(VirtAddr::new))
+                    && first <= last
+                {
+                    let range = VirtRange { first, last };
+                    self.regions.push(Region {
+                        range,
+                        ..user.clone()
+                    });
+                }
+            }
         }
     }
 
@@ -114,7 +174,7 @@ impl Layout {
                 1 => "1 page".to_owned(),
                 pages => format!("{pages} pages"),
             };
-            let code = stretch.code >> 10;
+            let code = Size(stretch.code);
             let whose = match stretch.open {
                 0 => format!("{pages} for ring 0 alone"),
                 open if open == stretch.pages => format!("{pages} for ring 3, too"),
@@ -123,10 +183,7 @@ impl Layout {
             let (area, evidence) = match (stretch.ram, stretch.code) {
                 (0, _) => (Area::Devices, format!("{pages}, none of RAM")),
                 (_, 0) => (Area::Kernel, whose),
-                _ => (
-                    Area::Kernel,
-                    format!("{whose}, {code} KiB of it executable"),
-                ),
+                _ => (Area::Kernel, format!("{whose}, {code} of it executable")),
             };
             // What the profile has a place for has its name.
             let mut places = self.places.iter();

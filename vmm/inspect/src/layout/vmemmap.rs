@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::memory::PhysRange;
+use crate::size::Size;
 use crate::snapshot::{RootId, Snapshot};
 use heirloom_paging::addr::{PAGE_SIZE, VirtAddr, VirtRange};
 use heirloom_paging::level::Level;
@@ -35,8 +36,8 @@ impl fmt::Display for Vmemmap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "begins at a multiple of 1 GiB; {} KiB mapped: {} bytes for each frame of RAM",
-            self.mapped_bytes >> 10,
+            "begins at a multiple of 1 GiB; {} mapped: {} bytes for each frame of RAM",
+            Size(self.mapped_bytes),
             self.element_bytes
         )
     }

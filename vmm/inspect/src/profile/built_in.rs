@@ -249,6 +249,7 @@ impl Profile {
                 pass::BOOT_MAP,
                 pass::ENTRY_FLAGS,
                 pass::PRIVATE_COPIES,
+                pass::EACH_ITS_OWN,
                 pass::WRITABLE_DIRECT_MAP,
                 pass::SHADOW,
             ],

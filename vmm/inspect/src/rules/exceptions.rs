@@ -119,6 +119,13 @@ pub(crate) const PRIVATE_AREA: Exception = Exception {
     source: "Xen include/asm-x86/config.h: the per-domain mappings, and the table that guests read",
 };
 
+/// What every process has of its own at one address, as can be seen.
+pub(crate) const EACH_ITS_OWN: Exception = Exception {
+    name: "each-its-own",
+    what: "an entry by which each of at least three processes shows the same addresses, by a table and frames of its own, for ring 0 alone",
+    source: "kernels that have the stack or the state of the running process, or CPU, at one address in all",
+};
+
 /// Xen's table for guests.
 pub(crate) const GUEST_TABLE: Exception = Exception {
     name: "xen-guest-table",
@@ -155,7 +162,7 @@ pub(crate) const LINUX_EARLY_BOOT: Exception = Exception {
 };
 
 /// All of them.
-pub const ALL: [Exception; 20] = [
+pub const ALL: [Exception; 21] = [
     LDT_REMAP,
     VSYSCALL,
     GLOBAL_IMAGE,
@@ -171,6 +178,7 @@ pub const ALL: [Exception; 20] = [
     WRITABLE_DIRECT_MAP,
     SHADOW,
     PRIVATE_AREA,
+    EACH_ITS_OWN,
     GUEST_TABLE,
     PV_PAIR,
     PV_TABLES_READ,

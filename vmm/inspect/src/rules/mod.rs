@@ -25,6 +25,7 @@ mod finding;
 mod isolation;
 mod kernel_half;
 mod kpti;
+mod own_areas;
 mod pages;
 mod propagation;
 mod protection;

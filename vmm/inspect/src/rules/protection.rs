@@ -40,10 +40,18 @@ fn no_execute_is_enabled(context: &Context<'_>, evidence: &mut Evidence) {
         return;
     }
     let mut pages = context.index.pages(Half::Kernel);
-    let found = if context.snapshot().mode().nxe {
-        "no entry of the kernel half has NX: every page of it is executable, the writable ones, too"
+    let (place, expected, found) = if context.snapshot().mode().nxe {
+        (
+            "NX",
+            "set in the entries of what is no code",
+            "no entry of the kernel half has NX: every page of it is executable, the writable ones, too",
+        )
     } else {
-        "clear: every page of the kernel is executable, the writable ones, too"
+        (
+            "EFER.NXE",
+            "set, so that pages can have NX",
+            "clear: every page of the kernel is executable, the writable ones, too",
+        )
     };
     if let Some((part, page)) = pages.find(|(_, page)| page.rights.write) {
         if let Some(early) = context.early_boot() {
@@ -52,12 +60,12 @@ fn no_execute_is_enabled(context: &Context<'_>, evidence: &mut Evidence) {
         }
         let roots: Vec<PhysAddr> = context.roots().collect();
         evidence.broken(|| Finding {
-            place: "EFER.NXE".into(),
+            place: place.into(),
             entry: None,
             range: None,
             spaces: context.spaces(&roots),
             found: found.into(),
-            ..context.page_finding(PageAt { page, part }, "set, so that pages can have NX")
+            ..context.page_finding(PageAt { page, part }, expected)
         });
     }
 }

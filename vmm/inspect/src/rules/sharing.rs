@@ -6,10 +6,11 @@ use std::collections::{HashMap, HashSet};
 use super::context::{Context, shown};
 use super::evidence::Evidence;
 use super::exceptions::{
-    BOOT_MAP, ENTRY_FLAGS, Exception, HUGETLB, LDT_REMAP, PRIVATE_AREA, PRIVATE_COPIES, PV_PAIR,
-    TRAMPOLINE,
+    BOOT_MAP, EACH_ITS_OWN, ENTRY_FLAGS, Exception, HUGETLB, LDT_REMAP, PRIVATE_AREA,
+    PRIVATE_COPIES, PV_PAIR, TRAMPOLINE,
 };
 use super::finding::{EntryPlace, Finding};
+use super::own_areas;
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
 use crate::compare::{EntryDifference, EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
@@ -83,6 +84,11 @@ fn each_difference(
     meant: impl Fn(&Space) -> Option<Exception>,
     wrong: impl Fn(Mappings) -> bool,
 ) {
+    let own = if context.excepts(EACH_ITS_OWN) {
+        own_areas::indices(found)
+    } else {
+        HashSet::new()
+    };
     for space in context.judged {
         let reference = match space.kind {
             Kind::UserRoot => found.user_reference,
@@ -92,6 +98,11 @@ fn each_difference(
         let Some(reference) = reference.filter(|reference| *reference != space.root) else {
             continue;
         };
+        let table = context.snapshot().root_table(reference);
+        let [kernel, _] = found.parts(reference);
+        if table.is_none_or(|table| table.present().intersection(&kernel).is_empty()) {
+            continue;
+        }
         evidence.checked(Half::Kernel.indices().len() as u64);
         for difference in &space.differences {
             if !wrong(difference.mappings) {
@@ -106,6 +117,8 @@ fn each_difference(
                 && context.profile.is_private(difference.range, depth)
             {
                 evidence.excepted(PRIVATE_AREA, difference.range.first);
+            } else if own.contains(&difference.index) {
+                evidence.excepted(EACH_ITS_OWN, difference.range.first);
             } else if context.excepts(LDT_REMAP) && is_ldt(context, space, difference) {
                 evidence.excepted(LDT_REMAP, difference.range.first);
             } else if let (Kind::Kernel, Some(early)) = (space.kind, context.early_boot()) {

@@ -4,7 +4,7 @@
 //! no segment; nor need the first MiB be, in which firmware and the dumping kernel come up. Headers do not
 //! tell such RAM from what is no RAM, so both are taken to be possible.
 
-use heirloom_inspect::{PhysAddr, PhysRange};
+use heirloom_inspect::{PhysAddr, PhysRange, Size};
 
 /// Where a PC shows its graphics card and its firmware.
 const ISA: u64 = 0xa_0000;
@@ -38,9 +38,9 @@ pub(crate) fn note(holes: &[PhysRange]) -> Option<String> {
     let bytes: u64 = holes.iter().map(|hole| hole.bytes).sum();
     let first = holes.first()?;
     Some(format!(
-        "{} KiB between the dump's ranges of RAM, the first at {}–{}, may be RAM that was set aside for the \
+        "{} between the dump's ranges of RAM, the first at {}–{}, may be RAM that was set aside for the \
          kernel that wrote it (crashkernel=): what lies there is unknown, and not judged",
-        bytes >> 10,
+        Size(bytes),
         first.start,
         first.end()
     ))

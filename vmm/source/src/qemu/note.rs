@@ -10,7 +10,7 @@ use crate::assumed::EFER;
 pub(crate) const NAME: &[u8] = b"QEMU";
 /// What [`parse`] has to assume.
 pub(crate) const ASSUMPTION: &str = "QEMU does not write EFER into a core: a CPU that pages with \
-    PAE is taken to be in long mode with NXE set";
+    PAE is taken to be in long mode, and a bit 63 that an entry has to be NX";
 
 /// CPUSTATE_VERSION, the only one there has been.
 const VERSION: u32 = 1;

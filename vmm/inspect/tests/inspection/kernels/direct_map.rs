@@ -128,6 +128,16 @@ fn nx_that_is_off_is_one_finding() {
         assert_eq!(ram.broken(), [("write-xor-execute", 1)]);
         let found = ram.findings("write-xor-execute");
         assert_eq!(found[0].place, "EFER.NXE");
+        // Where it is on, it is not what is to be mended.
+        ram.cpus[0].efer |= 1 << 11;
+        assert_eq!(ram.broken(), [("write-xor-execute", 1)]);
+        let found = ram.findings("write-xor-execute");
+        assert_eq!(found[0].place, "NX");
+        assert!(
+            found[0]
+                .found
+                .starts_with("no entry of the kernel half has NX")
+        );
     }
 }
 

@@ -285,3 +285,86 @@ fn a_kernel_that_shows_its_tables_in_the_lower_half_alone_is_found_without_a_cr3
     let found: Vec<_> = kinds(&ram.discover()).into_iter().collect();
     assert_eq!(found, [(root, Kind::Kernel)]);
 }
+
+#[test]
+fn processes_side_by_side_are_no_pair_of_a_kernel_root_and_a_user_root() {
+    for places in PLACES {
+        for lacking in 0..4 {
+            let (mut ram, kernel, roots) = guest(places, 4);
+            let index = ram.index(places.heap);
+            let lacks = roots[lacking];
+            ram.memory.poke(lacks.pfn(), index, Entry::ABSENT);
+            ram.run(roots[(lacking + 1) % 4]);
+            let discovery = ram.discover();
+            assert_eq!(kinds(&discovery), expected(kernel, &roots));
+            assert_eq!(ram.broken(), [("kernel-mappings-equal", 1)]);
+            assert_eq!(differing(discovery.space_at(lacks).unwrap()), [index]);
+        }
+    }
+}
+
+/// A kernel below the first entry of each root, and its processes' pages below it, too: the PDPT is each one's own.
+fn in_one_entry(user: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) {
+    let mut ram = Ram::new(64, Depth::Four);
+    let kernel = ram.root();
+    ram.image(kernel, 0);
+    ram.map(kernel, 5 << 30, 0x300_0000, PageSize::Size4KiB, DATA);
+    let shared = ram.memory.peek(kernel.pfn(), 0).address().pfn();
+    let mut roots = Vec::new();
+    for number in 0..3 {
+        let root = ram.root();
+        ram.user(root, user, 0x310_0000 + number * 0x1_0000);
+        let own = ram.memory.peek(root.pfn(), 0).address().pfn();
+        for index in [0, 5] {
+            let entry = ram.memory.peek(shared, index);
+            ram.memory.poke(own, index, entry);
+        }
+        roots.push(root);
+    }
+    (ram, kernel, roots)
+}
+
+#[test]
+fn a_kernel_in_the_same_entry_as_its_processes_is_no_false_alarm_and_is_not_called_judged() {
+    for user in [2 << 30, 100 << 30, 7 << 30] {
+        let (mut ram, kernel, roots) = in_one_entry(user);
+        for from in roots.iter().copied().chain([kernel]) {
+            ram.cpus.clear();
+            ram.run(from);
+            assert_eq!(kinds(&ram.discover()), expected(kernel, &roots));
+            let check = ram.check();
+            assert_eq!(super::ram::broken(&check), []);
+            let rules = check.rules.iter();
+            let equal = rules
+                .clone()
+                .find(|rule| rule.rule.name == "kernel-mappings-equal");
+            assert_eq!(equal.unwrap().checks, 0);
+            let notes = check.notes.join("\n");
+            assert!(notes.contains("not told apart"), "{notes}");
+        }
+    }
+}
+
+#[test]
+fn of_two_depths_that_fit_the_kernel_half_the_one_that_fits_all_of_the_root_is_taken() {
+    for (memory, pages) in [(0x4000_0000_0000, 32), (0x8000_0000_0000 - (1 << 39), 5)] {
+        let mut ram = Ram::new(8, Depth::Four);
+        let kernel = ram.root();
+        for page in 0..pages {
+            let pa = page * LARGE;
+            ram.map(kernel, memory + pa, pa, PageSize::Size2MiB, DATA);
+        }
+        ram.map(kernel, 0xffff_ffff_8000_0000, 0, PageSize::Size2MiB, CODE);
+        let mut roots = Vec::new();
+        for number in 0..2 {
+            let root = ram.root();
+            let index = ram.index(memory);
+            ram.share(kernel, root, [index, 511]);
+            ram.user(root, 0x40_0000, 0x60_0000 + number * 0x1_0000);
+            roots.push(root);
+        }
+        let discovery = ram.discover();
+        assert_eq!(kinds(&discovery), expected(kernel, &roots));
+        assert_eq!(discovery.mode().depth, Depth::Four);
+    }
+}

@@ -10,6 +10,7 @@ mod identity;
 mod idle;
 mod loaders;
 mod lower_half;
+mod own_areas;
 mod private_copies;
 mod profiles;
 mod ram;

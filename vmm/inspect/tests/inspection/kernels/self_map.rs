@@ -1,10 +1,10 @@
 //! Recursive paging.
 
-use heirloom_inspect::discover::SelfMap;
+use heirloom_inspect::discover::{Kind, SelfMap};
 use heirloom_inspect::layout::Area;
 use heirloom_inspect::{Depth, Entry, PageSize, PhysAddr};
 
-use super::ram::{DATA, Ram, TABLE, expected, kinds};
+use super::ram::{CODE, DATA, LARGE, PAGE, Ram, TABLE, expected, kinds};
 
 /// A kernel whose roots lead back to themselves by entry `slot`; the other kernel entries are shared.
 fn guest(depth: Depth, slot: u16, at: u64, processes: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) {
@@ -109,6 +109,122 @@ fn an_entry_that_points_to_anothers_root_for_a_moment_is_one_too() {
             maps.iter().any(|map| map.index == 290 && map.to == child),
             "{maps:?}"
         );
+    }
+}
+
+#[test]
+fn a_cpu_may_be_on_the_root_that_shows_anothers_tables_for_a_moment() {
+    for (mut ram, kernel, processes, slot) in guests() {
+        let (parent, child) = (processes[0], *processes.last().unwrap());
+        let child = if parent == child { kernel } else { child };
+        for at in [290, 130, 509] {
+            let mut ram = ram.clone();
+            ram.memory
+                .poke(parent.pfn(), at, Entry::pointing_to(child, TABLE));
+            ram.run(parent);
+            let discovery = ram.discover();
+            let expected = expected(kernel, &processes);
+            assert_eq!(kinds(&discovery), expected, "{slot} {at}");
+            assert_eq!(ram.broken(), [], "{slot} {at}");
+            let notes = ram.notes();
+            assert!(notes.contains(&format!("[{at}] of 1 root")), "{notes}");
+            ram.cpus.clear();
+            assert_eq!(kinds(&ram.discover()), expected, "{slot} {at}");
+        }
+        ram.run(parent);
+        assert_eq!(ram.broken(), [], "{slot}");
+    }
+}
+
+/// A kernel in the lower half that shows hardly any of RAM: pages of its own here and there, and recursive paging.
+/// Before it, memory at its own address, on which the machine booted.
+fn small_kernel(slot: u16, at: u64, memory: Option<u64>) -> (Ram, PhysAddr, PhysAddr) {
+    let mut ram = Ram::new(64, Depth::Four);
+    let boot = ram.root();
+    for page in 0..32 {
+        let flags = Entry::new(0x63);
+        ram.map(boot, page * LARGE, page * LARGE, PageSize::Size2MiB, flags);
+    }
+    let root = ram.root();
+    for page in 0..12 {
+        let flags = if page < 4 { CODE } else { DATA };
+        let pa = 0x300_0000 + page * PAGE;
+        ram.map(root, at + page * PAGE, pa, PageSize::Size4KiB, flags);
+    }
+    ram.map(root, 0x20_0000, 0x20_0000, PageSize::Size4KiB, CODE);
+    match memory {
+        Some(memory) => {
+            for page in 0..64 {
+                let pa = page * LARGE;
+                ram.map(root, memory + pa, pa, PageSize::Size2MiB, DATA);
+            }
+        }
+        None => ram
+            .memory
+            .poke(root.pfn(), slot, Entry::pointing_to(root, TABLE)),
+    }
+    (ram, boot, root)
+}
+
+#[test]
+fn a_kernel_that_shows_no_memory_in_a_line_is_found_by_its_self_map_alone() {
+    for (slot, at) in [
+        (5, 0x100_0000_0000),
+        (510, 0x100_0000_0000),
+        (300, 0xffff_ffff_8000_0000),
+        (511, 0x7f00_0000_0000),
+    ] {
+        let (ram, _, root) = small_kernel(slot, at, None);
+        let discovery = ram.discover();
+        let found: Vec<_> = kinds(&discovery).into_iter().collect();
+        assert_eq!(found, [(root, Kind::Kernel)], "{slot}");
+        let notes = discovery.notes.join("\n");
+        assert!(notes.contains("leads back to itself"), "{notes}");
+        assert_eq!(ram.broken(), [], "{slot}");
+    }
+}
+
+#[test]
+fn memory_at_its_own_address_is_not_taken_for_the_kernel_that_booted_on_it() {
+    for (at, memory) in [
+        (0x100_0000_0000, 0x4000_0000_0000),
+        (0x280_0000_0000, 0x180_0000_0000),
+        (0x7f80_0000_0000, 0x80_0000_0000),
+    ] {
+        let (ram, boot, root) = small_kernel(0, at, Some(memory));
+        let found: Vec<_> = kinds(&ram.discover()).into_iter().collect();
+        assert_eq!(found, [(root, Kind::Kernel)], "{at:#x}");
+        // Where there is nothing else, it is what there is.
+        let mut ram = ram;
+        for index in 0..512 {
+            ram.memory.poke(root.pfn(), index, Entry::ABSENT);
+        }
+        let found: Vec<_> = kinds(&ram.discover()).into_iter().collect();
+        assert_eq!(found, [(boot, Kind::Identity)], "{at:#x}");
+    }
+}
+
+#[test]
+fn memory_at_its_own_address_with_a_self_map_is_no_kernel() {
+    for (slot, size, pages) in [
+        (511, PageSize::Size2MiB, 32),
+        (510, PageSize::Size1GiB, 4),
+        (256, PageSize::Size4KiB, 4096),
+        (100, PageSize::Size2MiB, 20),
+    ] {
+        let mut ram = Ram::new(64, Depth::Four);
+        let root = ram.root();
+        for page in 0..pages {
+            let at = page * size.bytes();
+            ram.map(root, at, at, size, Entry::new(0x63));
+        }
+        ram.memory
+            .poke(root.pfn(), slot, Entry::pointing_to(root, TABLE));
+        for _ in 0..2 {
+            let found: Vec<_> = kinds(&ram.discover()).into_iter().collect();
+            assert_eq!(found, [(root, Kind::Identity)], "{slot}");
+            ram.run(root);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Roots that show ring 3 a window of the kernel only, of whatever size.
 
 use heirloom_inspect::discover::Kind;
-use heirloom_inspect::{Depth, PageSize, PhysAddr, VirtAddr};
+use heirloom_inspect::{Depth, Entry, PageSize, PhysAddr, VirtAddr};
 
 use super::ram::{CODE, DATA, LARGE, PAGE, Ram, kinds};
 
@@ -46,6 +46,58 @@ fn guest(depth: Depth, window: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) {
         users.push(root);
     }
     (ram, kernel, users)
+}
+
+/// A kernel that has a root for ring 3 beside each of its processes' own, so many frames behind it: one of its two
+/// entries, and the same user half.
+fn pairs(gap: u64, processes: u64) -> (Ram, PhysAddr, Vec<(PhysAddr, PhysAddr)>) {
+    let way_in = 0xffff_fe00_0000_0000;
+    let mut ram = Ram::new(64, Depth::Four);
+    let kernel = ram.root();
+    ram.image(kernel, IMAGE);
+    ram.map(kernel, way_in, 0x300_0000, PageSize::Size4KiB, CODE);
+    ram.map(kernel, way_in + PAGE, 0x300_1000, PageSize::Size4KiB, DATA);
+    let mut roots = Vec::new();
+    for number in 0..processes {
+        let root = ram.root();
+        for _ in 1..gap {
+            ram.memory.frame();
+        }
+        let user = ram.root();
+        ram.share(kernel, root, 256..512);
+        ram.share(kernel, user, 508..509);
+        ram.user(root, 0x40_0000, 0x310_0000 + number * 0x1_0000);
+        let entry = ram.memory.peek(root.pfn(), 0);
+        ram.memory.poke(user.pfn(), 0, entry);
+        let no_execute = Entry::new(1 << 63);
+        ram.memory.poke(root.pfn(), 0, entry | no_execute);
+        roots.push((root, user));
+    }
+    (ram, kernel, roots)
+}
+
+#[test]
+fn a_root_for_ring_3_need_not_lie_beside_the_kernels() {
+    for (gap, processes) in [(1, 3), (2, 1), (3, 4), (7, 2), (40, 5)] {
+        let (mut ram, kernel, roots) = pairs(gap, processes);
+        for (root, user) in roots.iter().copied() {
+            for from in [root, user, kernel] {
+                ram.cpus.clear();
+                ram.run(from);
+                let discovery = ram.discover();
+                let found = kinds(&discovery);
+                assert_eq!(found.len(), 1 + 2 * roots.len(), "{gap} {found:?}");
+                assert_eq!(found[&kernel], Kind::Kernel);
+                for (root, user) in &roots {
+                    assert_eq!(found[root], Kind::Process, "{gap}");
+                    assert_eq!(found[user], Kind::UserRoot, "{gap} from {from}: {found:?}");
+                    let space = discovery.space_at(*root).unwrap();
+                    assert_eq!(space.partner, Some(*user), "{gap}");
+                }
+                assert_eq!(ram.broken(), [], "{gap}");
+            }
+        }
+    }
 }
 
 #[test]
