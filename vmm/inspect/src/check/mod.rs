@@ -9,7 +9,7 @@ mod baseline;
 mod partial;
 mod width;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -272,6 +272,35 @@ fn first_few(all: &[String]) -> String {
     }
 }
 
+/// Such roots that are listed.
+const MAX_SELF_MAPS: usize = 4;
+
+/// Roots whose entry points to another root where all others' point to themselves: fork code has that for a moment,
+/// and what forgot to set its own self-map for ever.
+fn self_maps_of_others(discovery: &Discovery) -> Option<String> {
+    let maps = || {
+        let spaces = discovery.spaces.iter();
+        spaces.flat_map(|space| space.self_maps.iter().map(move |map| (space.address, map)))
+    };
+    let own: BTreeSet<u16> = maps()
+        .filter(|(root, map)| map.to == *root)
+        .map(|(_, map)| map.index)
+        .collect();
+    let top = discovery.mode().depth.root_name();
+    let others: Vec<String> = maps()
+        .filter(|(root, map)| own.contains(&map.index) && map.to != *root)
+        .map(|(root, map)| format!("{top}[{}] of {root} to {}", map.index, map.to))
+        .collect();
+    (!others.is_empty()).then(|| {
+        let few = others[..others.len().min(MAX_SELF_MAPS)].join(", ");
+        let more = match others.len().saturating_sub(MAX_SELF_MAPS) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("a self-map points to another root than its own: {few}{more}: what it shows are that one's tables")
+    })
+}
+
 /// Where the kernel uses recursive paging.
 fn self_maps(discovery: &Discovery) -> Option<String> {
     let mut roots: BTreeMap<u16, usize> = BTreeMap::new();
@@ -352,6 +381,7 @@ fn notes(discovery: &Discovery, index: &TableIndex) -> Vec<String> {
         );
     }
     notes.extend(self_maps(discovery));
+    notes.extend(self_maps_of_others(discovery));
     notes.extend(direct_map_beyond_ram(discovery, index));
     let mut devices: BTreeMap<&str, u64> = BTreeMap::new();
     let pages = index.pages(Half::Kernel).chain(index.pages(Half::User));

@@ -39,6 +39,9 @@ const MAX_RESERVED: u64 = 100;
 const MAX_FRAMES: usize = 1 << 14;
 const FEW_ENTRIES: usize = 64;
 
+/// What must be shown so many times over to be better read with five levels than with four.
+const MUCH_MORE: u64 = 4;
+
 /// What is found where no CR3 is known.
 pub(super) enum Found {
     /// A kernel half.
@@ -266,10 +269,16 @@ fn best_among(
     let all: u64 = target.ram.iter().map(|range| range.bytes).sum();
     let mut best: Option<(Mode, Best)> = None;
     for &(_, _, pfn) in groups.iter().take(MAX_TRIED) {
+        let mut shown = 0;
         for &mode in modes {
             let Some(found) = judge(target, mode, pfn, budget) else {
                 continue;
             };
+            // Tables of five levels read with four show next to nothing in a line.
+            if found.ram_bytes / MUCH_MORE < shown {
+                continue;
+            }
+            shown = found.ram_bytes;
             if mode.depth == Depth::Five && has_four_levels(target, modes, pfn, budget)
                 || is_a_table_of_another(target, mode, (pfn, &found.snapshot), frames, budget)
             {

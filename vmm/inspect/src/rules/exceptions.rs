@@ -122,7 +122,7 @@ pub(crate) const PRIVATE_AREA: Exception = Exception {
 /// What every process has of its own at one address, as can be seen.
 pub(crate) const EACH_ITS_OWN: Exception = Exception {
     name: "each-its-own",
-    what: "an entry by which each of at least three processes shows the same addresses, by a table and frames of its own, for ring 0 alone",
+    what: "an entry by which each of at least three processes has frames of its own at the same addresses, for ring 0 alone, and all else is alike",
     source: "kernels that have the stack or the state of the running process, or CPU, at one address in all",
 };
 

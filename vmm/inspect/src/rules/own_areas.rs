@@ -6,16 +6,15 @@ use std::collections::HashSet;
 use crate::discover::{Discovery, Kind, Space};
 use crate::snapshot::RootId;
 use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
-use heirloom_paging::entry::Decoded;
 use heirloom_paging::level::PageSize;
 use heirloom_paging::rights::Rights;
 
 /// Processes that must have it: two that differ may be one fault.
 const LEAST: usize = 3;
-/// Pages that one process has there at most …
-const MAX_PAGES: usize = 1 << 10;
+/// Pages that one process shows there at most …
+const MAX_PAGES: usize = 1 << 14;
 /// … and all together.
-const MAX_ALL: usize = 1 << 17;
+const MAX_ALL: usize = 1 << 18;
 
 /// The entries of roots that the difference of any space is about, and that each process has of its own.
 pub(super) fn indices(found: &Discovery) -> HashSet<u16> {
@@ -37,40 +36,59 @@ pub(super) fn indices(found: &Discovery) -> HashSet<u16> {
         .collect()
 }
 
-/// Where pages are, and how.
-type Places = Vec<(VirtAddr, PageSize, Rights)>;
+/// Where a page is, and how.
+type Place = (VirtAddr, PageSize, Rights);
 
-/// Whether each of these has a table of its own at `index`, and all show pages at the same addresses with the same
-/// rights, none for ring 3, no two the same frame.
+/// Whether what these show below entry `index`, besides what all address spaces show alike, is at the same addresses
+/// with the same rights in each, none for ring 3, no two the same frame; and the reference has nothing else there.
 fn is_own(found: &Discovery, processes: &[&Space], index: u16, left: &mut usize) -> bool {
-    let mut tables = HashSet::new();
-    let mut frames = HashSet::new();
-    let mut places: Option<Places> = None;
-    processes.iter().all(|space| {
-        let table = found.snapshot.root_table(space.root);
-        let below = table.map(|table| table.decode(index));
-        let Some(Decoded::Table(below)) = below.filter(|_| *left > 0) else {
+    let Some(reference) = found.reference else {
+        return false;
+    };
+    let mut all: Vec<Vec<(Place, PhysAddr)>> = Vec::new();
+    for space in processes {
+        let shown = pages(found, space.root, index);
+        let Some(rest) = left.checked_sub(shown.len()) else {
             return false;
         };
-        let Some((own, shown)) = pages(found, space.root, index) else {
+        if shown.is_empty() || shown.len() > MAX_PAGES {
             return false;
-        };
-        *left = left.saturating_sub(own.len());
-        let is_same = places.get_or_insert_with(|| own.clone()) == &own;
-        let is_closed = own.iter().all(|(_, _, rights)| !rights.user);
-        let are_new = shown.into_iter().all(|frame| frames.insert(frame));
-        tables.insert(below) && is_same && is_closed && are_new
-    })
+        }
+        *left = rest;
+        all.push(shown);
+    }
+    let mut common: HashSet<(Place, PhysAddr)> = all[0].iter().copied().collect();
+    for shown in &all[1..] {
+        let these: HashSet<_> = shown.iter().copied().collect();
+        common.retain(|page| these.contains(page));
+    }
+    let (mut frames, mut places) = (HashSet::new(), None);
+    let is_each = all.into_iter().all(|shown| {
+        let own: Vec<(Place, PhysAddr)> = shown
+            .into_iter()
+            .filter(|page| !common.contains(page))
+            .collect();
+        let at: Vec<Place> = own.iter().map(|(place, _)| *place).collect();
+        let is_closed = at.iter().all(|(_, _, rights)| !rights.user);
+        let are_new = own.iter().all(|(_, frame)| frames.insert(*frame));
+        let is_same = places.get_or_insert_with(|| at.clone()) == &at;
+        !at.is_empty() && is_closed && are_new && is_same
+    });
+    let places: HashSet<Place> = places.into_iter().flatten().collect();
+    let shown = pages(found, reference, index);
+    let seen = shown.iter().filter(|page| common.contains(page)).count();
+    is_each
+        && seen == common.len()
+        && shown
+            .iter()
+            .all(|page| common.contains(page) || places.contains(&page.0))
 }
 
-/// What an entry of a root shows, if that is something, and not too much to look through.
-fn pages(found: &Discovery, root: RootId, index: u16) -> Option<(Places, Vec<PhysAddr>)> {
+/// What an entry of a root shows; of what is too much to look through, one page too many.
+fn pages(found: &Discovery, root: RootId, index: u16) -> Vec<(Place, PhysAddr)> {
     let range = VirtRange::of_top_entry(index, found.mode().depth);
     let leaves = found.snapshot.leaves(root, range).take(MAX_PAGES + 1);
-    let (places, frames): (Places, Vec<PhysAddr>) = leaves
+    leaves
         .map(|page| ((page.va, page.size, page.rights), page.pa))
-        .unzip();
-    (1..=MAX_PAGES)
-        .contains(&places.len())
-        .then_some((places, frames))
+        .collect()
 }

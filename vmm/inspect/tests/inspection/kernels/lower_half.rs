@@ -368,3 +368,22 @@ fn of_two_depths_that_fit_the_kernel_half_the_one_that_fits_all_of_the_root_is_t
         assert_eq!(discovery.mode().depth, Depth::Four);
     }
 }
+
+#[test]
+fn small_pages_of_all_memory_are_no_tables_of_five_levels() {
+    for missing in [1, 77, 300] {
+        let mut ram = Ram::new(8, Depth::Four);
+        let kernel = ram.root();
+        ram.map(kernel, 0xffff_ffff_8000_0000, 0, PageSize::Size2MiB, CODE);
+        for page in (0..2048).filter(|page| *page != missing) {
+            let (va, pa) = (0xffff_8880_0000_0000 + page * PAGE, page * PAGE);
+            ram.map(kernel, va, pa, PageSize::Size4KiB, DATA);
+        }
+        let root = ram.root();
+        ram.share(kernel, root, 256..512);
+        ram.user(root, 0x40_0000, 0x60_0000);
+        let discovery = ram.discover();
+        assert_eq!(discovery.mode().depth, Depth::Four);
+        assert_eq!(kinds(&discovery), expected(kernel, &[root]));
+    }
+}

@@ -1,8 +1,8 @@
 //! What each process has of its own in the kernel half, at one address in all.
 
-use heirloom_inspect::{Depth, PageSize, PhysAddr};
+use heirloom_inspect::{Depth, Entry, PageSize, PhysAddr};
 
-use super::ram::{DATA, PAGE, Ram, USER_DATA, expected, kinds};
+use super::ram::{DATA, LARGE, PAGE, Ram, USER_DATA, expected, kinds};
 
 const IMAGE: u64 = 0xffff_ffff_8000_0000;
 
@@ -43,6 +43,53 @@ fn stacks_of_processes_at_one_address_are_let_pass_by_name() {
     }
 }
 
+/// The same of a kernel that gives each process copies of all its tables, in which the stack is one entry.
+fn copies(at: u64, pages: u64, processes: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) {
+    let mut ram = Ram::new(64, Depth::Four);
+    let kernel = ram.root();
+    ram.image(kernel, IMAGE);
+    let mut roots = Vec::new();
+    for number in 0..processes {
+        let root = ram.root();
+        ram.image(root, IMAGE);
+        for page in 0..pages {
+            let pa = 0x200_0000 + number * 0x10_0000 + page * PAGE;
+            ram.map(root, at + page * PAGE, pa, PageSize::Size4KiB, DATA);
+        }
+        ram.user(root, 0x40_0000, 0x300_0000 + number * 0x1_0000);
+        roots.push(root);
+    }
+    (ram, kernel, roots)
+}
+
+#[test]
+fn among_private_copies_only_what_differs_in_each_is_its_own() {
+    let at = 0xffff_ffff_9000_0000;
+    for (pages, processes) in [(1, 3), (4, 5)] {
+        let (mut ram, kernel, roots) = copies(at, pages, processes);
+        for root in [roots[0], kernel] {
+            ram.cpus.clear();
+            ram.run(root);
+            assert_eq!(kinds(&ram.discover()), expected(kernel, &roots));
+            assert_eq!(ram.broken(), []);
+            assert_eq!(ram.let_pass(), [("each-its-own", processes)]);
+        }
+        // A page of the image that only one lacks, one that all lack, one that is another's.
+        for (lacking, pa) in [(1, None), (processes, None), (1, Some(0x3f0_0000))] {
+            let mut ram = ram.clone();
+            let number = usize::try_from(lacking).unwrap();
+            for root in &roots[..number] {
+                let (va, other) = (IMAGE + 3 * LARGE, pa.unwrap_or_default());
+                let flags = if pa.is_some() { DATA } else { Entry::ABSENT };
+                ram.map(*root, va, other & !(LARGE - 1), PageSize::Size2MiB, flags);
+            }
+            let broken = ram.broken();
+            let equal = ("kernel-mappings-equal", processes);
+            assert!(broken.contains(&equal), "{lacking} {pa:?}: {broken:?}");
+        }
+    }
+}
+
 #[test]
 fn what_only_some_have_or_two_share_or_ring_3_sees_is_none() {
     let at = 0xffff_9000_0000_0000;
@@ -64,8 +111,7 @@ fn what_only_some_have_or_two_share_or_ring_3_sees_is_none() {
     // One has none.
     let (mut ram, kernel, roots) = guest(at, 2, 5);
     ram.run(kernel);
-    ram.memory
-        .poke(roots[2].pfn(), 288, heirloom_inspect::Entry::ABSENT);
+    ram.memory.poke(roots[2].pfn(), 288, Entry::ABSENT);
     let broken: Vec<_> = ram.broken().into_iter().map(|(rule, _)| rule).collect();
     assert_eq!(broken, ["kernel-mappings-equal"]);
     // Ring 3 may use it.

@@ -136,6 +136,24 @@ fn a_cpu_may_be_on_the_root_that_shows_anothers_tables_for_a_moment() {
     }
 }
 
+#[test]
+fn a_self_map_that_was_copied_and_not_set_is_told() {
+    for (mut ram, kernel, processes, slot) in guests() {
+        ram.run(kernel);
+        assert!(!ram.notes().contains("another root than its own"));
+        // Where hardly any root leads back to itself, it is a loop.
+        let [root, .., of] = processes[..] else {
+            continue;
+        };
+        ram.memory
+            .poke(root.pfn(), slot, Entry::pointing_to(of, TABLE));
+        assert_eq!(ram.broken(), [], "{slot}");
+        let told = format!("[{slot}] of {root} to {of}");
+        let notes = ram.notes();
+        assert!(notes.contains(&told), "{notes}");
+    }
+}
+
 /// A kernel in the lower half that shows hardly any of RAM: pages of its own here and there, and recursive paging.
 /// Before it, memory at its own address, on which the machine booted.
 fn small_kernel(slot: u16, at: u64, memory: Option<u64>) -> (Ram, PhysAddr, PhysAddr) {
