@@ -1,5 +1,6 @@
-//! What the search for address spaces takes in a dump whose pages are packed, in times of what it takes in the ELF
-//! core of the same guest: at most three is the goal. `cargo bench -p heirloom-source --bench dumps`.
+//! What the search for address spaces takes in a dump whose pages are packed, and in the ELF core of the same
+//! guest: at most three times as much is the goal for a guest of 4 GiB that has booted. What counts is
+//! how many of its pages are not zero. `cargo bench -p heirloom-source --bench dumps`.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -13,19 +14,20 @@ use support::dumps::{Kdump, Packing};
 use support::elf::{CoreBuilder, qemu_note};
 
 /// Of RAM: enough that nothing else counts.
-const BYTES: usize = 192 << 20;
+const BYTES: usize = 256 << 20;
+/// One page in so many is not zero: of 4 GiB after Debian's cloud kernel has booted, and of a guest in use.
+const FILLED: [(&str, usize); 2] = [("has booted", 56), ("is in use", 3)];
 const PAGE: usize = 4096;
 /// Of which the least counts.
 const RUNS: usize = 7;
 const ROOT: u64 = 0x1000;
-const GOAL: f64 = 3.0;
 
-/// RAM as a guest has it: tables, a third of its pages programs and data, the rest zero.
-fn ram() -> Vec<u8> {
+/// RAM as a guest has it: tables, one page in `filled` programs and data, the rest zero.
+fn ram(filled: usize) -> Vec<u8> {
     let programs = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     let mut ram = vec![0; BYTES];
-    let filled = ram.chunks_mut(PAGE).skip(256).step_by(3);
-    for (page, bytes) in filled.zip(programs.chunks_exact(PAGE).cycle()) {
+    let places = ram.chunks_mut(PAGE).skip(256).step_by(filled);
+    for (page, bytes) in places.zip(programs.chunks_exact(PAGE).cycle()) {
         page.copy_from_slice(bytes);
     }
     let mut put = |at: u64, entry: u64| {
@@ -59,26 +61,31 @@ fn search(file: &Path) -> Duration {
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
-    let ram = ram();
-    let core = CoreBuilder::default().note("QEMU", &qemu_note(ROOT, 0x6b0, 0x10));
-    let notes = core.notes.clone();
-    let file = folder.path().join("core");
-    std::fs::write(&file, core.load(0, &ram).build()).unwrap();
-    let of_core = search(&file);
-    println!("ELF core   {:>8.1} ms", of_core.as_secs_f64() * 1e3);
-    for packing in [Packing::Zlib, Packing::Lzo, Packing::Snappy, Packing::Zstd] {
-        let dump = Kdump {
-            packing,
-            notes: notes.clone(),
-            ..Kdump::default()
-        };
-        std::fs::write(&file, dump.ram(0, &ram).build()).unwrap();
-        let taken = search(&file);
+    let file = folder.path().join("dump");
+    for (name, filled) in FILLED {
+        let ram = ram(filled);
+        let core = CoreBuilder::default().note("QEMU", &qemu_note(ROOT, 0x6b0, 0x10));
+        let notes = core.notes.clone();
+        std::fs::write(&file, core.load(0, &ram).build()).unwrap();
+        let of_core = search(&file);
         println!(
-            "{:<10} {:>8.1} ms, {:.1} times; the goal is at most {GOAL}",
-            format!("{packing:?}").to_lowercase(),
-            taken.as_secs_f64() * 1e3,
-            taken.as_secs_f64() / of_core.as_secs_f64()
+            "a guest that {name}: ELF core {:.1} ms",
+            of_core.as_secs_f64() * 1e3
         );
+        for packing in [Packing::Zlib, Packing::Lzo, Packing::Snappy, Packing::Zstd] {
+            let dump = Kdump {
+                packing,
+                notes: notes.clone(),
+                ..Kdump::default()
+            };
+            std::fs::write(&file, dump.ram(0, &ram).build()).unwrap();
+            let taken = search(&file);
+            println!(
+                "{:>10} {:>8.1} ms, {:.1} times",
+                format!("{packing:?}").to_lowercase(),
+                taken.as_secs_f64() * 1e3,
+                taken.as_secs_f64() / of_core.as_secs_f64()
+            );
+        }
     }
 }

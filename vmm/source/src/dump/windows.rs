@@ -11,7 +11,7 @@
 
 use heirloom_inspect::{Cr3, PhysAddr, PhysRange, RootLabel};
 
-use super::kdump::bitmap::{self, Bitmap};
+use super::kdump::bitmap::{self, Bitmap, Place};
 use super::{Contents, DumpError};
 use crate::input::{Input, Window};
 use crate::memory::{
@@ -183,7 +183,7 @@ struct Pages {
 
 #[derive(Debug, Default)]
 struct Reader {
-    bitmap: Window,
+    bitmap: Place,
     pages: Window,
 }
 

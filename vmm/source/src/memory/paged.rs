@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use heirloom_inspect::Entry;
 
-use super::sketch::Sketches;
+use super::sketch::{Chunk, Sketches};
 
 pub(crate) const PAGE: usize = 4096;
 /// A page's bytes.
@@ -118,6 +118,25 @@ impl<F: Format> Paged<F> {
         found
     }
 
+    /// Unpacks a page into `page` for its word at `from`, and remembers of it what may lead to tables.
+    fn link(
+        &self,
+        reader: &mut F::Reader,
+        sketches: &Chunk,
+        (number, from): (u64, usize),
+        page: &mut Page,
+    ) -> Entry {
+        let found = self.unpack(reader, number, page);
+        let words = (found == Found::Here).then_some(&*page);
+        sketches.remember(number, words);
+        let Some(word) = words.and_then(|words| words[from..].first_chunk()) else {
+            return Entry::ABSENT;
+        };
+        let word = u64::from_le_bytes(*word);
+        sketches.keep(number, from, word);
+        Entry::new(word)
+    }
+
     /// Copies the part of page `number` that begins at `from`.
     fn copy(&self, number: u64, from: usize, buffer: &mut [u8]) -> bool {
         let shard = &self.shards[modulo(number, SHARDS)];
@@ -191,12 +210,10 @@ impl<F: Format> PagedSource for Paged<F> {
             *entry = Entry::ABSENT;
             let sketches = self.sketches.chunk(number, chunk.take());
             if sketches.may_lead(number, from) {
-                let found = self.unpack(&mut reader, number, &mut page);
-                let words = (found == Found::Here).then_some(&*page);
-                sketches.remember(number, words);
-                if let Some(word) = words.and_then(|words| words[from..].first_chunk()) {
-                    *entry = Entry::new(u64::from_le_bytes(*word));
-                }
+                *entry = match sketches.kept(number, from) {
+                    Some(word) => Entry::new(word),
+                    None => self.link(&mut reader, &sketches, (number, from), &mut page),
+                };
             }
             chunk = Some(sketches);
         }

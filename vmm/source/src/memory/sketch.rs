@@ -3,7 +3,8 @@
 //! The search for roots looks through all of memory for one entry after the other, and unpacking a page again
 //! for each is most of its time. Of each page it is remembered in which groups of eight words there is anything to be
 //! found, and of those groups which words, as long as there is room: a third of all pages have small numbers
-//! somewhere that look like entries, but one in a hundred has one at a given place.
+//! somewhere that look like entries, but one in a hundred has one at a given place. That one is kept, too: the
+//! search comes back to the same places.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -17,6 +18,8 @@ const CHUNK: u64 = 1 << 15;
 const CHUNKS: usize = 128;
 /// Bytes for the words of groups, one for each group that has any. When they are used up, groups must do.
 const WORDS: usize = 8 << 20;
+/// As many words are kept as they are, which take 8 MiB.
+const KEPT: usize = 1 << 18;
 /// A page of which nothing is known yet.
 const UNKNOWN: u32 = 0;
 /// A page of whose groups the words are not known.
@@ -29,8 +32,16 @@ pub(super) struct Sketches {
     chunks: RwLock<HashMap<u64, Arc<Pages>>>,
     /// Bits that no address of the guest's RAM has.
     too_high: u64,
-    /// Bytes that all words take.
-    used: Arc<AtomicUsize>,
+    /// What all pages take together.
+    used: Arc<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    /// Bytes for the words of groups.
+    bytes: AtomicUsize,
+    /// Words that are kept.
+    kept: AtomicUsize,
 }
 
 /// What is remembered of some pages.
@@ -42,8 +53,10 @@ struct Pages {
     places: Box<[AtomicU32]>,
     /// For each group whose bit is set, ascending, a bit for each word.
     words: RwLock<Vec<u8>>,
+    /// Words that were asked for, by page and place.
+    kept: RwLock<HashMap<(usize, usize), u64>>,
     /// Of all pages, these and others.
-    used: Arc<AtomicUsize>,
+    used: Arc<Used>,
 }
 
 /// The sketches of some pages.
@@ -96,21 +109,49 @@ impl Chunk {
         pages.is_none_or(|pages| pages.may_lead((page % CHUNK) as usize, offset / 8))
     }
 
+    /// The word at `offset` of a page, if it was kept.
+    pub(super) fn kept(&self, page: u64, offset: usize) -> Option<u64> {
+        let pages = self.pages.as_ref()?;
+        let kept = pages.kept.read().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&((page % CHUNK) as usize, offset)).copied()
+    }
+
+    /// Keeps the word at `offset` of a page, if it may lead to a table and there is room.
+    pub(super) fn keep(&self, page: u64, offset: usize, word: u64) {
+        let Some(pages) = self
+            .pages
+            .as_ref()
+            .filter(|_| may_lead(word, self.too_high))
+        else {
+            return;
+        };
+        if pages.used.kept.fetch_add(1, Ordering::Relaxed) >= KEPT {
+            pages.used.kept.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let mut kept = pages.kept.write().unwrap_or_else(PoisonError::into_inner);
+        kept.insert(((page % CHUNK) as usize, offset), word);
+    }
+
     /// Remembers a page; `None` if there is nothing in it.
     pub(super) fn remember(&self, page: u64, words: Option<&Page>) {
         if let Some(pages) = &self.pages {
-            let found = words.map_or([0; 64], |words| words_that_lead(words, self.too_high));
-            pages.remember((page % CHUNK) as usize, &found);
+            let page = (page % CHUNK) as usize;
+            match words {
+                Some(words) => pages.remember(page, &words_that_lead(words, self.too_high)),
+                None => pages.places[page].store(GROUPS_ONLY, Ordering::Release),
+            }
         }
     }
 }
 
 impl Pages {
-    fn new(used: Arc<AtomicUsize>) -> Pages {
+    fn new(used: Arc<Used>) -> Pages {
         Pages {
             groups: (0..CHUNK).map(|_| AtomicU64::new(0)).collect(),
             places: (0..CHUNK).map(|_| AtomicU32::new(UNKNOWN)).collect(),
             words: RwLock::default(),
+            kept: RwLock::default(),
             used,
         }
     }
@@ -147,8 +188,9 @@ impl Pages {
     /// Keeps the bytes that are not zero: their place, if there is room.
     fn keep(&self, found: &[u8; 64]) -> Option<u32> {
         let bytes = found.iter().filter(|byte| **byte != 0).count();
-        if self.used.fetch_add(bytes, Ordering::Relaxed) > WORDS - 64 {
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        let used = &self.used.bytes;
+        if used.fetch_add(bytes, Ordering::Relaxed) > WORDS - 64 {
+            used.fetch_sub(bytes, Ordering::Relaxed);
             return None;
         }
         let mut words = self.words.write().unwrap_or_else(PoisonError::into_inner);
@@ -165,9 +207,12 @@ const ADDRESS: u64 = 0x0007_7fff_ffff_f000;
 fn words_that_lead(page: &Page, too_high: u64) -> [u8; 64] {
     let mut found = [0; 64];
     for (group, words) in found.iter_mut().zip(page.as_chunks::<64>().0) {
-        for (bit, word) in words.as_chunks::<8>().0.iter().enumerate() {
-            *group |= u8::from(may_lead(u64::from_le_bytes(*word), too_high)) << bit;
+        let words = words.as_chunks::<8>().0;
+        let mut bits = [0; 8];
+        for (bit, word) in bits.iter_mut().zip(words) {
+            *bit = u8::from(may_lead(u64::from_le_bytes(*word), too_high));
         }
+        *group = (0..8).fold(0, |all, bit| all | bits[bit] << bit);
     }
     found
 }
@@ -228,6 +273,26 @@ mod tests {
             chunk.remember(number * CHUNK, None);
             assert_eq!(chunk.may_lead(number * CHUNK, 0), number >= CHUNKS as u64);
         }
+    }
+
+    #[test]
+    fn a_word_that_may_lead_to_a_table_is_kept_as_long_as_there_is_room() {
+        let sketches = Sketches::default();
+        let chunk = sketches.chunk(5, None);
+        assert_eq!(chunk.kept(5, 8), None);
+        chunk.keep(5, 8, 0x1063);
+        chunk.keep(5, 16, 0x1062);
+        chunk.keep(6, 24, 0x2063);
+        assert_eq!(chunk.kept(5, 8), Some(0x1063));
+        assert_eq!(chunk.kept(5, 16), None, "not present");
+        let chunk = sketches.chunk(6, Some(chunk));
+        for page in 0..KEPT as u64 {
+            let chunk = sketches.chunk(page, None);
+            chunk.keep(page, 4088, page << 12 | 1);
+        }
+        assert_eq!(chunk.kept(6, 4088), Some(0x6001));
+        let last = KEPT as u64 - 1;
+        assert_eq!(sketches.chunk(last, None).kept(last, 4088), None);
     }
 
     #[test]

@@ -15,6 +15,14 @@ const LOOKUP: usize = 4096;
 /// A machine with more ranges of RAM is not believed.
 const RANGES: usize = 1 << 18;
 
+/// Where bits of one bitmap are looked up. Those of one frame after the other need no counting.
+#[derive(Debug, Default)]
+pub(in crate::dump) struct Place {
+    window: Window,
+    /// A frame, and how many bits are set below.
+    next: Option<(u64, u64)>,
+}
+
 /// The pages whose bits are set.
 #[derive(Debug)]
 pub(in crate::dump) struct Bitmap {
@@ -57,7 +65,7 @@ impl Bitmap {
     pub(in crate::dump) fn rank(
         &self,
         input: &Input,
-        window: &mut Window,
+        place: &mut Place,
         frame: u64,
     ) -> Result<Option<u64>, ()> {
         if frame >= self.frames {
@@ -65,19 +73,23 @@ impl Bitmap {
         }
         let group = frame / 8 / GROUP;
         let bytes = (frame / 8 % GROUP) as usize + 1;
+        let window = &mut place.window;
         let part = window
             .get(input, self.start + group * GROUP, bytes, LOOKUP)
             .ok_or(())?;
         let (last, whole) = part.split_last().ok_or(())?;
         let bit = 1_u8 << (frame % 8);
-        if last & bit == 0 {
-            return Ok(None);
-        }
-        let index = usize::try_from(group).map_err(|_| ())?;
-        let before = self.before.get(index).copied().ok_or(())?;
-        Ok(Some(
-            before + ones(whole) + u64::from((last & (bit - 1)).count_ones()),
-        ))
+        let rank = match place.next {
+            Some((next, rank)) if next == frame => rank,
+            _ => {
+                let index = usize::try_from(group).map_err(|_| ())?;
+                let before = self.before.get(index).copied().ok_or(())?;
+                before + ones(whole) + u64::from((last & (bit - 1)).count_ones())
+            }
+        };
+        let is_set = last & bit != 0;
+        place.next = Some((frame + 1, rank + u64::from(is_set)));
+        Ok(is_set.then_some(rank))
     }
 
     /// How many bits are set below `frame`.

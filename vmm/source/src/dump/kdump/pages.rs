@@ -6,7 +6,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use ruzstd::decoding::FrameDecoder;
 use zerocopy::{FromBytes, Immutable, KnownLayout, LE, U32, U64};
 
-use super::bitmap::Bitmap;
+use super::bitmap::{Bitmap, Place};
 use crate::input::{Input, Window};
 use crate::memory::{Format, Found, PAGE, Page};
 
@@ -78,7 +78,7 @@ pub(super) struct Pages(pub(super) Vec<Part>);
 pub(super) struct Reader {
     /// Which part its windows are of.
     part: usize,
-    bitmap: Window,
+    bitmap: Place,
     descriptors: Window,
     pages: Window,
     unpacker: Unpacker,
