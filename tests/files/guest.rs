@@ -33,6 +33,8 @@ pub(crate) struct Stopped {
     memory: Vec<u8>,
     /// Where it has set memory aside.
     pub(crate) crash_kernel: Range<usize>,
+    /// Where its kernel has RAM.
+    pub(crate) system_ram: Vec<Range<usize>>,
 }
 
 impl Stopped {
@@ -52,6 +54,7 @@ impl Stopped {
             opened.read_bytes(PhysAddr::new(0), &mut memory).unwrap();
             Stopped {
                 crash_kernel: crash_kernel(&console),
+                system_ram: system_ram(&console),
                 answers: Answers::of(&named(&core)),
                 memory,
                 core,
@@ -107,6 +110,19 @@ impl Stopped {
         file
     }
 
+    /// Has QEMU dump a part of the guest's RAM as a core.
+    pub(crate) fn dump_part(&self, name: &str, begin: u64, length: u64) -> PathBuf {
+        let file = self.path(name);
+        let arguments = json!({
+            "paging": false,
+            "protocol": format!("file:{}", file.display()),
+            "begin": begin,
+            "length": length,
+        });
+        self.ask("dump-guest-memory", &arguments);
+        file
+    }
+
     /// Has QEMU write the guest as what another QEMU would go on with.
     pub(crate) fn migrate(&self) -> PathBuf {
         let file = self.path("stream");
@@ -141,12 +157,25 @@ impl Stopped {
 
 /// `  1b000000-1effffff : Crash kernel`.
 fn crash_kernel(console: &str) -> Range<usize> {
-    let line = console
-        .lines()
-        .find(|line| line.trim_end().ends_with(": Crash kernel"))
-        .unwrap_or_else(|| panic!("the guest set no memory aside: {console}"));
-    let (range, _) = line.trim().split_once(' ').unwrap();
-    let (first, last) = range.split_once('-').unwrap();
-    let [first, last] = [first, last].map(|digits| usize::from_str_radix(digits, 16).unwrap());
-    first..last + 1
+    ranges(console, "Crash kernel")
+        .next()
+        .unwrap_or_else(|| panic!("the guest set no memory aside: {console}"))
+}
+
+/// `00100000-1ffdffff : System RAM`, once each.
+fn system_ram(console: &str) -> Vec<Range<usize>> {
+    let mut ranges: Vec<_> = ranges(console, "System RAM").collect();
+    ranges.sort_by_key(|range| range.start);
+    ranges.dedup();
+    ranges
+}
+
+/// The lines of `/proc/iomem` of what is called so.
+fn ranges<'a>(console: &'a str, what: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
+    console.lines().filter_map(move |line| {
+        let (range, name) = line.trim().split_once(" : ")?;
+        let (first, last) = range.split_once('-').filter(|_| name == what)?;
+        let [first, last] = [first, last].map(|digits| usize::from_str_radix(digits, 16).unwrap());
+        Some(first..last + 1)
+    })
 }

@@ -90,6 +90,28 @@ fn images_of_lime_avml_and_padded_ones_answer_as_each_other_and_hold() {
 }
 
 #[test]
+fn an_image_of_what_the_kernel_lists_as_ram_holds_and_zeros_behind_it_are_none() {
+    let stopped = Stopped::get();
+    let memory = stopped.memory();
+    // The first page and what firmware keeps below 640 KiB are in no image, and the kernel maps them.
+    assert!(stopped.system_ram[0].start > 0, "{:?}", stopped.system_ram);
+    let mut parts = Vec::new();
+    for range in &stopped.system_ram {
+        let (first, bytes) = (range.start as u64, range.len() as u64);
+        parts.push(header(*b"EMiL", 1, first, bytes));
+        parts.push(memory[range.clone()].to_vec());
+    }
+    parts.push(vec![0; 12_345]);
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let lime = write(stopped, "lime-iomem", &[&parts.concat()]);
+    let of_lime = answers(stopped, &named(&lime));
+    assert_eq!(of_lime.count(), stopped.answers.count());
+    let said = notes(&named(&lime)).join("\n");
+    assert!(said.contains("12345 bytes of zeros"), "{said}");
+    std::fs::remove_file(lime).unwrap();
+}
+
+#[test]
 fn an_elf_core_behind_raw_is_not_judged_as_garbage() {
     let stopped = Stopped::get();
     let run = crate::common::heirloom(&["check", &format!("raw:{}", named(&stopped.core))]);

@@ -79,6 +79,9 @@ pub struct Account {
     /// Whether the guest may have had RAM of which the source says nothing: no hypervisor tells where its RAM
     /// was, so only its kernel can.
     pub is_open_ended: bool,
+    /// Whether a hypervisor has told where the guest had RAM, and may have been asked for a part of it only:
+    /// where tables lie outside, the guest's kernel is asked.
+    pub may_be_a_part: bool,
     /// Why what was read is not to be trusted, in a sentence for people that names no source.
     pub problem: Option<String>,
     /// What else is worth knowing, in sentences for people.

@@ -1,10 +1,12 @@
 //! What the target has of CPUs and of RAM.
 
-use super::Discovery;
+use super::{Discovery, scan};
 use crate::linux;
 use crate::memory::PhysRange;
 use crate::target::Target;
+use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::mode::CpuState;
+use heirloom_paging::walk::Fault;
 
 /// The target's CPUs, their CR3 without what says that the root is encrypted.
 pub(super) fn cpus(target: &Target) -> Vec<CpuState> {
@@ -57,17 +59,27 @@ fn outside(ranges: &[PhysRange], ram: &[PhysRange]) -> u64 {
         .sum()
 }
 
+/// Where a PC's graphics card begins. What firmware keeps to itself below is RAM that no kernel lists.
+const LEGACY: u64 = 0xa_0000;
+/// No machine has RAM from here on.
+const RAM_LIMIT: u64 = 1 << 46;
+
 impl Discovery {
-    /// Where no hypervisor tells where the guest had RAM, its kernel does: what that lists and the source has not
-    /// is unknown.
+    /// Where no hypervisor tells where the guest had RAM, or it may have written a part of it, the guest's kernel
+    /// does: what that lists and the source has not is unknown.
     pub(super) fn ask_for_ram(&mut self, target: &Target) {
-        if !target.memory.account().is_open_ended {
+        let account = target.memory.account();
+        let may_be_a_part = account.may_be_a_part && self.snapshot.missing_count() > 0;
+        if !account.is_open_ended && !may_be_a_part {
             return;
         }
         let Some((variable, ram)) = linux::ram_of(target, self) else {
+            if may_be_a_part && self.runs_elsewhere(target) {
+                self.know_no_more_ram();
+            }
             return;
         };
-        let (ranges, has) = match ram {
+        let (mut ranges, has) = match ram {
             linux::Ram::Ranges(ranges) => {
                 let all: u64 = ranges.iter().map(|range| range.bytes).sum();
                 (ranges, format!("it has {} MiB of RAM", all >> 20))
@@ -89,11 +101,57 @@ impl Discovery {
                 lacking.div_ceil(1024)
             ),
         };
-        self.notes.push(format!(
-            "by the guest kernel's own word ({variable}) {has}, {lacks}"
-        ));
-        self.is_partial |= lacking > 0;
+        if account.is_open_ended || lacking > 0 {
+            self.notes.push(format!(
+                "by the guest kernel's own word ({variable}) {has}, {lacks}"
+            ));
+        }
+        if account.is_open_ended || lacking > 0 {
+            ranges.push(PhysRange {
+                start: PhysAddr::new(0),
+                bytes: LEGACY,
+            });
+        }
+        join(&mut ranges);
+        self.is_partial |= outside(&ranges, &target.ram) > 0;
         self.ram.extend(ranges);
         join(&mut self.ram);
+    }
+
+    /// Whether no CPU's code is in what there is of RAM, though its root is; or not even that, where RAM does not begin
+    /// at its beginning.
+    fn runs_elsewhere(&self, target: &Target) -> bool {
+        let begins_later = target.ram.first().is_some_and(|ram| ram.start.get() > 0);
+        let is_elsewhere = |cpu: &CpuState| {
+            let root = cpu.cr3.root();
+            let mut roots = self.snapshot.roots().iter();
+            let known = roots.find(|known| known.address.pfn() == root.pfn());
+            if !scan::is_in_ram(root, &target.ram) {
+                return begins_later;
+            }
+            let Some(known) = known else {
+                return false;
+            };
+            let walk = self.snapshot.translate(known.id, cpu.rip);
+            match walk.result {
+                Ok(found) => !scan::is_in_ram(found.pa, &target.ram),
+                Err(fault) => matches!(fault, Fault::TableOutsideMemory { .. }),
+            }
+        };
+        !self.cpus.is_empty() && self.cpus.iter().all(is_elsewhere)
+    }
+
+    /// Of RAM that the source does not have nothing is known, not even where it was.
+    fn know_no_more_ram(&mut self) {
+        self.notes.push(
+            "no CPU's code is in the file: it has a part of the guest's RAM (begin= and length= of \
+             `dump-guest-memory`); what lies outside is unknown"
+                .into(),
+        );
+        self.is_partial = true;
+        self.ram = vec![PhysRange {
+            start: PhysAddr::new(0),
+            bytes: RAM_LIMIT,
+        }];
     }
 }

@@ -187,7 +187,8 @@ impl CoreSpec {
         }
         let memory = Memory::new(layout, vec![Source::input(input), Source::Zeros])
             .without(lost)
-            .open_ended(!is_live && !core.notes.is_of_a_hypervisor());
+            .open_ended(!is_live && !core.notes.is_of_a_hypervisor())
+            .perhaps_a_part(core.notes.is_of_a_hypervisor());
         let mut target = dump::target(name, Box::new(memory), ram, cpus, notes);
         if let Some(info) = core.notes.vmcoreinfo {
             info.tell(&mut target);

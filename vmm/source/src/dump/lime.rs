@@ -18,6 +18,16 @@ pub(super) const HEADER: usize = 32;
 /// A machine with more ranges of RAM is not believed; AVML writes one for every 16 MiB.
 const RANGES: usize = 1 << 18;
 
+/// Zeros behind the last range are passed over if they are no more.
+const PADDING: u64 = 1 << 20;
+
+/// Whether these bytes are zero.
+fn is_zero(input: &Input, at: u64, bytes: u64) -> bool {
+    let bytes = usize::try_from(bytes).ok();
+    let there = bytes.and_then(|bytes| input.bytes(at, bytes));
+    there.is_some_and(|there| there.iter().all(|byte| *byte == 0))
+}
+
 /// The range of a header, by its first and last address.
 pub(super) fn range_of(header: &[u8]) -> Option<PhysRange> {
     let word =
@@ -43,6 +53,14 @@ pub(crate) fn open(name: &str, input: Input) -> Result<Contents, DumpError> {
     let (mut pieces, mut lost) = (Vec::new(), Vec::new());
     let mut at = 0;
     while at < input.length() {
+        // Copied in blocks, or padded to the sectors of a disk.
+        let behind = input.length() - at;
+        if !pieces.is_empty() && behind <= PADDING && is_zero(&input, at, behind) {
+            notes.push(format!(
+                "{behind} bytes of zeros behind its last range are left out"
+            ));
+            break;
+        }
         let Some(header) = input.bytes(at, HEADER) else {
             notes.push(cut(name, input.length(), at));
             break;

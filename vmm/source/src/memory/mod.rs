@@ -106,6 +106,8 @@ pub(crate) struct Memory {
     left_out: Vec<PhysRange>,
     /// Nobody says whether there is more.
     is_open_ended: bool,
+    /// The hypervisor that wrote it may have been asked for a part of RAM.
+    may_be_a_part: bool,
 }
 
 /// Columns of fewer frames are read by one thread: starting another would take longer.
@@ -121,6 +123,7 @@ impl Memory {
             sources,
             left_out: Vec::new(),
             is_open_ended: false,
+            may_be_a_part: false,
         };
         memory.tell_the_end();
         memory
@@ -130,6 +133,14 @@ impl Memory {
     pub(crate) fn open_ended(self, is_open_ended: bool) -> Memory {
         Memory {
             is_open_ended,
+            ..self
+        }
+    }
+
+    /// The same, which a hypervisor may have written a part of if `may_be_a_part`.
+    pub(crate) fn perhaps_a_part(self, may_be_a_part: bool) -> Memory {
+        Memory {
+            may_be_a_part,
             ..self
         }
     }
@@ -270,6 +281,7 @@ impl PhysicalMemory for Memory {
             left_out: self.left_out.clone(),
             is_partial: self.sources.iter().any(Source::is_partial),
             is_open_ended: self.is_open_ended,
+            may_be_a_part: self.may_be_a_part,
             problem: lost.map(|offset| {
                 format!(
                     "the file became shorter while it was read, and has nothing at byte {offset} any more; \
