@@ -85,22 +85,33 @@ impl Options {
 
     /// Where the machines are made.
     pub(crate) fn platform(&self) -> Result<Box<dyn Platform>, Failure> {
-        match &self.machine {
-            Choice::Kvm => match Host::open_at(&self.device) {
-                Ok(host) => Ok(Box::new(host)),
-                Err(error) => Err(without_kvm(&error)),
-            },
-            Choice::Qemu(program) => {
-                let accelerator = match self.accel {
-                    Accel::Tcg => Accelerator::Tcg,
-                    Accel::Kvm => Accelerator::Kvm,
-                };
-                match Qemu::new(program, accelerator) {
-                    Ok(qemu) => Ok(Box::new(qemu)),
-                    Err(error) => Err(Failure::new(Exit::Host, error)),
-                }
-            }
+        let program = match &self.machine {
+            Choice::Kvm => return Ok(Box::new(self.kvm()?)),
+            Choice::Qemu(program) => program,
+        };
+        let accelerator = match self.accel {
+            Accel::Tcg => Accelerator::Tcg,
+            Accel::Kvm => Accelerator::Kvm,
+        };
+        match Qemu::new(program, accelerator) {
+            Ok(qemu) => Ok(Box::new(qemu)),
+            Err(error) => Err(Failure::new(Exit::Host, error)),
         }
+    }
+
+    /// KVM, for what QEMU cannot do.
+    pub(crate) fn kvm_for(&self, what: &str) -> Result<Host, Failure> {
+        match self.machine {
+            Choice::Kvm => self.kvm(),
+            Choice::Qemu(_) => Err(Failure::new(
+                Exit::Usage,
+                format!("{what} is for guests on KVM, not for --machine qemu"),
+            )),
+        }
+    }
+
+    fn kvm(&self) -> Result<Host, Failure> {
+        Host::open_at(&self.device).map_err(|error| without_kvm(&error))
     }
 }
 

@@ -4,6 +4,7 @@
 mod boot;
 mod bugs;
 mod completions;
+mod debugger;
 mod doctor;
 #[cfg(test)]
 mod documentation;

@@ -14,6 +14,7 @@ use heirloom_harness::run::{DEFAULT_PROCESSES, ExitStatus, Run};
 use heirloom_inspect::rules::GIVEN_UP;
 use heirloom_machine::{KernelImage, MemorySize, Platform};
 
+use crate::debugger;
 use crate::exit::{Exit, Failure, unrecorded};
 use crate::explore::{self, RunTimeline};
 use crate::machine;
@@ -73,6 +74,8 @@ pub(crate) struct Options {
     machine: machine::Options,
     #[command(flatten)]
     cpus: machine::CpuOptions,
+    #[command(flatten)]
+    debugger: debugger::Options,
     /// More words for the kernel's command line.
     #[arg(
         long,
@@ -112,7 +115,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
             format!("the mistake of {name} takes several CPUs: add --cpus {cpus}"),
         ));
     }
-    let host = options.machine.platform()?;
+    let host = options.debugger.platform(&options.machine)?;
     let sandbox = Sandbox::reading(&inputs).writing(options.html.iter().chain(&options.record));
     options.machine.enter(&sandbox)?;
     let mut progress = Progress::spinner();

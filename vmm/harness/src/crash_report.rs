@@ -42,6 +42,8 @@ fn what(stop: &Stop, registers: &Registers) -> String {
         Stop::FailEntry { reason } => {
             format!("the CPU refused to enter the guest (hardware reason {reason:#x})")
         }
+        Stop::Debug => "the guest came to a breakpoint".into(),
+        Stop::Killed => "gdb ended the guest".into(),
         Stop::Doorbell { .. } => "the guest rang the doorbell".into(),
         Stop::ResetOrTripleFault => {
             "the guest reset its machine, or crashed so badly that it could not say so (triple fault): QEMU does \

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Entries of tables that may be passed unless another number is set, all traversals together: sixteen times
 /// through 256 GiB in 4 KiB pages.
@@ -20,6 +20,8 @@ pub struct Budget(Arc<Shared>);
 struct Shared {
     entries_left: AtomicU64,
     deadline: Option<Instant>,
+    /// By so much the deadline is later, in nanoseconds.
+    postponed: AtomicU64,
     is_cancelled: AtomicBool,
     /// Something was refused since [`Budget::take_shortage`].
     is_short: AtomicBool,
@@ -36,6 +38,7 @@ impl Budget {
         Budget(Arc::new(Shared {
             entries_left: AtomicU64::new(entries),
             deadline,
+            postponed: AtomicU64::new(0),
             is_cancelled: AtomicBool::new(false),
             is_short: AtomicBool::new(false),
         }))
@@ -56,12 +59,21 @@ impl Budget {
         self.0.is_cancelled.store(true, Ordering::Relaxed);
     }
 
+    /// The deadline, if there is one, is later by `time` than it was at first.
+    pub fn postpone(&self, time: Duration) {
+        let nanoseconds = time.as_nanos().try_into().unwrap_or(u64::MAX);
+        self.0.postponed.store(nanoseconds, Ordering::Relaxed);
+    }
+
     /// Whether nothing more may be done.
     pub fn is_spent(&self) -> bool {
         let shared = &self.0;
         shared.is_cancelled.load(Ordering::Relaxed)
             || shared.entries_left.load(Ordering::Relaxed) == 0
-            || shared.deadline.is_some_and(|end| Instant::now() >= end)
+            || shared.deadline.is_some_and(|end| {
+                let postponed = shared.postponed.load(Ordering::Relaxed);
+                Instant::now() >= end + Duration::from_nanos(postponed)
+            })
     }
 
     /// Pays for `entries` entries. Where it is refused, what was asked for is not done.

@@ -11,6 +11,7 @@
 //!   serial port;
 //! - [`watchdog`]: what stops a CPU that will not stop by itself; [`run`]: the loop that drives it, and `vcpu_threads`: the
 //!   threads of all but the first;
+//! - [`gdb`]: a debugger attached to it;
 //! - [`machine`]: all of it put together; [`qemu`]: the same with QEMU's CPUs, and [`virtual_machine`]: what
 //!   both can do; [`symbols`]: which function an address is in.
 //!
@@ -24,6 +25,7 @@ pub mod boot;
 pub mod cpuid;
 pub mod cpus;
 pub mod devices;
+pub mod gdb;
 pub mod image;
 pub mod kvm;
 pub mod machine;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use heirloom_paging::Pfn;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -11,11 +12,12 @@ use crate::boot::{self, BootError, Module};
 use crate::cpuid::{Cpuid, Feature, Standing};
 use crate::cpus::Cpus;
 use crate::devices::{Devices, SERIAL_IRQ};
+use crate::gdb::Session;
 use crate::image::KernelImage;
 use crate::kvm::{Host, KvmError, KvmModule};
 use crate::memory::{MemorySize, Ram, RamRange};
 use crate::registers::Registers;
-use crate::run::Bus;
+use crate::run::{Bus, RunError};
 use crate::vcpu::Vcpu;
 use crate::vcpu_threads::VcpuThreads;
 use crate::vm::Vm;
@@ -54,6 +56,12 @@ pub struct Machine {
     pub(crate) watchdog: Watchdog,
     /// The CPU that stopped the machine.
     pub(crate) stopped_by: usize,
+    /// The debugger that is attached.
+    pub(crate) gdb: Option<Box<Session>>,
+    /// How long it has held the guest.
+    pub(crate) held: Duration,
+    /// It has written to guest memory.
+    has_written: bool,
     vm: Vm,
     kernel: KernelImage,
     /// What KVM can run.
@@ -110,6 +118,9 @@ impl Machine {
             bus,
             watchdog,
             stopped_by: 0,
+            gdb: None,
+            held: Duration::ZERO,
+            has_written: false,
             vm,
             kernel: config.kernel,
             offered,
@@ -145,7 +156,16 @@ impl Machine {
     /// `None` if that is not known, and anything may have been written: there is no log, or this is the
     /// first call. What this program itself stores in guest memory is not logged.
     pub fn take_written_frames(&mut self) -> Option<Vec<Pfn>> {
-        self.vm.take_written_frames()
+        let written = self.vm.take_written_frames();
+        if std::mem::take(&mut self.has_written) {
+            return None;
+        }
+        written
+    }
+
+    /// Anything may have been written since the last call of [`Machine::take_written_frames`].
+    pub(crate) fn forget_written_frames(&mut self) {
+        self.has_written = true;
     }
 
     /// What the guest was told is RAM, in ascending order.
@@ -209,10 +229,39 @@ impl Machine {
     }
 
     fn ask_speaker<T>(&self, question: impl Fn(&Vcpu) -> T) -> T {
+        self.ask(self.stopped_by, question)
+    }
+
+    /// Asks CPU `cpu`; the first one if there is no such.
+    pub(crate) fn ask<T>(&self, cpu: usize, question: impl Fn(&Vcpu) -> T) -> T {
         let mut others = self.other_cpus.vcpus();
-        match self.stopped_by.checked_sub(1).and_then(|at| others.nth(at)) {
+        match cpu.checked_sub(1).and_then(|at| others.nth(at)) {
             Some(vcpu) => question(&vcpu),
             None => question(&self.vcpu),
+        }
+    }
+
+    /// How long a debugger has held the guest, in all: time that is none of its own.
+    pub fn held(&self) -> Duration {
+        self.held
+    }
+
+    /// The guest says that it cannot go on, and `why`: a debugger holds it until its user lets it go.
+    ///
+    /// # Errors
+    /// [`RunError`]: the machine cannot be looked at.
+    pub fn hold(&mut self, why: &str) -> Result<(), RunError> {
+        if let Some(mut session) = self.gdb.take() {
+            session.last_look(self, why)?;
+            self.gdb = Some(session);
+        }
+        Ok(())
+    }
+
+    /// The guest has come to its end by itself, with this status: a debugger is told.
+    pub fn ended(&mut self, status: u8) {
+        if let Some(mut session) = self.gdb.take() {
+            session.end(status);
         }
     }
 

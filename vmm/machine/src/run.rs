@@ -14,7 +14,6 @@ use crate::kvm::KvmError;
 use crate::machine::Machine;
 use crate::qemu::QemuError;
 use crate::vcpu::Vcpu;
-use crate::vcpu_threads::VcpuThreads;
 use crate::watchdog::{Bell, Cause};
 
 /// Longest x86 instruction, in bytes (Intel SDM vol. 2A, 2.3.11).
@@ -62,6 +61,10 @@ pub enum Stop {
         /// What QEMU had written to standard error, behind a colon.
         said: String,
     },
+    /// A CPU came to a breakpoint, or has made a step, of a debugger's.
+    Debug,
+    /// The debugger ended the guest.
+    Killed,
     /// An exit of KVM that no guest here has a use for, by its name.
     Unexpected {
         /// The name.
@@ -130,6 +133,7 @@ impl Bus {
             Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
             Ok(VcpuExit::MmioWrite(..) | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
             Ok(VcpuExit::Shutdown) => return Ok(Some(Stop::Shutdown)),
+            Ok(VcpuExit::Debug(_)) => return Ok(Some(Stop::Debug)),
             Ok(VcpuExit::FailEntry(reason, _)) => return Ok(Some(Stop::FailEntry { reason })),
             Ok(VcpuExit::InternalError) => {
                 let error = vcpu.internal_error();
@@ -200,6 +204,23 @@ impl Machine {
     /// # Errors
     /// [`RunError`]: KVM or the console's sink failed; the guest's own mishaps are a [`Stop`].
     pub fn run(&mut self, deadline: Instant) -> Result<Stop, RunError> {
+        if let Some(mut session) = self.gdb.take()
+            && let Some(stop) = session.run(self, deadline)?
+        {
+            if stop != Stop::Killed {
+                self.gdb = Some(session);
+            }
+            return Ok(stop);
+        }
+        self.run_cpus(None, deadline)
+    }
+
+    /// As [`Machine::run`], without a debugger; only CPU `only`, if one is named.
+    pub(crate) fn run_cpus(
+        &mut self,
+        only: Option<usize>,
+        deadline: Instant,
+    ) -> Result<Stop, RunError> {
         // What came while all were being stopped comes before anybody runs on.
         if let Some((cpu, stop)) = self.other_cpus.take_news() {
             self.stopped_by = cpu;
@@ -207,15 +228,29 @@ impl Machine {
         }
         let bell = self.watchdog.bell();
         let guard = self.watchdog.arm(deadline);
-        let stop = if self.other_cpus.is_empty() {
-            run_first(&mut self.vcpu, &self.other_cpus, &self.bus, &bell)
-        } else {
-            self.other_cpus.start();
-            let stop = run_first(&mut self.vcpu, &self.other_cpus, &self.bus, &bell);
-            self.other_cpus.stop();
-            stop
-        };
         self.stopped_by = 0;
+        let stop = match only {
+            Some(cpu) => {
+                self.stopped_by = cpu;
+                self.other_cpus.let_enter(cpu);
+                let mut others = self.other_cpus.vcpus();
+                match cpu.checked_sub(1).and_then(|at| others.nth(at)) {
+                    Some(mut vcpu) => run_on_this_thread(&mut vcpu, &self.bus, &bell, || false),
+                    None => run_on_this_thread(&mut self.vcpu, &self.bus, &bell, || false),
+                }
+            }
+            None if self.other_cpus.is_empty() => {
+                run_on_this_thread(&mut self.vcpu, &self.bus, &bell, || false)
+            }
+            None => {
+                let others = &self.other_cpus;
+                others.start();
+                let stop =
+                    run_on_this_thread(&mut self.vcpu, &self.bus, &bell, || others.is_stopping());
+                others.stop();
+                stop
+            }
+        };
         let stop = match stop.transpose() {
             Some(stop) => stop,
             // Another one has stopped all; that is what it has said first.
@@ -234,13 +269,13 @@ impl Machine {
     }
 }
 
-/// Runs the first CPU until something happens that somebody must decide about; `None` if that is to another
-/// CPU.
-fn run_first(
+/// Runs a CPU until something happens that somebody must decide about; `None` if that is to another CPU, which
+/// `is_stopping` says.
+fn run_on_this_thread(
     vcpu: &mut Vcpu,
-    other_cpus: &VcpuThreads,
     bus: &Bus,
     bell: &Bell,
+    is_stopping: impl Fn() -> bool,
 ) -> Result<Option<Stop>, RunError> {
     let mut refusals = 0;
     loop {
@@ -249,7 +284,7 @@ fn run_first(
             Some(Cause::Interrupted) => return Ok(Some(Stop::Interrupted)),
             None => {}
         }
-        if other_cpus.is_stopping() {
+        if is_stopping() {
             return Ok(None);
         }
         if let Some(stop) = bus.step(vcpu, &mut refusals)? {

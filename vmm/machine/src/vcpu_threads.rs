@@ -131,6 +131,18 @@ impl VcpuThreads {
             .map(|thread| thread.vcpu.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// CPU `number` can enter the guest from now on, on whatever thread.
+    pub(crate) fn let_enter(&self, number: usize) {
+        if let Some(kick) = self.shared.kicks.get(number) {
+            kick.stay();
+        }
+    }
+
+    /// No CPU can enter the guest from now on.
+    pub(crate) fn let_none_enter(&self) {
+        self.shared.kicks.iter().for_each(Kick::leave);
+    }
+
     /// What has happened and was not decided about.
     pub(crate) fn take_news(&self) -> Option<News> {
         self.shared.lock().news.pop_front()

@@ -1,6 +1,6 @@
 //! What every virtual machine can do, whoever runs its CPUs: our own VMM on KVM, or QEMU.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use heirloom_paging::Pfn;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -104,6 +104,22 @@ pub trait VirtualMachine: Send {
     /// As [`VirtualMachine::registers`].
     fn translate(&self, address: GuestVirtual) -> Result<Option<GuestAddress>, RunError>;
 
+    /// How long a debugger has held the guest, in all: time that is none of its own.
+    fn held(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// The guest says that it cannot go on, and `why`: a debugger holds it until its user lets it go.
+    ///
+    /// # Errors
+    /// The machine cannot be looked at.
+    fn hold(&mut self, _why: &str) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    /// The guest has come to its end by itself, with this status: a debugger is told.
+    fn ended(&mut self, _status: u8) {}
+
     /// MAXPHYADDR of the guest's CPU, in bits (CPUID 0x80000008).
     fn max_phys_addr(&self) -> u8;
 
@@ -197,6 +213,18 @@ impl VirtualMachine for Machine {
 
     fn translate(&self, address: GuestVirtual) -> Result<Option<GuestAddress>, RunError> {
         Ok(Machine::translate(self, address)?)
+    }
+
+    fn held(&self) -> Duration {
+        Machine::held(self)
+    }
+
+    fn hold(&mut self, why: &str) -> Result<(), RunError> {
+        Machine::hold(self, why)
+    }
+
+    fn ended(&mut self, status: u8) {
+        Machine::ended(self, status);
     }
 
     fn max_phys_addr(&self) -> u8 {

@@ -110,6 +110,11 @@ impl Interrupter {
         self.0.lock().interrupted = true;
         self.0.changed.notify_all();
     }
+
+    /// Whether somebody has asked for it and no run has returned for it yet.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.0.lock().interrupted
+    }
 }
 
 /// Tells, from the armed thread, whether the watchdog wants it to stop.

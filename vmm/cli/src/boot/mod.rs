@@ -16,10 +16,11 @@ use heirloom_inspect::check::{Check, Strictness};
 use heirloom_inspect::report::{CheckReport, Roots};
 use heirloom_inspect::{Discovery, Target};
 use heirloom_machine::image::Kind;
-use heirloom_machine::{Config, KernelImage, MemorySize, Module, VirtualMachine};
+use heirloom_machine::{Config, KernelImage, MemorySize, Module, Stop, VirtualMachine};
 use heirloom_source::OutputFile;
 use serde::Serialize;
 
+use crate::debugger;
 use crate::exit::{Exit, Failure, unrecorded};
 use crate::machine;
 use crate::output::Output;
@@ -106,6 +107,8 @@ pub(crate) struct Options {
     machine: machine::Options,
     #[command(flatten)]
     cpus: machine::CpuOptions,
+    #[command(flatten)]
+    debugger: debugger::Options,
 }
 
 /// What was found, as JSON.
@@ -125,7 +128,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let core = options.core.as_deref();
     let core = core.map(|path| options.force.file("the core", path, &inputs));
     let core = core.transpose()?;
-    let platform = options.machine.platform()?;
+    let platform = options.debugger.platform(&options.machine)?;
     let sandbox = Sandbox::reading(&inputs).writing(options.core.iter().chain(&options.record));
     options.machine.enter(&sandbox)?;
     let moment = options.moment();
@@ -149,7 +152,10 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     signals::stop_by(move || interrupter.interrupt())?;
     let start = Instant::now();
     let ending = wait(&mut *machine, limit, &seen, &progress)?;
-    let took = start.elapsed();
+    let took = start.elapsed().saturating_sub(machine.held());
+    if ending == Ending::Stopped(Stop::Reset) {
+        machine.ended(0);
+    }
     drop(progress);
     let lost = match &ending {
         ending if ending.is(&moment) => None,

@@ -70,6 +70,7 @@ impl fmt::Display for Ending {
             }
             Ending::Stopped(Stop::Paused { .. }) => "was paused by QEMU",
             Ending::Stopped(Stop::InternalError { .. }) => "could not be run on by KVM",
+            Ending::Stopped(Stop::Killed) => "was ended by gdb",
             Ending::Stopped(_) => "was stopped by KVM",
         })
     }
@@ -85,8 +86,10 @@ pub(super) fn wait(
     seen: &Seen,
     progress: &Progress,
 ) -> Result<Ending, Failure> {
-    let deadline = Instant::now() + limit;
+    let start = Instant::now();
     loop {
+        // What a debugger holds the guest for is not its time.
+        let deadline = start + limit + machine.held();
         let stop = machine.run(deadline.min(Instant::now() + SLICE))?;
         if seen.found() {
             return Ok(Ending::Text);
@@ -99,7 +102,7 @@ pub(super) fn wait(
         if machine.halted_for_good()? {
             return Ok(Ending::Halted);
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= start + limit + machine.held() {
             return Ok(Ending::Time);
         }
         let registers = machine.registers()?;

@@ -119,7 +119,8 @@ impl Options {
     }
 }
 
-fn write_lines(
+/// A line for each range of an address space.
+pub(crate) fn write_lines(
     output: &mut impl Write,
     name: &str,
     discovery: &Discovery,

@@ -148,11 +148,14 @@ impl Run {
             EventKind::Done { status } => {
                 let status = ExitStatus(status);
                 self.end_recording(Ok(status));
+                self.machine.ended(status.of_shell());
                 State::Done(status)
             }
             EventKind::Crash { .. } => {
                 let error = self.crashed(&event);
                 self.end_recording(Err(&error));
+                // A debugger that is lost now changes nothing of what is said.
+                let _ = self.machine.hold("the guest kernel crashed");
                 State::Crashed(error)
             }
             _ => State::Running,
@@ -302,15 +305,18 @@ impl Run {
     /// Runs the guest until it wants something, ends or halts for good, or its time is over.
     fn run_machine(&mut self) -> Result<Stop, RunError> {
         loop {
-            let resumed = Instant::now();
+            let (resumed, held) = (Instant::now(), self.machine.held());
             let slice = if self.looks.is_some() {
                 looks::SLICE
             } else {
                 SLICE
             };
-            let stop = self.machine.run(self.deadline.min(resumed + slice))?;
-            self.guest_time += resumed.elapsed();
-            if stop != Stop::TimeLimit || Instant::now() >= self.deadline {
+            let stop = self.machine.run(self.deadline().min(resumed + slice))?;
+            // What a debugger took is not the guest's.
+            let held = self.machine.held().saturating_sub(held);
+            self.guest_time += resumed.elapsed().saturating_sub(held);
+            self.budget.postpone(self.machine.held());
+            if stop != Stop::TimeLimit || Instant::now() >= self.deadline() {
                 return Ok(stop);
             }
             self.look()?;
@@ -321,6 +327,11 @@ impl Run {
                 return Err(RunError::Guest { report });
             }
         }
+    }
+
+    /// When the run's time is over.
+    fn deadline(&self) -> Instant {
+        self.deadline + self.machine.held()
     }
 
     /// The one way of every event: applied, captured, judged, recorded.
@@ -382,7 +393,7 @@ impl Run {
         if !self.budget.is_spent() {
             return Ok(());
         }
-        Err(self.stopped(&if Instant::now() >= self.deadline {
+        Err(self.stopped(&if Instant::now() >= self.deadline() {
             Stop::TimeLimit
         } else {
             Stop::Interrupted

@@ -20,6 +20,14 @@ impl ExitStatus {
     }
 }
 
+impl ExitStatus {
+    /// The one number that a shell makes of it: what it returned, or 128 and the signal.
+    pub(crate) fn of_shell(self) -> u8 {
+        let number = self.code().unwrap_or(128 | self.0 & 0x7f);
+        u8::try_from(number & 0xff).unwrap_or(u8::MAX)
+    }
+}
+
 /// `exit code 3`, `signal 11`.
 impl std::fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -41,5 +49,7 @@ mod tests {
         assert_eq!(ExitStatus(0x300).to_string(), "exit code 3");
         assert_eq!(ExitStatus(11).to_string(), "signal 11");
         assert_eq!(ExitStatus(0x8b).to_string(), "signal 11");
+        let numbers = [0, 0x300, 11].map(|raw| ExitStatus(raw).of_shell());
+        assert_eq!(numbers, [0, 3, 139]);
     }
 }

@@ -4,6 +4,7 @@
     reason = "the details of an internal error lie in a C union that KVM shares, as does the flag to leave"
 )]
 
+pub(crate) mod debug;
 mod entry;
 
 use std::sync::atomic::{AtomicU8, Ordering};
