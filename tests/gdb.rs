@@ -247,60 +247,86 @@ fn gdb_breaks_in_the_kernel_asks_heirloom_about_it_and_lets_it_run_to_its_verdic
 }
 
 #[test]
-fn whatever_a_client_sends_it_is_answered_or_left_and_the_guest_comes_to_its_end() {
-    let (_folder, mut command) = at_socket(&["run", "--processes", "8"]);
+fn whatever_a_client_asks_for_is_answered_and_the_guest_comes_to_its_end() {
+    let (_folder, mut command) = at_socket(&["run", "--processes", "8", "--cpus", "2"]);
     let guest = Waiting::start(&mut command);
     let mut client = Client::connect(&guest);
-    let _ = client
-        .stream
-        .write_all(b"GET / HTTP/1.1\r\n\r\n\x03\x03+++$g#00-$#01");
+    let _ = client.stream.write_all(b"\x03\x03+++");
     let all = format!("G{}", "00".repeat(600));
     let far = format!("M{:x},8:0000000000000000", u64::MAX - 3);
-    for (words, answers) in [
-        // Read as far as there is something, and no further than a packet is long.
-        ("m0,ffffffffffffffff", &[""][..]),
-        ("mffffffffffffffff,ffffffffffffffff", &["E01"]),
-        ("m,", &["E01"]),
-        (&far, &["E01"]),
-        ("M0,ffffffffffffffff:00", &["E01"]),
-        ("X0,5:abc", &["E01"]),
-        ("P10=00", &["E01"]),
-        ("Pffffffffffffffff=0000000000000000", &["E01"]),
-        ("pffffffffffffffff", &["E01"]),
-        (&all, &["E01"]),
-        ("G00", &["E01"]),
-        ("Hg99", &["E01"]),
-        ("Hgffffffffffffffff", &["E01"]),
-        ("T0", &["E01"]),
-        ("qThreadExtraInfo,0", &["E01"]),
-        ("Z1,1", &["E."]),
-        ("Z2,0,8", &[""]),
-        ("z1,ffffffffffffffff,1", &["OK"]),
-        ("vCont", &[""]),
-        ("vCont;", &["E."]),
-        ("vCont;x", &["E."]),
-        ("vCont;s:7", &["E."]),
-        ("vCont;s:0:0:0;;;", &["E."]),
-        ("c12", &["E."]),
+    for (words, answer) in [
+        // As far as there is something, and no further than a packet is long.
+        ("m0,2000", Some(&*"00".repeat(8192))),
+        ("m0,2001", Some("E79")),
+        ("m0,ffffffffffffffff", Some("E79")),
+        ("mffffffffffffffff,ffffffffffffffff", Some("E79")),
+        (&far, Some("E79")),
+        // What is written is what came, whatever is said of its length.
+        ("M0,ffffffffffffffff:5a", Some("OK")),
+        ("m0,2", Some("5a00")),
+        ("X0,5:\0", Some("OK")),
+        ("m0,2", Some("0000")),
+        ("P10=00", Some("E79")),
+        ("Pffffffffffffffff=0000000000000000", Some("")),
+        ("pffffffffffffffff", Some("")),
+        (&all, Some("E79")),
+        ("G00", Some("E79")),
+        // No CPU has this number: whatever is asked of it is refused.
+        ("Hg99", Some("OK")),
+        ("p10", Some("E79")),
+        ("P10=0000000000000000", Some("E79")),
+        ("g", Some("E79")),
+        (&all, Some("E79")),
+        ("m0,1", Some("E79")),
+        ("M0,1:5a", Some("E79")),
+        ("T99", Some("E01")),
+        ("qThreadExtraInfo,99", Some("")),
+        ("Hgffffffffffffffff", Some("OK")),
+        ("p10", Some("E79")),
+        ("Hg1", Some("OK")),
+        ("p10", None),
+        ("Z2,0,8", Some("")),
+        ("z1,ffffffffffffffff,1", Some("OK")),
         (
             "qXfer:features:read:target.xml:ffffffffffffffff,ffffffffffffffff",
-            &["l"],
+            Some("l"),
         ),
-        ("qXfer:features:read:/etc/passwd:0,fff", &["E00"]),
-        ("qXfer:::::", &["E00"]),
-        ("qRcmd,zz", &["E01"]),
-        ("vRun;2f62696e2f7368", &[""]),
-        ("vFile:open:2f,0,0", &[""]),
-        ("\u{7}", &[""]),
-        ("", &[""]),
+        ("qXfer:features:read:target.xml:0,ffffffffffffffff", None),
+        ("qXfer:memory-map:read::0,ffffffffffffffff", None),
+        ("qXfer:features:read:/etc/passwd:0,fff", Some("E79")),
+        ("qXfer:::::", Some("")),
+        ("vRun;2f62696e2f7368", Some("")),
+        ("vFile:open:2f,0,0", Some("")),
+        ("\u{7}", Some("")),
+        ("", Some("")),
     ] {
-        client.send(words.as_bytes());
-        let answer = client.receive().unwrap();
-        assert!(
-            answers.iter().any(|begin| answer.starts_with(begin)),
-            "{words}: {answer}"
+        let is = client.ask(words);
+        match answer {
+            Some(answer) => assert_eq!(is, answer, "{words}"),
+            None => assert!(is.len() > 8 && !is.starts_with('E'), "{words}: {is}"),
+        }
+        assert!(is.len() <= 16 << 10);
+    }
+    // What no CPU can do is refused in words, and nothing runs.
+    let start = client.register(RIP);
+    for (words, why) in [
+        ("vCont", "either one CPU runs or all do"),
+        ("vCont;s:7", "there is no such CPU"),
+        ("vCont;c:7;c", "there is no such CPU"),
+        ("vCont;c:7;s:2;c", "there is no such CPU"),
+        ("vCont;s:2;c", "CPU 1 is not started yet"),
+    ] {
+        let said = client.ask(words);
+        let digits = said.strip_prefix('O').unwrap().as_bytes().chunks(2);
+        let said: Vec<u8> = digits
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect();
+        assert_eq!(
+            String::from_utf8(said).unwrap(),
+            format!("heirloom: {why}\n")
         );
-        assert!(answer.len() <= 16 << 10);
+        assert_eq!(client.receive().as_deref(), Some("T00thread:01;"));
+        assert_eq!(client.register(RIP), start);
     }
     // A monitor command that is none, and one whose answer is long.
     for words in ["\u{1b}[2J", "maps"] {
@@ -312,19 +338,65 @@ fn whatever_a_client_sends_it_is_answered_or_left_and_the_guest_comes_to_its_end
     for number in 1..=4 {
         assert_eq!(client.ask(&format!("Z0,{number:x},1")), "OK");
     }
-    assert!(client.ask("Z1,5,1").contains("all four"));
+    assert_eq!(client.ask("Z1,5,1"), "E79");
     // A packet without an end, while the guest runs: it is there when the guest is let run.
     let mut endless = b"$vCont;c#a8".to_vec();
     endless.resize(32 << 10, b'$');
     let _ = client.stream.write_all(&endless);
     let ended = guest.end();
     assert_eq!(ended.code, Some(0), "{}", ended.said);
-    assert!(
-        ended.said.contains("the guest runs on without"),
-        "{}",
-        ended.said
-    );
+    for words in [
+        "all four breakpoints that a CPU has are set",
+        "are not set by a debugger",
+        "the guest runs on without",
+    ] {
+        assert_eq!(ended.said.matches(words).count(), 1, "{}", ended.said);
+    }
     assert!(ended.shown.contains("\nHOLDS: "), "{}", ended.shown);
+}
+
+#[test]
+fn a_client_that_does_not_keep_to_the_protocol_is_left_and_the_guest_comes_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let ends = kernel(folder.path(), &[0xfa, 0xf4]);
+    let mut endless = b"$".to_vec();
+    endless.resize(32 << 10, b'a');
+    let packet = |words: &str| {
+        let sum = words.bytes().fold(0_u8, u8::wrapping_add);
+        format!("${words}#{sum:02x}").into_bytes()
+    };
+    for sent in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        // Checksums that are wrong, and are none.
+        b"$g#00".to_vec(),
+        b"$g#xy".to_vec(),
+        b"-".to_vec(),
+        endless,
+        packet("m,"),
+        packet(&format!("m{},1", "0".repeat(9000))),
+        packet("mfffffffffffffffff,1"),
+        packet("Z1,1"),
+        packet("vCont;"),
+        packet("vCont;x"),
+        packet("vCont;t"),
+        packet("vCont;s:0:0:0;;;"),
+        packet("Hg-1"),
+        packet("T0"),
+        packet("qThreadExtraInfo,0"),
+        packet("qRcmd,zz"),
+    ] {
+        let (_folder, mut command) = at_socket(&["boot"]);
+        let guest = Waiting::start(command.arg(&ends));
+        let mut client = Client::connect(&guest);
+        let _ = client.stream.write_all(&sent);
+        // Nothing but that something has come.
+        while client.receive().is_some() {}
+        let sent = String::from_utf8_lossy(&sent[..sent.len().min(80)]);
+        let ended = guest.end();
+        let all = format!("{sent}: {}\n{}", ended.shown, ended.said);
+        assert!(all.contains("the guest runs on without"), "{all}");
+        assert!(all.contains("the CPU has paging off"), "{all}");
+    }
 }
 
 #[test]
@@ -335,7 +407,7 @@ fn a_client_that_goes_away_leaves_a_guest_that_runs_to_its_end() {
     let mode = fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0);
     let mut client = Client::connect(&guest);
-    assert_eq!(client.ask("?"), "T05thread:1;");
+    assert_eq!(client.ask("?"), "T05thread:01;");
     // There is one at a time.
     assert!(!socket.exists());
     drop(client);
@@ -367,7 +439,7 @@ fn a_guest_has_its_time_though_a_debugger_held_it_longer() {
     let kernel = kernel(folder.path(), SPIN);
     let guest = Waiting::start(command.arg("--kernel").arg(kernel));
     let mut client = Client::connect(&guest);
-    assert_eq!(client.ask("?"), "T05thread:1;");
+    assert_eq!(client.ask("?"), "T05thread:01;");
     thread::sleep(Duration::from_secs(3));
     let released = Instant::now();
     client.send(b"vCont;c");
@@ -382,25 +454,27 @@ fn a_guest_has_its_time_though_a_debugger_held_it_longer() {
 #[test]
 fn a_kernel_that_boot_boots_is_stepped_changed_and_interrupted() {
     let (folder, mut command) = at_socket(&["boot", "--timeout", "600"]);
-    // nop; nop; jmp to itself; then cli; hlt.
+    // nop; nop; cli; jmp to itself; then cli; hlt.
     let loops = code(&[&[0x90, 0x90], SPIN, &[0xfa, 0xf4]]);
     let kernel = kernel(folder.path(), &loops);
     let guest = Waiting::start(command.arg(kernel));
     let mut client = Client::connect(&guest);
     let start = client.register(RIP);
     for step in 1..=2 {
-        assert_eq!(client.ask("vCont;s:1;c"), "T05thread:1;");
+        assert_eq!(client.ask("vCont;s:1;c"), "T05thread:01;");
         assert_eq!(client.register(RIP), start + step);
     }
     assert_eq!(client.ask(&format!("m{start:x},2")), "9090");
     assert_eq!(client.ask(&format!("Z0,{:x},1", start + 2)), "OK");
     // Without the name of the feature: gdb says that it knows it.
-    assert_eq!(client.ask("vCont;c"), "T05thread:1;swbreak:;");
+    assert_eq!(client.ask("vCont;c"), "T05thread:01;swbreak:;");
     assert_eq!(client.ask(&format!("z0,{:x},1", start + 2)), "OK");
+    // Onto the jump: it is there whether it has run or not.
+    assert_eq!(client.ask("vCont;s:1;c"), "T05thread:01;");
     client.send(b"vCont;c");
     client.stream.write_all(&[3]).unwrap();
-    assert_eq!(client.receive().as_deref(), Some("T02thread:1;"));
-    assert_eq!(client.register(RIP), start + 2);
+    assert_eq!(client.receive().as_deref(), Some("T02thread:01;"));
+    assert_eq!(client.register(RIP), start + 3);
     // Behind the loop.
     let behind = (start + 2 + SPIN.len() as u64).swap_bytes();
     assert_eq!(client.ask(&format!("P{RIP:x}={behind:016x}")), "OK");

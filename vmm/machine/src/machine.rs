@@ -12,7 +12,7 @@ use crate::boot::{self, BootError, Module};
 use crate::cpuid::{Cpuid, Feature, Standing};
 use crate::cpus::Cpus;
 use crate::devices::{Devices, SERIAL_IRQ};
-use crate::gdb::Session;
+use crate::gdb::{Session, Wishes};
 use crate::image::KernelImage;
 use crate::kvm::{Host, KvmError, KvmModule};
 use crate::memory::{MemorySize, Ram, RamRange};
@@ -58,6 +58,7 @@ pub struct Machine {
     pub(crate) stopped_by: usize,
     /// The debugger that is attached.
     pub(crate) gdb: Option<Box<Session>>,
+    pub(crate) wishes: Wishes,
     /// How long it has held the guest.
     pub(crate) held: Duration,
     /// It has written to guest memory.
@@ -119,6 +120,7 @@ impl Machine {
             watchdog,
             stopped_by: 0,
             gdb: None,
+            wishes: Wishes::default(),
             held: Duration::ZERO,
             has_written: false,
             vm,
@@ -261,7 +263,7 @@ impl Machine {
     /// The guest has come to its end by itself, with this status: a debugger is told.
     pub fn ended(&mut self, status: u8) {
         if let Some(mut session) = self.gdb.take() {
-            session.end(status);
+            session.end(self, status);
         }
     }
 

@@ -1,33 +1,25 @@
-//! What gdb reads before it asks for anything else: which registers there are, and which memory.
+//! What gdb reads before it asks for anything else: which memory there is.
 
 use std::fmt::Write as _;
 
-use super::command::MAX_READ;
-use super::packet::digits;
-use super::registers;
+use super::session::PACKET_BYTES;
 use crate::machine::Machine;
 
-/// `qXfer:OBJECT:read:ANNEX:OFFSET,LENGTH`: a part of a document, behind `m` if there is more and `l` if not.
-pub(super) fn part(machine: &Machine, words: &[u8]) -> Option<Vec<u8>> {
-    let (object, rest) = std::str::from_utf8(words).ok()?.split_once(":read:")?;
-    let (annex, part) = rest.split_once(':')?;
-    let document = match (object, annex) {
-        ("features", "target.xml") => registers::description(),
-        ("memory-map", "") => memory_map(machine),
-        _ => return None,
-    };
-    let (offset, length) = part.split_once(',')?;
-    let offset = usize::try_from(digits(offset.as_bytes())?).ok()?;
-    let length = usize::try_from(digits(length.as_bytes())?.min(MAX_READ)).ok()?;
+/// Bytes that are sent at a time: each may become two.
+const MAX_PART: usize = PACKET_BYTES / 2 - 8;
+
+/// Copies what `document` has from `offset` on, `length` bytes at most; how many there were.
+pub(super) fn part(document: &str, offset: u64, length: usize, bytes: &mut [u8]) -> usize {
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
     let rest = document.as_bytes().get(offset..).unwrap_or_default();
-    let part = &rest[..rest.len().min(length)];
-    let more = if part.len() < rest.len() { b'm' } else { b'l' };
-    Some([&[more], part].concat())
+    let copied = rest.len().min(length).min(bytes.len()).min(MAX_PART);
+    bytes[..copied].copy_from_slice(&rest[..copied]);
+    copied
 }
 
 /// What gdb may write. Code of the kernel is read-only: so gdb takes breakpoints of the CPU by itself, and can say
 /// that there are no more of them.
-fn memory_map(machine: &Machine) -> String {
+pub(super) fn memory_map(machine: &Machine) -> String {
     let segments = machine.kernel().segments().iter();
     let code = segments.filter(|segment| segment.executable && !segment.writable);
     let mut code: Vec<(u64, u64)> = code

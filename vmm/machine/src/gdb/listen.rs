@@ -154,6 +154,8 @@ impl Listener {
         Ok(Connection {
             // Read and written as files are, which a sandbox lets through.
             stream: File::from(stream),
+            unsent: Vec::new(),
+            is_stuck: false,
         })
     }
 }
@@ -183,6 +185,9 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 #[derive(Debug)]
 pub struct Connection {
     stream: File,
+    unsent: Vec<u8>,
+    /// Something could not be sent.
+    is_stuck: bool,
 }
 
 /// What a connection has.
@@ -213,8 +218,17 @@ impl Connection {
         }
     }
 
-    /// Sends all.
-    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Sends all, unless something before it could not be sent.
+    pub(super) fn write_out(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.is_stuck {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let sent = self.send(bytes);
+        self.is_stuck = sent.is_err();
+        sent
+    }
+
+    fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !bytes.is_empty() {
             match self.stream.write(bytes) {
@@ -251,6 +265,20 @@ impl Connection {
             },
             ready => Ok(ready > 0),
         }
+    }
+}
+
+impl gdbstub::conn::Connection for Connection {
+    type Error = io::Error;
+
+    fn write(&mut self, byte: u8) -> io::Result<()> {
+        self.unsent.push(byte);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let unsent = std::mem::take(&mut self.unsent);
+        self.write_out(&unsent)
     }
 }
 

@@ -1,7 +1,10 @@
 //! A CPU's registers as gdb wants them: what there are, and their bytes in that order.
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use std::ops::Range;
 
+use gdbstub::arch::{Arch, RegId, Registers};
 use kvm_bindings::kvm_fpu;
 
 use crate::vcpu::debug::State;
@@ -56,13 +59,61 @@ const FLAGS: &[(&str, u8)] = &[
     ("NT", 14), ("RF", 16), ("VM", 17), ("AC", 18), ("VIF", 19), ("VIP", 20), ("ID", 21),
 ];
 
+/// RIP's number among them.
+const RIP: usize = 16;
+
+/// A CPU with the registers of [`FEATURES`].
+#[derive(Debug)]
+pub enum X86_64 {}
+
+impl Arch for X86_64 {
+    type Usize = u64;
+    type Registers = Bytes;
+    type BreakpointKind = usize;
+    type RegId = Place;
+}
+
+/// The bytes of all registers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bytes(pub(super) Vec<u8>);
+
+impl Registers for Bytes {
+    type ProgramCounter = u64;
+
+    fn pc(&self) -> u64 {
+        let bytes = place(RIP).and_then(|place| self.0.get(place));
+        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+        u64::from_le_bytes(bytes.unwrap_or_default())
+    }
+
+    fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
+        self.0.iter().for_each(|byte| write_byte(Some(*byte)));
+    }
+
+    fn gdb_deserialize(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        self.0 = bytes.to_vec();
+        Ok(())
+    }
+}
+
+/// Where the bytes of a register are among all.
+#[derive(Clone, Debug)]
+pub struct Place(pub(super) Range<usize>);
+
+impl RegId for Place {
+    fn from_raw_id(number: usize) -> Option<(Place, Option<NonZeroUsize>)> {
+        let place = place(number)?;
+        let bytes = NonZeroUsize::new(place.len());
+        Some((Place(place), bytes))
+    }
+}
+
 fn all() -> impl Iterator<Item = &'static Register> {
     FEATURES.iter().flat_map(|(_, registers)| registers.iter())
 }
 
 /// Where the bytes of register `number` are among all.
-pub(super) fn place(number: u64) -> Option<std::ops::Range<usize>> {
-    let number = usize::try_from(number).ok()?;
+fn place(number: usize) -> Option<Range<usize>> {
     let start = all().take(number).map(|(.., bits)| bits / 8).sum();
     let (.., bits) = all().nth(number)?;
     Some(start..start + bits / 8)
@@ -211,9 +262,10 @@ mod tests {
         state.float.fpr[7][9] = 1;
         state.float.xmm[15][15] = 2;
         let bytes = write(&state);
-        let number = |name| u64::try_from(all().position(|(at, ..)| *at == name).unwrap()).unwrap();
+        let number = |name| all().position(|(at, ..)| *at == name).unwrap();
         let at = |name| bytes[place(number(name)).unwrap()].to_vec();
         assert_eq!(at("rip"), 0x1234_u64.to_le_bytes());
+        assert_eq!(Bytes(bytes.clone()).pc(), 0x1234);
         assert_eq!(at("eflags"), 0x246_u32.to_le_bytes());
         assert_eq!(at("cr3"), 0x5000_u64.to_le_bytes());
         assert_eq!(at("gs_base"), 7_u64.to_le_bytes());

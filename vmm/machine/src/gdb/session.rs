@@ -1,105 +1,63 @@
-//! The connection to gdb while it lasts: the guest is held, and run on as gdb wants.
+//! The connection to gdb while it lasts: the guest is held, and run on as gdb wants. The protocol is gdbstub's.
 
+use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::kvm::KvmModule;
+use gdbstub::common::{Signal, Tid};
+use gdbstub::conn::Connection as _;
+use gdbstub::stub::state_machine::GdbStubStateMachine;
+use gdbstub::stub::{DisconnectReason, GdbStub, GdbStubError, MultiThreadStopReason};
+
+use super::breakpoints::Kind;
+use super::listen::{Connection, Input};
+use super::target::{Wishes, tid};
 use crate::machine::Machine;
 use crate::run::{RunError, Stop};
 
-use super::Monitor;
-use super::breakpoints::{Breakpoints, Kind};
-use super::command::Answer;
-use super::listen::{Connection, Input};
-use super::packet::{Decoder, Received, packet, push_hex};
-
+/// Bytes of the longest packet that is taken; gdb is told.
+pub(super) const PACKET_BYTES: usize = 16 << 10;
+/// Bytes of text that gdb is shown at a time.
+pub(super) const TEXT_BYTES: usize = 2048;
 /// Time between two looks whether gdb wants the guest to stop, and whether the run is to be ended while gdb holds the
 /// guest.
 const STEP: Duration = Duration::from_millis(50);
-/// Bytes of text that gdb is shown at a time.
-const TEXT_BYTES: usize = 2048;
 
-/// Signals as gdb numbers them (GDB's manual, E.2).
-const SIGINT: u8 = 2;
-const SIGTRAP: u8 = 5;
-const SIGABRT: u8 = 6;
-const SIGKILL: u8 = 9;
-
-/// Which CPUs run, and how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Resume {
-    /// This one alone; else all.
-    pub only: Option<usize>,
-    /// Those that make one step.
-    pub stepping: Vec<usize>,
-}
-
+/// The protocol, where it stands.
+type Stub = GdbStubStateMachine<'static, Machine, Connection>;
+/// Why it does not go on.
+type StubError = GdbStubError<RunError, io::Error>;
 /// Why the guest is held.
-#[derive(Clone, Debug)]
-pub(super) struct Halt {
-    pub signal: u8,
-    pub cpu: usize,
-    /// The breakpoint that a CPU came to.
-    pub breakpoint: Option<Kind>,
-}
+type Halt = MultiThreadStopReason<u64>;
 
-/// How it came that the guest is no longer held.
-enum Released {
-    Resumed,
-    /// The run is to be ended.
-    Interrupted,
-    Killed,
-    /// The guest is to run on without.
-    Gone,
-}
-
-/// gdb and what it wants.
+/// gdb while it is connected.
 pub(crate) struct Session {
     /// None once it is over.
-    connection: Option<Connection>,
-    decoder: Decoder,
+    stub: Option<Stub>,
     /// What was taken out of the connection and not dealt with.
-    received: std::collections::VecDeque<Received>,
-    last: Vec<u8>,
-    /// What both ends have agreed on.
-    pub(super) acknowledges: bool,
-    pub(super) takes_error_texts: bool,
-    pub(super) breakpoints: Breakpoints,
-    pub(super) monitor: Monitor,
-    /// Whether KVM emulates ring 0 and debugs nothing else.
-    pub(super) ring_3_is_out_of_reach: bool,
-    /// The CPU whose registers and memory gdb asks for, and the one that it steps by old commands.
-    pub(super) asked: usize,
-    pub(super) moved: usize,
-    pub(super) halt: Option<Halt>,
-    resume: Resume,
+    received: VecDeque<u8>,
+    /// It was over because gdb ended the guest.
+    was_killed: bool,
 }
 
 impl Session {
-    pub(super) fn new(
-        connection: Connection,
-        module: Option<KvmModule>,
-        monitor: Monitor,
-    ) -> Session {
+    /// `machine` is held before its first instruction.
+    pub(super) fn begin(connection: Connection, machine: &mut Machine) -> Session {
+        // One for each guest that is debugged. It is never given back, as what borrows it is kept here.
+        let buffer = vec![0; PACKET_BYTES].leak();
+        let stub = GdbStub::builder(connection).with_packet_buffer(buffer);
+        let stub = stub.build().map_err(|error| error.to_string());
+        let stub = stub.and_then(|stub| {
+            let stub = stub.run_state_machine(machine);
+            stub.map_err(|error| error.to_string())
+        });
         Session {
-            connection: Some(connection),
-            decoder: Decoder::default(),
-            received: std::collections::VecDeque::new(),
-            last: Vec::new(),
-            acknowledges: true,
-            takes_error_texts: false,
-            breakpoints: Breakpoints::default(),
-            monitor,
-            ring_3_is_out_of_reach: module == Some(KvmModule::Pvm),
-            asked: 0,
-            moved: 0,
-            // The guest has not begun.
-            halt: Some(Halt {
-                signal: SIGTRAP,
-                cpu: 0,
-                breakpoint: None,
-            }),
-            resume: Resume::default(),
+            stub: stub
+                .inspect_err(|error| log::warn!("gdb cannot be talked to: {error}"))
+                .ok(),
+            received: VecDeque::new(),
+            was_killed: false,
         }
     }
 
@@ -110,31 +68,43 @@ impl Session {
         deadline: Instant,
     ) -> Result<Option<Stop>, RunError> {
         loop {
-            if self.halt.is_some() {
-                match self.hold(machine)? {
-                    Released::Resumed => {}
-                    Released::Killed => return Ok(Some(Stop::Killed)),
-                    Released::Interrupted => return Ok(Some(Stop::Interrupted)),
-                    Released::Gone => return Ok(None),
+            if self.holds() {
+                self.hold(machine)?;
+            } else {
+                // A little at a time: whoever never ends does not hold the guest.
+                self.receive(machine, Duration::ZERO)?;
+            }
+            if self.stub.is_none() {
+                return Ok(self.was_killed.then_some(Stop::Killed));
+            }
+            if self.holds() {
+                if machine.interrupter().is_wanted() {
+                    return Ok(Some(Stop::Interrupted));
                 }
-            }
-            if !self.listen(machine)? {
-                return Ok(None);
-            }
-            if self.halt.is_some() {
                 continue;
             }
-            machine.debug(&self.breakpoints.addresses(), &self.resume.stepping)?;
+            if let Some(why) = machine.wishes.refused.take() {
+                self.say(&format!("heirloom: {why}\n"));
+                // Without a signal gdb takes it for no step, and makes no other one.
+                let cpu = machine.wishes.looked_at;
+                self.halt(machine, cpu, signalled(Signal::SIGZERO))?;
+                continue;
+            }
+            machine.debug(
+                &machine.wishes.breakpoints.addresses(),
+                &machine.wishes.resume.stepping,
+            )?;
             let slice = deadline.min(Instant::now() + STEP);
-            let stop = machine.run_cpus(self.resume.only, slice)?;
+            let stop = machine.run_cpus(machine.wishes.resume.only, slice)?;
             match &stop {
                 Stop::Debug => {
-                    let breakpoint = self.breakpoints.at(machine.registers()?.rip);
-                    self.tell_halt(Halt {
-                        signal: SIGTRAP,
-                        cpu: machine.stopped_by(),
-                        breakpoint,
-                    });
+                    let at = machine.registers()?.rip;
+                    let breakpoint = machine.wishes.breakpoints.at(at);
+                    self.halt(machine, machine.stopped_by(), |tid| match breakpoint {
+                        Some(Kind::Software) => Halt::SwBreak(tid),
+                        Some(Kind::Hardware) => Halt::HwBreak(tid),
+                        None => signalled(Signal::SIGTRAP)(tid),
+                    })?;
                 }
                 Stop::TimeLimit if Instant::now() < deadline => {}
                 Stop::InternalError { .. } | Stop::Shutdown | Stop::FailEntry { .. } => {
@@ -156,196 +126,183 @@ impl Session {
     /// Has gdb hold a guest that is lost until its user has seen enough.
     pub(crate) fn last_look(&mut self, machine: &mut Machine, why: &str) -> Result<(), RunError> {
         self.say(&format!("heirloom: {why}; this is its last state\n"));
-        self.tell_halt(Halt {
-            signal: SIGABRT,
-            cpu: machine.stopped_by(),
-            breakpoint: None,
-        });
-        self.hold(machine).map(drop)
+        self.halt(machine, machine.stopped_by(), signalled(Signal::SIGABRT))?;
+        self.hold(machine)
     }
 
-    /// Answers gdb until it lets the guest run.
-    fn hold(&mut self, machine: &mut Machine) -> Result<Released, RunError> {
+    fn holds(&self) -> bool {
+        matches!(self.stub, Some(Stub::Idle(_)))
+    }
+
+    /// Answers gdb until it lets the guest run, or the run is to be ended.
+    fn hold(&mut self, machine: &mut Machine) -> Result<(), RunError> {
         let begin = Instant::now();
         machine.settle();
-        let released = self.answer_until_released(machine);
+        machine.wishes.is_held = true;
+        let mut dealt = Ok(());
+        while dealt.is_ok() && self.holds() && !machine.interrupter().is_wanted() {
+            dealt = self.receive(machine, STEP);
+        }
+        machine.wishes.is_held = false;
         machine.held += begin.elapsed();
-        released
+        dealt
     }
 
-    fn answer_until_released(&mut self, machine: &mut Machine) -> Result<Released, RunError> {
-        loop {
-            if machine.interrupter().is_wanted() {
-                return Ok(Released::Interrupted);
-            }
-            let received = match self.receive(STEP) {
-                Ok(Some(received)) => received,
-                Ok(None) => continue,
-                Err(error) => return self.lost(machine, &error),
-            };
-            let answer = match received {
-                Received::Packet(words) => {
-                    if self.acknowledges {
-                        self.send_raw(b"+");
-                    }
-                    self.command(machine, &words)?
-                }
-                Received::Damaged => {
-                    self.send_raw(b"-");
-                    Answer::Nothing
-                }
-                Received::Again => {
-                    let last = std::mem::take(&mut self.last);
-                    self.send_raw(&last);
-                    self.last = last;
-                    Answer::Nothing
-                }
-                // It stands still.
-                Received::Interrupt => Answer::Nothing,
-            };
-            match answer {
-                Answer::Nothing => {}
-                Answer::Words(words) => self.send(&words),
-                Answer::Resume(resume) => {
-                    self.halt = None;
-                    self.resume = resume;
-                    return Ok(Released::Resumed);
-                }
-                Answer::Detach => {
-                    self.send(b"OK");
-                    self.connection = None;
-                    self.let_go(machine)?;
-                    return Ok(Released::Gone);
-                }
-                Answer::Kill(words) => {
-                    self.send(words);
-                    self.connection = None;
-                    return Ok(Released::Killed);
-                }
-            }
-        }
-    }
-
-    /// Whether gdb is still there; what it has said while the guest ran is dealt with.
-    fn listen(&mut self, machine: &mut Machine) -> Result<bool, RunError> {
-        // A little at a time: whoever never ends does not hold the guest.
-        let received = match self.receive(Duration::ZERO) {
-            Ok(received) => received,
-            Err(error) => return self.lost(machine, &error).map(|_| false),
+    /// Deals with what has come, waiting no longer than `time` for it, until the guest is held for it, or let go.
+    fn receive(&mut self, machine: &mut Machine, time: Duration) -> Result<(), RunError> {
+        let Some(mut stub) = self.stub.take() else {
+            return Ok(());
         };
-        match received {
-            Some(Received::Interrupt) => self.tell_halt(Halt {
-                signal: SIGINT,
-                cpu: 0,
-                breakpoint: None,
-            }),
-            Some(Received::Packet(_)) => {
-                if self.acknowledges {
-                    self.send_raw(b"+");
-                }
-                self.send(b"E.the guest runs");
-            }
-            Some(Received::Damaged | Received::Again) | None => {}
-        }
-        Ok(true)
-    }
-
-    /// The next thing that has come, waiting no longer than `time` for it.
-    fn receive(&mut self, time: Duration) -> io::Result<Option<Received>> {
         if self.received.is_empty() {
-            let Some(connection) = &mut self.connection else {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            };
-            let bytes = match connection.read(time)? {
-                Input::Nothing => return Ok(None),
-                Input::End => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Input::Bytes(bytes) => bytes,
-            };
-            for byte in bytes {
-                let taken = self.decoder.take(byte);
-                let too_long = |_| io::Error::other("it sent a packet that is too long");
-                self.received.extend(taken.map_err(too_long)?);
+            match connection(&mut stub).read(time) {
+                Ok(Input::Nothing) => {}
+                Ok(Input::Bytes(bytes)) => self.received.extend(bytes),
+                Ok(Input::End) => return lost(machine, ""),
+                Err(error) => return lost(machine, &format!(" ({error})")),
             }
         }
-        Ok(self.received.pop_front())
-    }
-
-    /// The guest is held from now on, and gdb is told why.
-    pub(super) fn tell_halt(&mut self, halt: Halt) {
-        self.resume = Resume::default();
-        self.asked = halt.cpu;
-        self.moved = halt.cpu;
-        let words = halt.to_string();
-        self.halt = Some(halt);
-        self.send(words.as_bytes());
-    }
-
-    /// Shows the user of gdb a text. Only while gdb waits for an answer.
-    pub(super) fn say(&mut self, text: &str) {
-        for part in text.as_bytes().chunks(TEXT_BYTES) {
-            let mut words = vec![b'O'];
-            push_hex(&mut words, part);
-            self.send(&words);
-        }
-    }
-
-    fn send(&mut self, words: &[u8]) {
-        let packet = packet(words);
-        self.send_raw(&packet);
-        self.last = packet;
-    }
-
-    /// A connection that cannot be written to is found to be lost when it is read.
-    fn send_raw(&mut self, bytes: &[u8]) {
-        if let Some(connection) = &mut self.connection
-            && let Err(error) = connection.write(bytes)
+        let held = matches!(stub, Stub::Idle(_));
+        while matches!(stub, Stub::Idle(_)) == held
+            && !matches!(stub, Stub::Disconnected(_))
+            && let Some(byte) = self.received.pop_front()
         {
-            log::debug!("gdb does not take what it is sent: {error}");
-            self.connection = None;
+            stub = match take(stub, machine, byte) {
+                Ok(stub) => stub,
+                Err(error) => return failed(machine, error),
+            };
         }
-    }
-
-    /// gdb is gone, and has not said so.
-    fn lost(&mut self, machine: &mut Machine, error: &io::Error) -> Result<Released, RunError> {
-        let why = match error.kind() {
-            io::ErrorKind::UnexpectedEof => String::new(),
-            _ => format!(" ({error})"),
+        // gdbstub leaves what acknowledges a command to run on.
+        if let Err(error) = connection(&mut stub).flush() {
+            return lost(machine, &format!(" ({error})"));
+        }
+        let Stub::Disconnected(end) = &stub else {
+            self.stub = Some(stub);
+            return Ok(());
         };
-        log::warn!("the connection to gdb is lost{why}: the guest runs on without");
-        self.connection = None;
-        self.let_go(machine)?;
-        Ok(Released::Gone)
+        if end.get_reason() == DisconnectReason::Kill {
+            self.was_killed = true;
+            // gdbstub does not answer this, and gdb waits for it.
+            send(connection(&mut stub), "OK");
+            return Ok(());
+        }
+        let_go(machine)
     }
 
-    /// The guest is debugged no more.
-    fn let_go(&mut self, machine: &mut Machine) -> Result<(), RunError> {
-        self.breakpoints = Breakpoints::default();
-        self.halt = None;
-        Ok(machine.debug(&self.breakpoints.addresses(), &[])?)
+    /// The guest is held from now on, and gdb is told so of CPU `cpu`.
+    fn halt(
+        &mut self,
+        machine: &mut Machine,
+        cpu: usize,
+        halt: impl FnOnce(Tid) -> Halt,
+    ) -> Result<(), RunError> {
+        machine.wishes.looked_at = cpu;
+        self.report(machine, halt(tid(cpu)))
+    }
+
+    /// Tells gdb, if it waits for that, why the guest does not run any more.
+    fn report(&mut self, machine: &mut Machine, halt: Halt) -> Result<(), RunError> {
+        self.stub = match self.stub.take() {
+            Some(Stub::Running(running)) => match running.report_stop(machine, halt) {
+                Ok(stub) => Some(stub),
+                Err(error) => return failed(machine, error),
+            },
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Shows the user of gdb a text, if gdb waits for the guest. gdbstub has texts in answers alone.
+    fn say(&mut self, text: &str) {
+        let Some(stub @ Stub::Running(_)) = &mut self.stub else {
+            return;
+        };
+        for part in text.as_bytes().chunks(TEXT_BYTES) {
+            let mut words = String::from("O");
+            for byte in part {
+                let _ = write!(words, "{byte:02x}");
+            }
+            send(connection(stub), &words);
+        }
     }
 
     /// The guest has come to its end, with this status; gdb has nothing more to do.
-    pub(crate) fn end(&mut self, status: u8) {
-        self.send(format!("W{status:02x}").as_bytes());
-        self.connection = None;
+    pub(crate) fn end(&mut self, machine: &mut Machine, status: u8) {
+        if let Err(error) = self.report(machine, Halt::Exited(status)) {
+            log::debug!("gdb is not told of the guest's end: {error}");
+        }
+        self.stub = None;
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         // The run was ended by somebody else.
-        self.send(format!("X{SIGKILL:02x}").as_bytes());
+        if let Some(stub @ Stub::Running(_)) = &mut self.stub {
+            send(connection(stub), &format!("X{:02x}", Signal::SIGKILL.0));
+        }
     }
 }
 
-/// As a stop reply packet (GDB's manual, E.3).
-impl std::fmt::Display for Halt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "T{:02x}thread:{:x};", self.signal, self.cpu + 1)?;
-        match self.breakpoint {
-            Some(Kind::Software) => f.write_str("swbreak:;"),
-            Some(Kind::Hardware) => f.write_str("hwbreak:;"),
-            None => Ok(()),
-        }
+/// One byte of what gdb says.
+fn take(stub: Stub, machine: &mut Machine, byte: u8) -> Result<Stub, StubError> {
+    let stub = match stub {
+        Stub::Running(stub) => stub.incoming_data(machine, byte)?,
+        Stub::Idle(stub) => match stub.incoming_data(machine, byte)? {
+            // It stands still.
+            Stub::CtrlCInterrupt(stub) => stub.interrupt_handled(machine, None::<Halt>)?,
+            stub => stub,
+        },
+        stub => stub,
+    };
+    let Stub::CtrlCInterrupt(stub) = stub else {
+        return Ok(stub);
+    };
+    machine.wishes.looked_at = 0;
+    stub.interrupt_handled(machine, Some(signalled(Signal::SIGINT)(tid(0))))
+}
+
+fn signalled(signal: Signal) -> impl FnOnce(Tid) -> Halt {
+    move |tid| Halt::SignalWithThread { tid, signal }
+}
+
+fn connection(stub: &mut Stub) -> &mut Connection {
+    match stub {
+        Stub::Idle(stub) => stub.borrow_conn(),
+        Stub::Running(stub) => stub.borrow_conn(),
+        Stub::CtrlCInterrupt(stub) => stub.borrow_conn(),
+        Stub::Disconnected(stub) => stub.borrow_conn(),
     }
+}
+
+/// Sends a packet of `words` in which nothing is to be escaped. A connection that cannot be written to is found to be
+/// lost when it is read.
+fn send(connection: &mut Connection, words: &str) {
+    let sum = words.bytes().fold(0_u8, u8::wrapping_add);
+    let sent = connection.write_out(format!("${words}#{sum:02x}").as_bytes());
+    if let Err(error) = sent {
+        log::debug!("gdb does not take what it is sent: {error}");
+    }
+}
+
+fn failed(machine: &mut Machine, error: StubError) -> Result<(), RunError> {
+    let why = error.to_string();
+    if error.is_target_error()
+        && let Some(error) = error.into_target_error()
+    {
+        return Err(error);
+    }
+    log::debug!("{why}");
+    lost(machine, " (it sent what is no packet of gdb)")
+}
+
+/// gdb is gone, and has not said so.
+fn lost(machine: &mut Machine, why: &str) -> Result<(), RunError> {
+    log::warn!("the connection to gdb is lost{why}: the guest runs on without");
+    let_go(machine)
+}
+
+/// The guest is debugged no more.
+fn let_go(machine: &mut Machine) -> Result<(), RunError> {
+    machine.wishes = Wishes::default();
+    Ok(machine.debug(&machine.wishes.breakpoints.addresses(), &[])?)
 }
