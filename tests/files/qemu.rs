@@ -39,13 +39,13 @@ fn a_core_of_a_part_of_ram_breaks_no_rule() {
     let stopped = Stopped::get();
     // Without the end, without the beginning, a small part; the whole has 512 MiB.
     for (begin, length) in [(0, 480 * MIB), (64 * MIB, 448 * MIB), (0, 64 * MIB)] {
-        let core = stopped.dump_part("part", begin, length);
-        let (code, report) = run(&["check", &named(&core)]);
+        let part = stopped.dump_part("part", begin, length);
+        let (code, report) = run(&["check", &named(&part)]);
         // Where the tables that a CPU runs on are elsewhere, nothing can be concluded.
         assert!(matches!(code, Some(0 | 2)), "{begin:#x}: {code:?} {report}");
         assert_eq!(report["holds"], true, "{begin:#x}: {report}");
         let said = report["notes"].to_string();
         assert!(said.contains("is unknown"), "{begin:#x}: {said}");
-        std::fs::remove_file(core).unwrap();
+        std::fs::remove_file(part).unwrap();
     }
 }

@@ -62,7 +62,7 @@ fn outside(ranges: &[PhysRange], ram: &[PhysRange]) -> u64 {
 /// Where a PC's graphics card begins. What firmware keeps to itself below is RAM that no kernel lists.
 const LEGACY: u64 = 0xa_0000;
 /// No machine has RAM from here on.
-const RAM_LIMIT: u64 = 1 << 46;
+const MAX_RAM: u64 = 1 << 46;
 
 impl Discovery {
     /// Where no hypervisor tells where the guest had RAM, or it may have written a part of it, the guest's kernel
@@ -105,8 +105,6 @@ impl Discovery {
             self.notes.push(format!(
                 "by the guest kernel's own word ({variable}) {has}, {lacks}"
             ));
-        }
-        if account.is_open_ended || lacking > 0 {
             ranges.push(PhysRange {
                 start: PhysAddr::new(0),
                 bytes: LEGACY,
@@ -144,14 +142,13 @@ impl Discovery {
     /// Of RAM that the source does not have nothing is known, not even where it was.
     fn know_no_more_ram(&mut self) {
         self.notes.push(
-            "no CPU's code is in the file: it has a part of the guest's RAM (begin= and length= of \
-             `dump-guest-memory`); what lies outside is unknown"
+            "no CPU's code is in the file, so it has a part of the guest's RAM only: what lies outside is unknown"
                 .into(),
         );
         self.is_partial = true;
         self.ram = vec![PhysRange {
             start: PhysAddr::new(0),
-            bytes: RAM_LIMIT,
+            bytes: MAX_RAM,
         }];
     }
 }

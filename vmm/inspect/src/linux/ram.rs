@@ -193,4 +193,34 @@ mod tests {
         bytes[16] = 4;
         assert_eq!(e820(&memory(&bytes), 0x1000), None);
     }
+
+    #[test]
+    fn where_the_lists_are_lost_the_number_of_the_last_frame_says_where_ram_ends() {
+        let at = |address| heirloom_paging::addr::VirtAddr::new(address);
+        let symbols = Symbols::new([
+            (at(0x1000), "iomem_resource"),
+            (at(0x1008), "e820_table"),
+            (at(0x1010), "max_pfn"),
+        ]);
+        let bytes = |frames: u64| [0, 0, frames].map(u64::to_le_bytes).concat();
+        let found = |frames| listed(&memory(&bytes(frames)), &symbols, None);
+        let end = Ram::EndsAt(PhysAddr::new(0x2_4000_0000));
+        assert_eq!(found(0x24_0000), Some(("max_pfn", end)));
+        // The last frame that x86-64 has, one more, and more than any number of bytes.
+        let end = Ram::EndsAt(PhysAddr::new(1 << 52));
+        assert_eq!(found(1 << 40), Some(("max_pfn", end)));
+        assert_eq!(found((1 << 40) + 1), None);
+        assert_eq!(found(u64::MAX / 2), None);
+        // Where it is not in the file either, nothing is known.
+        let nowhere = |_: u64, _: &mut [u8]| None;
+        assert_eq!(listed(&nowhere, &symbols, None), None);
+        // Firmware's map comes before it.
+        let mut bytes = [0, 0x1018, 0x24_0000].map(u64::to_le_bytes).concat();
+        bytes.extend(1_u32.to_le_bytes());
+        bytes.extend([0, 0x100_0000_u64].map(u64::to_le_bytes).concat());
+        bytes.extend(1_u32.to_le_bytes());
+        let (name, ram) = listed(&memory(&bytes), &symbols, None).unwrap();
+        assert_eq!(name, "e820_table");
+        assert!(matches!(ram, Ram::Ranges(found) if ranges(&found) == [(0, 0x100_0000)]));
+    }
 }

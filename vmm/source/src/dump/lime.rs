@@ -19,7 +19,7 @@ pub(super) const HEADER: usize = 32;
 const RANGES: usize = 1 << 18;
 
 /// Zeros behind the last range are passed over if they are no more.
-const PADDING: u64 = 1 << 20;
+const MAX_PADDING: u64 = 1 << 20;
 
 /// Whether these bytes are zero.
 fn is_zero(input: &Input, at: u64, bytes: u64) -> bool {
@@ -55,7 +55,7 @@ pub(crate) fn open(name: &str, input: Input) -> Result<Contents, DumpError> {
     while at < input.length() {
         // Copied in blocks, or padded to the sectors of a disk.
         let behind = input.length() - at;
-        if !pieces.is_empty() && behind <= PADDING && is_zero(&input, at, behind) {
+        if !pieces.is_empty() && behind <= MAX_PADDING && is_zero(&input, at, behind) {
             notes.push(format!(
                 "{behind} bytes of zeros behind its last range are left out"
             ));

@@ -18,8 +18,8 @@ const CHUNK: u64 = 1 << 15;
 const CHUNKS: usize = 128;
 /// Bytes for the words of groups, one for each group that has any. When they are used up, groups must do.
 const WORDS: usize = 8 << 20;
-/// As many words are kept as they are, which take 8 MiB.
-const KEPT: usize = 1 << 18;
+/// As many words are kept as they are, which take 4 MiB.
+const KEPT: usize = 1 << 17;
 /// A page of which nothing is known yet.
 const UNKNOWN: u32 = 0;
 /// A page of whose groups the words are not known.
@@ -54,7 +54,7 @@ struct Pages {
     /// For each group whose bit is set, ascending, a bit for each word.
     words: RwLock<Vec<u8>>,
     /// Words that were asked for, by page and place.
-    kept: RwLock<HashMap<(usize, usize), u64>>,
+    kept: RwLock<HashMap<u32, u64>>,
     /// Of all pages, these and others.
     used: Arc<Used>,
 }
@@ -113,7 +113,7 @@ impl Chunk {
     pub(super) fn kept(&self, page: u64, offset: usize) -> Option<u64> {
         let pages = self.pages.as_ref()?;
         let kept = pages.kept.read().unwrap_or_else(PoisonError::into_inner);
-        kept.get(&((page % CHUNK) as usize, offset)).copied()
+        kept.get(&word_of(page, offset)).copied()
     }
 
     /// Keeps the word at `offset` of a page, if it may lead to a table and there is room.
@@ -130,7 +130,7 @@ impl Chunk {
             return;
         }
         let mut kept = pages.kept.write().unwrap_or_else(PoisonError::into_inner);
-        kept.insert(((page % CHUNK) as usize, offset), word);
+        kept.insert(word_of(page, offset), word);
     }
 
     /// Remembers a page; `None` if there is nothing in it.
@@ -198,6 +198,11 @@ impl Pages {
         words.extend(found.iter().filter(|byte| **byte != 0));
         Some(place)
     }
+}
+
+/// The how-manieth word of its chunk the one at `offset` of a page is.
+fn word_of(page: u64, offset: usize) -> u32 {
+    u32::try_from(page % CHUNK * 512 + offset as u64 / 8).unwrap_or_default()
 }
 
 /// The bits of an entry that are an address, and not 47 and 51.
