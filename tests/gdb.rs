@@ -140,6 +140,14 @@ impl Client {
     }
 }
 
+/// What a packet has gdb show.
+fn shown_text(words: &str) -> String {
+    let digits = words.strip_prefix('O').unwrap().as_bytes().chunks(2);
+    let pairs = digits.map(|pair| std::str::from_utf8(pair).unwrap());
+    let bytes = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap());
+    String::from_utf8(bytes.collect()).unwrap()
+}
+
 /// A folder, and a command whose guest waits at a socket in it.
 fn at_socket(words: &[&str]) -> (tempfile::TempDir, Command) {
     let folder = tempfile::tempdir().unwrap();
@@ -319,14 +327,7 @@ fn whatever_a_client_asks_for_is_answered_and_the_guest_comes_to_its_end() {
         ("vCont;s:2;c", "CPU 1 is not started yet"),
     ] {
         let said = client.ask(words);
-        let digits = said.strip_prefix('O').unwrap().as_bytes().chunks(2);
-        let said: Vec<u8> = digits
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect();
-        assert_eq!(
-            String::from_utf8(said).unwrap(),
-            format!("heirloom: {why}\n")
-        );
+        assert_eq!(shown_text(&said), format!("heirloom: {why}\n"));
         assert_eq!(client.receive().as_deref(), Some("T00thread:01;"));
         assert_eq!(client.register(RIP), start);
     }
