@@ -128,11 +128,12 @@ fn nx_that_is_off_is_one_finding() {
         assert_eq!(ram.broken(), [("write-xor-execute", 1)]);
         let found = ram.findings("write-xor-execute");
         assert_eq!(found[0].place, "EFER.NXE");
-        // Where it is on, it is not what is to be mended.
+        // Where it is on, that is not all that is to be mended; a core need not tell it, and the place is the same.
         ram.cpus[0].efer |= 1 << 11;
         assert_eq!(ram.broken(), [("write-xor-execute", 1)]);
         let found = ram.findings("write-xor-execute");
-        assert_eq!(found[0].place, "NX");
+        assert_eq!(found[0].place, "EFER.NXE");
+        assert!(found[0].expected.contains("NX in the entries"));
         assert!(
             found[0]
                 .found
