@@ -8,6 +8,9 @@ use heirloom_paging::{
     Entry, Level, Mode, PAGE_SIZE, Pfn, PhysAddr, Unreadable, VirtAddr, Walk, translate,
 };
 
+/// No machine has RAM from here on; RAM that is said to go up to here ends nobody knows where.
+pub const MAX_RAM: u64 = 64 << 40;
+
 /// The 512 words of a page table.
 pub type Words = [u64; 512];
 

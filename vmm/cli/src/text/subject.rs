@@ -11,13 +11,12 @@ use super::Text;
 /// Lines for people: the guest, its CPUs, what was assumed.
 impl Text for Subject {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}: {} MiB of RAM, {} levels of page tables",
-            self.name,
-            self.ram_bytes() >> 20,
-            self.mode.depth.levels()
-        )?;
+        write!(f, "{}: ", self.name)?;
+        match self.ram_bytes() {
+            Some(bytes) => write!(f, "{} MiB of RAM", bytes >> 20)?,
+            None => write!(f, "RAM that ends nobody knows where")?,
+        }
+        writeln!(f, ", {} levels of page tables", self.mode.depth.levels())?;
         writeln!(
             f,
             "  profile: {} ({})",

@@ -2,7 +2,7 @@
 
 use super::{Discovery, scan};
 use crate::linux;
-use crate::memory::PhysRange;
+use crate::memory::{MAX_RAM, PhysRange};
 use crate::target::Target;
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::mode::CpuState;
@@ -61,8 +61,6 @@ fn outside(ranges: &[PhysRange], ram: &[PhysRange]) -> u64 {
 
 /// Where a PC's graphics card begins. What firmware keeps to itself below is RAM that no kernel lists.
 const LEGACY: u64 = 0xa_0000;
-/// No machine has RAM from here on.
-const MAX_RAM: u64 = 1 << 46;
 
 impl Discovery {
     /// Where no hypervisor tells where the guest had RAM, or it may have written a part of it, the guest's kernel

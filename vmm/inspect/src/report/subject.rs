@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::discover::{Basis, Discovery};
 use crate::layout::Area;
-use crate::memory::PhysRange;
+use crate::memory::{MAX_RAM, PhysRange};
 use crate::profile::{Name, Recognized};
 use heirloom_paging::mode::{CpuState, Mode};
 
@@ -55,8 +55,12 @@ impl Subject {
         own.map_or(area.name(), |(_, name)| name.as_str())
     }
 
-    /// Bytes of RAM.
-    pub fn ram_bytes(&self) -> u64 {
-        self.ram.iter().map(|range| range.bytes).sum()
+    /// Bytes of RAM; `None` if nobody knows where it ends.
+    pub fn ram_bytes(&self) -> Option<u64> {
+        let ends = self
+            .ram
+            .last()
+            .is_none_or(|range| range.end().get() < MAX_RAM);
+        ends.then(|| self.ram.iter().map(|range| range.bytes).sum())
     }
 }

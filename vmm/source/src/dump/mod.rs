@@ -205,12 +205,21 @@ pub(crate) fn with_hole(
 
 /// What the tables tell that `cpu` runs on.
 pub(crate) fn hole_by_tables(read: hole::Read<'_>, length: u64, cpu: &CpuState) -> hole::Hole {
+    judge_by_tables(read, length, cpu).0
+}
+
+/// The same, and how well these look: more is better.
+pub(crate) fn judge_by_tables(
+    read: hole::Read<'_>,
+    length: u64,
+    cpu: &CpuState,
+) -> (hole::Hole, isize) {
     const LA57: u64 = 1 << 12;
     let depth = match cpu.cr4 & LA57 {
         0 => Depth::Four,
         _ => Depth::Five,
     };
-    hole::find(read, length, cpu.cr3.root(), Some(depth), Entry::ABSENT)
+    hole::judge(read, length, cpu.cr3.root(), Some(depth), Entry::ABSENT)
 }
 
 /// Adds what the user knows of the CPUs.

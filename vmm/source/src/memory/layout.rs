@@ -8,7 +8,7 @@ use heirloom_inspect::{PhysAddr, PhysRange};
 /// First address that no CPU can have: physical addresses have at most 52 bits.
 pub(crate) const ADDRESS_LIMIT: u64 = 1 << 52;
 /// More RAM is not believed, so that looking at all of it ends.
-pub(crate) const RAM_LIMIT: u64 = 64 << 40;
+pub(crate) const RAM_LIMIT: u64 = heirloom_inspect::memory::MAX_RAM;
 
 /// A range of guest-physical memory and where its bytes stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

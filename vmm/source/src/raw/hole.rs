@@ -53,6 +53,17 @@ pub(crate) fn find(
     depth: Option<Depth>,
     encryption: Entry,
 ) -> Hole {
+    judge(input, length, root, depth, encryption).0
+}
+
+/// The same, and how well the tables looked: more is better.
+pub(crate) fn judge(
+    input: Read<'_>,
+    length: u64,
+    root: PhysAddr,
+    depth: Option<Depth>,
+    encryption: Entry,
+) -> (Hole, isize) {
     let plain = Layout::of(vec![crate::memory::Piece::new(
         heirloom_inspect::PhysRange {
             start: PhysAddr::new(0),
@@ -84,13 +95,15 @@ pub(crate) fn find(
         }
         best.push((start, tried));
     }
-    match best[..] {
+    let worth = best.first().map_or(0, |(_, tried)| tried.worth());
+    let hole = match best[..] {
         // Hardly any table may be wrong: one of a process that was dying, perhaps.
         [(start, tried)] if tried.sound >= 4 && tried.wrong * 50 <= tried.sound => {
             start.map_or(Hole::None, Hole::At)
         }
         _ => Hole::Unknown,
-    }
+    };
+    (hole, worth)
 }
 
 impl Tried {

@@ -7,7 +7,7 @@ use heirloom_inspect::CpuState;
 
 use super::pages::{Pages, Reader};
 use super::ram::{Block, OF_MACHINES};
-use crate::dump::hole_by_tables;
+use crate::dump::judge_by_tables;
 use crate::input::Input;
 use crate::memory::{Format, Found, PAGE};
 use crate::raw::hole::Hole;
@@ -30,7 +30,8 @@ pub(super) fn in_order(
     let count = first.len();
     let alone = length_of(&first);
     let pages = Pages::new(input, first.into_iter().chain(others).collect());
-    let is_told = |pages: &Pages, length: u64| {
+    // How well its tables look; `None` if they tell nothing.
+    let worth = |pages: &Pages, length: u64| {
         let reader = RefCell::new(Reader::default());
         let read = |offset: u64| {
             let mut page = [0; PAGE];
@@ -41,25 +42,30 @@ pub(super) fn in_order(
                 Found::LeftOut | Found::Damaged => None,
             }
         };
-        !matches!(hole_by_tables(&read, length, cpu), Hole::Unknown)
+        match judge_by_tables(&read, length, cpu) {
+            (Hole::Unknown, _) => None,
+            (_, worth) => Some(worth),
+        }
     };
-    if is_told(&pages, alone) {
-        let (input, mut first) = pages.into_parts();
-        let others = first.split_off(count);
-        return (input, first, others);
-    }
+    let as_plugged = worth(&pages, alone);
     let (input, blocks) = pages.into_parts();
     let all = length_of(&blocks);
+    let largest = blocks.first().map(|block| block.name.clone());
     let mut blocks: Vec<Option<Block>> = blocks.into_iter().map(Some).collect();
     let sorted = order.iter().filter_map(|at| blocks[*at].take()).collect();
     let pages = Pages::new(input, sorted);
-    let is_of_nodes = is_told(&pages, all);
+    let as_nodes = worth(&pages, all);
     let (input, mut sorted) = pages.into_parts();
-    if is_of_nodes {
+    // A few tables may be of another node than those of the CPU's root, and make all the difference.
+    if as_nodes > as_plugged {
         return (input, sorted, Vec::new());
     }
-    // Neither: the largest is taken to be there from the start, and its tables are judged for what they are.
-    sorted.sort_by_key(|block| Reverse(block.length));
+    // Plugged in, or neither: one is taken to be there from the start, and its tables are judged for what they are.
+    let is_first = |block: &Block| Some(&block.name) == largest.as_ref();
+    sorted.sort_by_key(|block| match as_plugged {
+        Some(_) => (!is_first(block), Reverse(0)),
+        None => (false, Reverse(block.length)),
+    });
     let others = sorted.split_off(count);
     (input, sorted, others)
 }
@@ -76,4 +82,73 @@ fn as_nodes(first: &[Block], others: &[Block]) -> Option<Vec<usize>> {
     let mut order: Vec<usize> = (0..all.len()).collect();
     order.sort_by_key(|at| (all[*at].name.len(), &all[*at].name));
     Some(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use heirloom_inspect::Cr3;
+
+    use super::super::ram::Pages as Places;
+    use super::*;
+
+    /// Pages of each block.
+    const PAGES: u64 = 512;
+    /// Tables below the CPU's root that are in the first block.
+    const TABLES: u64 = 200;
+
+    /// A stream of two blocks in one of whose pages the root is; `elsewhere` of its tables are in the other, which
+    /// follows as the second node's memory does.
+    fn blocks(elsewhere: u64) -> (Input, (Vec<Block>, Vec<Block>)) {
+        let page = |number: u64| number << 12 | 0x67;
+        let mut words = vec![0; 2 * 512 * 512];
+        let mut put = |table: u64, index: u64, entry: u64| {
+            words[usize::try_from(table * 512 + index).unwrap()] = entry;
+        };
+        put(1, 0, page(2));
+        put(2, 0, page(3));
+        let tables = (10..10 + TABLES).chain(PAGES + 5..PAGES + 5 + elsewhere);
+        for (index, table) in (0..).zip(tables) {
+            put(3, index, page(table));
+            put(table, 0, 0x1063);
+        }
+        // A bit for each page, and the pages behind them.
+        let mut file = vec![0xff; PAGE];
+        file.extend(words.into_iter().flat_map(u64::to_le_bytes));
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), &file).unwrap();
+        let input = Input::of(path.reopen().unwrap(), file.len() as u64);
+        let block = |name: &str, first: u64| Block {
+            name: name.into(),
+            length: PAGES * PAGE as u64,
+            pages: Places::Mapped {
+                bitmap: 0,
+                pages: (1 + first) * PAGE as u64,
+            },
+        };
+        (input, (vec![block("a", 0)], vec![block("b", PAGES)]))
+    }
+
+    fn names(blocks: &[Block]) -> Vec<&str> {
+        blocks.iter().map(|block| block.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_few_tables_in_another_block_tell_the_memory_of_nodes_from_what_was_plugged_in() {
+        let cpu = CpuState {
+            cr3: Cr3::new(0x1000),
+            ..CpuState::default()
+        };
+        for (elsewhere, ram, plugged) in [(3, &["a", "b"][..], &[][..]), (0, &["a"], &["b"])] {
+            let (input, found) = blocks(elsewhere);
+            let (_, first, others) = in_order(input, found, Some(&cpu));
+            assert_eq!(
+                (names(&first), names(&others)),
+                (ram.to_vec(), plugged.to_vec())
+            );
+        }
+        // Without a CPU nothing tells.
+        let (input, found) = blocks(3);
+        let (_, first, others) = in_order(input, found, None);
+        assert_eq!((names(&first), names(&others)), (vec!["a"], vec!["b"]));
+    }
 }
