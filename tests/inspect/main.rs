@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use heirloom_inspect::{Depth, Entry, PhysAddr, VirtAddr};
-use image::{Image, TEXT, USER, assert_refused, bytes, heirloom};
+use image::{DIRECT_MAP, Image, RAM, TEXT, USER, assert_refused, bytes, heirloom};
 use serde_json::Value;
 
 #[test]
@@ -236,6 +236,45 @@ fn a_reader_who_leaves_is_no_error() {
             "{arguments:?}"
         );
     }
+}
+
+#[test]
+fn what_is_mapped_is_found_by_what_it_holds_where_it_leads_and_what_may_be_done_there() {
+    let image = Image::new();
+    let target = format!("{},cr4=0x20", image.target("guest"));
+    let rows = |words: &[&str]| {
+        let said = heirloom(&[&["maps", &target], words].concat());
+        assert_eq!(said.code, Some(0), "{words:?}: {}", said.err);
+        let rows = said.out.lines().filter(|line| line.starts_with("0x"));
+        let first = rows.map(|row| row.split('–').next().unwrap().to_owned());
+        first.collect::<Vec<_>>()
+    };
+    let of = |address: u64| format!("{address:#018x}");
+    let last = RAM - 4096;
+    // The direct map is two ranges: all but the last page, and that, which is text.
+    let all = [USER, DIRECT_MAP, DIRECT_MAP + last, TEXT].map(of);
+    assert_eq!(rows(&[]), all);
+    // Addresses as kernels print them, too.
+    let inside = format!("{:016x}", DIRECT_MAP + 0x1234);
+    assert_eq!(rows(&["--has", &inside]), all[1..2]);
+    assert_eq!(rows(&["--has", "0x1000"]), [""; 0]);
+    assert_eq!(rows(&["--phys", &format!("{last:#x}")]), all[2..]);
+    // The process's page is the one before.
+    let pages = format!("{:#x}-{:#x}", last - 1, last);
+    assert_eq!(rows(&["--phys", &pages]), all);
+    assert_eq!(rows(&["--phys", "0x40000000"]), [""; 0]);
+    assert_eq!(rows(&["--filter", "x"]), all[3..]);
+    assert_eq!(rows(&["--filter", "w s"]), all[1..2]);
+    let words = ["--has", &inside, "--format", "jsonl", "--leaves"];
+    let said = heirloom(&[&["maps", &target], &words[..]].concat());
+    let page: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(page["va"], of(DIRECT_MAP + 0x1000));
+    let json = heirloom(&["maps", &target, "--json", "--filter", "x"]);
+    let json: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["ranges"].as_array().unwrap().len(), 1);
+    assert_refused(&["maps", &target, "--filter", "g"], &["--leaves"]);
+    let said = heirloom(&["translate", &target, &inside]);
+    assert!(said.out.contains("→ 0x1234, 4 KiB page"), "{}", said.out);
 }
 
 #[test]

@@ -77,8 +77,9 @@ fn answer(machine: &Machine, cpu: usize, words: &str) -> String {
             let root = discovery
                 .root_named(None)
                 .map_err(|error| error.to_string())?;
+            let all = maps::Filter::default();
             // It ends early where there is too much.
-            let _ = maps::write_lines(&mut text, NAME, &discovery, root, VirtRange::ALL);
+            let _ = maps::write_lines(&mut text, NAME, &discovery, root, VirtRange::ALL, &all);
             Ok(())
         }),
         ("roots", "") => about(machine, cpu).map(|discovery| {

@@ -69,6 +69,22 @@ pub fn number(text: &str) -> Result<u64, NameError> {
     number.map_err(|_| refused())
 }
 
+/// An address: a [`number`], or hexadecimal digits without `0x` in front, as kernels print them, where that can be
+/// told: a letter is among them, or there are 16.
+///
+/// # Errors
+/// [`NameError::Number`].
+pub fn address(text: &str) -> Result<u64, NameError> {
+    let digits = text.replace('_', "");
+    let has_letter = digits.bytes().any(|digit| digit.is_ascii_alphabetic());
+    let is_hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if is_hexadecimal && (has_letter || digits.len() == 16) {
+        let refused = |_| NameError::Number(text.to_owned());
+        return u64::from_str_radix(&digits, 16).map_err(refused);
+    }
+    number(text)
+}
+
 /// An address space, as people name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootName {
@@ -116,7 +132,7 @@ impl FromStr for RootName {
         if let Some(pid) = text.strip_prefix("pid") {
             return decimal(pid).map(RootName::Process);
         }
-        number(text)
+        address(text)
             .map(|cr3| RootName::Address(Cr3::new(cr3).root()))
             .map_err(|_| refused())
     }
@@ -187,7 +203,8 @@ impl FromStr for Address {
         if is_name {
             return Ok(Address::Symbol(name.to_owned(), offset));
         }
-        number(text).map(Address::Number)
+        let address = address(name)?.wrapping_add(offset);
+        Ok(Address::Number(address))
     }
 }
 
@@ -202,7 +219,9 @@ impl Address {
             Address::Symbol(name, offset) => (name, *offset),
         };
         let symbols = &discovery.symbols;
-        let at = symbols.address_of(name).ok_or_else(|| {
+        // Digits that begin with a letter are a symbol where there is one.
+        let digits = || address(name).ok().map(VirtAddr::new);
+        let at = symbols.address_of(name).or_else(digits).ok_or_else(|| {
             let name = name.clone();
             if symbols.is_empty() {
                 NameError::NoSymbols(name)
@@ -315,6 +334,30 @@ mod tests {
         for text in ["pid:7", "pid::0x1", "pid:x:0x1", "pid:-1:0x1", "pid:7:zz:"] {
             assert!(of(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn digits_that_can_only_be_hexadecimal_need_no_0x() {
+        for (text, value) in [
+            ("ffff888000001000", 0xffff_8880_0000_1000),
+            ("0000000000400000", 0x40_0000),
+            ("ffff8880_00001000", 0xffff_8880_0000_1000),
+            ("7f12a000", 0x7f12_a000),
+            ("4096", 4096),
+            ("0x4096", 0x4096),
+        ] {
+            assert_eq!(address(text), Ok(value));
+        }
+        for text in ["", "init_task", "fffff888000001000", "-ff", "0x"] {
+            assert!(address(text).is_err(), "{text}");
+        }
+        let root = "0000000001234801".parse();
+        assert_eq!(root, Ok(RootName::Address(PhysAddr::new(0x123_4000))));
+        let of = |text: &str| text.parse::<Address>();
+        assert_eq!(of("7f12a000+0x10"), Ok(Address::Number(0x7f12_a010)));
+        assert_eq!(of("0x1000+16"), Ok(Address::Number(0x1010)));
+        // Whether that is a symbol the guest's memory tells.
+        assert_eq!(of("fade"), Ok(Address::Symbol("fade".into(), 0)));
     }
 
     #[test]

@@ -28,14 +28,14 @@ pub(crate) struct Options {
     /// What there are points for, such as guest/assignments/share/assignment.toml; the whole lecture without it.
     #[arg(long, value_name = "FILE")]
     assignment: Option<PathBuf>,
-    /// As what it is printed.
+    /// The form of the report.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
     #[command(flatten)]
     machine: machine::Options,
 }
 
-/// As what a grade is printed.
+/// The form in which a grade is printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For people.

@@ -1,15 +1,18 @@
 //! `heirloom maps`: what an address space maps, written range by range as it is found.
 
 use std::io::{BufWriter, Write};
+use std::ops::RangeInclusive;
 
 use heirloom_inspect::names::RootName;
 use heirloom_inspect::report::{INSPECTION_VERSION, NamedRange, Row, Subject};
-use heirloom_inspect::{Discovery, Half, PageSize, RootId, VirtRange};
+use heirloom_inspect::{Discovery, Half, PageSize, RootId, RootLabel, VirtAddr, VirtRange};
 use serde::Serialize;
 
 use super::number;
 use super::root;
-use super::rows::{self, Filter, Format};
+use super::rows::{self, Format};
+
+pub(crate) use super::rows::Filter;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::text::{Shown, maps};
@@ -37,17 +40,32 @@ pub(crate) struct Options {
     /// Rows are single pages with their bits and where their entry stands, not merged ranges.
     #[arg(long, requires = "format")]
     leaves: bool,
+    /// Only what holds this address.
+    #[arg(long, value_name = "ADDRESS", value_parser = number::parse)]
+    has: Option<u64>,
+    /// Only what leads to these guest-physical addresses: FIRST-LAST, both included, or one.
+    #[arg(long, value_name = "ADDRESSES", value_parser = number::physical)]
+    phys: Option<RangeInclusive<u64>>,
     /// Only pages of this size: 4K, 2M or 1G.
     #[arg(long, value_name = "SIZE", value_parser = rows::size, requires = "leaves")]
     size: Option<PageSize>,
     /// Only what is so: words out of w, ro, x, nx, u, s (for ring 0 alone) and, of single pages, g, a, d; each
     /// may have ! in front. `w x` is what is writable and executable.
-    #[arg(long, value_name = "WORDS", requires = "format")]
+    #[arg(long, value_name = "WORDS")]
     filter: Option<Filter>,
 }
 
 /// Writes the ranges.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
+    let mut filter = options.filter.clone().unwrap_or_default();
+    if filter.needs_pages() && !options.leaves {
+        return Err(Failure::new(
+            Exit::Usage,
+            "g, a and d are true of single pages: --filter with them needs --leaves",
+        ));
+    }
+    filter.has = options.has.map(VirtAddr::new);
+    filter.physical.clone_from(&options.phys);
     let within = match (options.kernel, options.user, options.range) {
         (true, _, _) => VirtRange::half(Half::Kernel),
         (_, true, _) => VirtRange::half(Half::User),
@@ -56,13 +74,13 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     };
     let mut output = BufWriter::new(Output::new()?);
     let written = if let Some(format) = options.format {
-        options.write_rows(&mut output, format, within)?
+        options.write_rows(&mut output, format, within, &filter)?
     } else {
         let (name, discovery, root) = options.common.discover_root(&options.root)?;
         if options.common.json {
-            write_json(&mut output, &name, &discovery, root, within)
+            write_json(&mut output, &name, &discovery, root, within, &filter)
         } else {
-            write_lines(&mut output, &name, &discovery, root, within)
+            write_lines(&mut output, &name, &discovery, root, within, &filter)
         }
     };
     written.and_then(|()| output.flush()).map_err(|error| {
@@ -80,14 +98,8 @@ impl Options {
         output: &mut impl Write,
         format: Format,
         within: VirtRange,
+        filter: &Filter,
     ) -> Result<std::io::Result<()>, Failure> {
-        let filter = self.filter.clone().unwrap_or_default();
-        if filter.needs_pages() && !self.leaves {
-            return Err(Failure::new(
-                Exit::Usage,
-                "g, a and d are true of single pages: --filter with them needs --leaves",
-            ));
-        }
         let (discovery, roots) = if self.root.name() == Some(RootName::All) {
             let (_, discovery) = self.common.discover_named()?;
             let roots = discovery.spaces.iter().map(|space| space.root).collect();
@@ -102,7 +114,7 @@ impl Options {
                 let space = discovery.space(root);
                 if !self.leaves {
                     let ranges = discovery.snapshot.ranges(root, within);
-                    for range in ranges.filter(|range| filter.takes(range.rights)) {
+                    for range in ranges.filter(|range| filter.takes(range)) {
                         format.write(output, &Row::range(space, &range, &discovery))?;
                     }
                     continue;
@@ -126,17 +138,19 @@ pub(crate) fn write_lines(
     discovery: &Discovery,
     root: RootId,
     within: VirtRange,
+    filter: &Filter,
 ) -> std::io::Result<()> {
     writeln!(output, "{}", Shown(&Subject::new(name, discovery)))?;
     let space = discovery.space(root);
-    writeln!(
-        output,
-        "{} ({}), root {}",
-        space.label, space.kind, space.address
-    )?;
+    let label = match space.label {
+        // Only its root says which it is, and that follows.
+        RootLabel::Found(_) => "address space".to_owned(),
+        label => label.to_string(),
+    };
+    writeln!(output, "{label} ({}), root {}", space.kind, space.address)?;
     writeln!(output, "{}", maps::HEADER)?;
     let mut ranges = discovery.snapshot.ranges(root, within);
-    for range in ranges.by_ref() {
+    for range in ranges.by_ref().filter(|range| filter.takes(range)) {
         let range = NamedRange::new(range, discovery);
         writeln!(output, "{}", Shown(&range))?;
     }
@@ -161,6 +175,7 @@ fn write_json(
     discovery: &Discovery,
     root: RootId,
     within: VirtRange,
+    filter: &Filter,
 ) -> std::io::Result<()> {
     let head = serde_json::to_string(&Head {
         version: INSPECTION_VERSION,
@@ -175,7 +190,7 @@ fn write_json(
     )?;
     let mut ranges = discovery.snapshot.ranges(root, within);
     let mut separator = "\n";
-    for range in ranges.by_ref() {
+    for range in ranges.by_ref().filter(|range| filter.takes(range)) {
         output.write_all(separator.as_bytes())?;
         serde_json::to_writer(&mut *output, &NamedRange::new(range, discovery))?;
         separator = ",\n";

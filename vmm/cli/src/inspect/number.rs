@@ -1,12 +1,23 @@
 //! Ranges of addresses and times on the command line.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use heirloom_inspect::{VirtAddr, VirtRange, names};
 
-/// A number in hexadecimal or decimal.
+/// An address in hexadecimal or decimal.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
-    names::number(text).map_err(|error| error.to_string())
+    names::address(text).map_err(|error| error.to_string())
+}
+
+/// Guest-physical addresses: `FIRST-LAST`, both included, or one.
+pub(super) fn physical(text: &str) -> Result<RangeInclusive<u64>, String> {
+    if !text.contains('-') {
+        let at = parse(text)?;
+        return Ok(at..=at);
+    }
+    let range = range(text)?;
+    Ok(range.first.get()..=range.last.get())
 }
 
 /// `FIRST-LAST`, both included.

@@ -1,10 +1,11 @@
 //! What address spaces map, a row for each page or merged range, for programs to read: JSON lines or CSV.
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use heirloom_inspect::report::Row;
-use heirloom_inspect::{Mapping, PageSize, Rights};
+use heirloom_inspect::{MappedRange, Mapping, PageSize, PhysAddr, VirtAddr};
 
 /// The form of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -17,9 +18,13 @@ pub(super) enum Format {
 
 /// Which pages are wanted.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     /// What must be so, and what must not.
     words: Vec<(Property, bool)>,
+    /// What it must hold.
+    pub(super) has: Option<VirtAddr>,
+    /// Where it must lead to, in part.
+    pub(super) physical: Option<RangeInclusive<u64>>,
 }
 
 /// Something that is true of a page or not.
@@ -62,7 +67,10 @@ impl FromStr for Filter {
             })
         };
         let words: Result<Vec<_>, String> = text.split_whitespace().map(word).collect();
-        Ok(Filter { words: words? })
+        Ok(Filter {
+            words: words?,
+            ..Filter::default()
+        })
     }
 }
 
@@ -75,27 +83,41 @@ impl Filter {
             .any(|(property, _)| matches!(property, Global | Accessed | Dirty))
     }
 
-    /// Whether it lets a merged range with these rights through.
-    pub(super) fn takes(&self, rights: Rights) -> bool {
-        self.all(|property| match property {
-            Property::Write => rights.write,
-            Property::Execute => rights.execute,
-            Property::User => rights.user,
-            // Only of single pages.
-            Property::Global | Property::Accessed | Property::Dirty => false,
-        })
+    /// Whether it lets a merged range through.
+    pub(super) fn takes(&self, range: &MappedRange) -> bool {
+        self.has.is_none_or(|address| range.range.contains(address))
+            && self.leads_there(range.pa, range.range.bytes())
+            && self.all(|property| match property {
+                Property::Write => range.rights.write,
+                Property::Execute => range.rights.execute,
+                Property::User => range.rights.user,
+                // Only of single pages.
+                Property::Global | Property::Accessed | Property::Dirty => false,
+            })
     }
 
     /// Whether it lets a page through.
     pub(super) fn takes_page(&self, page: &Mapping) -> bool {
-        self.all(|property| match property {
-            Property::Write => page.rights.write,
-            Property::Execute => page.rights.execute,
-            Property::User => page.rights.user,
-            Property::Global => page.global,
-            Property::Accessed => page.accessed,
-            Property::Dirty => page.dirty,
-        })
+        let holds =
+            |address: VirtAddr| address.get().wrapping_sub(page.va.get()) < page.size.bytes();
+        self.has.is_none_or(holds)
+            && self.leads_there(page.pa, page.size.bytes())
+            && self.all(|property| match property {
+                Property::Write => page.rights.write,
+                Property::Execute => page.rights.execute,
+                Property::User => page.rights.user,
+                Property::Global => page.global,
+                Property::Accessed => page.accessed,
+                Property::Dirty => page.dirty,
+            })
+    }
+
+    /// Whether some of so many bytes from `first` on are where they must be.
+    fn leads_there(&self, first: PhysAddr, bytes: u64) -> bool {
+        let last = first.get().saturating_add(bytes.saturating_sub(1));
+        self.physical
+            .as_ref()
+            .is_none_or(|wanted| first.get() <= *wanted.end() && *wanted.start() <= last)
     }
 
     fn all(&self, is: impl Fn(Property) -> bool) -> bool {
