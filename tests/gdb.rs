@@ -259,7 +259,7 @@ fn whatever_a_client_asks_for_is_answered_and_the_guest_comes_to_its_end() {
     let (_folder, mut command) = at_socket(&["run", "--processes", "8", "--cpus", "2"]);
     let guest = Waiting::start(&mut command);
     let mut client = Client::connect(&guest);
-    let _ = client.stream.write_all(b"\x03\x03+++");
+    let _ = client.stream.write_all(b"\x03\x03+++---");
     let all = format!("G{}", "00".repeat(600));
     let far = format!("M{:x},8:0000000000000000", u64::MAX - 3);
     let long = format!("m{},1", "0".repeat(9000));
@@ -373,7 +373,6 @@ fn a_client_that_does_not_keep_to_the_protocol_is_left_and_the_guest_comes_to_it
         // Checksums that are wrong, and are none.
         b"$g#00".to_vec(),
         b"$g#xy".to_vec(),
-        b"-".to_vec(),
         endless,
         packet("m,"),
         packet("mfffffffffffffffff,1"),

@@ -37,8 +37,35 @@ pub(crate) struct Session {
     stub: Option<Stub>,
     /// What was taken out of the connection and not dealt with.
     received: VecDeque<u8>,
+    place: Place,
     /// It was over because gdb ended the guest.
     was_killed: bool,
+}
+
+/// Where the next byte of gdb's belongs: between packets, or into one, `$words#12`.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Between,
+    Words,
+    FirstDigit,
+    SecondDigit,
+}
+
+impl Place {
+    /// Whether gdbstub is to have `byte`. gdb sends `-` where an answer takes longer than two seconds, as one of
+    /// `monitor` may. It comes all the same, as nothing is lost on the way; gdbstub takes it for the end.
+    fn wants(&mut self, byte: u8) -> bool {
+        *self = match (&self, byte) {
+            (Place::Between, b'-') => return false,
+            (Place::Between, b'$') => Place::Words,
+            (Place::Between | Place::SecondDigit, _) => Place::Between,
+            (Place::Words, b'#') => Place::FirstDigit,
+            (Place::Words, _) => Place::Words,
+            (Place::FirstDigit, _) => Place::SecondDigit,
+        };
+        true
+    }
 }
 
 impl Session {
@@ -57,6 +84,7 @@ impl Session {
                 .inspect_err(|error| log::warn!("gdb cannot be talked to: {error}"))
                 .ok(),
             received: VecDeque::new(),
+            place: Place::default(),
             was_killed: false,
         }
     }
@@ -166,6 +194,9 @@ impl Session {
             && !matches!(stub, Stub::Disconnected(_))
             && let Some(byte) = self.received.pop_front()
         {
+            if !self.place.wants(byte) {
+                continue;
+            }
             stub = match take(stub, machine, byte) {
                 Ok(stub) => stub,
                 Err(error) => return failed(machine, error),
@@ -286,13 +317,14 @@ fn send(connection: &mut Connection, words: &str) {
 
 fn failed(machine: &mut Machine, error: StubError) -> Result<(), RunError> {
     let why = error.to_string();
-    if error.is_target_error()
-        && let Some(error) = error.into_target_error()
-    {
-        return Err(error);
+    if error.is_target_error() {
+        return error.into_target_error().map_or(Ok(()), Err);
     }
     log::debug!("{why}");
-    lost(machine, " (it sent what is no packet of gdb)")
+    match error.into_connection_error() {
+        Some((error, _)) => lost(machine, &format!(" ({error})")),
+        None => lost(machine, " (it sent what is no packet of gdb)"),
+    }
 }
 
 /// gdb is gone, and has not said so.
@@ -305,4 +337,21 @@ fn lost(machine: &mut Machine, why: &str) -> Result<(), RunError> {
 fn let_go(machine: &mut Machine) -> Result<(), RunError> {
     machine.wishes = Wishes::default();
     Ok(machine.debug(&machine.wishes.breakpoints.addresses(), &[])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_between_packets_is_a_hyphen_what_gdb_sends_when_it_waits() {
+        let mut place = Place::default();
+        let sent = b"--+$Hc-1#09-$vCont;c:p1.-1#--$#00\x03-";
+        let wanted: Vec<u8> = sent
+            .iter()
+            .copied()
+            .filter(|byte| place.wants(*byte))
+            .collect();
+        assert_eq!(wanted, b"+$Hc-1#09$vCont;c:p1.-1#--$#00\x03");
+    }
 }
