@@ -10,7 +10,7 @@ use super::ram::{Block, OF_MACHINES};
 use crate::dump::judge_by_tables;
 use crate::input::Input;
 use crate::memory::{Format, Found, PAGE};
-use crate::raw::hole::Hole;
+use crate::raw::hole::{Hole, Read};
 
 /// Bytes of all of them.
 pub(super) fn length_of(blocks: &[Block]) -> u64 {
@@ -31,7 +31,7 @@ pub(super) fn in_order(
     let alone = length_of(&first);
     let pages = Pages::new(input, first.into_iter().chain(others).collect());
     // How well its tables look; `None` if they tell nothing.
-    let worth = |pages: &Pages, length: u64| {
+    let look = |pages: &Pages, length: u64| {
         let reader = RefCell::new(Reader::default());
         let read = |offset: u64| {
             let mut page = [0; PAGE];
@@ -42,22 +42,24 @@ pub(super) fn in_order(
                 Found::LeftOut | Found::Damaged => None,
             }
         };
-        match judge_by_tables(&read, length, cpu) {
+        let worth = match judge_by_tables(&read, length, cpu) {
             (Hole::Unknown, _) => None,
             (_, worth) => Some(worth),
-        }
+        };
+        (worth, code_of(&read, cpu))
     };
-    let as_plugged = worth(&pages, alone);
+    let (as_plugged, _) = look(&pages, alone);
     let (input, blocks) = pages.into_parts();
     let all = length_of(&blocks);
     let largest = blocks.first().map(|block| block.name.clone());
     let mut blocks: Vec<Option<Block>> = blocks.into_iter().map(Some).collect();
     let sorted = order.iter().filter_map(|at| blocks[*at].take()).collect();
     let pages = Pages::new(input, sorted);
-    let as_nodes = worth(&pages, all);
+    let (as_nodes, code) = look(&pages, all);
     let (input, mut sorted) = pages.into_parts();
-    // A few tables may be of another node than those of the CPU's root, and make all the difference.
-    if as_nodes > as_plugged {
+    // A few tables may be of another node than those of the CPU's root, or none but the code that it runs.
+    let is_elsewhere = code.is_some_and(|code| (alone..all).contains(&code));
+    if as_nodes > as_plugged || (as_nodes.is_some() && as_nodes == as_plugged && is_elsewhere) {
         return (input, sorted, Vec::new());
     }
     // Plugged in, or neither: one is taken to be there from the start, and its tables are judged for what they are.
@@ -68,6 +70,28 @@ pub(super) fn in_order(
     });
     let others = sorted.split_off(count);
     (input, sorted, others)
+}
+
+/// Where the code is that a CPU runs, by its tables.
+fn code_of(read: Read<'_>, cpu: &CpuState) -> Option<u64> {
+    const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+    const LA57: u64 = 1 << 12;
+    let mut table = cpu.cr3.root().get();
+    for level in (0..if cpu.cr4 & LA57 == 0 { 4 } else { 5 }).rev() {
+        let shift = 12 + 9 * level;
+        let index = usize::try_from(cpu.rip.get() >> shift & 511).ok()?;
+        let words = read(table)?;
+        let entry = u64::from_le_bytes(*words.get(8 * index..)?.first_chunk()?);
+        if entry & 1 == 0 {
+            return None;
+        }
+        table = entry & ADDRESS;
+        if level == 0 || entry & 0x80 != 0 {
+            let within = (1 << shift) - 1;
+            return Some(table & !within | cpu.rip.get() & within);
+        }
+    }
+    None
 }
 
 /// All blocks as the memory of nodes, whose order their names tell; `None` if the names say already what they are.
@@ -86,7 +110,7 @@ fn as_nodes(first: &[Block], others: &[Block]) -> Option<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use heirloom_inspect::Cr3;
+    use heirloom_inspect::{Cr3, VirtAddr};
 
     use super::super::ram::Pages as Places;
     use super::*;
@@ -106,6 +130,8 @@ mod tests {
         };
         put(1, 0, page(2));
         put(2, 0, page(3));
+        // A page of 1 GiB that begins in front of the second block.
+        put(2, 5, 0xe3);
         let tables = (10..10 + TABLES).chain(PAGES + 5..PAGES + 5 + elsewhere);
         for (index, table) in (0..).zip(tables) {
             put(3, index, page(table));
@@ -146,6 +172,14 @@ mod tests {
                 (ram.to_vec(), plugged.to_vec())
             );
         }
+        // All tables are in the first, but the code that the CPU runs is in the other.
+        let (input, found) = blocks(0);
+        let runs_there = CpuState {
+            rip: VirtAddr::new(5 << 30 | PAGES << 12 | 0x123),
+            ..cpu
+        };
+        let (_, first, others) = in_order(input, found, Some(&runs_there));
+        assert_eq!((names(&first), names(&others)), (vec!["a", "b"], vec![]));
         // Without a CPU nothing tells.
         let (input, found) = blocks(3);
         let (_, first, others) = in_order(input, found, None);
