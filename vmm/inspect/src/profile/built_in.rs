@@ -250,6 +250,7 @@ impl Profile {
                 pass::ENTRY_FLAGS,
                 pass::PRIVATE_COPIES,
                 pass::EACH_ITS_OWN,
+                pass::NO_NX_GUARD,
                 pass::WRITABLE_DIRECT_MAP,
                 pass::SHADOW,
             ],

@@ -126,6 +126,13 @@ pub(crate) const EACH_ITS_OWN: Exception = Exception {
     source: "kernels that have the stack or the state of the running process, or CPU, at one address in all",
 };
 
+/// A kernel that leaves the user halves of its own roots executable.
+pub(crate) const NO_NX_GUARD: Exception = Exception {
+    name: "no-nx-guard",
+    what: "no kernel root of any pair has NX in an entry for ring 3: the kernel has no such guard",
+    source: "kernels other than Linux, which need not guard themselves against a forgotten switch of CR3",
+};
+
 /// Xen's table for guests.
 pub(crate) const GUEST_TABLE: Exception = Exception {
     name: "xen-guest-table",
@@ -162,7 +169,7 @@ pub(crate) const LINUX_EARLY_BOOT: Exception = Exception {
 };
 
 /// All of them.
-pub const ALL: [Exception; 21] = [
+pub const ALL: [Exception; 22] = [
     LDT_REMAP,
     VSYSCALL,
     GLOBAL_IMAGE,
@@ -179,6 +186,7 @@ pub const ALL: [Exception; 21] = [
     SHADOW,
     PRIVATE_AREA,
     EACH_ITS_OWN,
+    NO_NX_GUARD,
     GUEST_TABLE,
     PV_PAIR,
     PV_TABLES_READ,

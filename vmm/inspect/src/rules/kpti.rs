@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::context::{Context, shown};
 use super::evidence::Evidence;
-use super::exceptions::{CPU_TSS, ESPFIX, Exception, GLOBAL_IMAGE, LDT_REMAP, VSYSCALL};
+use super::exceptions::{
+    CPU_TSS, ESPFIX, Exception, GLOBAL_IMAGE, LDT_REMAP, NO_NX_GUARD, VSYSCALL,
+};
 use super::finding::{EntryPlace, Finding};
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
 use crate::discover::{Discovery, Kind, Space};
@@ -209,15 +211,24 @@ fn user_half_nx(context: &Context<'_>, found: &Discovery, evidence: &mut Evidenc
     if !context.uses_nx() {
         return;
     }
-    for (kernel, _) in pairs(context, found) {
-        let Some(table) = context.snapshot().root_table(kernel.root) else {
-            continue;
-        };
+    let kernels = || {
+        let kernels = pairs(context, found).map(|(kernel, _)| kernel);
+        kernels.filter_map(|kernel| Some((kernel, context.snapshot().root_table(kernel.root)?)))
+    };
+    let is_guarded = |(_, entry): (u16, Entry)| entry.user() && entry.no_execute();
+    let has_none = context.excepts(NO_NX_GUARD)
+        && !kernels().any(|(_, table)| user_half(table).any(is_guarded));
+    for (kernel, table) in kernels() {
         for (index, entry) in user_half(table) {
             evidence.checked(1);
-            if entry.user() && !entry.no_execute() {
-                evidence.broken(|| top_finding(context, kernel, table, index, "NX", &shown(entry)));
+            if !entry.user() || entry.no_execute() {
+                continue;
             }
+            if has_none {
+                evidence.excepted(NO_NX_GUARD, context.address_below(index));
+                continue;
+            }
+            evidence.broken(|| top_finding(context, kernel, table, index, "NX", &shown(entry)));
         }
     }
 }

@@ -101,6 +101,24 @@ fn a_root_for_ring_3_need_not_lie_beside_the_kernels() {
 }
 
 #[test]
+fn a_kernel_need_not_guard_its_user_halves_by_nx_but_if_it_does_all_of_them() {
+    let no_execute = Entry::new(1 << 63);
+    for lacking in [1, 3] {
+        let (mut ram, kernel, roots) = pairs(1, 3);
+        for (root, _) in &roots[..lacking] {
+            let entry = ram.memory.peek(root.pfn(), 0);
+            ram.memory.poke(root.pfn(), 0, entry.without(no_execute));
+        }
+        ram.run(kernel);
+        let expected = match lacking {
+            1 => vec![("user-half-nx", 1)],
+            _ => Vec::new(),
+        };
+        assert_eq!(ram.broken(), expected, "{lacking}");
+    }
+}
+
+#[test]
 fn the_roots_of_ring_3_are_found_by_the_window_alone() {
     for (depth, window) in [
         (Depth::Four, 1),
