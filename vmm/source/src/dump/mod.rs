@@ -208,17 +208,22 @@ pub(crate) fn hole_by_tables(read: hole::Read<'_>, length: u64, cpu: &CpuState) 
     judge_by_tables(read, length, cpu).0
 }
 
+/// How deep the tables are that a CPU walks.
+pub(crate) fn depth_of(cpu: &CpuState) -> Depth {
+    const LA57: u64 = 1 << 12;
+    match cpu.cr4 & LA57 {
+        0 => Depth::Four,
+        _ => Depth::Five,
+    }
+}
+
 /// The same, and how well these look: more is better.
 pub(crate) fn judge_by_tables(
     read: hole::Read<'_>,
     length: u64,
     cpu: &CpuState,
 ) -> (hole::Hole, isize) {
-    const LA57: u64 = 1 << 12;
-    let depth = match cpu.cr4 & LA57 {
-        0 => Depth::Four,
-        _ => Depth::Five,
-    };
+    let depth = depth_of(cpu);
     hole::judge(read, length, cpu.cr3.root(), Some(depth), Entry::ABSENT)
 }
 

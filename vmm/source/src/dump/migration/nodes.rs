@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::ops::Range;
 
-use heirloom_inspect::CpuState;
+use heirloom_inspect::{CpuState, Entry, Level};
 
 use super::pages::{Pages, Reader};
 use super::ram::{Block, OF_MACHINES};
-use crate::dump::judge_by_tables;
+use crate::dump::{depth_of, judge_by_tables};
 use crate::input::Input;
 use crate::memory::{Format, Found, PAGE};
 use crate::raw::hole::{Hole, Read};
@@ -30,7 +32,7 @@ pub(super) fn in_order(
     let count = first.len();
     let alone = length_of(&first);
     let pages = Pages::new(input, first.into_iter().chain(others).collect());
-    // How well its tables look; `None` if they tell nothing.
+    // Whether its tables tell anything for certain, how well they look, and whether they map a page of the others.
     let look = |pages: &Pages, length: u64| {
         let reader = RefCell::new(Reader::default());
         let read = |offset: u64| {
@@ -42,56 +44,65 @@ pub(super) fn in_order(
                 Found::LeftOut | Found::Damaged => None,
             }
         };
-        let worth = match judge_by_tables(&read, length, cpu) {
-            (Hole::Unknown, _) => None,
-            (_, worth) => Some(worth),
-        };
-        (worth, code_of(&read, cpu))
+        let (hole, worth) = judge_by_tables(&read, length, cpu);
+        let tells = !matches!(hole, Hole::Unknown);
+        (tells, worth, is_mapped(&read, cpu, &(alone..length)))
     };
-    let (as_plugged, _) = look(&pages, alone);
+    let (tells, as_plugged, _) = look(&pages, alone);
     let (input, blocks) = pages.into_parts();
     let all = length_of(&blocks);
     let largest = blocks.first().map(|block| block.name.clone());
     let mut blocks: Vec<Option<Block>> = blocks.into_iter().map(Some).collect();
     let sorted = order.iter().filter_map(|at| blocks[*at].take()).collect();
     let pages = Pages::new(input, sorted);
-    let (as_nodes, code) = look(&pages, all);
+    let (_, as_nodes, is_mapped) = look(&pages, all);
     let (input, mut sorted) = pages.into_parts();
-    // A few tables may be of another node than those of the CPU's root, or none but the code that it runs.
-    let is_elsewhere = code.is_some_and(|code| (alone..all).contains(&code));
-    if as_nodes > as_plugged || (as_nodes.is_some() && as_nodes == as_plugged && is_elsewhere) {
+    // A few tables may be of another node than those of the CPU's root, or none but pages that they map.
+    if as_nodes > as_plugged || (as_nodes == as_plugged && is_mapped) {
         return (input, sorted, Vec::new());
     }
     // Plugged in, or neither: one is taken to be there from the start, and its tables are judged for what they are.
     let is_first = |block: &Block| Some(&block.name) == largest.as_ref();
-    sorted.sort_by_key(|block| match as_plugged {
-        Some(_) => (!is_first(block), Reverse(0)),
-        None => (false, Reverse(block.length)),
+    sorted.sort_by_key(|block| {
+        if tells {
+            (!is_first(block), Reverse(0))
+        } else {
+            (false, Reverse(block.length))
+        }
     });
     let others = sorted.split_off(count);
     (input, sorted, others)
 }
 
-/// Where the code is that a CPU runs, by its tables.
-fn code_of(read: Read<'_>, cpu: &CpuState) -> Option<u64> {
-    const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-    const LA57: u64 = 1 << 12;
-    let mut table = cpu.cr3.root().get();
-    for level in (0..if cpu.cr4 & LA57 == 0 { 4 } else { 5 }).rev() {
-        let shift = 12 + 9 * level;
-        let index = usize::try_from(cpu.rip.get() >> shift & 511).ok()?;
-        let words = read(table)?;
-        let entry = u64::from_le_bytes(*words.get(8 * index..)?.first_chunk()?);
-        if entry & 1 == 0 {
-            return None;
+/// Whether the tables that a CPU runs on map a page there, of 4 KiB or 2 MiB: firmware maps larger ones wherever there
+/// might be RAM.
+fn is_mapped(read: Read<'_>, cpu: &CpuState, there: &Range<u64>) -> bool {
+    /// Tables that are looked at.
+    const TABLES: usize = 4096;
+    let depth = depth_of(cpu);
+    let mut seen = HashSet::new();
+    let mut pending = vec![(cpu.cr3.root().get(), depth.top())];
+    while let Some((table, level)) = pending.pop() {
+        if seen.len() == TABLES || !seen.insert((table, level)) {
+            continue;
         }
-        table = entry & ADDRESS;
-        if level == 0 || entry & 0x80 != 0 {
-            let within = (1 << shift) - 1;
-            return Some(table & !within | cpu.rip.get() & within);
+        let words = read(table).unwrap_or_default();
+        for word in words.chunks_exact(8) {
+            let entry = Entry::new(u64::from_le_bytes(word.try_into().unwrap_or_default()));
+            if !entry.present() {
+                continue;
+            }
+            let address = entry.address().get();
+            match level.next() {
+                Some(below) if !entry.is_leaf(level) => pending.push((address, below)),
+                _ if matches!(level, Level::Pd | Level::Pt) && there.contains(&address) => {
+                    return true;
+                }
+                _ => {}
+            }
         }
     }
-    None
+    false
 }
 
 /// All blocks as the memory of nodes, whose order their names tell; `None` if the names say already what they are.
@@ -110,7 +121,7 @@ fn as_nodes(first: &[Block], others: &[Block]) -> Option<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use heirloom_inspect::{Cr3, VirtAddr};
+    use heirloom_inspect::Cr3;
 
     use super::super::ram::Pages as Places;
     use super::*;
@@ -120,9 +131,9 @@ mod tests {
     /// Tables below the CPU's root that are in the first block.
     const TABLES: u64 = 200;
 
-    /// A stream of two blocks in one of whose pages the root is; `elsewhere` of its tables are in the other, which
-    /// follows as the second node's memory does.
-    fn blocks(elsewhere: u64) -> (Input, (Vec<Block>, Vec<Block>)) {
+    /// A stream of two blocks in one of whose pages the root is; `elsewhere` of its tables, and the page `shown`, are
+    /// in the other, which follows as the second node's memory does.
+    fn blocks(elsewhere: u64, shown: u64) -> (Input, (Vec<Block>, Vec<Block>)) {
         let page = |number: u64| number << 12 | 0x67;
         let mut words = vec![0; 2 * 512 * 512];
         let mut put = |table: u64, index: u64, entry: u64| {
@@ -130,12 +141,12 @@ mod tests {
         };
         put(1, 0, page(2));
         put(2, 0, page(3));
-        // A page of 1 GiB that begins in front of the second block.
+        // Firmware maps 1 GiB wherever there might be RAM.
         put(2, 5, 0xe3);
         let tables = (10..10 + TABLES).chain(PAGES + 5..PAGES + 5 + elsewhere);
         for (index, table) in (0..).zip(tables) {
             put(3, index, page(table));
-            put(table, 0, 0x1063);
+            put(table, 0, page(shown));
         }
         // A bit for each page, and the pages behind them.
         let mut file = vec![0xff; PAGE];
@@ -165,23 +176,19 @@ mod tests {
             ..CpuState::default()
         };
         for (elsewhere, ram, plugged) in [(3, &["a", "b"][..], &[][..]), (0, &["a"], &["b"])] {
-            let (input, found) = blocks(elsewhere);
+            let (input, found) = blocks(elsewhere, 1);
             let (_, first, others) = in_order(input, found, Some(&cpu));
             assert_eq!(
                 (names(&first), names(&others)),
                 (ram.to_vec(), plugged.to_vec())
             );
         }
-        // All tables are in the first, but the code that the CPU runs is in the other.
-        let (input, found) = blocks(0);
-        let runs_there = CpuState {
-            rip: VirtAddr::new(5 << 30 | PAGES << 12 | 0x123),
-            ..cpu
-        };
-        let (_, first, others) = in_order(input, found, Some(&runs_there));
+        // All tables are in the first, but a page that they map is in the other.
+        let (input, found) = blocks(0, PAGES + 7);
+        let (_, first, others) = in_order(input, found, Some(&cpu));
         assert_eq!((names(&first), names(&others)), (vec!["a", "b"], vec![]));
         // Without a CPU nothing tells.
-        let (input, found) = blocks(3);
+        let (input, found) = blocks(3, 1);
         let (_, first, others) = in_order(input, found, None);
         assert_eq!((names(&first), names(&others)), (vec!["a"], vec!["b"]));
     }
