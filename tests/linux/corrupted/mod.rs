@@ -6,13 +6,14 @@ mod copy;
 
 use std::collections::BTreeSet;
 
+use heirloom_inspect::PhysAddr;
 use serde_json::Value;
 
 use cases::Case;
 use copy::CorruptedImage;
 
 use crate::command::{list, run};
-use crate::common::corrupted::Judge;
+use crate::common::corrupted::{Judge, number};
 use crate::common::linux::Variant;
 use crate::image::{Image, Partner, partner_of, some_user_page};
 
@@ -129,4 +130,28 @@ fn a_cpu_whose_cr3_leads_to_no_root_is_reported_and_what_lies_there_is_not_judge
     let (code, report) = run(&["check", &image.target()]);
     assert_eq!(code, 1);
     assert_eq!(broken_rules(&report), BTreeSet::from(["cr3-known"]));
+}
+
+/// Reading `/proc/kcore` leaves copies of pages in the kernel's memory, roots among them.
+#[test]
+fn a_copy_of_a_root_without_pages_is_no_address_space_as_no_process_has_it() {
+    let image = CorruptedImage::copy_of(Variant::PTI_OFF);
+    let target = image.target();
+    let kind_at = |address: &Value| {
+        let (code, report) = run(&["roots", &target]);
+        assert_eq!(code, 0);
+        let mut roots = list(&report, "roots").iter();
+        let found = roots.find(|root| root["address"] == *address);
+        found.map(|root| root["kind"].clone())
+    };
+    let (_, report) = run(&["roots", &target]);
+    let mut roots = list(&report, "roots").iter();
+    let poking = roots.find(|root| root["kind"] == "no-pages").unwrap();
+    let address = |value: &Value| PhysAddr::new(number(value));
+    let copy = image.copy_table(address(&poking["address"]).pfn());
+    assert_eq!(kind_at(&poking["address"]), Some("no-pages".into()));
+    let copied = serde_json::to_value(copy.base()).unwrap();
+    assert_eq!(kind_at(&copied), Some("idle".into()));
+    let (code, report) = run(&["check", &target]);
+    assert_eq!((code, broken_rules(&report)), (0, BTreeSet::new()));
 }

@@ -15,10 +15,10 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::discover::Discovery;
+use crate::discover::{Discovery, Kind};
 use crate::layout::DirectMap;
 use crate::memory::PhysicalMemory;
-use crate::snapshot::{RootId, Snapshot};
+use crate::snapshot::{RootId, RootLabel, Snapshot};
 use crate::target::Target;
 use heirloom_paging::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 
@@ -117,18 +117,29 @@ fn image(target: &Target, discovery: &Discovery) -> Option<(Vec<u8>, VirtAddr)> 
 
 impl Discovery {
     /// Reads, out of `target`, of which this is, what the kernel's own data say: its symbols, and whose each
-    /// address space is. Nothing else changes. Whether there are any.
+    /// address space is. Where it lists its processes, a root without pages that is none's, on no CPU, is idle or
+    /// freed: one of a process that has ended, or what reading `/proc/kcore` left of a root. Nothing else changes.
+    /// Whether there are any names.
     pub fn read_names(&mut self, target: &Target) -> bool {
         let Some(names) = KernelNames::read(target, self) else {
             return false;
         };
         self.symbols = names.symbols;
         let mut owners: HashMap<PhysAddr, Vec<Owner>> = HashMap::new();
+        let mut lists_processes = false;
         for (root, owner) in names.owners {
+            lists_processes |= matches!(owner, Owner::Process { .. });
             owners.entry(root).or_default().push(owner);
         }
         for space in &mut self.spaces {
             space.owners = owners.remove(&space.address).unwrap_or_default();
+            let is_nobodys = space.owners.is_empty()
+                && space.cpus.is_empty()
+                && matches!(space.label, RootLabel::Found(_));
+            if lists_processes && is_nobodys && space.kind == Kind::NoPages {
+                space.kind = Kind::Idle;
+                space.evidence += ", and no process has it";
+            }
         }
         true
     }
