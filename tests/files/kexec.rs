@@ -32,6 +32,21 @@ fn spaces(answers: &Answers) -> Vec<Value> {
             space.as_object_mut().unwrap().remove(field);
         }
     }
+    numbered(spaces)
+}
+
+/// The same with clusters numbered as they come: which of two is the larger, a single root may decide that has come or
+/// gone.
+fn numbered(mut spaces: Vec<Value>) -> Vec<Value> {
+    let mut known: Vec<Value> = Vec::new();
+    for space in &mut spaces {
+        let cluster = &mut space["cluster"];
+        if !known.contains(cluster) {
+            known.push(cluster.clone());
+        }
+        let number = known.iter().position(|known| known == cluster);
+        *cluster = number.unwrap().into();
+    }
     spaces
 }
 
@@ -43,7 +58,7 @@ fn in_use(mut spaces: Vec<Value>) -> Vec<Value> {
         .flat_map(|space| [space["address"].clone(), space["partner"].clone()])
         .collect();
     spaces.retain(|space| !idle.contains(&space["address"]));
-    spaces
+    numbered(spaces)
 }
 
 /// Boots, and has the guest crash: what a core of just before answers, and how long `/proc/vmcore` is, which is on `disk`.

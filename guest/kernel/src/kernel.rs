@@ -4,6 +4,7 @@ use crate::arch::apic;
 use crate::arch::cpu::{self, Features};
 use crate::arch::entry::WAKE_VECTOR;
 use crate::arch::entry_area::data_of;
+use crate::arch::flush_log;
 use crate::boot::memory_map::Ranges;
 use crate::boot::modules::Modules;
 use crate::boot::options::Options;
@@ -84,6 +85,8 @@ impl Kernel {
             data_of(cpu::id())
                 .local()
                 .set_roots(cpu::cr3_value(kernel, 0, true), user);
+            // On the kernel's root, which the way in has loaded, the CPU remembers nothing of a user half.
+            flush_log::root_load();
         } else {
             // SAFETY: every process's root has the kernel half, by the strategy's `inherit`.
             unsafe { cpu::load_root(root, tag) };
