@@ -69,11 +69,18 @@ fn a_program_that_is_killed_is_exit_code_four_and_the_kernel_says_what_it_did() 
 
 #[test]
 fn a_program_that_never_ends_is_stopped_in_ring_3_by_the_time_limit() {
-    let run = run_as("spin", &elf(SPIN), &["--timeout", "5"]);
-    assert_eq!(run.code, Some(4), "{}", run.stderr);
-    for words in ["not done after 5 s", "--timeout", "RIP 0x400078", "ring 3"] {
-        assert!(run.stderr.contains(words), "{}", run.stderr);
-    }
+    // Now and then the time is over while a timer interrupt is served.
+    let was_in_ring_3 = (0..10).any(|_| {
+        let run = run_as("spin", &elf(SPIN), &["--timeout", "5"]);
+        assert_eq!(run.code, Some(4), "{}", run.stderr);
+        for words in ["not done after 5 s", "--timeout"] {
+            assert!(run.stderr.contains(words), "{}", run.stderr);
+        }
+        ["RIP 0x400078", "ring 3"]
+            .iter()
+            .all(|words| run.stderr.contains(words))
+    });
+    assert!(was_in_ring_3);
 }
 
 #[test]
