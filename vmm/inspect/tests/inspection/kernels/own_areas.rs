@@ -6,15 +6,19 @@ use super::ram::{DATA, LARGE, PAGE, Ram, USER_DATA, expected, kinds};
 
 const IMAGE: u64 = 0xffff_ffff_8000_0000;
 
-/// A kernel whose processes each have `pages` pages of their own at `at`.
-fn guest(at: u64, pages: u64, processes: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) {
+/// A kernel whose processes each have `pages` pages of their own at `at`; `inherit` gives a root the kernel half of
+/// the kernel's.
+fn guest_by(
+    inherit: fn(&mut Ram, PhysAddr, PhysAddr),
+    (at, pages, processes): (u64, u64, u64),
+) -> (Ram, PhysAddr, Vec<PhysAddr>) {
     let mut ram = Ram::new(64, Depth::Four);
     let kernel = ram.root();
     ram.image(kernel, IMAGE);
     let mut roots = Vec::new();
     for number in 0..processes {
         let root = ram.root();
-        ram.share(kernel, root, 256..512);
+        inherit(&mut ram, kernel, root);
         for page in 0..pages {
             let pa = 0x200_0000 + number * 0x10_0000 + page * PAGE;
             ram.map(root, at + page * PAGE, pa, PageSize::Size4KiB, DATA);
@@ -23,6 +27,28 @@ fn guest(at: u64, pages: u64, processes: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) 
         roots.push(root);
     }
     (ram, kernel, roots)
+}
+
+/// By the kernel's own entries.
+fn guest(at: u64, pages: u64, processes: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) {
+    let inherit = |ram: &mut Ram, kernel, root| ram.share(kernel, root, 256..512);
+    guest_by(inherit, (at, pages, processes))
+}
+
+/// By copies of all its tables, in which the stack is one entry.
+fn copies(at: u64, pages: u64, processes: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) {
+    let inherit = |ram: &mut Ram, _, root| ram.image(root, IMAGE);
+    guest_by(inherit, (at, pages, processes))
+}
+
+fn assert_each_has_its_own(ram: &mut Ram, kernel: PhysAddr, roots: &[PhysAddr]) {
+    for root in [roots[0], kernel] {
+        ram.cpus.clear();
+        ram.run(root);
+        assert_eq!(kinds(&ram.discover()), expected(kernel, roots));
+        assert_eq!(ram.broken(), []);
+        assert_eq!(ram.let_pass(), [("each-its-own", roots.len() as u64)]);
+    }
 }
 
 #[test]
@@ -33,33 +59,8 @@ fn stacks_of_processes_at_one_address_are_let_pass_by_name() {
         (0xffff_a123_4567_8000, 33, 7),
     ] {
         let (mut ram, kernel, roots) = guest(at, pages, processes);
-        for root in [roots[0], kernel] {
-            ram.cpus.clear();
-            ram.run(root);
-            assert_eq!(kinds(&ram.discover()), expected(kernel, &roots));
-            assert_eq!(ram.broken(), []);
-            assert_eq!(ram.let_pass(), [("each-its-own", processes)]);
-        }
+        assert_each_has_its_own(&mut ram, kernel, &roots);
     }
-}
-
-/// The same of a kernel that gives each process copies of all its tables, in which the stack is one entry.
-fn copies(at: u64, pages: u64, processes: u64) -> (Ram, PhysAddr, Vec<PhysAddr>) {
-    let mut ram = Ram::new(64, Depth::Four);
-    let kernel = ram.root();
-    ram.image(kernel, IMAGE);
-    let mut roots = Vec::new();
-    for number in 0..processes {
-        let root = ram.root();
-        ram.image(root, IMAGE);
-        for page in 0..pages {
-            let pa = 0x200_0000 + number * 0x10_0000 + page * PAGE;
-            ram.map(root, at + page * PAGE, pa, PageSize::Size4KiB, DATA);
-        }
-        ram.user(root, 0x40_0000, 0x300_0000 + number * 0x1_0000);
-        roots.push(root);
-    }
-    (ram, kernel, roots)
 }
 
 #[test]
@@ -67,13 +68,7 @@ fn among_private_copies_only_what_differs_in_each_is_its_own() {
     let at = 0xffff_ffff_9000_0000;
     for (pages, processes) in [(1, 3), (4, 5)] {
         let (mut ram, kernel, roots) = copies(at, pages, processes);
-        for root in [roots[0], kernel] {
-            ram.cpus.clear();
-            ram.run(root);
-            assert_eq!(kinds(&ram.discover()), expected(kernel, &roots));
-            assert_eq!(ram.broken(), []);
-            assert_eq!(ram.let_pass(), [("each-its-own", processes)]);
-        }
+        assert_each_has_its_own(&mut ram, kernel, &roots);
         // A page of the image that only one lacks, one that all lack, one that is another's.
         for (lacking, pa) in [(1, None), (processes, None), (1, Some(0x3f0_0000))] {
             let mut ram = ram.clone();
