@@ -183,12 +183,12 @@ impl Model {
     }
 
     /// Takes an event in.
-    pub(crate) fn apply(&mut self, told: &Event) {
+    pub(crate) fn apply(&mut self, event: &Event) {
         self.events += 1;
-        self.history.begin(present(told, self.number()));
-        self.count_on(told);
+        self.history.begin(present(event, self.number()));
+        self.count_on(event);
         let history = &mut self.history;
-        match &told.claim {
+        match &event.claim {
             EventKind::Boot {
                 root,
                 machine,
@@ -199,7 +199,7 @@ impl Model {
                 self.flush_log = *flush_log;
                 self.flush_logs.clear();
                 machine.clone_into(&mut self.machine);
-                self.at_boot = Some(told.counters);
+                self.at_boot = Some(event.counters);
             }
             EventKind::Crash { .. } => {}
             _ if history.kernel_root().is_none() => {
@@ -207,7 +207,7 @@ impl Model {
             }
             _ => {}
         }
-        match told.claim {
+        match event.claim {
             EventKind::Done { .. } => self.done = true,
             EventKind::ProcessCreated {
                 child,
@@ -257,12 +257,12 @@ impl Model {
     /// Takes in how the CPUs stand at the event that came last.
     pub(crate) fn see_cpus<M: PhysicalMemory + ?Sized>(
         &mut self,
-        told: &Event,
+        event: &Event,
         cpus: &[CpuState],
         index: &TableIndex,
         memory: &M,
     ) {
-        if matches!(told.claim, EventKind::Crash { .. }) {
+        if matches!(event.claim, EventKind::Crash { .. }) {
             // A kernel that cannot go on may have stopped between a write and its flush.
             return;
         }
@@ -276,8 +276,8 @@ impl Model {
             })
             .collect();
         let now = Writes {
-            kernel: told.counters.kernel_entry_writes,
-            user: told.counters.user_entry_writes,
+            kernel: event.counters.kernel_entry_writes,
+            user: event.counters.user_entry_writes,
         };
         let before = std::mem::replace(&mut self.written, now);
         self.history.see_cpus((&asked, before), index, memory);
@@ -305,11 +305,11 @@ impl Model {
         &mut self.flush_logs
     }
 
-    fn count_on(&mut self, told: &Event) {
-        let (sequence, cpu) = (told.sequence, told.cpu);
+    fn count_on(&mut self, event: &Event) {
+        let (sequence, cpu) = (event.sequence, event.cpu);
         let next = sequence.wrapping_add(1);
-        if told.pid != KERNEL_PID {
-            *self.ran_on.entry(told.pid).or_default() |= 1_u64.checked_shl(cpu).unwrap_or(0);
+        if event.pid != KERNEL_PID {
+            *self.ran_on.entry(event.pid).or_default() |= 1_u64.checked_shl(cpu).unwrap_or(0);
         }
         let expected = self.next_sequence.insert(cpu, next).unwrap_or(0);
         if sequence != expected {
@@ -321,13 +321,13 @@ impl Model {
 }
 
 /// What of an event the rules look at.
-fn present(told: &Event, number: u64) -> Present {
+fn present(event: &Event, number: u64) -> Present {
     let mut present = Present {
         sequence: number,
-        pid: told.pid,
+        pid: event.pid,
         ..Present::default()
     };
-    match told.claim {
+    match event.claim {
         EventKind::KernelMapped { address, pages, .. } => present.mapped = Some((address, pages)),
         EventKind::ProcessKilled { rip, .. } => present.ring_3_rip = Some(rip),
         EventKind::KernelAccess {

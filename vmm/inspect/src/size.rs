@@ -20,7 +20,7 @@ use std::fmt;
 pub struct Size(pub u64);
 
 /// More KiB than these are told in a larger unit.
-const MOST_KIB: u64 = 9999;
+const MAX_KIB: u64 = 9999;
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +28,7 @@ impl fmt::Display for Size {
         if bytes < 1 << 10 {
             return write!(f, "{bytes} bytes");
         }
-        if bytes >> 10 <= MOST_KIB {
+        if bytes >> 10 <= MAX_KIB {
             return write!(f, "{} KiB", bytes >> 10);
         }
         let units = [(50, "PiB"), (40, "TiB"), (30, "GiB")];

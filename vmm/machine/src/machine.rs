@@ -172,7 +172,7 @@ impl Machine {
 
     /// What the guest was told is RAM, in ascending order.
     pub fn ram(&self) -> &[RamRange] {
-        self.vm.ram().told()
+        self.vm.ram().memory_map()
     }
 
     /// The loaded kernel.

@@ -152,7 +152,7 @@ impl RamRange {
 #[derive(Debug)]
 pub struct Ram {
     memory: GuestMemoryMmap,
-    told: Vec<RamRange>,
+    memory_map: Vec<RamRange>,
     size: MemorySize,
 }
 
@@ -201,7 +201,7 @@ impl Ram {
             .map_err(|error| failed(error.to_string()))?;
         Ok(Ram {
             memory,
-            told: told(size),
+            memory_map: memory_map(size),
             size,
         })
     }
@@ -212,8 +212,8 @@ impl Ram {
     }
 
     /// What the guest is told is RAM, in ascending order.
-    pub fn told(&self) -> &[RamRange] {
-        &self.told
+    pub fn memory_map(&self) -> &[RamRange] {
+        &self.memory_map
     }
 
     /// As asked for.
@@ -233,7 +233,7 @@ fn backed(size: MemorySize) -> Vec<RamRange> {
 }
 
 /// The pieces that the guest is told of.
-fn told(size: MemorySize) -> Vec<RamRange> {
+fn memory_map(size: MemorySize) -> Vec<RamRange> {
     let mut ranges = vec![RamRange::new(0, LOW_END)];
     for range in backed(size) {
         ranges.push(RamRange::new(range.start.0.max(HIGH_START), range.end().0));
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn memory_above_three_gibibytes_goes_on_above_four() {
         let ranges = |text: &str| {
-            told(text.parse().unwrap())
+            memory_map(text.parse().unwrap())
                 .iter()
                 .map(|range| (range.start.0, range.end().0))
                 .collect::<Vec<_>>()
@@ -307,7 +307,10 @@ mod tests {
             [(0, LOW_END), (MIB, 3 * GIB), (4 * GIB, 7 * GIB)]
         );
         let one_more = MemorySize::from_mib(3 * 1024 + 1).unwrap();
-        assert_eq!(told(one_more)[2], RamRange::new(4 * GIB, 4 * GIB + MIB));
+        assert_eq!(
+            memory_map(one_more)[2],
+            RamRange::new(4 * GIB, 4 * GIB + MIB)
+        );
     }
 
     #[test]

@@ -4,12 +4,12 @@ use super::{Event, EventKind};
 use heirloom_inspect::RootLabel;
 
 /// An event in words: `process 6 read kernel memory at 0xffffc98000009000`.
-pub fn describe(told: &Event) -> String {
-    let who = match told.label() {
+pub fn describe(event: &Event) -> String {
+    let who = match event.label() {
         RootLabel::Process(pid) => format!("process {pid}"),
         _ => "the kernel".into(),
     };
-    match &told.claim {
+    match &event.claim {
         EventKind::Boot { .. } => "the kernel is up".into(),
         EventKind::ProcessCreated {
             child, parent: 0, ..

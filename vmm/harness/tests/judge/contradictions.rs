@@ -33,14 +33,14 @@ fn events_that_are_missing_or_come_twice_are_found() {
         let mut scene = Scene::family();
         scene.sequence = sequence;
         let text = String::new();
-        let told = Event {
+        let event = Event {
             sequence,
             cpu: 0,
             pid: 1,
             claim: EventKind::Checkpoint { text },
             counters: scene.counters(),
         };
-        scene.apply(&told);
+        scene.apply(&event);
         assert_contradiction(&scene, &format!("tells event {sequence} where"));
     }
 }
@@ -49,16 +49,16 @@ fn events_that_are_missing_or_come_twice_are_found() {
 fn each_cpu_counts_its_own_events() {
     let mut scene = Scene::family();
     let text = String::new();
-    let told = Event {
+    let event = Event {
         sequence: 0,
         cpu: 3,
         pid: 1,
         claim: EventKind::Checkpoint { text },
         counters: scene.counters(),
     };
-    scene.apply(&told);
+    scene.apply(&event);
     scene.assert_broken(&[]);
-    scene.apply(&told);
+    scene.apply(&event);
     assert_contradiction(&scene, "CPU 3 tells event 0 where event 1");
 }
 

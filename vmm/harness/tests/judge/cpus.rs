@@ -35,7 +35,7 @@ fn in_ring_3(root: PhysAddr) -> CpuState {
 /// Process 1 tells something on CPU 1, while `first` and `last` are what CPUs 0 and 2 have.
 fn tell(scene: &mut Scene, first: CpuState, last: CpuState) {
     let text = String::new();
-    let told = Event {
+    let event = Event {
         sequence: 0,
         cpu: u32::try_from(REPORTING).unwrap(),
         pid: 1,
@@ -43,11 +43,11 @@ fn tell(scene: &mut Scene, first: CpuState, last: CpuState) {
         counters: scene.counters(),
     };
     let cpus = [first, in_kernel(scene.root(1)), last];
-    scene.judge.apply(&told);
+    scene.judge.apply(&event);
     let roots = scene.judge.roots();
     let snapshot = scene.capturer.capture(&scene.memory, MODE, roots);
     let Scene { judge, memory, .. } = scene;
-    judge.observe(&told, &cpus, REPORTING, &snapshot, memory);
+    judge.observe(&event, &cpus, REPORTING, &snapshot, memory);
     assert_eq!(judge.verify(), Ok(()));
 }
 

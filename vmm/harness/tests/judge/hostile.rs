@@ -124,7 +124,7 @@ fn counters() -> impl Strategy<Value = Counters> {
     })
 }
 
-fn told() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = Event> {
     (number(), 0..2_u32, pid(), claim(), counters()).prop_map(
         |(sequence, cpu, pid, claim, counters)| Event {
             sequence,
@@ -164,7 +164,7 @@ proptest! {
     #[test]
     fn no_word_of_the_guest_and_no_table_makes_the_judge_panic(
         words in words(),
-        events in proptest::collection::vec((told(), address(), root()), 1..24),
+        events in proptest::collection::vec((event(), address(), root()), 1..24),
     ) {
         let mut memory = FakeMemory::new();
         for frame in 0..FRAMES {
@@ -176,15 +176,15 @@ proptest! {
         let expectation = Expectation { strategy: Propagation::Prealloc };
         let mut judge = Engine::new(truth(), expectation);
         let mut capturer = Capturer::new();
-        for (told, rip, root) in events {
+        for (event, rip, root) in events {
             let cpu = CpuState {
                 rip: VirtAddr::new(rip),
                 cr3: Cr3::new(root.get()),
                 ..CpuState::default()
             };
-            judge.apply(&told);
+            judge.apply(&event);
             let snapshot = capturer.capture(&memory, MODE, judge.roots());
-            judge.observe(&told, &[cpu], 0, &snapshot, &memory);
+            judge.observe(&event, &[cpu], 0, &snapshot, &memory);
         }
         // Such a guest has no direct map, and cannot be found sound.
         prop_assert!(!judge.all_hold());
@@ -194,7 +194,7 @@ proptest! {
 proptest! {
     #[test]
     fn a_judge_that_remembers_says_what_one_that_looks_anew_says(
-        moments in proptest::collection::vec((words(), told()), 1..12),
+        moments in proptest::collection::vec((words(), event()), 1..12),
     ) {
         let expectation = Expectation { strategy: Propagation::Prealloc };
         let mut memory = FakeMemory::new();
@@ -203,13 +203,13 @@ proptest! {
         }
         let mut judges = [(); 2].map(|()| Engine::new(truth(), expectation));
         let mut remembering = Capturer::new();
-        for (number, (words, mut told)) in (1..).zip(moments) {
+        for (number, (words, mut event)) in (1..).zip(moments) {
             for (frame, index, word) in words.into_iter().take(6) {
                 memory.poke(Pfn::new(FIRST_FRAME + frame), index, Entry::new(word));
             }
             if number < 5 {
                 // A few processes with roots that are tables, so that there is something to see.
-                told.claim = EventKind::ProcessCreated {
+                event.claim = EventKind::ProcessCreated {
                     child: number,
                     parent: number - 1,
                     root: Pfn::new(FIRST_FRAME + u64::from(number)).base(),
@@ -219,9 +219,9 @@ proptest! {
             let mut forgetful = Capturer::new();
             let capturers = [&mut remembering, &mut forgetful];
             for (judge, capturer) in judges.iter_mut().zip(capturers) {
-                judge.apply(&told);
+                judge.apply(&event);
                 let snapshot = capturer.capture(&memory, MODE, judge.roots());
-                judge.observe(&told, &[CpuState::default()], 0, &snapshot, &memory);
+                judge.observe(&event, &[CpuState::default()], 0, &snapshot, &memory);
             }
             let said = judges.each_ref().map(|judge| {
                 let verdicts = judge.verdicts().iter();

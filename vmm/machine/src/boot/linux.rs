@@ -85,7 +85,7 @@ pub(super) fn load(
     let initrd = initrd
         .map(|initrd| load_initrd(ram, &demands, initrd))
         .transpose()?;
-    let page = zero_page(demands.header, initrd, ram.told());
+    let page = zero_page(demands.header, initrd, ram.memory_map());
     LinuxBootConfigurator::write_bootparams(&BootParams::new(&page, BOOT_PARAMS), ram.memory())
         .map_err(|error| BootError::Write {
             what: "boot parameters",
@@ -127,7 +127,11 @@ fn load_kernel(ram: &Ram, image: &KernelImage) -> Result<Demands, BootError> {
 fn load_packed(ram: &Ram, image: &KernelImage, header: &SetupHeader) -> Result<(), BootError> {
     let (start, end) = (header.load_address(), header.unpacked_end());
     let limit = high_ram_end(ram);
-    if !ram.told().iter().any(|range| range.holds(start.0, end.0)) {
+    if !ram
+        .memory_map()
+        .iter()
+        .any(|range| range.holds(start.0, end.0))
+    {
         return Err(BootError::NoRoomToUnpack {
             name: image.name().into(),
             start: start.0,

@@ -83,7 +83,10 @@ fn load_segments(ram: &Ram, image: &KernelImage) -> Result<GuestAddress, BootErr
     let (mut kernel_end, mut bytes) = (GuestAddress(0), 0_u64);
     for segment in image.segments() {
         let (start, end) = (segment.physical_address, segment.physical_end());
-        let fits = ram.told().iter().any(|range| range.holds(start.0, end.0));
+        let fits = ram
+            .memory_map()
+            .iter()
+            .any(|range| range.holds(start.0, end.0));
         if start.0 < HIGH_START || !fits {
             return Err(BootError::SegmentOutside {
                 name: image.name().into(),
@@ -116,7 +119,7 @@ fn not_loaded(image: &KernelImage, error: &linux_loader::loader::Error) -> BootE
 
 /// Where RAM from 1 MiB on ends, below the PCI hole.
 fn high_ram_end(ram: &Ram) -> u64 {
-    ram.told()
+    ram.memory_map()
         .iter()
         .find(|range| range.start.0 == HIGH_START)
         .map_or(0, |range| range.end().0)

@@ -60,14 +60,14 @@ pub(super) fn load(
         &low_kib.to_le_bytes(),
         BIOS_BASE_MEMORY,
     )?;
-    let told = Told {
+    let information = BootInformation {
         ram,
         command_line,
         modules: files.iter().zip(placed).collect(),
     };
     let (magic, info) = match version {
-        MultibootVersion::One => (LOADED_1, told.write_1()?),
-        MultibootVersion::Two => (LOADED_2, told.write_2()?),
+        MultibootVersion::One => (LOADED_1, information.write_1()?),
+        MultibootVersion::Two => (LOADED_2, information.write_2()?),
     };
     Ok(Entry::Protected {
         at: image.entry(),
@@ -77,13 +77,13 @@ pub(super) fn load(
 }
 
 /// What the guest is told.
-struct Told<'a> {
+struct BootInformation<'a> {
     ram: &'a Ram,
     command_line: &'a str,
     modules: Vec<(&'a Module, GuestAddress)>,
 }
 
-impl Told<'_> {
+impl BootInformation<'_> {
     /// KiB below 640 KiB, and from 1 MiB to the first hole.
     fn memory(&self) -> [u32; 2] {
         let high = super::high_ram_end(self.ram).saturating_sub(HIGH_START);
@@ -116,7 +116,7 @@ impl Told<'_> {
         }
         let modules = put("module list", &list)?;
         let mut map = Vec::new();
-        for range in self.ram.told() {
+        for range in self.ram.memory_map() {
             // How many bytes of the entry follow.
             map.extend(20u32.to_le_bytes());
             map.extend(range.start.0.to_le_bytes());
@@ -169,7 +169,7 @@ impl Told<'_> {
             .iter()
             .flat_map(|word| word.to_le_bytes())
             .collect();
-        for range in self.ram.told() {
+        for range in self.ram.memory_map() {
             map.extend(range.start.0.to_le_bytes());
             map.extend(range.bytes.to_le_bytes());
             map.extend(RAM.to_le_bytes());

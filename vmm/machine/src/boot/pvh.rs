@@ -52,7 +52,7 @@ fn write_start_info(
     let memory = ram.memory();
     let mut low = LowMemory::new(START_INFO, modules.len());
     let header_address = low.take(size_of::<hvm_start_info>())?;
-    let map_address = low.take(size_of::<hvm_memmap_table_entry>() * ram.told().len())?;
+    let map_address = low.take(size_of::<hvm_memmap_table_entry>() * ram.memory_map().len())?;
     let list_address = low.take(size_of::<hvm_modlist_entry>() * modules.len())?;
 
     let line = CommandLine::new(command_line, COMMAND_LINE_LIMIT)?;
@@ -71,7 +71,7 @@ fn write_start_info(
         });
     }
     let map: Vec<hvm_memmap_table_entry> = ram
-        .told()
+        .memory_map()
         .iter()
         .map(|range| hvm_memmap_table_entry {
             addr: range.start.0,

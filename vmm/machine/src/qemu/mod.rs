@@ -348,7 +348,7 @@ impl VirtualMachine for QemuMachine {
     }
 
     fn ram(&self) -> &[RamRange] {
-        self.ram.told()
+        self.ram.memory_map()
     }
 
     fn kernel(&self) -> &KernelImage {

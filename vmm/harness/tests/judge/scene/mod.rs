@@ -359,7 +359,7 @@ impl Scene {
         self.flush_by_itself();
         let mut counters = self.counters();
         (self.lie)(&mut counters);
-        let told = Event {
+        let event = Event {
             sequence: self.sequence,
             cpu: 0,
             pid,
@@ -367,16 +367,16 @@ impl Scene {
             counters,
         };
         self.sequence += 1;
-        self.apply(&told);
+        self.apply(&event);
     }
 
     /// Lets the judge hear and see.
-    pub(crate) fn apply(&mut self, told: &Event) {
-        let runs_on_the_kernels = self.strategy == Strategy::Isolated || told.pid == 0;
+    pub(crate) fn apply(&mut self, event: &Event) {
+        let runs_on_the_kernels = self.strategy == Strategy::Isolated || event.pid == 0;
         let known = if runs_on_the_kernels {
             self.kernel.get()
-        } else if self.processes.contains_key(&told.pid) {
-            self.root(told.pid).get()
+        } else if self.processes.contains_key(&event.pid) {
+            self.root(event.pid).get()
         } else {
             0
         };
@@ -384,10 +384,11 @@ impl Scene {
             cr3: Cr3::new(self.cr3.unwrap_or(known)),
             ..self.cpu
         };
-        self.judge.apply(told);
+        self.judge.apply(event);
         let roots = self.judge.roots();
         let snapshot = self.capturer.capture(&self.memory, MODE, roots);
-        self.judge.observe(told, &[cpu], 0, &snapshot, &self.memory);
+        self.judge
+            .observe(event, &[cpu], 0, &snapshot, &self.memory);
         // Whatever a test does: nothing is remembered that is not so.
         assert_eq!(self.judge.verify(), Ok(()));
     }
