@@ -42,7 +42,7 @@ fn debians_bzimage_comes_up_by_its_setup_header_and_reads_its_command_line() {
         "--until",
         "KASLR disabled: 'nokaslr' on cmdline.",
         "--timeout",
-        "120",
+        "1200",
     ]);
     assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
     // The kernel's own first tables; those that the boot protocol asks the loader for are on no CPU any more.
@@ -67,7 +67,7 @@ fn debians_kernel_unpacked_boots_by_pvh_and_its_first_tables_are_found() {
         "--until",
         "Linux version",
         "--timeout",
-        "140",
+        "1200",
         "--json",
     ]);
     assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
@@ -101,7 +101,7 @@ fn debians_kernel_without_its_pvh_note_boots_by_linuxs_protocol_and_finds_its_ra
         // The last two pages.
         "RAMDISK: [mem 0x0fffe000-0x0fffffff]",
         "--timeout",
-        "140",
+        "1200",
     ]);
     assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
     assert_says(
