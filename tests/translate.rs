@@ -13,15 +13,14 @@ use heirloom_abi::event::{DOORBELL_PORT, ProbePage};
 use heirloom_abi::layout::Region;
 use heirloom_abi::propagation::{Promise, Strategy};
 use heirloom_harness::event::{Event, EventKind};
+use heirloom_harness::machine_target::cpu_state;
 use heirloom_inspect::memory::Words;
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{
-    Capturer, CpuState, Cr3, Depth, Fault, Level, Mapping, Mode, PageSize, Pfn, PhysAddr,
-    RootLabel, Snapshot, VirtAddr, VirtRange, Written,
+    Capturer, Depth, Fault, Level, Mapping, Mode, PageSize, Pfn, PhysAddr, RootLabel, Snapshot,
+    VirtAddr, VirtRange, Written,
 };
-use heirloom_machine::{
-    Config, GuestAddress, GuestVirtual, KernelImage, Machine, Module, Registers, Stop,
-};
+use heirloom_machine::{Config, GuestAddress, GuestVirtual, KernelImage, Machine, Module, Stop};
 use vm_memory::Bytes;
 use zerocopy::FromBytes;
 
@@ -134,22 +133,6 @@ impl Guest {
                 None => self.compared.unmapped += 1,
             }
         }
-    }
-}
-
-fn cpu_state(registers: &Registers) -> CpuState {
-    CpuState {
-        cr0: registers.cr0,
-        cr2: VirtAddr::new(registers.cr2),
-        cr3: Cr3::new(registers.cr3),
-        cr4: registers.cr4,
-        efer: registers.efer,
-        cpl: registers.cpl,
-        rip: VirtAddr::new(registers.rip),
-        rsp: VirtAddr::new(registers.rsp),
-        rbp: VirtAddr::new(registers.rbp),
-        rflags: registers.rflags,
-        ..CpuState::default()
     }
 }
 
