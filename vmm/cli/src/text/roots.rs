@@ -30,12 +30,16 @@ impl Text for Roots {
             .into_iter()
             .map(|space| (space.partner, space))
             .collect();
-        let rows = lines.iter().map(|space| {
-            let user_root = user_roots.get(&Some(space.address)).copied();
-            row(self, space, user_root)
-        });
-        let rows: Vec<_> = rows.collect();
+        let (rows, differing): (Vec<_>, Vec<_>) = lines
+            .iter()
+            .map(|space| {
+                let user_root = user_roots.get(&Some(space.address)).copied();
+                let places = differences(self, space, user_root);
+                (row(space, user_root, &places), (space.address, places))
+            })
+            .unzip();
         writeln!(f, "{}", table(&rows).trim_fmt())?;
+        write_differences(f, &differing)?;
         write_reasons(f, &lines)?;
         write!(f, "\nclusters of equal kernel halves")?;
         for cluster in &self.clusters {
@@ -87,7 +91,8 @@ fn table(rows: &[[String; COLUMNS.len()]]) -> Table {
     table
 }
 
-fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; COLUMNS.len()] {
+/// `places`: where its kernel half differs.
+fn row(space: &Space, user_root: Option<&Space>, places: &[String]) -> [String; COLUMNS.len()] {
     let mut cpus: Vec<String> = space.cpus.iter().map(ToString::to_string).collect();
     if let Some(user) = user_root {
         cpus.extend(user.cpus.iter().map(|cpu| format!("{cpu} (user root)")));
@@ -96,10 +101,11 @@ fn row(roots: &Roots, space: &Space, user_root: Option<&Space>) -> [String; COLU
         RootLabel::Found(address) => address.to_string(),
         label => format!("{label}: {}", space.address),
     };
-    let mut half = kernel_half(roots, space);
-    if let Some(user) = user_root.filter(|user| !user.differences.is_empty()) {
-        half = format!("{half}; user root: {}", kernel_half(roots, user));
-    }
+    let half = match places {
+        [] => format!("cluster {}", space.cluster),
+        [place] => place.clone(),
+        places => format!("differs at {} places", places.len()),
+    };
     [
         address,
         space.kind.to_string(),
@@ -156,44 +162,65 @@ fn whose(space: &Space) -> String {
     names.join(", ")
 }
 
-fn kernel_half(roots: &Roots, space: &Space) -> String {
-    if space.differences.is_empty() {
-        return format!("cluster {}", space.cluster);
-    }
-    let shown: Vec<String> = space
-        .differences
-        .iter()
-        .take(4)
-        .map(|found| difference(roots, space, found))
-        .collect();
-    let more = space.differences.len().saturating_sub(4);
-    let rest = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
+/// Where the kernel half of a root, and of its user root, is not that of the others of its kind; neighbouring entries
+/// of which the same is to be said are one place.
+fn differences(roots: &Roots, space: &Space, user_root: Option<&Space>) -> Vec<String> {
+    let of = |space: &Space, whose: &str| {
+        let said = |found: &EntryDifference| {
+            let area = roots.areas.get(&(space.address, found.index));
+            (what(found), area.copied())
+        };
+        let groups = space
+            .differences
+            .chunk_by(|one, next| next.index == one.index + 1 && said(one) == said(next));
+        let places = groups.map(|group| place(roots, group, said(&group[0]), whose));
+        places.collect::<Vec<_>>()
     };
-    format!("{}{rest}", shown.join(", "))
+    let mut all = of(space, "");
+    if let Some(user) = user_root {
+        all.extend(of(user, "user root: "));
+    }
+    all
 }
 
-fn difference(roots: &Roots, space: &Space, difference: &EntryDifference) -> String {
-    let EntryDifference {
-        index,
-        kind,
-        mappings,
-        ..
-    } = difference;
-    let place = format!("{}[{index}]", roots.target.mode.depth.root_name());
-    let name = roots
-        .areas
-        .get(&(space.address, *index))
-        .map_or_else(String::new, |name| format!(" ({name})"));
-    match (kind, mappings) {
-        (EntryDifferenceKind::OnlyLeft, _) => format!("LACKS {place}{name}"),
-        (EntryDifferenceKind::OnlyRight, _) => format!("{place}{name} of its own"),
-        (EntryDifferenceKind::Flags, Mappings::Same) => format!("other flags at {place}{name}"),
-        (_, Mappings::Same) => format!("PRIVATE COPY at {place}{name}"),
-        _ => format!("DIVERGES at {place}{name}"),
+/// Where such a difference is, as in `LACKS {}`.
+fn what(difference: &EntryDifference) -> [&'static str; 2] {
+    match (difference.kind, difference.mappings) {
+        (EntryDifferenceKind::OnlyLeft, _) => ["LACKS ", ""],
+        (EntryDifferenceKind::OnlyRight, _) => ["", " of its own"],
+        (EntryDifferenceKind::Flags, Mappings::Same) => ["other flags at ", ""],
+        (_, Mappings::Same) => ["PRIVATE COPY at ", ""],
+        _ => ["DIVERGES at ", ""],
     }
+}
+
+fn place(
+    roots: &Roots,
+    group: &[EntryDifference],
+    ([before, after], area): ([&str; 2], Option<&str>),
+    whose: &str,
+) -> String {
+    let [first, last] = [&group[0], &group[group.len() - 1]].map(|found| found.index);
+    let indices = match first == last {
+        true => format!("{first}"),
+        false => format!("{first}–{last}"),
+    };
+    let area = area.map_or_else(String::new, |name| format!(" ({name})"));
+    let top = roots.target.mode.depth.root_name();
+    format!("{whose}{before}{top}[{indices}]{area}{after}")
+}
+
+/// The places of those that have several, below the table.
+fn write_differences(f: &mut fmt::Formatter<'_>, all: &[(PhysAddr, Vec<String>)]) -> fmt::Result {
+    let all: Vec<_> = all.iter().filter(|(_, places)| places.len() > 1).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\nkernel halves that differ from the others")?;
+    for (root, places) in all {
+        writeln!(f, "  {root}: {}", places.join(", "))?;
+    }
+    Ok(())
 }
 
 fn is_second_of_a_pair(space: &Space) -> bool {

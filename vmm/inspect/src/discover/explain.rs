@@ -224,6 +224,7 @@ impl Discovery {
                     user_pages: look.user_pages,
                     differences: Vec::new(),
                     self_maps: Vec::new(),
+                    is_way_in: look.role == Role::User,
                     is_boot_map: look.is_boot_map,
                     owners: Vec::new(),
                 }
@@ -352,14 +353,11 @@ impl Discovery {
             .filter(|(map, own)| map.to != *own)
             .map(|(map, _)| map.index)
             .collect();
+        let [kernel, user] = [self.reference, self.user_reference];
         for space in &mut self.spaces {
-            let reference = match space.kind {
-                Kind::UserRoot => self.user_reference,
-                Kind::Idle if space.is_boot_map => None,
-                kind if kind.is_compared() => self.reference,
-                _ => None,
+            let Some(reference) = space.compared_with(kernel, user) else {
+                continue;
             };
-            let Some(reference) = reference else { continue };
             let part = &self.kernel_part;
             space.differences = comparer.compare_entries(reference, space.root, part.iter());
             let is_self_map = |index| space.self_maps.iter().any(|map| map.index == index);

@@ -40,10 +40,31 @@ pub struct Space {
     /// Entries of the root that point to a root, its own mostly, where the kernel uses recursive paging.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub self_maps: Vec<SelfMap>,
+    /// Its kernel half is a user root's, a way into the kernel: also that of a pair that is idle or freed.
+    #[serde(skip)]
+    pub(super) is_way_in: bool,
     /// Nothing is said of where its kernel half differs: the kernel only booted on it.
     #[serde(skip)]
     pub(super) is_boot_map: bool,
     /// Whose it is, as the kernel's own data have it, where [`Discovery::read_names`](crate::Discovery::read_names) found them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub owners: Vec<Owner>,
+}
+
+impl Space {
+    /// The root that its kernel half is held against, of the kernel's and the user roots' own; none where it needs to
+    /// have neither.
+    pub(crate) fn compared_with(
+        &self,
+        kernel: Option<RootId>,
+        user: Option<RootId>,
+    ) -> Option<RootId> {
+        match self.kind {
+            Kind::UserRoot => user,
+            Kind::Idle if self.is_boot_map => None,
+            Kind::Idle if self.is_way_in => user,
+            kind if kind.is_compared() => kernel,
+            _ => None,
+        }
+    }
 }

@@ -90,11 +90,7 @@ fn each_difference(
         HashSet::new()
     };
     for space in context.judged {
-        let reference = match space.kind {
-            Kind::UserRoot => found.user_reference,
-            kind if kind.is_compared() => found.reference,
-            _ => None,
-        };
+        let reference = space.compared_with(found.reference, found.user_reference);
         let Some(reference) = reference.filter(|reference| *reference != space.root) else {
             continue;
         };

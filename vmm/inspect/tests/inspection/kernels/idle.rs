@@ -60,6 +60,65 @@ fn what_an_idle_or_freed_root_lacks_is_told_and_a_fault_if_that_is_wanted() {
     }
 }
 
+/// Two processes and `dead` ones that have ended, whose kernel isolates itself: each has a user root, whose kernel half
+/// is its way into the kernel. That of the first that ended lacks an entry if `spoiled`.
+fn isolated(depth: Depth, way_in: [u64; 2], dead: usize, spoiled: bool) -> (Ram, Vec<PhysAddr>) {
+    let mut ram = Ram::new(16, depth);
+    let kernel = ram.root();
+    ram.image(kernel, 0xffff_ffff_8000_0000);
+    for address in [way_in[0], way_in[1], 0xffff_fc00_0000_0000] {
+        ram.map(kernel, address, 0x70_0000, PageSize::Size4KiB, DATA);
+    }
+    let window = way_in.map(|address| ram.index(address));
+    let mut ended = Vec::new();
+    for number in 0..2 + dead {
+        let [root, user] = ram.pair();
+        ram.share(kernel, root, 256..512);
+        ram.share(kernel, user, window);
+        if number < 2 {
+            ram.user(root, 0x40_0000, 0x60_0000 + 0x1_0000 * number as u64);
+            ram.share(root, user, 0..1);
+        } else {
+            ended.push(user);
+        }
+        if number == 0 {
+            ram.run(root);
+        }
+    }
+    if spoiled {
+        ram.memory.poke(ended[0].pfn(), window[0], Entry::ABSENT);
+    }
+    (ram, ended)
+}
+
+#[test]
+fn the_user_root_of_an_idle_pair_is_compared_with_user_roots() {
+    for (depth, way_in) in [
+        (Depth::Four, [0xffff_fe00_0000_0000, 0xffff_c900_0000_0000]),
+        (Depth::Four, [0xffff_8880_0000_0000, 0xffff_8000_0000_0000]),
+        (Depth::Five, [0xff11_0000_0000_0000, 0xffa0_0000_0000_0000]),
+    ] {
+        for spoiled in [false, true] {
+            let (ram, ended) = isolated(depth, way_in, 3, spoiled);
+            let discovery = ram.discover();
+            for (number, user) in ended.iter().enumerate() {
+                let space = discovery.space_at(*user).unwrap();
+                assert_eq!(space.kind, Kind::Idle, "{space:?}");
+                assert!(space.partner.is_some());
+                let lacks = spoiled && number == 0;
+                assert_eq!(space.differences.len(), usize::from(lacks), "{space:?}");
+            }
+            let strict = Strictness {
+                idle: true,
+                ..Strictness::default()
+            };
+            let strict = Check::of(&discovery, strict);
+            let faults = broken(&strict);
+            assert_eq!(faults.is_empty(), !spoiled, "{faults:?}");
+        }
+    }
+}
+
 #[test]
 fn a_thread_that_a_cpu_runs_on_is_judged_like_all_others() {
     for (depth, heap, threads) in GUESTS {

@@ -49,6 +49,15 @@ impl Ram {
         self.memory.root()
     }
 
+    /// A kernel root in an even frame, and a user root in the next.
+    pub(super) fn pair(&mut self) -> [PhysAddr; 2] {
+        let mut kernel = self.root();
+        while !kernel.pfn().get().is_multiple_of(2) {
+            kernel = self.root();
+        }
+        [kernel, self.root()]
+    }
+
     pub(super) fn top(&self) -> Level {
         self.depth.top()
     }
