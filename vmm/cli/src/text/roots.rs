@@ -201,9 +201,10 @@ fn place(
     whose: &str,
 ) -> String {
     let [first, last] = [&group[0], &group[group.len() - 1]].map(|found| found.index);
-    let indices = match first == last {
-        true => format!("{first}"),
-        false => format!("{first}–{last}"),
+    let indices = if first == last {
+        format!("{first}")
+    } else {
+        format!("{first}–{last}")
     };
     let area = area.map_or_else(String::new, |name| format!(" ({name})"));
     let top = roots.target.mode.depth.root_name();
