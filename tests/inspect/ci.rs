@@ -38,6 +38,26 @@ fn rules(report: &Value) -> Vec<(String, String, usize)> {
 }
 
 #[test]
+fn text_is_what_is_printed_where_no_format_is_named() {
+    for (image, code) in [(broken(), 1), (Image::new(), 0)] {
+        let target = image.target("guest");
+        let without = heirloom(&["check", &target]);
+        assert_eq!(without.code, Some(code), "{}", without.err);
+        assert_eq!(in_format(&target, "text", code), without.out);
+        let looks = ["check", &target, "--every", "1h", "--for", "1s"];
+        let without = heirloom(&looks);
+        let with = heirloom(&[&looks[..], &["--format", "text"]].concat());
+        assert_eq!(with.code, Some(code), "{}", with.err);
+        // What stands before is when the look was.
+        let report = |said: &str| {
+            let (_, report) = said.split_once(" s:\n").expect(said);
+            report.to_owned()
+        };
+        assert_eq!(report(&with.out), report(&without.out));
+    }
+}
+
+#[test]
 fn junit_has_a_case_for_each_rule_that_fails_or_is_skipped_as_the_rule_does() {
     for (image, code) in [(broken(), 1), (Image::new(), 0)] {
         let target = image.target("guest & <more>");

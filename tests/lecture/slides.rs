@@ -50,6 +50,9 @@ fn the_slides_come_in_the_lectures_order_each_with_its_picture_and_verdict() {
                 "claim {number}"
             );
         }
+        // A line that only counts one more would have had room for it.
+        let found = browser.text(".current .found");
+        assert!(!found.contains("and 1 more"), "claim {number}: {found}");
     }
     browser.press(&["ArrowRight", "ArrowRight"]);
     assert_eq!(browser.text("#position"), "14 / 14");

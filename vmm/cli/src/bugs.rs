@@ -14,9 +14,12 @@ use crate::machine;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::sandbox::Sandbox;
+use crate::text::wrap::wrapped;
 
 /// Columns of what it prints.
 const WIDTH: usize = 80;
+/// How far the mistake stands below its bug's name.
+const INDENT: usize = 4;
 
 /// Options of `heirloom bugs`.
 #[derive(clap::Args)]
@@ -122,7 +125,13 @@ fn text(bugs: &[&BugInfo]) -> String {
             rule,
             mistake,
         } = bug;
-        format!("{name} ({propagation}), caught by {rule}\n    {mistake}")
+        let head = format!("{name} ({propagation}), caught by {rule}");
+        let below = wrapped(mistake, WIDTH - INDENT, 0).into_iter();
+        let below = below.map(|line| format!("{:INDENT$}{line}", ""));
+        std::iter::once(head)
+            .chain(below)
+            .collect::<Vec<_>>()
+            .join("\n")
     });
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -198,6 +207,19 @@ mod tests {
     use heirloom_inspect::check::Check;
 
     use super::*;
+
+    #[test]
+    fn the_list_fits_eighty_columns_whoever_reads_it_and_leaves_no_word_of_a_mistake_out() {
+        let all = bugs::chosen(&[]);
+        let text = text(&all);
+        for line in text.lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for info in all {
+            assert!(words.contains(info.mistake), "{}", info.name);
+        }
+    }
 
     #[test]
     fn the_longest_names_and_all_rules_fit_eighty_columns_and_marks_stand_below_their_numbers() {

@@ -26,10 +26,10 @@ use crate::text::{Shown, ci};
 pub(crate) struct Options {
     #[command(flatten)]
     pub(super) common: super::Options,
-    /// The verdict for machines: junit and sarif for CI systems, github for annotations in a workflow, markdown for
-    /// a summary, json as --json.
+    /// The form of the report: text for people, which it has without this; junit and sarif for CI systems, github
+    /// for annotations in a workflow, markdown for a summary, json as --json.
     #[arg(long, value_enum, conflicts_with = "json")]
-    pub(super) format: Option<Format>,
+    format: Option<Format>,
     /// Writes the report to this file, in whatever form, and prints the verdict alone.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -74,9 +74,11 @@ pub(super) struct Look {
     pub(super) report: CheckReport,
 }
 
-/// A form of the verdict for machines.
+/// A form of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
+    /// Tables for people.
+    Text,
     /// JUnit's XML: a test case for each rule.
     Junit,
     /// SARIF 2.1.0: a result for each finding.
@@ -92,6 +94,7 @@ pub(super) enum Format {
 impl Format {
     fn of(self, report: &CheckReport) -> Result<String, Failure> {
         Ok(match self {
+            Format::Text => escape::text(&Shown(report).to_string()).into_owned(),
             Format::Junit => ci::junit(report),
             Format::Sarif => output::json(&ci::sarif(report))?,
             Format::Github => ci::github(report),
@@ -100,17 +103,6 @@ impl Format {
         }
         .trim_end()
         .to_owned())
-    }
-}
-
-impl Options {
-    /// The report in the form that is wanted.
-    fn form_of(&self, report: &CheckReport) -> Result<String, Failure> {
-        match self.format {
-            Some(format) => format.of(report),
-            None if self.common.json => output::json(report),
-            None => Ok(escape::text(&Shown(report).to_string()).into_owned()),
-        }
     }
 }
 
@@ -190,6 +182,16 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
 }
 
 impl Options {
+    /// The form that is wanted.
+    pub(super) fn format(&self) -> Format {
+        let default = if self.common.json {
+            Format::Json
+        } else {
+            Format::Text
+        };
+        self.format.unwrap_or(default)
+    }
+
     /// What a look needs.
     pub(super) fn sandbox(&self) -> Sandbox {
         let sandbox = self.common.sandbox();
@@ -255,14 +257,14 @@ impl Options {
         report: &CheckReport,
         file: Option<&OutputFile>,
     ) -> Result<(), Failure> {
-        match (file, self.format) {
-            (Some(file), _) => {
-                file.write(format!("{}\n", self.form_of(report)?).as_bytes())?;
+        match (file, self.format()) {
+            (Some(file), format) => {
+                file.write(format!("{}\n", format.of(report)?).as_bytes())?;
                 let text = Shown(report).to_string();
                 Output::new()?.report(&text.lines().last().unwrap_or_default())
             }
-            (None, None) => self.common.print_verdict(report),
-            (None, Some(format)) => Output::new()?.line(&format.of(report)?),
+            (None, Format::Text) => Output::new()?.report(&Shown(report)),
+            (None, format) => Output::new()?.line(&format.of(report)?),
         }
     }
 }

@@ -208,15 +208,6 @@ impl Options {
     fn print<R: Serialize + Text>(&self, report: &R) -> Result<(), Failure> {
         print(report, self.json)
     }
-
-    /// Prints a report whose last line is its verdict.
-    fn print_verdict<R: Serialize + Text>(&self, report: &R) -> Result<(), Failure> {
-        if self.json {
-            print(report, true)
-        } else {
-            Output::new()?.report(&Shown(report))
-        }
-    }
 }
 
 /// Opens a target. Should the user end the command meanwhile, a live guest is not left standing still.

@@ -103,9 +103,9 @@ pub(super) fn run(
     file: Option<&OutputFile>,
     mut moment: Option<Reached>,
 ) -> Result<Exit, Failure> {
-    let json = options.common.json || options.format == Some(Format::Json);
-    // A file in a form for machines has that alone.
-    let lines = json || options.format.is_none() || file.is_some();
+    let json = options.format() == Format::Json;
+    // A form for other machines has the report alone.
+    let lines = json || options.format() == Format::Text || file.is_some();
     let mut sandbox = options.sandbox();
     if options.common.target.is_live() {
         // Each look begins with a process that lets the guest run on, whatever happens.
@@ -264,9 +264,9 @@ impl Seen {
         let Some((number, at, _, report)) = &self.worst else {
             return Output::new()?.report(&self.all);
         };
-        if file.is_some() || options.format.is_some() {
+        if file.is_some() || options.format() != Format::Text {
             options.show(report, file)?;
-            if options.format.is_some() && file.is_none() {
+            if file.is_none() {
                 return Ok(());
             }
         } else if !ui::quiet() {

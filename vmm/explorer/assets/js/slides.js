@@ -1,12 +1,13 @@
 // Puts the slides together, and goes from one to the next.
 
-/** How many lines of what was found are shown before the rest is counted. */
-const MAX_FACTS = 3;
+/** How many lines of what was found are shown; of more, one line has the number of the rest. */
+const MAX_FACTS = 4;
 
 function facts(title, lines) {
   if (!lines.length) return null;
-  const more = lines.length - MAX_FACTS;
-  return h('div.facts', {}, h('h3', {}, title), h('ul', {}, lines.slice(0, MAX_FACTS).map((line) => h('li', { title: line }, line)), more > 0 && h('li.more', {}, `and ${more} more`)));
+  const shown = lines.length > MAX_FACTS ? lines.slice(0, MAX_FACTS - 1) : lines;
+  const more = lines.length - shown.length;
+  return h('div.facts', {}, h('h3', {}, title), h('ul', {}, shown.map((line) => h('li', { title: line }, line)), more > 0 && h('li.more', {}, `and ${more} more`)));
 }
 
 function titleSlide(deck) {
