@@ -24,9 +24,19 @@ pub(crate) fn ram_of_a_dump(pieces: &[PhysRange], ram: Vec<PhysRange>) -> Vec<Ph
     if !pieces.iter().any(is_pc) {
         return ram;
     }
-    let is_devices =
-        |range: &PhysRange| range.start.get() >= DEVICES && range.end().get() <= ABOVE_DEVICES;
-    let kept: Vec<PhysRange> = ram.into_iter().filter(|range| !is_devices(range)).collect();
+    // RAM from 4 GiB on goes on where the firmware's ROM ends.
+    let without_devices = |range: PhysRange| {
+        let (start, end) = (range.start.get(), range.end().get());
+        let start = match start {
+            DEVICES..ABOVE_DEVICES => ABOVE_DEVICES,
+            _ => start,
+        };
+        (start < end).then(|| PhysRange {
+            start: PhysAddr::new(start),
+            bytes: end - start,
+        })
+    };
+    let kept: Vec<PhysRange> = ram.into_iter().filter_map(without_devices).collect();
     without_legacy(&kept)
 }
 
@@ -85,6 +95,10 @@ mod tests {
         let pieces = [(0, 3 * GIB), flash, (4 * GIB, 6 * GIB)];
         let expected = [low, (MIB, 3 * GIB), (4 * GIB, 6 * GIB)];
         assert_eq!(ram(&pieces), expected);
+        // As one range with what goes on above it.
+        let joined = [(0, 3 * GIB), (flash.0, 6 * GIB)].map(range);
+        let found = ram_of_a_dump(&pieces.map(range), joined.to_vec());
+        assert_eq!(found, expected.map(range));
     }
 
     #[test]

@@ -50,6 +50,35 @@ fn sound() -> CoreBuilder {
 }
 
 #[test]
+fn headers_of_32_bits_are_read_where_the_machine_has_64() {
+    let core = CoreBuilder {
+        class: 1,
+        ..CoreBuilder::default()
+    };
+    let core = core
+        .typed_note("CORE", 1, &[0; 336])
+        .note("VMCOREINFO", b"OSRELEASE=6.1.0\n")
+        .load(0x1000, &pages(1, 4))
+        .load_longer(0xfffe_0000, &pages(2, 2), 3 * PAGE);
+    let target = open(&core.build(), "").unwrap();
+    let all = [(0x1000, 4 * PAGE), (0xfffe_0000, 3 * PAGE)];
+    assert_eq!(ram(&target), all);
+    assert_eq!(read(&target, 0xfffe_0000 + 2 * PAGE - 1, 2), [2, 0]);
+    assert_note(&target, "6.1.0");
+    for cut in [3, 51, 60, 52 + 3 * 32 - 1] {
+        let said = complaint(&core.build()[..cut], "");
+        assert!(
+            said.contains("cut off") || said.contains("not an ELF"),
+            "{said}"
+        );
+    }
+    // Of a 32-bit kernel the machine tells.
+    let core = CoreBuilder { machine: 3, ..core };
+    let said = complaint(&core.build(), "");
+    assert!(said.contains("32-bit kernel"), "{said}");
+}
+
+#[test]
 fn ram_lies_at_physical_addresses_with_its_holes() {
     let target = open(&sound().build(), "").unwrap();
     assert_eq!(ram(&target), [(0, 4 * PAGE), (4 << 30, 2 * PAGE)]);
@@ -321,7 +350,7 @@ fn what_is_no_core_is_told_apart_with_the_remedy() {
             with(|core| (core.machine, core.class) = (3, 1)),
             ["long mode", "dump it"],
         ),
-        (with(|core| core.class = 1), ["no x86-64", "only"]),
+        (with(|core| core.class = 3), ["no x86-64", "only"]),
         (
             b"KDUMP   rest".to_vec(),
             ["kdump-compressed", "makedumpfile -E"],

@@ -42,16 +42,21 @@ fn migrated(depth: Depth, arguments: &str) -> Migrated {
     qemu.ask("stop", Value::Null);
     let core = dump(&mut qemu, "core");
     let live = open(&qemu.spec("")).unwrap().cpus;
-    let stream = qemu.path("stream");
-    let uri = format!("exec:cat > {}", stream.display());
-    qemu.ask("migrate", json!({ "uri": uri }));
-    wait(&mut qemu, "query-migrate", "completed");
+    let stream = stream(&mut qemu);
     Migrated {
         qemu,
         stream,
         core,
         live,
     }
+}
+
+fn stream(qemu: &mut Qemu) -> PathBuf {
+    let stream = qemu.path("stream");
+    let uri = format!("exec:cat > {}", stream.display());
+    qemu.ask("migrate", json!({ "uri": uri }));
+    wait(qemu, "query-migrate", "completed");
+    stream
 }
 
 fn dump(qemu: &mut Qemu, name: &str) -> PathBuf {
@@ -121,6 +126,31 @@ fn a_stream_has_the_memory_and_the_registers_of_every_cpu() {
         let dumped = opened(&dumped);
         assert_same_ram(&target, &dumped);
         assert_eq!(dumped.cpus[0].cr3, target.cpus[0].cr3);
+    }
+}
+
+#[test]
+fn of_every_machine_with_ram_on_both_sides_of_the_devices_all_say_where_it_is() {
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    for (machine, below) in [("pc", 3 * GIB), ("q35", 2 * GIB), ("microvm", 3 * GIB)] {
+        let mut qemu = Qemu::start_counting(Depth::Four, &format!("-m 4608 -machine {machine}"));
+        qemu.ask("stop", Value::Null);
+        let legacy = (0, 640 << 10);
+        let above = 4608 * MIB - below;
+        let expected = [legacy, (MIB, below - MIB), (4 * GIB, above)];
+        let live = open(&qemu.spec("")).unwrap();
+        assert_eq!(ram(&live), expected, "{machine}, live");
+        let stream = stream(&mut qemu);
+        assert_eq!(ram(&opened(&stream)), expected, "{machine}, stream");
+        // What is on both sides of 4 GiB, the firmware's ROM among it.
+        let path = qemu.path("part");
+        let part = json!({
+            "paging": false, "protocol": format!("file:{}", path.display()),
+            "begin": 4 * GIB - MIB, "length": 2 * MIB,
+        });
+        qemu.ask("dump-guest-memory", part);
+        assert_eq!(ram(&opened(&path)), [(4 * GIB, MIB)], "{machine}, core");
     }
 }
 

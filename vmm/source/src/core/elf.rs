@@ -1,7 +1,7 @@
 //! The headers and notes of an ELF core, checked.
 
 use heirloom_inspect::{PhysAddr, PhysRange};
-use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::elf::{self, FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, ReadCache, ReadRef};
 
@@ -9,8 +9,8 @@ use super::notes::Notes;
 use super::{CoreError, foreign};
 use crate::input::{Cursor, Input};
 
-type Header = FileHeader64<LittleEndian>;
-type Program = ProgramHeader64<LittleEndian>;
+type Narrow = FileHeader32<LittleEndian>;
+type Wide = FileHeader64<LittleEndian>;
 
 /// More segments are not believed. kdump writes one for each range of RAM, QEMU with paging at most
 /// one for each range of virtual addresses.
@@ -53,28 +53,15 @@ pub(super) struct CoreFile {
 impl CoreFile {
     /// Reads the headers of `input`.
     pub(super) fn read(name: &str, input: &Input) -> Result<CoreFile, CoreError> {
-        let length = input.length();
-        check_identity(name, input)?;
+        let class = check_identity(name, input)?;
         let data = ReadCache::new(Cursor::new(input));
         let mut core = CoreFile::default();
-        for header in program_headers(name, &data, length)? {
-            match header.p_type(LittleEndian) {
-                elf::PT_LOAD => core.segments.push(Segment {
-                    address: header.p_vaddr(LittleEndian),
-                    physical: PhysAddr::new(header.p_paddr(LittleEndian)),
-                    offset: header.p_offset(LittleEndian),
-                    file_bytes: header.p_filesz(LittleEndian),
-                    memory_bytes: header.p_memsz(LittleEndian),
-                }),
-                elf::PT_NOTE => {
-                    if let Err(problem) = core.read_notes(header, &data, length) {
-                        core.remarks.push(format!(
-                            "some notes of the core, which hold CPU registers, are left out: {problem}"
-                        ));
-                    }
-                }
-                _ => {}
-            }
+        // What the headers say has 32 bits if the kernel was told to write them so (kexec's --elf32-core-headers), and the
+        // registers and tables have 64 all the same.
+        if class == elf::ELFCLASS32.0 {
+            core.read_headers::<Narrow>(name, &data, input.length())?;
+        } else {
+            core.read_headers::<Wide>(name, &data, input.length())?;
         }
         if !core.notes.qemu.is_empty() {
             // QEMU gives a segment no bytes where there is no RAM: devices and holes that a guest's
@@ -90,15 +77,43 @@ impl CoreFile {
         Ok(core)
     }
 
-    /// Takes from one PT_NOTE what is of use.
-    fn read_notes<'a>(
+    fn read_headers<'a, H: FileHeader<Endian = LittleEndian>>(
         &mut self,
-        header: &Program,
+        name: &str,
+        data: &'a ReadCache<Cursor<'a>>,
+        length: u64,
+    ) -> Result<(), CoreError> {
+        for header in program_headers::<H>(name, data, length)? {
+            match header.p_type(LittleEndian) {
+                elf::PT_LOAD => self.segments.push(Segment {
+                    address: header.p_vaddr(LittleEndian).into(),
+                    physical: PhysAddr::new(header.p_paddr(LittleEndian).into()),
+                    offset: header.p_offset(LittleEndian).into(),
+                    file_bytes: header.p_filesz(LittleEndian).into(),
+                    memory_bytes: header.p_memsz(LittleEndian).into(),
+                }),
+                elf::PT_NOTE => {
+                    if let Err(problem) = self.read_notes(header, data, length) {
+                        self.remarks.push(format!(
+                            "some notes of the core, which hold CPU registers, are left out: {problem}"
+                        ));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes from one PT_NOTE what is of use.
+    fn read_notes<'a, P: ProgramHeader<Endian = LittleEndian>>(
+        &mut self,
+        header: &P,
         data: &'a ReadCache<Cursor<'a>>,
         length: u64,
     ) -> Result<(), String> {
-        let offset = header.p_offset(LittleEndian);
-        let bytes = header.p_filesz(LittleEndian);
+        let offset: u64 = header.p_offset(LittleEndian).into();
+        let bytes: u64 = header.p_filesz(LittleEndian).into();
         if bytes > NOTE_BYTES {
             return Err(format!("they claim {bytes} bytes"));
         }
@@ -109,13 +124,13 @@ impl CoreFile {
             .read_bytes_at(offset, bytes)
             .map_err(|()| "they cannot be read".to_string())?;
         // QEMU and the kernel write 0 or 4; both mean 4 (gABI, figure 5-16).
-        let align = header.p_align(LittleEndian);
+        let align = header.p_align(LittleEndian).into();
         self.notes.take(notes, align)
     }
 }
 
-/// Makes sure that this is the ELF core of an x86-64 guest, as far as its first bytes tell.
-fn check_identity(name: &str, input: &Input) -> Result<(), CoreError> {
+/// Makes sure that this is the ELF core of an x86-64 guest, as far as its first bytes tell: of which class.
+fn check_identity(name: &str, input: &Input) -> Result<u8, CoreError> {
     let name = || name.to_owned();
     let length = input.length();
     let start = input.start();
@@ -129,40 +144,47 @@ fn check_identity(name: &str, input: &Input) -> Result<(), CoreError> {
     let machine = at(18)
         .zip(at(19))
         .map(|(low, high)| u16::from_le_bytes([low, high]));
+    let class = at(4);
+    let header = if class == Some(elf::ELFCLASS32.0) {
+        size_of::<Narrow>()
+    } else {
+        size_of::<Wide>()
+    };
     let truncated = CoreError::Truncated {
         name: name(),
         what: "the ELF header",
-        end: size_of::<Header>() as u64,
+        end: header as u64,
         length,
     };
-    let (Some(class), Some(data)) = (at(4), at(5)) else {
+    let (Some(class), Some(data)) = (class, at(5)) else {
         return Err(truncated);
     };
     if data != elf::ELFDATA2LSB.0 {
         return Err(CoreError::WrongMachine { name: name() });
     }
-    // QEMU's word for a first CPU that is not in long mode (target/i386/arch_dump.c).
+    // QEMU's word for a first CPU that is not in long mode (target/i386/arch_dump.c), and kexec's for a 32-bit kernel.
     if machine == Some(elf::EM_386.0) {
         return Err(CoreError::NotLongMode { name: name() });
     }
-    if class != elf::ELFCLASS64.0 || machine.is_some_and(|machine| machine != elf::EM_X86_64.0) {
+    let is_known = [elf::ELFCLASS32.0, elf::ELFCLASS64.0].contains(&class);
+    if !is_known || machine.is_some_and(|machine| machine != elf::EM_X86_64.0) {
         return Err(CoreError::WrongMachine { name: name() });
     }
-    if have < size_of::<Header>() {
+    if have < header {
         return Err(truncated);
     }
     let kind = [at(16), at(17)];
     if kind != elf::ET_CORE.0.to_le_bytes().map(Some) {
         return Err(CoreError::NotACore { name: name() });
     }
-    Ok(())
+    Ok(class)
 }
 
-fn program_headers<'a>(
+fn program_headers<'a, H: FileHeader<Endian = LittleEndian>>(
     name: &str,
     data: &'a ReadCache<Cursor<'a>>,
     length: u64,
-) -> Result<&'a [Program], CoreError> {
+) -> Result<&'a [H::ProgramHeader], CoreError> {
     let damaged = |error: object::Error| CoreError::Damaged {
         name: name.into(),
         what: error.to_string(),
@@ -179,13 +201,13 @@ fn program_headers<'a>(
         }
         Ok(())
     };
-    let header = Header::parse(data).map_err(damaged)?;
+    let header = H::parse(data).map_err(damaged)?;
     if header.e_phnum(LittleEndian) == elf::PN_XNUM {
         // The number stands in section 0's sh_info (gABI, "Extended numbering").
-        let section = size_of::<elf::SectionHeader64<LittleEndian>>() as u64;
+        let section = size_of::<H::SectionHeader>() as u64;
         inside(
             "the section header that counts its segments",
-            header.e_shoff(LittleEndian),
+            header.e_shoff(LittleEndian).into(),
             section,
         )?;
     }
@@ -198,8 +220,8 @@ fn program_headers<'a>(
     }
     inside(
         "the table of program headers",
-        header.e_phoff(LittleEndian),
-        u64::from(count) * size_of::<Program>() as u64,
+        header.e_phoff(LittleEndian).into(),
+        u64::from(count) * size_of::<H::ProgramHeader>() as u64,
     )?;
     header.program_headers(LittleEndian, data).map_err(damaged)
 }

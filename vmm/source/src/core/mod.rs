@@ -66,8 +66,8 @@ pub enum CoreError {
     )]
     NotElf { name: String },
     #[error(
-        "{name} is a core of a guest that was not in long mode: its first CPU had no 64-bit page \
-         tables yet; dump it after the kernel has entered long mode"
+        "{name} is a core of a 32-bit kernel, or of a guest that was not in long mode yet: its first CPU had no \
+         64-bit page tables; if it is a 64-bit kernel's, dump it after the kernel has entered long mode"
     )]
     NotLongMode { name: String },
     #[error(

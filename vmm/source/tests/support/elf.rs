@@ -76,7 +76,8 @@ impl CoreBuilder {
     pub(crate) fn build(&self) -> Vec<u8> {
         let sections = if self.extended { 64 } else { 0 };
         let count = self.loads.len() + usize::from(!self.notes.is_empty());
-        let mut at = 64 + sections + 56 * count as u64;
+        let (header, program) = if self.is_narrow() { (52, 32) } else { (64, 56) };
+        let mut at = header + sections + program * count as u64;
         let mut programs = Vec::new();
         let mut contents: Vec<u8> = Vec::new();
         if !self.notes.is_empty() {
@@ -107,10 +108,19 @@ impl CoreBuilder {
             file.extend(section);
         }
         for program in programs {
-            file.extend(program.bytes());
+            file.extend(if self.is_narrow() {
+                program.narrow_bytes()
+            } else {
+                program.bytes()
+            });
         }
         file.extend(contents);
         file
+    }
+
+    /// ELFCLASS32.
+    fn is_narrow(&self) -> bool {
+        self.class == 1
     }
 
     fn header(&self, count: usize) -> Vec<u8> {
@@ -119,6 +129,16 @@ impl CoreBuilder {
         file.extend(self.kind.to_le_bytes());
         file.extend(self.machine.to_le_bytes());
         file.extend(1_u32.to_le_bytes());
+        if self.is_narrow() {
+            assert!(!self.extended);
+            for word in [0_u32, 52, 0, 0] {
+                file.extend(word.to_le_bytes());
+            }
+            for half in [52, 32, u16::try_from(count).unwrap(), 40, 0, 0] {
+                file.extend(half.to_le_bytes());
+            }
+            return file;
+        }
         file.extend(0_u64.to_le_bytes());
         let (sections, programs, written) = if self.extended {
             (64_u64, 128_u64, 0xffff)
@@ -136,6 +156,21 @@ impl CoreBuilder {
 }
 
 impl Program {
+    fn narrow_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.kind.to_le_bytes().to_vec();
+        for word in [
+            self.offset,
+            self.physical,
+            self.physical,
+            self.file_bytes,
+            self.memory_bytes,
+        ] {
+            bytes.extend(u32::try_from(word).unwrap().to_le_bytes());
+        }
+        bytes.extend([7_u32, 4].into_iter().flat_map(u32::to_le_bytes));
+        bytes
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(self.kind.to_le_bytes());

@@ -109,7 +109,6 @@ pub(crate) fn open(name: &str, input: Input, start: u64) -> Result<Contents, Dum
         let mut bytes = vec![0; PAGE];
         pages.read(offset, &mut bytes).then_some(bytes)
     };
-    let is_pc = !machine.contains("microvm");
     let by_machine = hole_of(&machine, length);
     let layout = super::with_hole(&read, length, cpus.first(), by_machine, &mut notes);
     let mut left_out = Vec::new();
@@ -131,7 +130,8 @@ pub(crate) fn open(name: &str, input: Input, start: u64) -> Result<Contents, Dum
         cpus,
         roots: Vec::new(),
         left_out,
-        is_pc,
+        // The small machine has RAM there, too, of which firmware tells no kernel.
+        is_pc: true,
         notes,
     })
 }
