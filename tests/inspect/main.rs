@@ -127,6 +127,34 @@ fn files_that_are_no_good_are_exit_code_two_and_named() {
 }
 
 #[test]
+fn an_image_behind_a_header_is_read_as_what_is_said_when_nothing_is_found() {
+    let image = Image::new();
+    let plain = heirloom(&["roots", &image.write("plain").display().to_string()]);
+    assert_eq!(plain.code, Some(0), "{}", plain.err);
+    let roots = |said: &str| {
+        let (_, roots) = said.split_once("\n\n").unwrap();
+        roots
+            .split_once("note:")
+            .map_or(roots, |(roots, _)| roots)
+            .to_owned()
+    };
+    for header in [100, 4096, 64 << 10] {
+        let path = image.path("behind");
+        let bytes = [vec![b'!'; header], bytes(&image.memory)].concat();
+        fs::write(&path, bytes).unwrap();
+        let target = path.display().to_string();
+        let refused = heirloom(&["roots", &target]);
+        assert_eq!(refused.code, Some(2), "{header}: {}", refused.out);
+        let told = refused.out + &refused.err;
+        let (_, option) = told.split_once("say with map=").expect(&told);
+        let option = option.split_whitespace().next().unwrap();
+        let said = heirloom(&["roots", &format!("{target},map={option}")]);
+        assert_eq!(said.code, Some(0), "{header}: {}", said.err);
+        assert_eq!(roots(&said.out), roots(&plain.out));
+    }
+}
+
+#[test]
 fn an_image_that_is_cut_anywhere_is_no_panic() {
     let image = Image::new();
     let whole = bytes(&image.memory);

@@ -74,10 +74,36 @@ fn every_command_in_a_code_block_is_one() {
     assert!(seen > 10, "{seen}");
 }
 
+/// Every source file of ours that says something to people, without what stands in comments.
+fn sources() -> Vec<(PathBuf, String)> {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders: Vec<PathBuf> = ["inspect", "source", "machine", "harness", "cli"]
+        .iter()
+        .map(|name| crates.join(name).join("src"))
+        .collect();
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with(file!().rsplit('/').next().unwrap())
+            {
+                let text = fs::read_to_string(&path).unwrap();
+                let is_comment = |line: &&str| line.trim_start().starts_with("//");
+                let lines = text.lines().filter(|line| !is_comment(line));
+                found.push((path, lines.collect::<Vec<_>>().join("\n")));
+            }
+        }
+    }
+    found
+}
+
 #[test]
 fn every_command_in_the_text_has_its_name_and_its_options() {
     let mut seen = 0;
-    for (path, page) in pages() {
+    for (path, page) in pages().into_iter().chain(sources()) {
         for command in commands(&page).1 {
             let place = || format!("{}: `{command}`", path.display());
             let cli = Cli::command();
@@ -90,6 +116,7 @@ fn every_command_in_the_text_has_its_name_and_its_options() {
                 .unwrap_or_else(|| panic!("{}: no command `{name}`", place()));
             for option in words.filter_map(|word| word.strip_prefix("--")) {
                 let known = option.is_empty()
+                    || option == "help"
                     || subcommand
                         .get_arguments()
                         .any(|argument| argument.get_long() == Some(option));

@@ -156,9 +156,9 @@ const fn foreign(mark: &'static [u8], what: &'static str, remedy: &'static str) 
 
 /// For a state of VMware's that is not understood, or lacks its memory.
 pub(crate) const VMWARE_CORE: &str = "put the .vmem with the guest's memory beside it, or name it with \
-    with=FILE; or make a core of both with `vmss2core -N FILE.vmss FILE.vmem`";
+    with=FILE; or make a core of both with `vmss2core -M FILE.vmss FILE.vmem`";
 const VMWARE_REMEDY: &str = "leave out the prefix, and it is read with the .vmem beside it; or \
-    make a core of both with `vmss2core -N FILE.vmss FILE.vmem`";
+    make a core of both with `vmss2core -M FILE.vmss FILE.vmem`";
 /// For files that hold a disk.
 pub(crate) const A_DISK: &str = "it holds a disk and no memory; start the guest, and write its memory with \
     `dump-guest-memory FILE` in QEMU's monitor or `virsh dump --memory-only DOMAIN FILE`";

@@ -288,7 +288,12 @@ fn trustworthy(target: &Target) -> Result<(), Failure> {
 fn search_in(target: &Target, search: Search) -> Result<(String, Discovery), Failure> {
     let found = Discovery::by(target, search);
     trustworthy(target)?;
-    let discovery = found.map_err(|error| Failure::new(Exit::Usage, error))?;
+    let discovery = found.map_err(|error| {
+        // What the target was taken for may be the reason.
+        let lines = std::iter::once(error.to_string());
+        let lines = lines.chain(target.notes.iter().map(|note| format!("note: {note}")));
+        Failure::new(Exit::Usage, lines.collect::<Vec<_>>().join("\n"))
+    })?;
     Ok((target.name.clone(), discovery))
 }
 

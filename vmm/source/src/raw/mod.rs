@@ -24,6 +24,8 @@ use hole::Hole;
 const USAGE: &str = "raw:FILE[,cr3=0x…][,cr4=0x…][,encrypt-bit=N][,phys-bits=N][,map=OFFSET:GPA:LEN…] \
     [,hole=ADDRESS][,unpack=SIZE]";
 
+/// Bytes that a header in front of an image has at most.
+const HEADER: u64 = 64 << 10;
 /// CR4.LA57.
 const LA57: u64 = 1 << 12;
 
@@ -178,6 +180,14 @@ impl RawSpec {
             bytes: length,
         };
         let plain = || Layout::of(vec![Piece::new(ram, 0, 0)]);
+        let over = length % (1 << 20);
+        if (1..=HEADER).contains(&over) && over < length {
+            let rest = length - over;
+            notes.push(format!(
+                "{name} has {over} bytes more than whole MiB: if they are a header in front of the RAM, say with \
+                 map={over}:0:{rest} that the RAM begins behind them"
+            ));
+        }
         // A PC has its hole from 2 GiB on at the earliest.
         if length <= 2 << 30 {
             return plain();
