@@ -1,5 +1,5 @@
 //! Builds the guest (`guest/`, a workspace of its own for x86_64-unknown-none) and embeds its kernel
-//! and programs: `$OUT_DIR/guest.rs` names each artifact's bytes.
+//! and programs: `$OUT_DIR/guest.rs` names each artifact's bytes, which are deflated.
 //!
 //! A published package is away from the repository, so it carries the guest as it was built for it:
 //! `prebuilt/kernel` and `prebuilt/programs/*`, which `examples/prebuilt.rs` writes.
@@ -10,11 +10,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use miniz_oxide::deflate::compress_to_vec_zlib;
 use serde_json::Value;
 
 const TARGET: &str = "x86_64-unknown-none";
 const KERNEL: &str = "heirloom-kernel";
 const PROGRAMS_PACKAGE: &str = "heirloom-user";
+
+/// Of 10; more gains nothing.
+const EFFORT: u8 = 9;
 
 /// What the guest is made from, below the repository's root. `guest/target` is not: another build of
 /// the guest would trigger this one.
@@ -64,19 +68,34 @@ fn build() -> Result<(), String> {
     } else {
         prebuilt_guest(&package.join("prebuilt"))?
     };
+    let packed = out.join("packed");
+    fs::create_dir_all(&packed)
+        .map_err(|error| format!("could not make {}: {error}", packed.display()))?;
     let mut source = format!(
-        "/// The guest kernel: an ELF with a PVH note.\npub static KERNEL: &[u8] = include_bytes!({kernel:?});\n"
+        "static KERNEL: Packed = {};\nstatic PROGRAMS: [(&str, Packed); {}] = [\n",
+        embedded(&packed, KERNEL, &kernel)?,
+        programs.len()
     );
-    source.push_str("/// The guest's programs, by name.\npub static PROGRAMS: &[Program] = &[\n");
     for (name, file) in &programs {
         let _ = writeln!(
             source,
-            "    Program {{ name: {name:?}, bytes: include_bytes!({file:?}) }},"
+            "    ({name:?}, {}),",
+            embedded(&packed, name, file)?
         );
     }
     source.push_str("];\n");
     let path = out.join("guest.rs");
     fs::write(&path, source).map_err(|error| format!("could not write {}: {error}", path.display()))
+}
+
+/// Deflates a file into this folder: the expression that embeds it.
+fn embedded(folder: &Path, name: &str, file: &str) -> Result<String, String> {
+    let bytes = fs::read(file).map_err(|error| format!("could not read {file}: {error}"))?;
+    let packed = folder.join(name);
+    fs::write(&packed, compress_to_vec_zlib(&bytes, EFFORT))
+        .map_err(|error| format!("could not write {}: {error}", packed.display()))?;
+    let path = packed.to_string_lossy();
+    Ok(format!("Packed::of(include_bytes!({path:?}))"))
 }
 
 /// The files of a guest.

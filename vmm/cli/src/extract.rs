@@ -35,9 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
             ),
         )
     })?;
-    let programs = guest::PROGRAMS
-        .iter()
-        .map(|program| (program.name, program.bytes));
+    let programs = guest::programs().map(|program| (program.name, program.bytes));
     let archive = cpio::archive(programs).map_err(|error| Failure::new(Exit::Usage, error))?;
     let kernel_path = directory.join(KERNEL);
     let programs_path = directory.join(PROGRAMS);
@@ -45,7 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         [&kernel_path, &programs_path].map(|path| options.force.file("the file", path, &[]));
     let [kernel, programs] = files;
     let (kernel, programs) = (kernel?, programs?);
-    kernel.write(guest::KERNEL)?;
+    kernel.write(guest::kernel_file())?;
     programs.write(&archive)?;
     Output::new()?.line(&qemu_command(&kernel_path, &programs_path))?;
     Ok(Exit::Good)

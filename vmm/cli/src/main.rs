@@ -132,7 +132,20 @@ fn parse() -> Cli {
     parsed.unwrap_or_else(|error| error.exit())
 }
 
+/// Where nothing is unwound, a panic ends the command as it does else: with its message and this code, and by no signal.
+#[cfg(panic = "abort")]
+fn end_by_code() {
+    const PANICKED: i32 = 101;
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        say(info);
+        process::exit(PANICKED);
+    }));
+}
+
 fn main() -> process::ExitCode {
+    #[cfg(panic = "abort")]
+    end_by_code();
     let cli = parse();
     cli.ui.apply();
     start_log(cli.ui.verbose);

@@ -73,8 +73,8 @@ pub(crate) fn columns() -> u16 {
     const LEAST: u16 = 40;
     static COLUMNS: OnceLock<u16> = OnceLock::new();
     *COLUMNS.get_or_init(|| {
-        let width = comfy_table::Table::new().width();
-        width.unwrap_or(KNOWN).max(LEAST)
+        let size = terminal_size::terminal_size_of(io::stdout());
+        size.map_or(KNOWN, |(width, _)| width.0).max(LEAST)
     })
 }
 

@@ -16,8 +16,8 @@ fn main() -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => fs::create_dir_all(&programs)?,
     }
-    fs::write(folder.join("kernel"), guest::KERNEL)?;
-    for program in guest::PROGRAMS {
+    fs::write(folder.join("kernel"), guest::kernel_file())?;
+    for program in guest::programs() {
         fs::write(programs.join(program.name), program.bytes)?;
     }
     Ok(())
