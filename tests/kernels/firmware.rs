@@ -53,7 +53,7 @@ fn a_uefi_shell_runs_on_an_identity_map() {
 fn a_memory_test_runs_on_an_identity_map() {
     let kernel = memtest().display().to_string();
     let mut options = vec!["-m", "256M", "-vga", "std", "-kernel", &kernel];
-    options.extend(["-append", "console=ttyS0"]);
+    options.extend(["-append", "console=ttyS0 no_timer_check"]);
     let machine = boot(&options, &[], "Memtest86+ v");
     assert_is_an_identity_map(&Moment::now(&machine));
     assert_caught(&machine, &OF_IDENTITY_MAPS);

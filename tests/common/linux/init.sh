@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # Process 1 of the Linux guests of the tests: makes processes of many kinds, tells on the console what
-# there is, in sections that begin with "== ", and stands still. Of the kernel's command line, "more" names
-# another kind of process of the workload program, "sleepers" the number of processes that sleep, "symbols" which to tell.
+# there is, in sections that begin with "== ", and stands still. Of the kernel's command line, "kinds" names another
+# kind of process of the workload program in the place of all, "more" one besides, "sleepers" the number of processes
+# that sleep, "symbols" which to tell.
 export PATH=/bin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -20,7 +21,7 @@ true_program() { busybox true; }
 
 churn
 # The workload program does what its name says, and processes are known by their names.
-for kind in heap fork shared huge none jit threads vfork ldt ldt pkey high $more; do
+for kind in ${kinds:-heap fork shared huge none jit threads vfork ldt ldt pkey high} $more; do
     [ -e /bin/$kind ] || ln -s workload /bin/$kind
     $kind &
 done

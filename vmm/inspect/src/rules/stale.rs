@@ -70,6 +70,7 @@ fn not_flushed(context: &Context<'_>, run: &[(&Key, &Held)]) -> Finding {
     let (cpu, lost) = (key.0, &first.lost);
     let used = match run.len() {
         1 => shown(context, first),
+        2 => format!("{} and the page behind it", shown(context, first)),
         pages => format!(
             "{} and the {} pages behind it",
             shown(context, first),
