@@ -1,6 +1,6 @@
 //! heirloom's guest kernel.
 //!
-//! A PVH boot loader enters [`boot`]'s assembly in 32-bit mode; it turns paging on and calls
+//! A PVH or Multiboot loader enters [`boot`]'s assembly in 32-bit mode; it turns paging on and calls
 //! [`kernel_main`] in the upper half. From there everything is a reaction: [`trap`] is called for each
 //! exception, interrupt and system call with the registers of whatever was interrupted, works on the
 //! one [`kernel::Kernel`], and leaves with the registers of whoever runs next.
@@ -26,8 +26,10 @@ mod watch;
 use arch::cpu::{self, Features};
 use arch::entry::{TrapFrame, leave_with, syscall_entry};
 use arch::entry_area::{Place, first_data};
+use arch::serial::{COM1, Serial};
 use arch::{apic, descriptors};
 use boot::options::Options;
+use boot::multiboot;
 use boot::start_info::{self, BootInfo};
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::{self, CommandLine};
@@ -49,9 +51,10 @@ unsafe extern "C" {
 /// The kernel's Rust entry, on the boot's stack and tables, in the upper half.
 ///
 /// # Safety
-/// 1. Called once, by the boot's assembly, with what the PVH loader passed in EBX.
+/// 1. Called once, by the boot's assembly, with what the loader passed in EBX, and whether that is a Multiboot
+///    loader (1) or a PVH loader (0).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
+unsafe extern "C" fn kernel_main(start_info: u32, by_multiboot: u32) -> ! {
     // SAFETY: the first thing that the boot does here.
     unsafe { mm::set_depth(cpu::depth()) };
     let local = first_data().local();
@@ -65,10 +68,20 @@ unsafe extern "C" fn kernel_main(start_info: u32) -> ! {
 
     let image = boot_map::image().frames();
     // SAFETY: obligation 1; nothing but the boot's own stack has been written.
-    let info = unsafe { start_info::read(PhysAddr::new(start_info.into()), image) };
+    let info = unsafe {
+        let at = PhysAddr::new(start_info.into());
+        match by_multiboot {
+            0 => start_info::read(at, image),
+            _ => {
+                // GRUB may run on any PC, and leaves serial ports as the firmware has them.
+                Serial::set_up(COM1);
+                multiboot::read(at, image)
+            }
+        }
+    };
     let info = match info {
         Ok(info) => info,
-        Err(error) => panic!("the PVH start info cannot be used: {error}"),
+        Err(error) => panic!("what the boot loader says cannot be used: {error}"),
     };
     let frame = start(info);
     leave_with(&frame)

@@ -1,7 +1,8 @@
-# PVH entry (Xen's x86/HVM direct boot ABI): 32-bit protected mode, flat segments, paging off,
-# EBX = physical address of hvm_start_info. Turns on paging, with five levels where the CPU has them and the
-# command line does not name "la57", and goes to the upper half. The number of levels cannot be changed
-# while paging is on (Intel SDM vol. 3A, 4.1.1), so it is decided here.
+# PVH entry (Xen's x86/HVM direct boot ABI), and that of Multiboot (the GNU specification 0.6.96), by which GRUB
+# boots the same file: 32-bit protected mode, flat segments, paging off, EBX = physical address of what the loader
+# says. Turns on paging, with five levels where the CPU has them and the command line does not name "la57", and
+# goes to the upper half. The number of levels cannot be changed while paging is on (Intel SDM vol. 3A, 4.1.1),
+# so it is decided here.
 #
 # These first tables map the first 4 GiB three times: at 0, because the instruction after
 # "mov cr0" is still fetched there; at the direct map, so that Rust code reaches physical memory
@@ -21,10 +22,27 @@
     .asciz "Xen"
     .quad pvh_start - OFFSET
 
+.set MULTIBOOT_MAGIC, 0x1badb002
+.set MULTIBOOT_FLAGS, 0x3               # modules on pages, memory map
+
 .section .text.boot, "ax"
+    .align 4
+    .long MULTIBOOT_MAGIC
+    .long MULTIBOOT_FLAGS
+    .long -(MULTIBOOT_MAGIC + MULTIBOOT_FLAGS)
+
 .code32
-.global pvh_start
+.global pvh_start, multiboot_start
+multiboot_start:
+    movl $1, boot_loader - OFFSET
+    xorl %esp, %esp                     # the command line; there is no stack yet
+    testl $0x4, (%ebx)                  # flags: there is one
+    jz common_start
+    movl 16(%ebx), %esp                 # cmdline
+    jmp common_start
 pvh_start:
+    movl 24(%ebx), %esp                 # cmdline_paddr, below 4 GiB
+common_start:
     cli
     cld
     movl $(boot_pgd - OFFSET), %ebp     # the root
@@ -39,7 +57,7 @@ pvh_start:
     cpuid
     testl $0x10000, %ecx                # LA57
     jz levels_chosen
-    movl 24(%esi), %eax                 # cmdline_paddr, below 4 GiB
+    movl %esp, %eax                     # the command line
     testl %eax, %eax
     jz five_levels
 look_for_la57:
@@ -86,6 +104,7 @@ upper_half:
     movq $boot_stack_top, %rsp
     xorl %ebp, %ebp
     movl %ebx, %edi
+    movl boot_loader, %esi
     call kernel_main
     ud2
 
@@ -100,6 +119,12 @@ boot_gdt_end:
 boot_gdt_pointer:
     .word boot_gdt_end - boot_gdt - 1
     .long boot_gdt - OFFSET
+
+# Who says what EBX points at: 0 PVH, 1 Multiboot.
+.section .data.boot_loader, "aw"
+    .align 4
+boot_loader:
+    .long 0
 
 .section .data.boot_tables, "aw"
     .align 4096

@@ -1,4 +1,5 @@
-//! What the PVH boot loader hands over: `hvm_start_info` (Xen, public/arch-x86/hvm/start_info.h).
+//! What the PVH boot loader hands over: `hvm_start_info` (Xen, public/arch-x86/hvm/start_info.h). What others hand
+//! over is read by the same means ([`super::multiboot`]).
 
 use super::memory_map::{Range, Ranges, TooManyRanges};
 use super::modules::{Modules, TooManyModules};
@@ -61,6 +62,7 @@ pub struct BootInfo {
 pub enum BadStartInfo {
     Magic(u32),
     NoMemoryMap { version: u32 },
+    NoMultibootMap { flags: u32 },
     CommandLine,
     TooManyRanges,
     TooManyModules,
@@ -72,13 +74,19 @@ impl fmt::Display for BadStartInfo {
             BadStartInfo::Magic(magic) => {
                 write!(
                     f,
-                    "it starts with {magic:#x}, not {MAGIC:#x}: boot with a PVH loader"
+                    "it starts with {magic:#x}, not {MAGIC:#x}: boot with a PVH or Multiboot loader"
                 )
             }
             BadStartInfo::NoMemoryMap { version } => {
                 write!(
                     f,
                     "version {version} without a memory map: version 1 is needed"
+                )
+            }
+            BadStartInfo::NoMultibootMap { flags } => {
+                write!(
+                    f,
+                    "its flags are {flags:#x}: there is no memory map (bit 6)"
                 )
             }
             BadStartInfo::CommandLine => {
@@ -126,48 +134,82 @@ pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStart
         let at = info.memory_map + index * size_of::<MemoryMapEntry>() as u64;
         // SAFETY: obligation 1.
         let entry: MemoryMapEntry = unsafe { read_at(PhysAddr::new(at)) };
-        if entry.kind == KIND_RAM {
-            let start = entry.address.div_ceil(PAGE_SIZE);
-            let end = (entry.address + entry.size) / PAGE_SIZE;
-            ram.insert(Range {
-                start,
-                end: end.max(start),
-            })?;
-        }
+        add_ram(&mut ram, (entry.kind, entry.address, entry.size))?;
     }
-
     // SAFETY: obligation 1.
-    let command_line = unsafe { text(PhysAddr::new(info.command_line)) }?;
-    let mut free = ram;
-    free.remove(Range {
-        start: 0,
-        end: LOW_MEMORY_FRAMES,
-    })?;
-    free.remove(image)?;
-    free.remove(frames(info.command_line, command_line.len() as u64))?;
-
-    let mut modules = Modules::new();
+    let mut found = unsafe { BootInfo::new(ram, image, PhysAddr::new(info.command_line)) }?;
     for index in 0..u64::from(info.modules) {
         let at = info.module_list + index * size_of::<ModuleEntry>() as u64;
         // SAFETY: obligation 1.
         let entry: ModuleEntry = unsafe { read_at(PhysAddr::new(at)) };
-        free.remove(frames(entry.address, entry.size))?;
-        // SAFETY: obligation 1; the module's frames were taken out of the free ones.
-        let (name, bytes) = unsafe {
-            let size = usize::try_from(entry.size).unwrap_or(0);
-            (
-                text(PhysAddr::new(entry.command_line))?,
-                direct_map::bytes(PhysAddr::new(entry.address), size),
-            )
-        };
-        modules.add(name, bytes)?;
+        // SAFETY: obligation 1.
+        unsafe { found.add_module(entry.address, entry.size, entry.command_line) }?;
     }
-    Ok(BootInfo {
-        ram,
-        free,
-        command_line,
-        modules,
+    Ok(found)
+}
+
+/// Takes in an entry of the memory map, as the BIOS has them: kind, address and size.
+pub(super) fn add_ram(
+    ram: &mut Ranges,
+    (kind, address, size): (u32, u64, u64),
+) -> Result<(), TooManyRanges> {
+    if kind != KIND_RAM {
+        return Ok(());
+    }
+    let start = address.div_ceil(PAGE_SIZE);
+    let end = (address + size) / PAGE_SIZE;
+    ram.insert(Range {
+        start,
+        end: end.max(start),
     })
+}
+
+impl BootInfo {
+    /// What is known without modules.
+    ///
+    /// # Safety
+    /// 1. `command_line` is 0, or what a loader gave as such, and nothing of it has been overwritten.
+    pub(super) unsafe fn new(
+        ram: Ranges,
+        image: Range,
+        command_line: PhysAddr,
+    ) -> Result<BootInfo, BadStartInfo> {
+        let mut free = ram;
+        free.remove(Range {
+            start: 0,
+            end: LOW_MEMORY_FRAMES,
+        })?;
+        free.remove(image)?;
+        // SAFETY: obligation 1.
+        let text = unsafe { text(command_line) }?;
+        free.remove(frames(command_line.get(), text.len() as u64))?;
+        Ok(BootInfo {
+            ram,
+            free,
+            command_line: text,
+            modules: Modules::new(),
+        })
+    }
+
+    /// Takes in a boot module.
+    ///
+    /// # Safety
+    /// 1. A loader gave it, with the address of its command line, and nothing of both has been overwritten.
+    pub(super) unsafe fn add_module(
+        &mut self,
+        address: u64,
+        size: u64,
+        command_line: u64,
+    ) -> Result<(), BadStartInfo> {
+        // SAFETY: obligation 1.
+        let name = unsafe { text(PhysAddr::new(command_line)) }?;
+        self.free.remove(frames(address, size))?;
+        self.free.remove(frames(command_line, name.len() as u64))?;
+        let size = usize::try_from(size).unwrap_or(0);
+        // SAFETY: obligation 1; the module's frames were taken out of the free ones.
+        let bytes = unsafe { direct_map::bytes(PhysAddr::new(address), size) };
+        Ok(self.modules.add(name, bytes)?)
+    }
 }
 
 fn frames(start: u64, length: u64) -> Range {
@@ -179,7 +221,7 @@ fn frames(start: u64, length: u64) -> Range {
 
 /// # Safety
 /// 1. `address` is in the first 4 GiB, which the boot tables map.
-unsafe fn read_at<T: FromBytes>(address: PhysAddr) -> T {
+pub(super) unsafe fn read_at<T: FromBytes>(address: PhysAddr) -> T {
     // SAFETY: obligation 1; any bytes are a T.
     unsafe { (direct_map::address_of(address).get() as *const T).read_unaligned() }
 }
