@@ -13,14 +13,14 @@ REPORT := $(TARGET)/report.html
 PROPTEST_RNG_SEED ?= 1
 export PROPTEST_RNG_SEED
 
-.PHONY: run test report screenshots lint deny package python release clean guest-target static-target lint-tools deny-tools qemu gdb dump-tools python-tools musl linux-guest other-kernels chromium
+.PHONY: run test report screenshots lint deny package python release clean guest-target static-target lint-tools deny-tools qemu bochs gdb dump-tools python-tools musl linux-guest other-kernels chromium
 
 ## Boots the guest and judges it.
 run: guest-target
 	$(CARGO) run --release -- run
 
-## Runs every test, on the real /dev/kvm and on QEMU.
-test: guest-target qemu gdb dump-tools musl linux-guest other-kernels chromium
+## Runs every test, on the real /dev/kvm, on QEMU and on Bochs.
+test: guest-target qemu bochs gdb dump-tools musl linux-guest other-kernels chromium
 	$(CARGO) test --workspace --doc
 	$(CARGO) test --workspace --lib --bins --tests --no-fail-fast
 
@@ -118,6 +118,10 @@ endef
 # Some tests boot the same kernel under QEMU.
 qemu:
 	@$(call packages,qemu-system-x86_64,qemu-system-x86,qemu-system-x86-core,qemu-system-x86)
+
+# And under Bochs, whose CPU has PCIDs; GRUB boots it there.
+bochs:
+	@$(call packages,bochs grub-mkrescue xorriso mformat,bochs bochsbios vgabios grub-common grub-pc-bin xorriso mtools,bochs grub2-tools-extra grub2-pc-modules xorriso mtools,bochs grub xorriso mtools)
 
 # One is a session of gdb.
 gdb:

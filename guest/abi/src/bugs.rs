@@ -1,6 +1,7 @@
 //! Deliberate bugs (`bug=NAME` on the kernel's command line): each a mistake that kernels really make,
 //! at one named place, off unless asked for. They prove that the rules can fail.
 
+use crate::event::machine;
 use crate::propagation::Strategy;
 
 /// A deliberate bug: what it is, where it shows, and which rule must catch it.
@@ -137,6 +138,8 @@ bugs! {
         "a CPU that changes kernel memory drops its own translations alone (4 CPUs)"
     ShootdownSkipsOne "shootdown-skips-one" Prealloc "no-stale-translation"
         "the first of the other CPUs is not asked to drop what was changed (4 CPUs)"
+    PcidNotFlushed "pcid-not-flushed" Prealloc "no-stale-translation"
+        "a process gets the PCID of one that has ended, and the CPU keeps what it remembers of that (a CPU with PCIDs)"
     FreedBeforeAnswer "freed-before-answer" Prealloc "frame-not-reused-early"
         "freed kernel memory is given out again when the other CPUs were asked to drop it, and before they have (4 CPUs)"
 }
@@ -160,6 +163,15 @@ impl Bug {
             | Bug::ShootdownSkipsOne
             | Bug::FreedBeforeAnswer => 4,
             _ => 1,
+        }
+    }
+
+    /// What the guest's CPU must have for it: [`machine`] bits.
+    #[must_use]
+    pub const fn machine(self) -> u64 {
+        match self {
+            Bug::PcidNotFlushed => machine::PCID,
+            _ => 0,
         }
     }
 

@@ -12,12 +12,15 @@ pub const BELOW_SECOND_ENTRY: &str = "below:";
 /// `la57=off`: four levels of page tables though the CPU has five. The boot looks for `la57` in the command
 /// line before the kernel can read it, so [`CLEAR_CPUID`] with that name does the same.
 pub const LA57: &str = "la57";
+/// `pcid=off`: the CPU's translations are not tagged, though it has PCIDs; [`CLEAR_CPUID`] with that name does the
+/// same.
+pub const PCID: &str = "pcid";
 /// `bug=NAME`: a deliberate mistake, see [`crate::bugs`].
 pub const BUG: &str = "bug";
 /// `init=NAME`: the boot module that becomes process 1.
 pub const INIT: &str = "init";
 /// `probe`: a host listens at the doorbell; without it no event is written. `probe=serial`: the doorbell is
-/// a serial port ([`PROBE_SERIAL`]).
+/// a serial port ([`PROBE_SERIAL`]); `probe=serial:0xPORT`: that is somewhere else.
 pub const PROBE: &str = "probe";
 /// The value of [`PROBE`] for a doorbell that is a 16550 serial port at
 /// [`DOORBELL_PORT`](crate::event::DOORBELL_PORT): the kernel sends the 4 bytes of the frame's number, least

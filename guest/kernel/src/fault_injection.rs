@@ -50,7 +50,8 @@
 //! | `flush-before-unmap` | `mm/kernel_space.rs` | `unmap` |
 //! | `flush-before-unmap` | `mm/kernel_space.rs` | `flush_unmapped` |
 //! | `flush-wrong-page` | `mm/kernel_space.rs` | `flush_unmapped` |
-//! | `flush-cuts-address` | `arch/cpu.rs` | `flush_page` |
+//! | `flush-cuts-address` | `arch/cpu.rs` | `invalidate` |
+//! | `pcid-not-flushed` | `arch/pcid.rs` | `give_back` |
 //! | `flush-keeps-global` | `mm/kernel_space.rs` | `flush_unmapped` |
 //! | `protect-without-flush` | `mm/kernel_space.rs` | `protect` |
 //! | `table-freed-unflushed` | `mm/kernel_space.rs` | `unmap` |

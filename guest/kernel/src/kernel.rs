@@ -4,7 +4,7 @@ use crate::arch::apic;
 use crate::arch::cpu::{self, Features};
 use crate::arch::entry::WAKE_VECTOR;
 use crate::arch::entry_area::data_of;
-use crate::arch::flush_log;
+use crate::arch::pcid::Pcid;
 use crate::boot::memory_map::Ranges;
 use crate::boot::modules::Modules;
 use crate::boot::options::Options;
@@ -73,31 +73,34 @@ impl Kernel {
             .expect("a process is loaded")
     }
 
-    /// Gives ring 3 the current process's address space, dropping its old translations: now, or, if
-    /// the kernel has its own, on the way out.
+    /// Gives ring 3 the current process's address space: now, or, if the kernel has its own, on the way out.
+    /// What the CPU remembers of it and may be wrong is dropped.
     pub fn use_current_space(&mut self) {
         let kernel = self.space.root();
         let isolates = self.space.isolates();
         let process = self.current_process();
-        let (root, tag) = (process.space.root(), process.tag());
+        let (root, pcid) = (process.space.root(), process.space.pcid());
         if isolates {
-            let user = cpu::cr3_value(root, tag, false);
-            data_of(cpu::id())
-                .local()
-                .set_roots(cpu::cr3_value(kernel, 0, true), user);
-            // On the kernel's root, which the way in has loaded, the CPU remembers nothing of a user half.
-            flush_log::root_load();
+            let roots = pcid.ways(kernel, root);
+            data_of(cpu::id()).local().set_roots(roots);
         } else {
             // SAFETY: every process's root has the kernel half, by the strategy's `inherit`.
-            unsafe { cpu::load_root(root, tag) };
+            unsafe { cpu::load_root(root, pcid) };
         }
+    }
+
+    /// As [`Kernel::use_current_space`], when something has been taken from the user half: no CPU uses what it
+    /// remembers of it.
+    pub fn flush_current_space(&mut self) {
+        self.current_process().space.pcid().drop_all();
+        self.use_current_space();
     }
 
     /// Loads the kernel's own address space, if it is not loaded anyway.
     pub fn use_kernel_space(&mut self) {
         if !self.space.isolates() {
             // SAFETY: the kernel's own root.
-            unsafe { cpu::load_root(self.space.root(), 0) };
+            unsafe { cpu::load_root(self.space.root(), Pcid::KERNEL) };
         }
     }
 

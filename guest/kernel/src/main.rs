@@ -26,15 +26,16 @@ mod watch;
 use arch::cpu::{self, Features};
 use arch::entry::{TrapFrame, leave_with, syscall_entry};
 use arch::entry_area::{Place, first_data};
-use arch::serial::{COM1, Serial};
-use arch::{apic, descriptors};
-use boot::options::Options;
+use arch::pcid::Pcid;
+use arch::serial::{self, COM1};
+use arch::{apic, descriptors, flush_log};
 use boot::multiboot;
+use boot::options::Options;
 use boot::start_info::{self, BootInfo};
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::{self, CommandLine};
 use kernel::{KERNEL, Kernel};
-use mm::frame::FrameAllocator;
+use mm::frame::{FrameAllocator, Use};
 use mm::{PhysAddr, Root, VirtAddr, boot_map, depth, propagation};
 use process::scheduler;
 
@@ -70,13 +71,12 @@ unsafe extern "C" fn kernel_main(start_info: u32, by_multiboot: u32) -> ! {
     // SAFETY: obligation 1; nothing but the boot's own stack has been written.
     let info = unsafe {
         let at = PhysAddr::new(start_info.into());
-        match by_multiboot {
-            0 => start_info::read(at, image),
-            _ => {
-                // GRUB may run on any PC, and leaves serial ports as the firmware has them.
-                Serial::set_up(COM1);
-                multiboot::read(at, image)
-            }
+        if by_multiboot == 0 {
+            start_info::read(at, image)
+        } else {
+            // GRUB may run on any PC, and leaves serial ports as the firmware has them.
+            serial::set_up(COM1);
+            multiboot::read(at, image)
         }
     };
     let info = match info {
@@ -95,7 +95,7 @@ fn start(info: BootInfo) -> TrapFrame {
         crash::set_exit_port(port);
     }
     if let Some(way) = options.probe {
-        probe::enable(way == options::PROBE_SERIAL);
+        probe::enable(way);
     }
     if options.probe_faults {
         probe::enable_faults();
@@ -109,7 +109,11 @@ fn start(info: BootInfo) -> TrapFrame {
         "vmalloc-start={first:#x} is no page of the vmalloc area"
     );
 
-    let features = Features::detect().without(options.clear_cpuid);
+    let mut features = Features::detect().without(options.clear_cpuid);
+    if let Some(choice) = options.pcid {
+        assert!(choice == "off", "pcid={choice}: there is only `off`");
+        features = features.without("pcid");
+    }
     // The boot's assembly has acted on it.
     if features.la57_refused
         && let Some(choice) = options.la57
@@ -129,11 +133,19 @@ fn start(info: BootInfo) -> TrapFrame {
     kernel.ram = info.ram;
 
     let (strategy, cpus) = (options.strategy, options.cpus);
+    if features.pcid && probe::enabled() {
+        let frames = flush_log::frames_for_pcids(cpus).next_power_of_two();
+        let first = kernel.frames.allocate_at_boot(Use::Kernel, frames);
+        let first =
+            first.expect("too little memory for notes of what each CPU is asked of each PCID");
+        // SAFETY: zeros, for nothing else, and enough.
+        unsafe { flush_log::note_pcids(first, cpus) };
+    }
     let propagation = propagation::of(strategy);
     let root = boot_map::build(&kernel.ram, features, propagation, cpus, &mut kernel.frames)
         .expect("too little memory for the kernel's page tables");
     // SAFETY: the new root maps the image where it runs, and the direct map.
-    unsafe { cpu::load_root(root.root(), 0) };
+    unsafe { cpu::load_root(root.root(), Pcid::KERNEL) };
     features.enable();
     kernel
         .space

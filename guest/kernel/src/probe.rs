@@ -8,12 +8,13 @@ use crate::mm::{VirtAddr, direct_map};
 use crate::process::lifecycle::FIRST;
 use crate::smp::shootdown;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::{
     Counters, DOORBELL_PORT, Done, Header, KERNEL_PID, MAGIC, PAYLOAD_WORDS, Payload, ProbePage,
     VERSION,
 };
+use heirloom_abi::options;
 use x86_64::instructions::port::PortWriteOnly;
 
 struct Page(UnsafeCell<ProbePage>);
@@ -67,13 +68,25 @@ pub fn first_page() -> u64 {
 }
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
-/// The doorbell is a serial port.
-static SERIAL: AtomicBool = AtomicBool::new(false);
+/// The serial port that is the doorbell, or 0.
+static SERIAL: AtomicU16 = AtomicU16::new(0);
 static FAULTS: AtomicBool = AtomicBool::new(false);
 
-/// From now on a host listens; at a serial port if `serial`.
-pub fn enable(serial: bool) {
-    SERIAL.store(serial, Relaxed);
+/// From now on a host listens, as the value of `probe=` says where.
+///
+/// # Panics
+/// If it names a port that is none.
+pub fn enable(way: &str) {
+    if let Some(port) = way.strip_prefix(options::PROBE_SERIAL) {
+        let port = port.strip_prefix(':').map_or(DOORBELL_PORT, |port| {
+            let number = options::parse_number(port).and_then(|port| u16::try_from(port).ok());
+            let port = number.expect("probe=serial: names a port");
+            // One that any PC has, and nobody has set up.
+            serial::set_up(port);
+            port
+        });
+        SERIAL.store(port, Relaxed);
+    }
     ENABLED.store(true, Relaxed);
 }
 
@@ -115,9 +128,10 @@ pub fn ring<P: Payload>(pid: u32, payload: &P, list: &[u64], counters: Option<Co
         .expect("the boot gives out low memory first");
     // The host reads the page while this CPU stands in `out`, or waits; ports are opaque to the compiler,
     // so every store above comes before it.
-    if SERIAL.load(Relaxed) {
-        serial::send_word(DOORBELL_PORT, frame);
-        serial::receive(DOORBELL_PORT);
+    let serial = SERIAL.load(Relaxed);
+    if serial != 0 {
+        serial::send_word(serial, frame);
+        serial::receive(serial);
     } else {
         // SAFETY: the doorbell does nothing to this machine.
         unsafe { PortWriteOnly::<u32>::new(DOORBELL_PORT).write(frame) };

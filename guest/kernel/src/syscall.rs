@@ -238,8 +238,7 @@ impl Kernel {
             .space
             .unmap(VirtAddr::new(start), VirtAddr::new(end), &mut self.frames)
             .map_err(|_| Errno::NoMemory)?;
-        // Once more, to flush what was unmapped.
-        self.use_current_space();
+        self.flush_current_space();
         Ok(0)
     }
 

@@ -159,6 +159,7 @@ fn matrix(rows: &[BugResult], rules: &[RuleInfo]) -> String {
         let marks = rules.iter().map(|rule| {
             let broken = row.broken.contains(&rule.name);
             match (row.expected == Some(rule.name), broken) {
+                _ if !row.untried.is_empty() => ' ',
                 (true, true) => 'X',
                 (true, false) => '?',
                 (false, true) => 'x',
@@ -166,6 +167,7 @@ fn matrix(rows: &[BugResult], rules: &[RuleInfo]) -> String {
             }
         });
         let verdict = match (row.right, row.bug) {
+            _ if !row.untried.is_empty() => "not tried",
             (true, Some(_)) => "caught",
             (true, None) => "holds",
             (false, Some(_)) => "MISSED",
@@ -176,12 +178,18 @@ fn matrix(rows: &[BugResult], rules: &[RuleInfo]) -> String {
     }
     let names = rules.iter().zip(1..);
     let legend = legend(names.map(|(rule, number)| format!("{number} {}", rule.name)));
-    let right = rows.iter().filter(|row| row.right).count();
+    let (tried, untried): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.untried.is_empty());
+    let right = tried.iter().filter(|row| row.right).count();
+    let untried = untried.iter().map(|row| {
+        let (name, lacking) = (row.bug.unwrap_or("(none)"), row.untried.join(" and "));
+        format!("\nNot tried: {name}, since the guest's CPU has no {lacking}.")
+    });
+    let untried: String = untried.collect();
     format!(
         "{}\n\nX the rule that the bug names, x another rule that it breaks as well\n{legend}\n\n\
-         {right} of {} kernels judged as they should be.",
+         {right} of {} kernels judged as they should be.{untried}",
         table.trim_fmt(),
-        rows.len()
+        tried.len()
     )
 }
 
@@ -233,6 +241,7 @@ mod tests {
             expected: rules.get(10).map(|rule| rule.name),
             broken,
             right,
+            untried: Vec::new(),
         };
         let all = rules.iter().map(|rule| rule.name).collect();
         let rows = [

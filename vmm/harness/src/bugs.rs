@@ -24,8 +24,11 @@ pub struct BugResult {
     pub expected: Option<&'static str>,
     /// The rules that were.
     pub broken: Vec<&'static str>,
-    /// Whether that is as it should be.
+    /// Whether that is as it should be, as far as it was tried.
     pub right: bool,
+    /// What the guest's CPU lacks for it, by CPUID's names: then it was not tried.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub untried: Vec<&'static str>,
 }
 
 /// The kernels that the matrix is made of: every strategy without a bug, unless bugs were chosen, and every
@@ -61,7 +64,10 @@ pub fn judge(
     info: Option<BugInfo>,
     recordings: Option<&RecordingDirectory>,
 ) -> Result<(BugResult, Vec<RuleInfo>), RunError> {
-    let verdicts = verdicts(host, kernel, strategy, info, recordings)?;
+    let (verdicts, untried) = match verdicts(host, kernel, strategy, info, recordings) {
+        Err(RunError::Untried { lacking, .. }) => (Vec::new(), lacking),
+        judged => (judged?, Vec::new()),
+    };
     let broken: Vec<_> = verdicts
         .iter()
         .filter(|verdict| verdict.violations > 0)
@@ -69,7 +75,7 @@ pub fn judge(
         .collect();
     let expected = info.map(|info| info.rule);
     let right = match expected {
-        Some(rule) => broken.contains(&rule),
+        Some(rule) => !untried.is_empty() || broken.contains(&rule),
         None => broken.is_empty(),
     };
     let row = BugResult {
@@ -78,6 +84,7 @@ pub fn judge(
         expected,
         broken,
         right,
+        untried,
     };
     Ok((row, verdicts.iter().map(|verdict| verdict.rule).collect()))
 }

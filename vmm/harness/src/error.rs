@@ -75,6 +75,17 @@ pub enum RunError {
         /// What happened and where: registers and call chain.
         report: String,
     },
+    /// The guest's CPU does not have what the deliberate bug is made with.
+    #[error(
+        "the mistake of {bug} takes a CPU with {}, and the guest's has none: nothing was tried",
+        lacking.join(" and ")
+    )]
+    Untried {
+        /// The bug.
+        bug: &'static str,
+        /// What is lacking.
+        lacking: Vec<&'static str>,
+    },
     /// A program of the guest does not do what the one who watches it expects.
     #[error("{0}")]
     Unexpected(String),
@@ -95,6 +106,7 @@ impl RunError {
             RunError::Image(_) => Cause::Input,
             RunError::Boot(error) => boot_cause(error),
             RunError::Kvm(_)
+            | RunError::Untried { .. }
             | RunError::Machine(
                 heirloom_machine::RunError::Vcpu(_)
                 | heirloom_machine::RunError::NoThread

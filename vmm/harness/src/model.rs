@@ -266,13 +266,15 @@ impl Model {
             // A kernel that cannot go on may have stopped between a write and its flush.
             return;
         }
+        let pcide = index.snapshot().mode().pcide;
         let logs = self.flush_logs_of(cpus.len());
         let asked: Vec<CpuAsked> = (0..)
             .zip(cpus.iter().zip(logs))
             .map(|(cpu, (state, log))| CpuAsked {
                 cpu,
                 root: state.cr3.root(),
-                flushes: log.read(memory),
+                pcid: if pcide { state.cr3.pcid() } else { 0 },
+                flushes: log.read(memory, pcide),
             })
             .collect();
         let now = Writes {
@@ -286,11 +288,11 @@ impl Model {
     /// Reads on in the logs of flushes of so many CPUs, where nothing is judged.
     pub(crate) fn pass_over_flushes<M: PhysicalMemory + ?Sized>(
         &mut self,
-        cpus: usize,
+        (cpus, pcide): (usize, bool),
         memory: &M,
     ) {
         for log in self.flush_logs_of(cpus) {
-            log.read(memory);
+            log.read(memory, pcide);
         }
     }
 

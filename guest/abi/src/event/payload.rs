@@ -39,13 +39,16 @@ pub mod machine {
     pub const SYSCALL_QUIRK: u64 = 1 << 7;
     /// CR4.LA57: five levels of page tables.
     pub const LA57: u64 = 1 << 8;
+    /// The instruction `invpcid`.
+    pub const INVPCID: u64 = 1 << 9;
     /// Name and bit, for people.
-    pub const NAMES: [(&str, u64); 9] = [
+    pub const NAMES: [(&str, u64); 10] = [
         ("nx", NX),
         ("smep", SMEP),
         ("smap", SMAP),
         ("umip", UMIP),
         ("pcid", PCID),
+        ("invpcid", INVPCID),
         ("1gib-pages", GIGABYTE_PAGES),
         ("x2apic", X2APIC),
         ("la57", LA57),

@@ -3,6 +3,7 @@
 pub use super::local::{current, id, number, set_current};
 
 use super::flush_log;
+use super::pcid::{self, Pcid};
 use crate::counters::{COUNTERS, Counter};
 use crate::fault_injection::inject;
 use crate::mm::{Frame, PhysAddr, Root, VirtAddr};
@@ -13,10 +14,9 @@ use heirloom_abi::bugs::Bug;
 use heirloom_abi::event::machine;
 use heirloom_abi::options::MAX_CPUS;
 use heirloom_paging::Depth;
-use x86_64::registers::control::{Cr3, Cr3Flags, Cr4, Cr4Flags};
+use x86_64::registers::control::{Cr3, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{FsBase, LStar, SFMask, Star};
 use x86_64::registers::rflags::RFlags;
-use x86_64::structures::paging::PhysFrame;
 
 /// What CPUID offers of what this kernel can use.
 // Each is a bit of CPUID, and independent of the others.
@@ -27,6 +27,8 @@ pub struct Features {
     pub smap: bool,
     pub umip: bool,
     pub pcid: bool,
+    /// Only with PCIDs.
+    pub invpcid: bool,
     pub gigabyte_pages: bool,
     pub x2apic: bool,
     /// On since the boot, or not at all.
@@ -40,8 +42,6 @@ const CR4_LA57: u64 = 1 << 12;
 
 /// Whether SMAP is on, for code that must lift it.
 static SMAP: AtomicBool = AtomicBool::new(false);
-/// Whether CR3's low bits are a PCID.
-static PCID: AtomicBool = AtomicBool::new(false);
 
 impl Features {
     /// Nothing beyond what every 64-bit CPU has.
@@ -50,6 +50,7 @@ impl Features {
         smap: false,
         umip: false,
         pcid: false,
+        invpcid: false,
         gigabyte_pages: false,
         x2apic: false,
         la57: false,
@@ -72,6 +73,7 @@ impl Features {
             smap: protection & 1 << 20 != 0,
             umip: more & 1 << 2 != 0,
             pcid: basic.ecx & 1 << 17 != 0,
+            invpcid: protection & 1 << 10 != 0,
             gigabyte_pages: extended.edx & 1 << 26 != 0,
             x2apic: basic.ecx & 1 << 21 != 0,
             la57: depth() == Depth::Five,
@@ -88,11 +90,13 @@ impl Features {
                 "smap" => self.smap = false,
                 "umip" => self.umip = false,
                 "pcid" => self.pcid = false,
+                "invpcid" => self.invpcid = false,
                 "1gib-pages" => self.gigabyte_pages = false,
                 "x2apic" => self.x2apic = false,
                 _ => {}
             }
         }
+        self.invpcid &= self.pcid;
         self
     }
 
@@ -104,6 +108,7 @@ impl Features {
             | bit(self.smap, machine::SMAP)
             | bit(self.umip, machine::UMIP)
             | bit(self.pcid, machine::PCID)
+            | bit(self.invpcid, machine::INVPCID)
             | bit(self.gigabyte_pages, machine::GIGABYTE_PAGES)
             | bit(self.x2apic, machine::X2APIC)
             | bit(self.la57, machine::LA57)
@@ -122,7 +127,9 @@ impl Features {
         // only touched inside `with_user_access`, user pages are never executed in ring 0.
         unsafe { Cr4::write(flags) };
         SMAP.store(self.smap, Relaxed);
-        PCID.store(self.pcid, Relaxed);
+        if self.pcid {
+            pcid::enable(self.invpcid);
+        }
     }
 }
 
@@ -163,23 +170,24 @@ pub fn enable_syscall(entry: u64, kernel_code: u16) {
     unsafe { Star::write_raw(0, kernel_code) };
 }
 
-/// Loads an address space. `tag` becomes its PCID where the CPU has them; the load drops that tag's
-/// old translations, so tags may be reused freely.
+/// Loads an address space, whose PCID is `pcid`, and drops of what the CPU remembers of that what may be wrong; where
+/// there are no PCIDs, everything that is not global.
 ///
 /// # Safety
 /// 1. The kernel half below `root` maps the kernel as it is running.
-pub unsafe fn load_root(root: Root, tag: u16) {
+pub unsafe fn load_root(root: Root, pcid: Pcid) {
     COUNTERS.add(Counter::Cr3Loads);
-    flush_log::root_load();
-    let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(root.frame().start().get()));
-    if PCID.load(Relaxed) {
-        let tag = x86_64::instructions::tlb::Pcid::new(tag & 0xfff).expect("twelve bits");
-        // SAFETY: obligation 1.
-        unsafe { Cr3::write_pcid(frame, tag) };
-    } else {
-        // SAFETY: obligation 1.
-        unsafe { Cr3::write(frame, Cr3Flags::empty()) };
-    }
+    // SAFETY: obligation 1.
+    unsafe { load_cr3(pcid.load_value(root)) };
+}
+
+/// Loads the root that is loaded once more: drops what is not global, of its PCID.
+pub fn reload_root() {
+    COUNTERS.add(Counter::Cr3Loads);
+    let value = cr3();
+    pcid::note_load(value);
+    // SAFETY: it is what is loaded.
+    unsafe { load_cr3(value) };
 }
 
 /// Loads the kernel's root on a CPU that has just come up, before it has data of its own.
@@ -187,14 +195,39 @@ pub unsafe fn load_root(root: Root, tag: u16) {
 /// # Safety
 /// 1. It maps the kernel as it is running.
 pub unsafe fn enter_root(root: Root) {
-    let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(root.frame().start().get()));
     // SAFETY: obligation 1.
-    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+    unsafe { load_cr3(root.frame().start().get()) };
 }
 
-/// Drops the CPU's translations of one page. (The crate's own function knows addresses of 48 bits only.)
+/// # Safety
+/// 1. The root in `value` maps the kernel as it is running, and what else is in it has a meaning for this CPU.
+unsafe fn load_cr3(value: u64) {
+    // SAFETY: obligation 1. Not `nomem`: what the compiler wrote to page tables before must be there.
+    unsafe { asm!("mov cr3, {}", in(reg) value, options(nostack, preserves_flags)) };
+}
+
+/// CR3 as it is; bit 63 is never read as set.
+fn cr3() -> u64 {
+    let value: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, cr3", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// The PCID that is loaded, where there are any.
+pub fn loaded_pcid() -> u16 {
+    Cr3::read_pcid().1.value()
+}
+
+/// Drops the CPU's translations of one page.
 #[inline]
 pub fn flush_page(page: VirtAddr) {
+    flush_log::page(invalidate(page));
+}
+
+/// As [`flush_page`], and nothing is noted. (The crate's own function knows addresses of 48 bits only.)
+#[inline]
+pub fn invalidate(page: VirtAddr) -> u64 {
     let address = if inject(Bug::FlushCutsAddress) {
         let unused = 64 - crate::mm::Root::level().shift();
         (page.get() << unused).cast_signed() >> unused
@@ -204,30 +237,20 @@ pub fn flush_page(page: VirtAddr) {
     // SAFETY: `invlpg` takes any address, mapped or not, and changes no memory. Not `nomem`: what the compiler
     // wrote to page tables before must be there.
     unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack, preserves_flags)) };
-    flush_log::page(address.cast_unsigned());
+    address.cast_unsigned()
 }
 
-/// Drops all translations of the CPU, global ones and those of every tag (Intel SDM vol. 3A, 4.10.4.1).
+/// Drops all translations of the CPU, global ones and those of every PCID (Intel SDM vol. 3A, 4.10.4.1).
 pub fn flush_all() {
-    let flags = Cr4::read();
-    // SAFETY: the same features as before; what changes is that nothing is remembered.
-    unsafe {
-        Cr4::write(flags - Cr4Flags::PAGE_GLOBAL);
-        Cr4::write(flags);
+    if !pcid::drop_everything() {
+        let flags = Cr4::read();
+        // SAFETY: the same features as before; what changes is that nothing is remembered.
+        unsafe {
+            Cr4::write(flags - Cr4Flags::PAGE_GLOBAL);
+            Cr4::write(flags);
+        }
     }
     flush_log::everything();
-}
-
-/// The value of CR3 for `root`. With `keep`, loading it drops no translations of that tag (SDM vol.
-/// 3A, 4.10.4.1).
-pub fn cr3_value(root: Root, tag: u16, keep: bool) -> u64 {
-    const KEEP: u64 = 1 << 63;
-    let address = root.frame().start().get();
-    if PCID.load(Relaxed) {
-        address | u64::from(tag & 0xfff) | if keep { KEEP } else { 0 }
-    } else {
-        address
-    }
 }
 
 /// The root that the CPU uses.

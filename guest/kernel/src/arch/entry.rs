@@ -231,12 +231,15 @@ pub extern "C" fn restore() {
         "test rax, rax",
         "jz 2f",
         "mov cr3, rax",
+        "or rax, gs:[{user_cr3_kept}]",
+        "mov gs:[{user_cr3}], rax",
         "2:",
         =>
         "swapgs",
         "iretq",
         ;
         user_cr3 = const offset_of!(CpuLocal, user_cr3),
+        user_cr3_kept = const offset_of!(CpuLocal, user_cr3_kept),
     )
 }
 

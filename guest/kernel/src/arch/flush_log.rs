@@ -2,11 +2,11 @@
 
 use super::cpu;
 use crate::counters::{COUNTERS, Counter};
-use crate::mm::{VirtAddr, direct_map};
+use crate::mm::{Frame, PhysAddr, VirtAddr, direct_map};
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use heirloom_abi::PAGE_SIZE;
-use heirloom_abi::flush_log::{FLUSHES, Flush, FlushHeader, FlushLog};
+use heirloom_abi::flush_log::{FLUSHES, Flush, FlushHeader, FlushLog, PCIDS, PcidNote};
 use heirloom_abi::options::MAX_CPUS;
 
 /// The abi's [`FlushLog`], as its CPU writes it.
@@ -19,7 +19,7 @@ struct Log {
     kernel_writes_at_all: AtomicU64,
     user_writes_at_all: AtomicU64,
     owes: AtomicU64,
-    reserved: AtomicU64,
+    pcids: AtomicU64,
     flushes: [Note; FLUSHES],
 }
 
@@ -31,7 +31,27 @@ struct Note {
     user_writes: AtomicU64,
 }
 
+/// The abi's [`PcidNote`].
+#[repr(C)]
+struct OfPcid {
+    root: AtomicU64,
+    kept: AtomicU64,
+    dropped: AtomicU64,
+    user_writes: AtomicU64,
+}
+
+/// Bytes for a CPU's notes of all PCIDs: whole pages.
+const OF_PCIDS: u64 = (PCIDS * size_of::<OfPcid>()) as u64;
+
 const _: () = {
+    assert!(size_of::<OfPcid>() == size_of::<PcidNote>());
+    assert!(offset_of!(OfPcid, kept) == offset_of!(PcidNote, kept));
+    assert!(offset_of!(OfPcid, dropped) == offset_of!(PcidNote, dropped));
+    assert!(offset_of!(OfPcid, user_writes) == offset_of!(PcidNote, user_writes));
+    assert!(
+        OF_PCIDS.is_multiple_of(PAGE_SIZE)
+            && offset_of!(Log, pcids) == offset_of!(FlushHeader, pcids)
+    );
     assert!(size_of::<Log>() == size_of::<FlushLog>());
     assert!(offset_of!(Log, root_loads) == offset_of!(FlushHeader, root_loads));
     assert!(offset_of!(Log, user_writes_at_load) == offset_of!(FlushHeader, user_writes_at_load));
@@ -55,7 +75,7 @@ static LOGS: [Log; MAX_CPUS] = [const {
         kernel_writes_at_all: AtomicU64::new(0),
         user_writes_at_all: AtomicU64::new(0),
         owes: AtomicU64::new(0),
-        reserved: AtomicU64::new(0),
+        pcids: AtomicU64::new(0),
         flushes: [const {
             Note {
                 first: AtomicU64::new(0),
@@ -70,6 +90,22 @@ static LOGS: [Log; MAX_CPUS] = [const {
 /// Where the host finds the first CPU's, guest-physical.
 pub fn physical() -> u64 {
     direct_map::physical_in_image(VirtAddr::new(&raw const LOGS as u64)).get()
+}
+
+/// Memory for notes of PCIDs on `cpus` CPUs, in frames.
+pub const fn frames_for_pcids(cpus: usize) -> u64 {
+    cpus as u64 * (OF_PCIDS / PAGE_SIZE)
+}
+
+/// From now on it is noted what CPUs are asked of PCIDs, on so many.
+///
+/// # Safety
+/// 1. From `first` on there are [`frames_for_pcids`] frames of zeros, which are for nothing else.
+pub unsafe fn note_pcids(first: Frame, cpus: usize) {
+    for (log, number) in LOGS.iter().zip(0..).take(cpus) {
+        let at = first.start().get() + number * OF_PCIDS;
+        log.pcids.store(at, Relaxed);
+    }
 }
 
 #[inline]
@@ -100,6 +136,42 @@ pub fn root_load() {
     log.root_loads
         .store(log.root_loads.load(Relaxed) + 1, Relaxed);
     log.user_writes_at_load.store(user_writes(), Relaxed);
+}
+
+/// Notes that a page was dropped, of this PCID alone.
+pub fn user_page(page: u64, pcid: u16) {
+    let log = own();
+    let last = log.last.load(Relaxed) + 1;
+    log.last.store(last, Relaxed);
+    let note = &log.flushes[place(last)];
+    note.first.store(page | u64::from(pcid), Relaxed);
+    note.end.store(page.wrapping_add(PAGE_SIZE), Relaxed);
+    note.kernel_writes.store(kernel_writes(), Relaxed);
+    note.user_writes.store(user_writes(), Relaxed);
+}
+
+/// Notes that CR3 was loaded with this PCID and root, or will be before any of it is used; whether what has that PCID
+/// was kept.
+pub fn pcid_load(pcid: u16, root: u64, keeps: bool) {
+    const HIGHEST: u64 = PCIDS as u64 - 1;
+    let log = own();
+    let known = log.pcids.load(Relaxed);
+    if known == 0 {
+        return;
+    }
+    let highest = (known & HIGHEST).max(pcid.into());
+    log.pcids.store(known & !HIGHEST | highest, Relaxed);
+    let notes = direct_map::address_of(PhysAddr::new(known & !HIGHEST));
+    let at = notes.get() + u64::from(pcid) * size_of::<OfPcid>() as u64;
+    // SAFETY: `note_pcids` was given memory for as many notes as there are PCIDs, and all that is there is atomic.
+    let note = unsafe { &*(at as *const OfPcid) };
+    note.root.store(root, Relaxed);
+    if keeps {
+        note.kept.store(note.kept.load(Relaxed) + 1, Relaxed);
+    } else {
+        note.dropped.store(note.dropped.load(Relaxed) + 1, Relaxed);
+        note.user_writes.store(user_writes(), Relaxed);
+    }
 }
 
 /// Notes that all translations were dropped, global ones, too. Nothing is owed any more.

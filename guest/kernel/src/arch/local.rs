@@ -17,6 +17,8 @@ pub struct CpuLocal {
     pub(super) kernel_cr3: AtomicU64,
     /// What to load into CR3 on the way out; 0 if the address space stays.
     pub(super) user_cr3: AtomicU64,
+    /// What that has more when it has been loaded once: that nothing is dropped, where there are PCIDs.
+    pub(super) user_cr3_kept: AtomicU64,
     /// The CPU's probe page, in the direct map or the image.
     probe_page: AtomicU64,
     /// The CPU's number.
@@ -33,6 +35,7 @@ impl CpuLocal {
             kernel_stack_top: AtomicU64::new(0),
             kernel_cr3: AtomicU64::new(0),
             user_cr3: AtomicU64::new(0),
+            user_cr3_kept: AtomicU64::new(0),
             probe_page: AtomicU64::new(0),
             id: AtomicU32::new(0),
             current: AtomicU32::new(0),
@@ -51,10 +54,22 @@ impl CpuLocal {
         self.probe_page.store(probe_page, Relaxed);
     }
 
-    /// From now on the kernel runs on a root of its own: CR3 values for the way in and the way out.
-    pub fn set_roots(&self, kernel: u64, user: u64) {
+    /// From now on the kernel runs on a root of its own: CR3 values for the way in and the way out, and what the
+    /// latter has more when it has been loaded once.
+    pub fn set_roots(&self, (kernel, user, kept): (u64, u64, u64)) {
         self.kernel_cr3.store(kernel, Relaxed);
         self.user_cr3.store(user, Relaxed);
+        self.user_cr3_kept.store(kept, Relaxed);
+    }
+
+    /// The value of CR3 for the way out; 0 if the address space stays.
+    pub fn ring_3_root(&self) -> u64 {
+        self.user_cr3.load(Relaxed)
+    }
+
+    /// Changes what [`CpuLocal::ring_3_root`] says.
+    pub fn set_ring_3_root(&self, value: u64) {
+        self.user_cr3.store(value, Relaxed);
     }
 
     /// The end of the CPU's kernel stack.

@@ -7,4 +7,5 @@ pub mod entry;
 pub mod entry_area;
 pub mod flush_log;
 pub mod local;
+pub mod pcid;
 pub mod serial;

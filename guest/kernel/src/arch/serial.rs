@@ -18,26 +18,6 @@ static TAKES_TIME: AtomicBool = AtomicBool::new(false);
 pub struct Serial;
 
 impl Serial {
-    /// Sets the port at `data` up, which nobody has: 115200 baud, 8 bits (16550 data sheet, table 2). From now on
-    /// each byte waits until the one before has left.
-    pub fn set_up(data: u16) {
-        const INTERRUPTS: u16 = 1;
-        const LINE_CONTROL: u16 = 3;
-        const DIVISOR: u8 = 0x80;
-        const EIGHT_BITS: u8 = 3;
-        let set = |register: u16, value: u8| {
-            // SAFETY: the registers of a serial port say how it sends, and do nothing else.
-            unsafe { PortWriteOnly::<u8>::new(data + register).write(value) };
-        };
-        set(INTERRUPTS, 0);
-        set(LINE_CONTROL, DIVISOR);
-        // The divisor, where data and interrupts are otherwise.
-        set(0, 1);
-        set(INTERRUPTS, 0);
-        set(LINE_CONTROL, EIGHT_BITS);
-        TAKES_TIME.store(true, Relaxed);
-    }
-
     /// Bytes as they are, but for line ends.
     pub fn write_bytes(bytes: &[u8]) {
         let takes_time = TAKES_TIME.load(Relaxed);
@@ -62,6 +42,26 @@ impl fmt::Write for Serial {
         Serial::write_bytes(text.as_bytes());
         Ok(())
     }
+}
+
+/// Sets the port at `data` up, which nobody has: 115200 baud, 8 bits (16550 data sheet, table 2). It sends bit by
+/// bit: from now on each byte to the console waits until the one before has left.
+pub fn set_up(data: u16) {
+    const INTERRUPTS: u16 = 1;
+    const LINE_CONTROL: u16 = 3;
+    const DIVISOR: u8 = 0x80;
+    const EIGHT_BITS: u8 = 3;
+    let set = |register: u16, value: u8| {
+        // SAFETY: the registers of a serial port say how it sends, and do nothing else.
+        unsafe { PortWriteOnly::<u8>::new(data + register).write(value) };
+    };
+    set(INTERRUPTS, 0);
+    set(LINE_CONTROL, DIVISOR);
+    // The divisor, where data and interrupts are otherwise.
+    set(0, 1);
+    set(INTERRUPTS, 0);
+    set(LINE_CONTROL, EIGHT_BITS);
+    TAKES_TIME.store(true, Relaxed);
 }
 
 /// Sends the 4 bytes of `word`, least significant first, through the port at `data`.

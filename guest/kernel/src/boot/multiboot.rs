@@ -61,13 +61,16 @@ pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStart
     while at + size_of::<MemoryMapEntry>() as u64 <= end {
         // SAFETY: obligation 1.
         let entry: MemoryMapEntry = unsafe { read_at(PhysAddr::new(at)) };
-        add_ram(&mut ram, (entry.kind, word(entry.address), word(entry.size)))?;
+        add_ram(
+            &mut ram,
+            (entry.kind, word(entry.address), word(entry.size)),
+        )?;
         at += u64::from(entry.bytes) + size_of::<u32>() as u64;
     }
     let given = |flag, value: u32| if flags & flag != 0 { value } else { 0 };
     let command_line = given(HAS_COMMAND_LINE, info.command_line);
     // SAFETY: obligation 1.
-    let mut found = unsafe { BootInfo::new(ram, image, PhysAddr::new(command_line.into())) }?;
+    let mut found = unsafe { BootInfo::new(&ram, image, PhysAddr::new(command_line.into())) }?;
     for index in 0..given(HAS_MODULES, info.modules) {
         let at = u64::from(info.module_list) + u64::from(index) * size_of::<ModuleEntry>() as u64;
         // SAFETY: obligation 1.

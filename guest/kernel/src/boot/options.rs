@@ -14,6 +14,7 @@ pub struct Options {
     pub strategy: Strategy,
     pub vmalloc_start: Option<&'static str>,
     pub la57: Option<&'static str>,
+    pub pcid: Option<&'static str>,
     pub clear_cpuid: &'static str,
     pub bug: Option<Bug>,
     pub probe: Option<&'static str>,
@@ -31,6 +32,7 @@ impl Options {
         strategy: Strategy::DEFAULT,
         vmalloc_start: None,
         la57: None,
+        pcid: None,
         clear_cpuid: "",
         bug: None,
         probe: None,
@@ -57,6 +59,7 @@ impl Options {
                 }
                 options::VMALLOC_START => found.vmalloc_start = Some(value),
                 options::LA57 => found.la57 = Some(value),
+                options::PCID => found.pcid = Some(value),
                 options::CLEAR_CPUID => found.clear_cpuid = value,
                 options::BUG => {
                     let bug = Bug::from_name(value);

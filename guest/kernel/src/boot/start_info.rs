@@ -137,7 +137,7 @@ pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStart
         add_ram(&mut ram, (entry.kind, entry.address, entry.size))?;
     }
     // SAFETY: obligation 1.
-    let mut found = unsafe { BootInfo::new(ram, image, PhysAddr::new(info.command_line)) }?;
+    let mut found = unsafe { BootInfo::new(&ram, image, PhysAddr::new(info.command_line)) }?;
     for index in 0..u64::from(info.modules) {
         let at = info.module_list + index * size_of::<ModuleEntry>() as u64;
         // SAFETY: obligation 1.
@@ -170,11 +170,11 @@ impl BootInfo {
     /// # Safety
     /// 1. `command_line` is 0, or what a loader gave as such, and nothing of it has been overwritten.
     pub(super) unsafe fn new(
-        ram: Ranges,
+        ram: &Ranges,
         image: Range,
         command_line: PhysAddr,
     ) -> Result<BootInfo, BadStartInfo> {
-        let mut free = ram;
+        let mut free = *ram;
         free.remove(Range {
             start: 0,
             end: LOW_MEMORY_FRAMES,
@@ -184,7 +184,7 @@ impl BootInfo {
         let text = unsafe { text(command_line) }?;
         free.remove(frames(command_line.get(), text.len() as u64))?;
         Ok(BootInfo {
-            ram,
+            ram: *ram,
             free,
             command_line: text,
             modules: Modules::new(),

@@ -348,8 +348,7 @@ fn flush_unmapped(page: Page) {
     } else if inject(Bug::FlushWrongPage) {
         cpu::flush_page(page.address().wrapping_add(PAGE_SIZE));
     } else if inject(Bug::FlushKeepsGlobal) {
-        // SAFETY: the root that is loaded anyway.
-        unsafe { cpu::load_root(Root::new(cpu::loaded_root()), 0) };
+        cpu::reload_root();
     } else {
         flush_page(page);
     }

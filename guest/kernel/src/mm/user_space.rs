@@ -10,7 +10,7 @@ use super::root::{Descent, Root, RootHalf};
 use super::table::{Leaf, Node, Table};
 use super::vma::{Backing, NoRoom, Vma, Vmas};
 use super::{Entry, Frame, Level, OutOfFrames, VirtAddr, direct_map, page_down};
-use crate::arch::cpu;
+use crate::arch::pcid::Pcid;
 use crate::boot::modules::Modules;
 use crate::counters::{COUNTERS, Counter};
 use crate::fault_injection::inject;
@@ -44,16 +44,27 @@ impl From<OutOfFrames> for Unresolved {
 /// An address space: its root, and what its user addresses mean.
 pub struct UserSpace {
     root: Root,
+    pcid: Pcid,
     pub vmas: Vmas,
 }
 
 impl UserSpace {
-    /// An address space with an empty user half below `root`.
-    pub fn new(root: Root) -> UserSpace {
+    /// An address space with an empty user half below `root`, and a PCID that is its own.
+    pub fn new(root: Root, pcid: Pcid) -> UserSpace {
         UserSpace {
             root,
+            pcid,
             vmas: Vmas::new(),
         }
+    }
+
+    /// What a process has that has none of its own any more.
+    pub fn of_kernel(root: Root) -> UserSpace {
+        UserSpace::new(root, Pcid::KERNEL)
+    }
+
+    pub fn pcid(&self) -> Pcid {
+        self.pcid
     }
 
     pub fn root(&self) -> Root {
@@ -84,7 +95,7 @@ impl UserSpace {
         if let Some(leaf) = self.root.leaf::<UserHalf>(page) {
             if access == Access::Write && leaf.entry.has(COPY_ON_WRITE) {
                 copy_on_write(leaf, frames)?;
-                cpu::flush_page(page);
+                self.pcid.drop_page(page);
                 COUNTERS.add(Counter::PageFlushes);
                 return Ok(());
             }

@@ -5,6 +5,7 @@ use super::table::Processes;
 use super::{FloatState, Pid, Process, State, scheduler};
 use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
+use crate::arch::pcid::Pcid;
 use crate::fault_injection::inject;
 use crate::kernel::Kernel;
 use crate::mm::user_space::UserSpace;
@@ -25,6 +26,7 @@ impl Kernel {
         space.clear(&mut self.frames);
         // SAFETY: obligation 1; the user half is empty now, and the handle goes with `space`.
         unsafe { self.space.drop_root(space.root(), &mut self.frames) };
+        space.pcid().give_back();
     }
 
     /// Makes a process without memory, as child of `parent`, whose address space the kernel half
@@ -35,7 +37,7 @@ impl Kernel {
             .space
             .new_root(parent_root, &mut self.frames)
             .map_err(|_| Errno::NoMemory)?;
-        let space = UserSpace::new(root);
+        let space = UserSpace::new(root, Pcid::allocate());
         let Ok(frame) = Processes::allocate_frame(&mut self.frames) else {
             // SAFETY: it was never loaded.
             unsafe { self.drop_space(space) };
@@ -82,8 +84,7 @@ impl Kernel {
         // SAFETY: a new state.
         unsafe { scheduler::load_float(&process.float) };
         cpu::load_fs_base(0);
-        // Once more, to flush the old program.
-        self.use_current_space();
+        self.flush_current_space();
         let stack = self.build_stack(arguments).ok();
         let pid = cpu::current().into();
         self.emit(&ProcessExecuted { pid }, &[]);
@@ -99,7 +100,7 @@ impl Kernel {
             .space
             .new_root(Some(parent_root), &mut self.frames)
             .map_err(|_| Errno::NoMemory)?;
-        let mut space = UserSpace::new(root);
+        let mut space = UserSpace::new(root, Pcid::allocate());
         let process = self.processes.get_mut(parent).expect("the current process");
         let copied = process.space.fork_into(&mut space, &mut self.frames);
         // SAFETY: the area is 512 bytes, 16-byte aligned.
@@ -107,7 +108,7 @@ impl Kernel {
         let (float, fs_base) = (process.float, process.fs_base);
         // The parent's pages are read-only now, whatever the TLB remembers.
         if !inject(Bug::ForkWithoutFlush) {
-            self.use_current_space();
+            self.flush_current_space();
         }
         let frame_for_child = match copied {
             Ok(()) => Processes::allocate_frame(&mut self.frames),
@@ -162,18 +163,18 @@ impl Kernel {
         let kernel_root = self.space.root();
         if inject(Bug::ExitKeepsCr3) {
             let process = self.current_process();
-            let space = core::mem::replace(&mut process.space, UserSpace::new(kernel_root));
+            let space = core::mem::replace(&mut process.space, UserSpace::of_kernel(kernel_root));
             cpu::set_current(KERNEL_PID);
             return space.root().frame().start().get();
         }
         self.use_kernel_space();
         let process = self.current_process();
         // The handle that stays behind points to the kernel's root, never to a freed frame.
-        let space = core::mem::replace(&mut process.space, UserSpace::new(kernel_root));
+        let space = core::mem::replace(&mut process.space, UserSpace::of_kernel(kernel_root));
         let root = space.root().frame().start().get();
         // SAFETY: this CPU uses the kernel's root, and no other has used the process's since it was loaded here.
-        // The next load of CR3 under the same tag drops what a CPU remembers, and global translations are the
-        // kernel's alone.
+        // What a CPU remembers it drops at the next load of CR3, or, where there are PCIDs, of its PCID; and global
+        // translations are the kernel's alone.
         unsafe { self.drop_space(space) };
         cpu::set_current(KERNEL_PID);
         root

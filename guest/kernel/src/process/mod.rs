@@ -85,9 +85,4 @@ impl Process {
             previous_sibling: None,
         }
     }
-
-    /// The PCID for its address space; 0 is the kernel's. Two processes may have the same.
-    pub fn tag(&self) -> u16 {
-        u16::try_from(self.pid % 4095 + 1).expect("at most 4095")
-    }
 }

@@ -10,15 +10,16 @@
 
 use super::{count, sleepers};
 use crate::arch::entry::SHOOTDOWN_VECTOR;
-use crate::arch::{apic, cpu, flush_log};
+use crate::arch::{apic, cpu, flush_log, pcid};
 use crate::counters::{COUNTERS, Counter};
 use crate::crash;
 use crate::fault_injection::inject;
 use crate::kernel::KERNEL;
-use crate::mm::VirtAddr;
+use crate::mm::{VirtAddr, depth};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
+use heirloom_abi::layout::user_end;
 use heirloom_abi::options::MAX_CPUS;
 
 /// More pages than these are dropped by dropping everything.
@@ -125,8 +126,12 @@ pub fn serve() {
     if pages > MAX_PAGES {
         cpu::flush_all();
     } else {
-        for page in 0..pages {
-            cpu::flush_page(VirtAddr::new(first + page * PAGE_SIZE));
+        for page in (0..pages).map(|page| VirtAddr::new(first + page * PAGE_SIZE)) {
+            if page.get() < user_end(depth()) {
+                pcid::drop_page_of_ring_3(page);
+            } else {
+                cpu::flush_page(page);
+            }
         }
     }
     note(standing);

@@ -149,7 +149,8 @@ impl Engine {
         memory: &M,
     ) {
         self.model.history().in_memory(snapshot, memory);
-        self.model.pass_over_flushes(cpus, memory);
+        let pcide = snapshot.mode().pcide;
+        self.model.pass_over_flushes((cpus, pcide), memory);
     }
 
     /// What each rule found so far.

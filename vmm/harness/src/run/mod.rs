@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
-use heirloom_abi::event::ProbePage;
+use heirloom_abi::event::{ProbePage, machine};
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{Budget, Capturer, CpuState, Mode, Snapshot, Written};
@@ -141,7 +141,7 @@ impl Run {
         let taken = self
             .take(&page, &mut event)
             .and_then(|()| self.within_budget());
-        if let Err(error) = taken {
+        if let Err(error) = taken.and_then(|()| self.may_be_tried(&event)) {
             return Err(self.fail(error));
         }
         self.state = match event.claim {
@@ -404,6 +404,27 @@ impl Run {
         if let Some(recorder) = &mut self.recorder {
             recorder.end(ended);
         }
+    }
+
+    /// That the CPU has what the deliberate bug is made with, once the kernel tells what it has.
+    fn may_be_tried(&self, event: &Event) -> Result<(), RunError> {
+        let (EventKind::Boot { machine, .. }, Some(bug)) = (&event.claim, self.bug) else {
+            return Ok(());
+        };
+        let needed = machine::NAMES
+            .iter()
+            .filter(|(_, bit)| bug.machine() & bit != 0);
+        let lacking = needed
+            .map(|(name, _)| *name)
+            .filter(|name| !machine.contains(name));
+        let lacking: Vec<&str> = lacking.collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        Err(RunError::Untried {
+            bug: bug.info().name,
+            lacking,
+        })
     }
 
     /// Whether the kernel crashed before it came up: there is nothing yet that a rule is about.

@@ -10,6 +10,7 @@ mod findings;
 mod hostile;
 mod incremental;
 mod kernel_half;
+mod pcids;
 mod propagation;
 mod protection;
 mod sanity;

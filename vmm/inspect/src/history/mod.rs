@@ -16,7 +16,7 @@ use serde::Serialize;
 pub use kernel_memory::Allocation;
 pub(crate) use machine::is_ram;
 pub use machine::{GroundTruth, Image, Sharing};
-pub use translations::{CpuAsked, FlushedPages, Flushes, Translations, Writes};
+pub use translations::{CpuAsked, FlushedPages, Flushes, PcidAsked, Translations, Writes};
 pub(crate) use translations::{Held, Key, Reused, Why};
 
 use crate::layout::{Area, Region};

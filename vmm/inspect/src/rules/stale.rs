@@ -83,6 +83,13 @@ fn not_flushed(context: &Context<'_>, run: &[(&Key, &Held)]) -> Finding {
         (Remembered::Page { pa, .. }, Some((now, _))) if pa != now => "it was moved",
         (Remembered::Page { .. }, Some(_)) => "it lost rights",
     };
+    let (by, under) = match first.pcid {
+        None => (String::new(), String::new()),
+        Some(pcid) => (
+            format!(" of it, or of all of PCID {pcid},"),
+            format!(" under PCID {pcid}{}", new_owner(context, first)),
+        ),
+    };
     Finding {
         whose: Some(owner(context, first)),
         place: format!("CPU {cpu}, {}", what(context, first)),
@@ -91,14 +98,14 @@ fn not_flushed(context: &Context<'_>, run: &[(&Key, &Held)]) -> Finding {
             first: lost.range.first,
             last: end.lost.range.last,
         }),
-        expected: format!("a flush on CPU {cpu} after {change}"),
+        expected: format!("a flush{by} on CPU {cpu} after {change}"),
         found: match first.why {
-            Why::NotAsked | Why::Asleep => format!(
-                "no flush that covers it since event {}: CPU {cpu} may still use {used}",
+            Why::NotAsked | Why::Asleep | Why::Elsewhere => format!(
+                "no flush that covers it since event {}: CPU {cpu} may still use {used}{under}",
                 first.since
             ),
             Why::TooEarly => format!(
-                "a flush before the last of the entries was written: CPU {cpu} may still use {used}"
+                "a flush before the last of the entries was written: CPU {cpu} may still use {used}{under}"
             ),
         },
         walks: walk(context, first),
@@ -186,6 +193,18 @@ fn owner(context: &Context<'_>, held: &Held) -> RootLabel {
     let mut roots = context.snapshot().roots().iter();
     let known = roots.find(|known| known.address == root);
     known.map_or(RootLabel::Found(root), |known| known.label)
+}
+
+/// Who has the PCID now, if it is somebody else.
+fn new_owner(context: &Context<'_>, held: &Held) -> String {
+    let Some(root) = held.has_pcid_now else {
+        return String::new();
+    };
+    let mut roots = context.snapshot().roots().iter();
+    match roots.find(|known| known.address == root) {
+        Some(known) => format!(", which is that of {} now", known.label),
+        None => format!(", which is that of root {root} now"),
+    }
 }
 
 fn what(context: &Context<'_>, held: &Held) -> String {

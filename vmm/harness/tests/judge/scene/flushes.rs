@@ -1,15 +1,18 @@
 //! The kernel's notes of what its CPU was asked to forget.
 
+use std::collections::BTreeMap;
+
 use heirloom_abi::flush_log::FlushLog;
 use heirloom_inspect::{Entry, Pfn, PhysAddr, VirtAddr};
 
 use super::{PAGE, Scene};
 
-/// Where the log is: low in the image's data, of which the kernel gives out nothing.
+/// Where the log is, and what is noted of PCIDs: low in the image's data, of which the kernel gives out nothing.
 const LOG: Pfn = Pfn::new(0x2ff);
+const PCIDS: Pfn = Pfn::new(0x2fe);
 
 /// What the kernel has noted.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Notes {
     /// Nothing is noted by itself.
     pub(crate) by_hand: bool,
@@ -17,6 +20,10 @@ pub(crate) struct Notes {
     pub(crate) writes: u64,
     last: u64,
     root_loads: u64,
+    /// Of each PCID: root, loads that kept and that dropped what has it, entries written at the last of these.
+    pcids: BTreeMap<u16, [u64; 4]>,
+    /// The PCIDs of processes that have not their own number.
+    given: BTreeMap<u32, u16>,
 }
 
 impl Scene {
@@ -48,6 +55,14 @@ impl Scene {
         self.note(0, self.notes.last);
     }
 
+    /// The CPU is asked to forget a page of the user half that has this PCID, and that is noted.
+    pub(crate) fn note_page(&mut self, page: VirtAddr, pcid: u16) {
+        self.note_flush(page, 1);
+        let at = u16::try_from(FlushLog::offset_of(self.notes.last) / 8).unwrap();
+        let first = page.get() | u64::from(pcid);
+        self.memory.poke(LOG, at, Entry::new(first));
+    }
+
     /// CR3 is loaded, and that is noted.
     pub(crate) fn note_load(&mut self) {
         self.notes.root_loads += 1;
@@ -65,6 +80,51 @@ impl Scene {
     /// The CPU sleeps and will drop everything when it wakes, or no longer.
     pub(crate) fn note_debt(&mut self, owes: bool) {
         self.note(6, owes.into());
+    }
+
+    /// From now on the CPU has PCIDs, of each process its number, and of the kernel 0. What has been loaded before
+    /// was not kept.
+    pub(crate) fn use_pcids(&mut self) {
+        self.flush_by_hand();
+        self.mode.pcide = true;
+        for pid in self.pids() {
+            self.note_pcid_load(pid, false);
+        }
+        self.checkpoint(1);
+    }
+
+    /// Gives a process another PCID than its number.
+    pub(crate) fn give_pcid(&mut self, process: u32, pcid: u16) {
+        self.notes.given.insert(process, pcid);
+    }
+
+    /// The PCID of a process; 0 where there are none.
+    pub(crate) fn pcid(&self, pid: u32) -> u16 {
+        let own = || u16::try_from(pid).unwrap();
+        if self.mode.pcide {
+            self.notes.given.get(&pid).copied().unwrap_or_else(own)
+        } else {
+            0
+        }
+    }
+
+    /// CR3 is loaded with a process's root and PCID, and that is noted; `keeps`: nothing is dropped.
+    pub(crate) fn note_pcid_load(&mut self, process: u32, keeps: bool) {
+        let (pcid, root) = (self.pcid(process), self.root(process).get());
+        let writes = self.notes.writes;
+        let note = self.notes.pcids.entry(pcid).or_default();
+        note[0] = root;
+        if keeps {
+            note[1] += 1;
+        } else {
+            (note[2], note[3]) = (note[2] + 1, writes);
+        }
+        let words = *note;
+        for (index, word) in (pcid * 4..).zip(words) {
+            self.memory.poke(PCIDS, index, Entry::new(word));
+        }
+        let highest = self.notes.pcids.keys().next_back().copied().unwrap_or(0);
+        self.note(7, PCIDS.base().get() | u64::from(highest));
     }
 
     fn note(&mut self, number: u64, word: u64) {

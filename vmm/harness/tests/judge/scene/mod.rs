@@ -69,6 +69,7 @@ pub(crate) struct Scene {
     strategy: Strategy,
     /// What the CPU shows where a test does not want what the kernel has loaded.
     pub(crate) cpu: CpuState,
+    pub(crate) mode: Mode,
     /// CR3, where it shall be another than that of the process that tells.
     pub(crate) cr3: Option<u64>,
     /// What the counters say more than is so.
@@ -134,6 +135,7 @@ impl Scene {
                 rip: IMAGE.wrapping_add(0x1234),
                 ..CpuState::default()
             },
+            mode: MODE,
             cr3: None,
             lie: Box::new(|_| {}),
             sequence: 0,
@@ -376,7 +378,7 @@ impl Scene {
         let known = if runs_on_the_kernels {
             self.kernel.get()
         } else if self.processes.contains_key(&event.pid) {
-            self.root(event.pid).get()
+            self.root(event.pid).get() | u64::from(self.pcid(event.pid))
         } else {
             0
         };
@@ -386,7 +388,7 @@ impl Scene {
         };
         self.judge.apply(event);
         let roots = self.judge.roots();
-        let snapshot = self.capturer.capture(&self.memory, MODE, roots);
+        let snapshot = self.capturer.capture(&self.memory, self.mode, roots);
         self.judge
             .observe(event, &[cpu], 0, &snapshot, &self.memory);
         // Whatever a test does: nothing is remembered that is not so.

@@ -5,11 +5,17 @@
 //! 4.10.4). Whether the CPU had cached it is not known: A tells that only as it was at the write, which nobody
 //! saw, so every entry that was present counts as cached. A user half can be cached by a CPU only while that has
 //! its root: where CR3 is another one, the load dropped what there was. Global pages outlive such a load, and
-//! neither loads nor page flushes of other CPUs matter.
+//! neither loads nor page flushes of other CPUs matter. With PCIDs a CPU keeps what it has of other roots, too, until
+//! it drops that PCID; it uses none of it before it has loaded the PCID again.
 
 mod order;
+mod pcid;
 
 use std::collections::BTreeMap;
+
+pub use pcid::PcidAsked;
+
+use self::pcid::Roots;
 
 use super::Access;
 use crate::index::{Lost, Remembered, TableIndex};
@@ -29,7 +35,7 @@ const MAX_FORMER: usize = 1 << 16;
 pub struct Flushes {
     /// Pages, in order.
     pub pages: Vec<FlushedPages>,
-    /// How often CR3 was loaded so that all but global translations were dropped.
+    /// How often CR3 was loaded so that all but global translations were dropped. Does not count with PCIDs.
     pub root_loads: u64,
     /// Entries of user halves that had been written when CR3 was last loaded.
     pub user_writes_at_load: u64,
@@ -39,6 +45,8 @@ pub struct Flushes {
     pub owes: bool,
     /// There were more page flushes than these.
     pub missed: bool,
+    /// Where CR4.PCIDE is set: what is noted of each PCID.
+    pub pcids: Option<Vec<PcidAsked>>,
 }
 
 /// Pages that were flushed one after the other.
@@ -46,6 +54,8 @@ pub struct Flushes {
 pub struct FlushedPages {
     /// From the first to the last.
     pub range: VirtRange,
+    /// Of a user half, with PCIDs: the one of which they were dropped. Global pages have none.
+    pub pcid: u16,
     /// Entries that had been written when the last of them was flushed.
     pub writes: Writes,
 }
@@ -66,6 +76,8 @@ pub struct CpuAsked {
     pub cpu: u32,
     /// The root that it has loaded.
     pub root: PhysAddr,
+    /// Its PCID, where there are any.
+    pub pcid: u16,
     /// What was asked of it; `None` where nobody noted that.
     pub flushes: Option<Flushes>,
 }
@@ -79,6 +91,8 @@ pub(crate) enum Why {
     TooEarly,
     /// The CPU sleeps, and is to drop it before it goes on.
     Asleep,
+    /// The CPU has another PCID loaded, and is to drop this one when it comes back to it.
+    Elsewhere,
 }
 
 /// A translation that a CPU may still hold.
@@ -86,6 +100,10 @@ pub(crate) enum Why {
 pub(crate) struct Held {
     pub(crate) lost: Lost,
     pub(crate) why: Why,
+    /// The PCID that it has, if it has one.
+    pub(crate) pcid: Option<u16>,
+    /// Another root that has that PCID now.
+    pub(crate) has_pcid_now: Option<PhysAddr>,
     /// The event at which the tables no longer said so.
     pub(crate) since: u64,
     /// Nobody else had the frame then, or it was seen to be free since.
@@ -118,8 +136,11 @@ pub(crate) struct Former {
     pub(crate) until: u64,
 }
 
-/// Of which CPU, of whose user half, at which address, page (0) or table (its level).
-pub(crate) type Key = (u32, Option<PhysAddr>, VirtAddr, u8);
+/// Of which CPU, of whose user half and under which PCID, at which address, page (0) or table (its level).
+pub(crate) type Key = (u32, Option<(PhysAddr, Option<u16>)>, VirtAddr, u8);
+
+/// In which half, and, of a user half where there are PCIDs, under which.
+type Where = (Half, Option<u16>);
 
 /// What CPUs may still remember.
 #[derive(Debug, Default)]
@@ -129,6 +150,7 @@ pub struct Translations {
     /// Parts of the tables that may have lost more.
     left_out: u64,
     held: BTreeMap<Key, Held>,
+    roots: Roots,
     former: BTreeMap<VirtAddr, Former>,
     /// Counted at the last event: what was lost, on each CPU that may have had it …
     pub(crate) looked_at: u64,
@@ -168,6 +190,9 @@ impl Translations {
             if let Some(flushes) = &asked.flushes {
                 self.forget(index, asked, flushes);
                 self.ask(index, (asked, flushes), before, (&lost, event));
+                if let Some(noted) = &flushes.pcids {
+                    self.roots.update(asked, noted);
+                }
             }
         }
         for held in self.held.values_mut() {
@@ -178,7 +203,7 @@ impl Translations {
     /// What CPUs may hold and use, by CPU and address.
     pub(crate) fn held(&self) -> impl Iterator<Item = (&Key, &Held)> {
         let held = self.held.iter();
-        held.filter(|(_, held)| held.why != Why::Asleep)
+        held.filter(|(_, held)| !matches!(held.why, Why::Asleep | Why::Elsewhere))
     }
 
     fn remember(&mut self, lost: &[Lost], event: u64) {
@@ -201,16 +226,15 @@ impl Translations {
     /// Takes out what the CPU has dropped by now, or is so again.
     fn forget(&mut self, index: &TableIndex, asked: &CpuAsked, flushes: &Flushes) {
         self.held.retain(|(cpu, ..), held| {
-            *cpu != asked.cpu || !(held.is_dropped(asked, flushes) || held.is_again(index))
+            let is_dropped = || held.is_dropped(asked, flushes) && !held.came_back(flushes);
+            *cpu != asked.cpu || !(is_dropped() || held.is_again(index, flushes))
         });
-        if !flushes.owes {
-            let of_cpu = self
-                .held
-                .iter_mut()
-                .filter(|((cpu, ..), _)| *cpu == asked.cpu);
-            for (_, held) in of_cpu.filter(|(_, held)| held.why == Why::Asleep) {
+        let held = self.held.iter_mut();
+        for (_, held) in held.filter(|((cpu, ..), _)| *cpu == asked.cpu) {
+            if held.why == Why::Asleep && !flushes.owes {
                 held.why = Why::NotAsked;
             }
+            held.comes_back(asked, flushes);
         }
     }
 
@@ -222,19 +246,12 @@ impl Translations {
         before: Writes,
         (lost, event): (&[Lost], u64),
     ) {
-        for half in [Half::Kernel, Half::User] {
-            let may_be_held: Vec<Lost> = lost
-                .iter()
-                .filter(|lost| match lost.root {
-                    None => half == Half::Kernel,
-                    Some(root) => half == Half::User && root == asked.root,
-                })
-                .copied()
-                .collect();
+        for ((half, pcid), may_be_held) in self.may_hold(index, (asked, flushes), lost) {
             self.looked_at += may_be_held.len() as u64;
             let freed = may_be_held.iter().filter(|lost| !lost.is_restricted());
             self.frames += freed.count() as u64;
-            for (lost, why) in order::not_dropped(&may_be_held, half, flushes, before) {
+            let is_elsewhere = pcid.is_some_and(|pcid| pcid != asked.pcid);
+            for (lost, why) in order::not_dropped(&may_be_held, (half, pcid), flushes, before) {
                 let Some(why) = why else {
                     self.unknown += 1;
                     continue;
@@ -245,17 +262,58 @@ impl Translations {
                 }
                 let held = Held {
                     lost,
-                    why: if flushes.owes { Why::Asleep } else { why },
+                    why: match flushes.owes {
+                        _ if is_elsewhere => Why::Elsewhere,
+                        true => Why::Asleep,
+                        false => why,
+                    },
+                    pcid,
+                    has_pcid_now: None,
                     since: event,
                     is_free: lost.was_exclusive(),
                     reused: None,
                 };
-                self.held.insert(key(asked.cpu, &lost), held);
+                self.held.insert(key(asked.cpu, &lost, pcid), held);
             }
         }
         // An entry that came back before anybody looked.
         self.held
-            .retain(|(cpu, ..), held| *cpu != asked.cpu || !held.is_again(index));
+            .retain(|(cpu, ..), held| *cpu != asked.cpu || !held.is_again(index, flushes));
+    }
+
+    /// What of `lost` the CPU may hold unless it has dropped it: by half and PCID.
+    fn may_hold(
+        &self,
+        index: &TableIndex,
+        (asked, flushes): (&CpuAsked, &Flushes),
+        lost: &[Lost],
+    ) -> Vec<(Where, Vec<Lost>)> {
+        let of_kernel = lost.iter().filter(|lost| lost.root.is_none());
+        let mut found = vec![((Half::Kernel, None), of_kernel.copied().collect())];
+        let Some(noted) = &flushes.pcids else {
+            let own = lost.iter().filter(|lost| lost.root == Some(asked.root));
+            found.push(((Half::User, None), own.copied().collect()));
+            return found;
+        };
+        let mut of_roots: BTreeMap<PhysAddr, Vec<Lost>> = BTreeMap::new();
+        for lost in lost {
+            if let Some(root) = lost.root {
+                of_roots.entry(root).or_default().push(*lost);
+            }
+        }
+        for (root, lost) in of_roots {
+            let pcids = self.roots.pcids_of(root, asked, noted);
+            if pcids.is_empty() {
+                continue;
+            }
+            let lost = pcid::followed(lost, index);
+            found.extend(
+                pcids
+                    .into_iter()
+                    .map(|pcid| ((Half::User, Some(pcid)), lost.clone())),
+            );
+        }
+        found
     }
 
     /// What the access of the present event says of the CPU that made it.
@@ -304,12 +362,13 @@ impl Translations {
     }
 }
 
-fn key(cpu: u32, lost: &Lost) -> Key {
+fn key(cpu: u32, lost: &Lost, pcid: Option<u16>) -> Key {
     let level = match lost.was {
         Remembered::Page { .. } => 0,
         Remembered::Table { level, .. } => u8::try_from(level.shift()).unwrap_or(u8::MAX),
     };
-    (cpu, lost.root, lost.range.first, level)
+    let whose = lost.root.map(|root| (root, pcid));
+    (cpu, whose, lost.range.first, level)
 }
 
 impl Lost {
@@ -328,14 +387,16 @@ impl Held {
     /// Whether the CPU was asked for what drops it, after the last event.
     fn is_dropped(&self, asked: &CpuAsked, flushes: &Flushes) -> bool {
         let is_elsewhere = self.lost.root.is_some_and(|root| root != asked.root);
-        is_elsewhere || order::latest(&self.lost, flushes).is_some()
+        (self.pcid.is_none() && is_elsewhere)
+            || order::latest(&self.lost, self.pcid, flushes).is_some()
     }
 
-    /// Whether the tables say again what they said before.
-    fn is_again(&self, index: &TableIndex) -> bool {
+    /// Whether the tables say again what they said before: those of the root that has the PCID.
+    fn is_again(&self, index: &TableIndex, flushes: &Flushes) -> bool {
         let snapshot = index.snapshot();
         let mut roots = snapshot.roots().iter();
-        let root = match self.lost.root {
+        let noted = self.pcid.and_then(|pcid| flushes.of_pcid(pcid));
+        let root = match noted.map(|noted| noted.root).or(self.lost.root) {
             Some(address) => roots.find(|root| root.address == address),
             None => roots.find(|root| root.label == RootLabel::Kernel),
         };

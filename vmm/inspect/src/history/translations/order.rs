@@ -2,24 +2,34 @@
 
 use std::collections::BTreeSet;
 
-use super::{Flushes, Why, Writes};
+use super::{Flushes, Where, Why, Writes};
 use crate::index::{Lost, Remembered};
 use heirloom_paging::addr::Pfn;
 use heirloom_paging::level::Half;
 
-/// The last time that the CPU was asked for what drops this.
-pub(super) fn latest(lost: &Lost, flushes: &Flushes) -> Option<Writes> {
+/// The last time that the CPU was asked for what drops this, of the user half of a root that has `pcid`.
+pub(super) fn latest(lost: &Lost, pcid: Option<u16>, flushes: &Flushes) -> Option<Writes> {
+    let is_table = matches!(lost.was, Remembered::Table { .. });
     let pages = flushes.pages.iter().filter(|pages| match lost.was {
+        _ if pcid.is_some_and(|pcid| pages.pcid != pcid) => false,
         Remembered::Page { .. } => pages.range.overlaps(&lost.range),
-        // `invlpg` of any address drops all paging-structure caches (SDM vol. 3A, 4.10.4.1).
-        Remembered::Table { .. } => true,
+        // `invlpg` of any address drops all paging-structure caches (SDM vol. 3A, 4.10.4.1), of its PCID. Each PCID
+        // may have some for a table of the kernel half.
+        Remembered::Table { .. } => pcid.is_some() || flushes.pcids.is_none(),
     });
     let by_page = pages.map(|pages| pages.writes).reduce(later);
     let outlives_loads = matches!(lost.was, Remembered::Page { global: true, .. });
-    let loaded = (flushes.root_loads > 0 && !outlives_loads).then_some(Writes {
+    let user = match (&flushes.pcids, pcid) {
+        (None, _) => (flushes.root_loads > 0).then_some(flushes.user_writes_at_load),
+        (Some(_), Some(pcid)) => flushes.of_pcid(pcid).and_then(|noted| noted.dropped),
+        // A page of the kernel half that is not global is one of the kernel's own root, which has PCID 0.
+        (Some(_), None) if is_table => None,
+        (Some(_), None) => flushes.of_pcid(0).and_then(|noted| noted.dropped),
+    };
+    let loaded = user.filter(|_| !outlives_loads).map(|user| Writes {
         // Kernel entries are not counted at loads: any may have been written before.
         kernel: u64::MAX,
-        user: flushes.user_writes_at_load,
+        user,
     });
     let all = by_page.into_iter().chain(loaded);
     all.chain(flushes.everything).reduce(later)
@@ -32,7 +42,7 @@ fn later(one: Writes, other: Writes) -> Writes {
     }
 }
 
-/// What of `lost`, all of one half, the CPU may still hold, and why; `None` if there were more flushes than are
+/// What of `lost`, all of one half and PCID, the CPU may still hold, and why; `None` if there were more flushes than are
 /// known.
 ///
 /// Each entry that was written takes a write of its own. Since the event before, which had seen `before`, a flush
@@ -40,7 +50,7 @@ fn later(one: Writes, other: Writes) -> Writes {
 /// no later, some were flushed too early.
 pub(super) fn not_dropped(
     lost: &[Lost],
-    half: Half,
+    (half, pcid): Where,
     flushes: &Flushes,
     before: Writes,
 ) -> Vec<(Lost, Option<Why>)> {
@@ -51,7 +61,7 @@ pub(super) fn not_dropped(
     let mut found = Vec::new();
     let mut dropped: Vec<(u64, &Lost)> = Vec::new();
     for lost in lost {
-        match latest(lost, flushes) {
+        match latest(lost, pcid, flushes) {
             Some(when) => dropped.push((count(when).saturating_sub(count(before)), lost)),
             None if flushes.missed => found.push((*lost, None)),
             None => found.push((*lost, Some(Why::NotAsked))),
