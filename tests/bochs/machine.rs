@@ -36,7 +36,7 @@ const HIGH: RamRange = RamRange {
 /// Where the guest's direct map shows physical memory: Bochs reads by linear addresses.
 const DIRECT_MAP: u64 = 0xffff_8880_0000_0000;
 /// Far more than any answer of the debugger's takes on a busy machine.
-const AMPLE: Duration = Duration::from_secs(120);
+const AMPLE: Duration = Duration::from_secs(600);
 
 /// A CPU that has PCIDs and INVPCID.
 const CPU: &str = "corei7_skylake_x";
