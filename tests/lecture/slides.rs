@@ -39,7 +39,8 @@ fn the_slides_come_in_the_lectures_order_each_with_its_picture_and_verdict() {
         browser.press(&["ArrowRight"]);
         assert_eq!(browser.text(".current .title"), title);
         assert_eq!(browser.text(".current h2 .number"), number);
-        assert_eq!(browser.text(".current .verdict"), "HOLDS");
+        let verdict = browser.text(".current .verdict");
+        assert_eq!(verdict, "HOLDS", "claim {number}: {:#}", WHOLE.1);
         let pictured = "document.querySelectorAll('.current .walked').length";
         assert_eq!(browser.eval(pictured), json!(2), "claim {number}");
         let cards = "document.querySelectorAll('.current .card').length >= 3";

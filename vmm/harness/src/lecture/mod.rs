@@ -96,6 +96,11 @@ impl Claim {
             }
             Err(ClaimError::Run(error)) => return Err(error),
         }
+        if runner.is_over() && !out_of_time {
+            // What was looked at last may have been cut: it speaks neither for the claim nor against it.
+            out_of_time = true;
+            proof.forget_objections();
+        }
         let seconds = start.elapsed().as_secs_f64();
         log::info!("claim {}: {seconds:.2} s", self.number);
         Ok(proof.result(self, out_of_time, seconds))

@@ -2,7 +2,7 @@
 
 use heirloom_abi::layout::Region;
 use heirloom_abi::options::Strategy;
-use heirloom_inspect::{PhysAddr, RootLabel, Snapshot, VirtAddr};
+use heirloom_inspect::{Budget, PhysAddr, RootLabel, Snapshot, VirtAddr};
 
 use super::remote_memory::{BUFFER, THEIRS};
 use super::trace::Observation;
@@ -43,7 +43,8 @@ impl Picture {
         are_there.then(|| Picture {
             strategy,
             event: event.clone(),
-            snapshot: snapshot.clone(),
+            // It is drawn when all claims are judged, and the time of this one is over.
+            snapshot: snapshot.with_budget(Budget::default()),
             walks,
         })
     }

@@ -74,6 +74,12 @@ impl Proof {
         }
     }
 
+    /// What spoke against the claim was not seen whole.
+    pub(crate) fn forget_objections(&mut self) {
+        self.objected = 0;
+        self.objections.clear();
+    }
+
     /// Whether facts were held against the claim, and it stands.
     pub(crate) fn holds(&self) -> bool {
         self.checks > 0 && self.objected == 0

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::Strategy;
+use heirloom_inspect::Budget;
 use heirloom_machine::{Cpus, KernelImage, Platform};
 use heirloom_source::recording::RecordError;
 
@@ -165,6 +166,11 @@ impl Runner {
         self.deadline = Instant::now() + self.budget;
     }
 
+    /// Whether the time of this claim is over.
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
     /// Where the experiments are made.
     pub(crate) fn platform(&self) -> &dyn Platform {
         &*self.host
@@ -188,7 +194,8 @@ impl Runner {
     /// What an experiment shows, at every event. It is made when it is first asked for.
     pub(crate) fn trace(&mut self, experiment: &Experiment) -> Result<Rc<Trace>, ClaimError> {
         if let Some(trace) = self.traces.get(experiment) {
-            let trace = Rc::clone(trace);
+            // The time in which it was made may be over: what is looked at now is this claim's.
+            let trace = Rc::new(trace.within(&Budget::until(self.deadline)));
             if self.pictured && self.picture.is_none() {
                 let mut observations = trace.observations().iter();
                 self.picture = observations

@@ -2,7 +2,9 @@
 
 use heirloom_inspect::changes::EntryChange;
 use heirloom_inspect::history::GroundTruth;
-use heirloom_inspect::{Depth, Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk};
+use heirloom_inspect::{
+    Budget, Depth, Level, Pfn, PhysAddr, Root, RootLabel, Snapshot, VirtAddr, Walk,
+};
 
 use super::proof::{ClaimError, missing};
 use crate::event::{Counters, Event, EventKind};
@@ -183,6 +185,20 @@ impl Trace {
         }
     }
 
+    /// The same, to be looked at within `budget`.
+    pub(crate) fn within(&self, budget: &Budget) -> Trace {
+        let observations = self.observations.iter().map(|seen| Observation {
+            event: seen.event.clone(),
+            cr3: seen.cr3,
+            snapshot: seen.snapshot.with_budget(budget.clone()),
+        });
+        Trace {
+            observations: observations.collect(),
+            truth: self.truth.clone(),
+            imprecise: self.imprecise,
+        }
+    }
+
     /// Whether, on this machine, the error code of a page fault in the kernel half says nothing about
     /// the guest's own entries: kvm_pvm passes on what the CPU said of the tables that it runs on.
     pub(crate) fn has_imprecise_error_codes(&self) -> bool {
@@ -252,4 +268,59 @@ pub(crate) fn mapping_at(section: &[Observation]) -> Option<Mapping<'_>> {
         address,
         pages,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use heirloom_inspect::paging::mode::Mode;
+    use heirloom_inspect::testing::FakeMemory;
+    use heirloom_inspect::{Capturer, Half, PageSize, VirtRange};
+
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_seen_again_when_the_time_of_its_run_is_over() {
+        let mut memory = FakeMemory::new();
+        let root = memory.root();
+        let (page, size) = (VirtAddr::new(0x40_0000), PageSize::Size4KiB);
+        let frame = PhysAddr::new(0x9000);
+        memory.map(
+            Depth::Four,
+            root,
+            page,
+            frame,
+            size,
+            FakeMemory::KERNEL_DATA,
+        );
+        let roots = [(RootLabel::Process(1), root)];
+        let snapshot = Capturer::new().capture(&memory, Mode::typical(Depth::Four), &roots);
+        let over = Budget::until(Instant::now());
+        let trace = Trace {
+            observations: vec![Observation {
+                event: Event {
+                    sequence: 0,
+                    cpu: 0,
+                    pid: 1,
+                    claim: EventKind::Done { status: 0 },
+                    counters: Counters::default(),
+                },
+                cr3: root,
+                snapshot: snapshot.with_budget(over),
+            }],
+            truth: GroundTruth::default(),
+            imprecise: false,
+        };
+        let pages = |trace: &Trace| {
+            let seen = &trace.observations()[0];
+            let process = seen.process(1).unwrap();
+            seen.snapshot
+                .leaves(process.id, VirtRange::half(Half::User))
+                .count()
+        };
+        assert_eq!(pages(&trace), 0);
+        let later = Budget::until(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(pages(&trace.within(&later)), 1);
+    }
 }
