@@ -24,8 +24,18 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
     pub(crate) rule: &'static str,
-    pub(crate) place: Place,
+    pub(crate) about: About,
     pub(crate) spaces: Where,
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum About {
+    Entry(Place),
+    /// A table as such.
+    Frame(Pfn),
+    /// CR3 of the CPU with this number.
+    Cr3(usize),
 }
 
 /// Which address spaces a finding names.
@@ -41,7 +51,7 @@ pub(crate) enum Where {
 pub(crate) const fn only(rule: &'static str, place: Place, root: PhysAddr) -> Expected {
     Expected {
         rule,
-        place,
+        about: About::Entry(place),
         spaces: Where::Only(root),
     }
 }
@@ -49,7 +59,7 @@ pub(crate) const fn only(rule: &'static str, place: Place, root: PhysAddr) -> Ex
 pub(crate) const fn shared(rule: &'static str, place: Place) -> Expected {
     Expected {
         rule,
-        place,
+        about: About::Entry(place),
         spaces: Where::Many,
     }
 }
@@ -57,7 +67,7 @@ pub(crate) const fn shared(rule: &'static str, place: Place) -> Expected {
 pub(crate) const fn of_process(rule: &'static str, place: Place, root: PhysAddr) -> Expected {
     Expected {
         rule,
-        place,
+        about: About::Entry(place),
         spaces: Where::Process(root),
     }
 }
@@ -83,6 +93,8 @@ pub(crate) struct Tables {
     taken: Cell<usize>,
     /// What stood where, the oldest first.
     undo: RefCell<Vec<(PhysAddr, u64)>>,
+    /// What a CR3 is, and what it was.
+    replaced: Cell<Option<(u64, u64)>>,
 }
 
 impl Tables {
@@ -95,12 +107,14 @@ impl Tables {
             free,
             taken: Cell::new(0),
             undo: RefCell::new(Vec::new()),
+            replaced: Cell::new(None),
         }
     }
 
-    /// Makes `root` the root of the last CPU on `now`; this is not restored.
+    /// Makes `root` the root of the last CPU, whose CR3 is `now`.
     pub(crate) fn replace_last_cr3(&self, now: u64, root: PhysAddr) {
         self.core.replace_last_register(now, root.get());
+        self.replaced.set(Some((root.get(), now)));
     }
 
     fn id_of(&self, root: PhysAddr) -> RootId {
@@ -247,6 +261,9 @@ impl Tables {
         for (at, before) in self.undo.borrow_mut().drain(..).rev() {
             self.core.write_u64(at, before);
         }
+        if let Some((now, before)) = self.replaced.take() {
+            self.core.replace_last_register(now, before);
+        }
         self.taken.set(0);
     }
 }
@@ -290,7 +307,7 @@ impl Judge<'_> {
     pub(crate) fn judge(&self, report: &Value, mut expected: Vec<Expected>) -> Result<(), String> {
         let rules: BTreeSet<&str> = expected.iter().map(|expected| expected.rule).collect();
         let written = self.tables.written();
-        let mut unexpected = String::new();
+        let (mut unexpected, mut following) = (String::new(), String::new());
         for verdict in report["rules"].as_array().unwrap() {
             let rule = verdict["rule"]["name"].as_str().unwrap();
             let findings = verdict.get("findings").and_then(Value::as_array);
@@ -301,23 +318,36 @@ impl Judge<'_> {
                     let _ = write!(unexpected, "\n  {rule}: without a symbol: {finding}");
                 }
                 let is_it = |expected: &Expected| {
-                    expected.rule == rule && self.is_about(finding, expected.place, expected.spaces)
+                    expected.rule == rule && self.is_expected(finding, expected)
                 };
                 if let Some(found) = expected.iter().position(is_it) {
                     expected.remove(found);
                 } else if !rules.contains(rule) || !self.follows_from(finding, &written) {
                     let _ = write!(unexpected, "\n  {rule}: {finding}");
+                } else {
+                    let _ = write!(following, "\n  {rule}: {finding}");
                 }
             }
         }
         if expected.is_empty() && unexpected.is_empty() {
             return Ok(());
         }
-        Err(format!("missing: {expected:?}; unexpected: {unexpected}"))
+        Err(format!(
+            "missing: {expected:?}; unexpected: {unexpected}; what follows: {following}"
+        ))
+    }
+
+    /// Whether a finding is about this, in these address spaces and no others.
+    fn is_expected(&self, finding: &Value, expected: &Expected) -> bool {
+        match expected.about {
+            About::Entry(place) => self.is_at(finding, place, expected.spaces),
+            About::Frame(pfn) => finding["place"] == format!("frame {pfn}"),
+            About::Cr3(cpu) => finding["place"] == format!("CR3 of CPU {cpu}"),
+        }
     }
 
     /// Whether a finding is about the entry at `place`, in these address spaces and no others.
-    fn is_about(&self, finding: &Value, place: Place, spaces: Where) -> bool {
+    fn is_at(&self, finding: &Value, place: Place, spaces: Where) -> bool {
         let Some(entry) = finding.get("entry") else {
             return false;
         };

@@ -51,8 +51,21 @@ pub(crate) struct Answer {
     pub(crate) report: Value,
 }
 
+impl Answer {
+    /// Why a rule was not tried, if it was not.
+    pub(crate) fn why_not_tried(&self, rule: &str) -> Option<&str> {
+        let mut rules = self.report["rules"].as_array().unwrap().iter();
+        let verdict = rules.find(|verdict| verdict["rule"]["name"] == rule)?;
+        verdict["why"].as_str()
+    }
+}
+
 pub(crate) fn ask(command: &str, target: &str) -> Answer {
-    let run = heirloom(&[command, target, "--json"]);
+    ask_with(command, target, &[])
+}
+
+pub(crate) fn ask_with(command: &str, target: &str, words: &[&str]) -> Answer {
+    let run = heirloom(&[&[command, target, "--json"], words].concat());
     let report = serde_json::from_str(&run.stdout)
         .unwrap_or_else(|error| panic!("{command}: {error}: {}{}", run.stdout, run.stderr));
     Answer {

@@ -1,6 +1,6 @@
-//! The inspector on kernels that nobody here wrote, under QEMU's emulated CPU: Xen, UEFI firmware, a memory test,
-//! and Linux as firmware boots it. Each is known for what it is, and a core and the live guest of one moment
-//! give one verdict.
+//! The inspector on kernels: Xen, UEFI firmware, a memory test and Linux as firmware boots it, under QEMU's emulated
+//! CPU, and our own on our own machine. Each is known for what it is, a core and the live guest of one moment give one
+//! verdict, and each rule that is broken there on purpose is reported.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -9,4 +9,5 @@ mod booted;
 mod breaks;
 mod firmware;
 mod linux;
+mod ours;
 mod xen;

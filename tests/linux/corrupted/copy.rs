@@ -103,7 +103,7 @@ impl CorruptedImage {
         core(&self.path)
     }
 
-    /// Makes `root` the root of the last CPU; this is not restored.
+    /// Makes `root` the root of the last CPU.
     pub(crate) fn set_last_cr3(&self, root: PhysAddr) {
         let cpus = &Image::of(self.variant).moment.cpus;
         let cr3 = cpus[cpus.len() - 1].cr3.get();

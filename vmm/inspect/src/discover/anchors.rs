@@ -4,7 +4,7 @@
 //! Tables need not be shared for that. Kernels that give each process copies of all kernel tables, that
 //! set other flags in each, or that show ring 3 a small window only, are found by it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::capture::Capturer;
 use crate::memory::{MemoryError, PhysicalMemory, Words, translate_in_memory};
@@ -22,6 +22,10 @@ use super::scan;
 
 /// Pages of code and of data that are held against each root.
 const SAMPLES: usize = 8;
+/// The same below one entry of the root.
+const SAMPLES_OF_ENTRY: usize = 2;
+/// Entries of the root of which most tell it: of fewer, one alone would.
+const MIN_ENTRIES: usize = 3;
 /// Entries that are passed at most to find them.
 const MAX_STEPS: u32 = 1 << 20;
 /// Pages among which they are chosen.
@@ -57,6 +61,8 @@ pub(super) struct Anchors {
     code: Vec<Anchor>,
     /// Pages that the kernel writes.
     data: Vec<Anchor>,
+    /// Pages below each entry of the root that has some.
+    entries: Vec<Vec<Anchor>>,
     /// The interrupt descriptor table of a CPU.
     idt: Option<Anchor>,
 }
@@ -79,11 +85,17 @@ impl Anchors {
             part: reference.part,
             code: Vec::new(),
             data: Vec::new(),
+            entries: Vec::new(),
             idt: None,
         };
         anchors.add_pages(target);
         anchors.add_registers(target);
         Some(anchors)
+    }
+
+    fn anchors(&self) -> impl Iterator<Item = &Anchor> {
+        let entries = self.entries.iter().flatten();
+        self.code.iter().chain(&self.data).chain(entries)
     }
 
     /// Where an address leads by the root that is known, if that is for ring 0 alone and RAM.
@@ -134,6 +146,7 @@ impl Anchors {
         }
         self.code = spread(&code);
         self.data = spread(&data);
+        self.entries = of_each_entry(code.iter().chain(&data), self.mode.depth.top());
     }
 
     fn add_registers(&mut self, target: &Target) {
@@ -176,7 +189,7 @@ impl Anchors {
         let top = self.mode.depth.top();
         let mut below = HashSet::new();
         for &pfn in found.iter().chain(known) {
-            for anchor in self.code.iter().chain(&self.data) {
+            for anchor in self.anchors() {
                 let walk = translate_in_memory(memory, &self.mode, pfn.base(), anchor.va);
                 let tables = walk.steps().iter().filter(|step| step.level != top);
                 below.extend(tables.map(|step| step.table));
@@ -187,8 +200,22 @@ impl Anchors {
     }
 
     /// Whether the root in `pfn` translates all that tells one: three in four of the code, and
-    /// half of the data.
+    /// half of the data; or all below most entries, so that a root that lacks one is found, too.
     fn lead_the_same<M: PhysicalMemory + ?Sized>(&self, memory: &M, pfn: Pfn) -> bool {
+        self.lead_to_code_and_data(memory, pfn) || self.most_entries_lead(memory, pfn)
+    }
+
+    fn most_entries_lead<M: PhysicalMemory + ?Sized>(&self, memory: &M, pfn: Pfn) -> bool {
+        if self.entries.len() < MIN_ENTRIES {
+            return false;
+        }
+        let may_fail = (self.entries.len() - 1) / 2;
+        let leads = |entry: &&Vec<Anchor>| entry.iter().all(|at| self.leads(memory, pfn, at));
+        let failed = self.entries.iter().filter(|entry| !leads(entry));
+        failed.take(may_fail + 1).count() <= may_fail
+    }
+
+    fn lead_to_code_and_data<M: PhysicalMemory + ?Sized>(&self, memory: &M, pfn: Pfn) -> bool {
         let leads = |anchor: &&Anchor| self.leads(memory, pfn, anchor);
         let (code, data) = (&self.code, &self.data);
         if code.is_empty() && data.is_empty() {
@@ -333,6 +360,18 @@ fn spread(all: &[Page]) -> Vec<Anchor> {
             })
     };
     all.iter().step_by(step).flat_map(inside).collect()
+}
+
+/// The first pages below each entry of the root: those that a table of another kernel would not lead to.
+fn of_each_entry<'a>(pages: impl Iterator<Item = &'a Page>, top: Level) -> Vec<Vec<Anchor>> {
+    let mut entries: BTreeMap<u16, Vec<Anchor>> = BTreeMap::new();
+    for page in pages {
+        let entry = entries.entry(page.start.va.index(top)).or_default();
+        if entry.len() < SAMPLES_OF_ENTRY {
+            entry.push(page.start);
+        }
+    }
+    entries.into_values().collect()
 }
 
 /// Memory in which a root has only some of its entries, the others reading as absent: whose they are does

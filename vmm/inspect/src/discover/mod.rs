@@ -237,11 +237,13 @@ impl Discovery {
                 pairs::isolated_roots(target, reference, (way_in, depth))
             });
             users.extend(isolated.into_iter().map(|user| (user, user)));
-            if let (true, Some(anchors)) = (users.is_empty(), &anchors) {
+            // One may have tables of its own for the way in.
+            if let Some(anchors) = &anchors {
                 let full = candidates
                     .iter()
                     .filter(|candidate| candidate.role == Role::Full);
-                let known = full.map(|candidate| candidate.pfn).collect();
+                let full = full.map(|candidate| candidate.pfn);
+                let known = full.chain(users.keys().copied()).collect();
                 let windows = anchors.windows(target, &suspects, &known);
                 users.extend(windows.into_iter().map(|user| (user, user)));
             }

@@ -67,6 +67,37 @@ fn a_copy_that_has_become_another_is_found() {
 }
 
 #[test]
+fn a_copy_that_lacks_an_entry_is_found_whatever_is_missing_below() {
+    const AREAS: [u64; 4] = [
+        0xffff_8000_0000_0000,
+        0xffff_a000_0000_0000,
+        0xffff_c000_0000_0000,
+        0xffff_e000_0000_0000,
+    ];
+    // The areas are mostly a large one, or alike.
+    for pages in [[900, 2, 2, 2], [3, 3, 3, 3], [2, 2, 600, 1]] {
+        for missing in AREAS {
+            let (mut ram, kernel, processes) = guest(Depth::Four, 0xffff_ffff_8000_0000, 64);
+            for root in processes.iter().copied().chain([kernel]) {
+                for (area, pages) in AREAS.into_iter().zip(pages) {
+                    for page in 0..pages {
+                        let pa = 0x100_0000 + page * PAGE;
+                        ram.map(root, area + page * PAGE, pa, PageSize::Size4KiB, DATA);
+                    }
+                }
+            }
+            ram.run(kernel);
+            assert_eq!(ram.broken(), []);
+            let index = ram.index(missing);
+            ram.memory.poke(processes[1].pfn(), index, Entry::ABSENT);
+            assert_eq!(kinds(&ram.discover()), expected(kernel, &processes));
+            let rules: Vec<_> = ram.broken().into_iter().map(|(rule, _)| rule).collect();
+            assert_eq!(rules, ["kernel-mappings-equal"], "{pages:?} {missing:#x}");
+        }
+    }
+}
+
+#[test]
 fn where_some_share_the_others_private_copies_are_a_fault() {
     let (mut ram, kernel, processes) = guests().remove(0);
     for _ in 0..2 {
