@@ -21,9 +21,10 @@ pub(super) const BREAKS: [Break; 21] = [
             let place = subject.entry_of_kernel()?;
             let [process, _] = subject.processes?;
             // Without any entry of the kernel's it would be no root.
-            let missing = match subject.is_all_of_kernel(place) {
-                true => subject.leaf_of_copy(place)?,
-                false => place,
+            let missing = if subject.is_all_of_kernel(place) {
+                subject.leaf_of_copy(place)?
+            } else {
+                place
             };
             subject.tables.set(missing, Entry::ABSENT);
             Some(vec![only("kernel-mappings-equal", place, process)])

@@ -86,7 +86,7 @@ impl Subject {
         }
         processes.retain(|root| {
             let is_on = |root| on_cpus.contains(&root);
-            !is_on(*root) && !(pairs == Pairs::Isolated && is_on(user_root(*root)))
+            !(is_on(*root) || pairs == Pairs::Isolated && is_on(user_root(*root)))
         });
         let area = |wanted: &str| {
             let mut areas = moment.areas().into_iter();

@@ -159,6 +159,15 @@ pub struct Search {
     pub profile: Option<Profile>,
 }
 
+/// The roots that have the kernel's part, and those of ring 3.
+fn known(candidates: &[Candidate], users: &HashMap<Pfn, Pfn>) -> HashSet<Pfn> {
+    let full = candidates
+        .iter()
+        .filter(|candidate| candidate.role == Role::Full);
+    let full = full.map(|candidate| candidate.pfn);
+    full.chain(users.keys().copied()).collect()
+}
+
 impl Discovery {
     /// Finds and captures every address space of `target`. A live guest may run on afterwards.
     ///
@@ -207,11 +216,7 @@ impl Discovery {
         let mut suspects = Vec::new();
         if let Some(anchors) = &anchors {
             suspects = anchors.suspects(target);
-            let known: HashSet<Pfn> = candidates
-                .iter()
-                .filter(|candidate| candidate.role == Role::Full)
-                .map(|candidate| candidate.pfn)
-                .collect();
+            let known = known(&candidates, &HashMap::new());
             let found = anchors.roots_among(target, &suspects, &known);
             candidates.extend(found.into_iter().map(|pfn| Candidate {
                 pfn,
@@ -239,12 +244,7 @@ impl Discovery {
             users.extend(isolated.into_iter().map(|user| (user, user)));
             // One may have tables of its own for the way in.
             if let Some(anchors) = &anchors {
-                let full = candidates
-                    .iter()
-                    .filter(|candidate| candidate.role == Role::Full);
-                let full = full.map(|candidate| candidate.pfn);
-                let known = full.chain(users.keys().copied()).collect();
-                let windows = anchors.windows(target, &suspects, &known);
+                let windows = anchors.windows(target, &suspects, &known(&candidates, &users));
                 users.extend(windows.into_iter().map(|user| (user, user)));
             }
         }
