@@ -14,7 +14,7 @@ use crate::common::linux::core::Core;
 use crate::common::machine::Machine;
 
 use rules::{BREAKS, Break};
-use subject::{Pairs, Subject, user_root};
+use subject::{Roots, Subject, user_root};
 
 /// A rule that cannot be broken in a kernel, and why: what the command says of a rule that it has not tried.
 pub(crate) type Unbreakable = (&'static str, &'static str);
@@ -86,7 +86,7 @@ fn judge(
     let judge = Judge {
         tables: &subject.tables,
         many: 0,
-        user_root: (subject.pairs == Pairs::Isolated).then_some(user_root),
+        user_root: (subject.roots == Roots::Isolated).then_some(user_root),
         has_names: false,
     };
     judge.judge(&answer.report, expected)?;

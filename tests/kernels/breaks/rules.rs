@@ -2,7 +2,7 @@
 
 use heirloom_inspect::{Entry, Pfn, PhysAddr, VirtAddr};
 
-use super::subject::{Pairs, Subject, user_root};
+use super::subject::{Roots, Subject, user_root};
 use crate::common::corrupted::{
     About, BEYOND_RAM, Expected, KERNEL_TABLE, Place, USER_PAGE, USER_TABLE, Where, only, shared,
 };
@@ -55,8 +55,8 @@ pub(super) const BREAKS: [Break; 21] = [
             let (first, second) = (places.next()??, places.next()??);
             // Of the two who have it the one with the lower root counts as the owner.
             let (process, place) = if first.0 < second.0 { second } else { first };
-            Some(match subject.pairs {
-                Pairs::Same => vec![shared("user-tables-private", place)],
+            Some(match subject.roots {
+                Roots::Same => vec![shared("user-tables-private", place)],
                 _ => vec![only("user-tables-private", place, process)],
             })
         },
@@ -113,9 +113,10 @@ pub(super) const BREAKS: [Break; 21] = [
         rule: "user-root-minimal",
         apply: |subject| {
             let [process, _] = subject.processes?;
-            let (users, process) = match subject.pairs {
-                Pairs::Isolated => (user_root(process), process),
-                _ => (process, subject.kernel),
+            let (users, process) = match subject.roots {
+                Roots::Isolated => (user_root(process), process),
+                Roots::OneKernel => (process, subject.kernel),
+                Roots::One | Roots::Same => return None,
             };
             let va = subject.direct_map?;
             let top = subject.tables.top();
@@ -124,9 +125,6 @@ pub(super) const BREAKS: [Break; 21] = [
                 table: users.pfn(),
                 index: va.index(top),
             };
-            if subject.tables.entry(place) == kernels {
-                return None;
-            }
             subject.tables.set(place, kernels);
             let first = subject.tables.leaf(subject.kernel, va);
             Some(vec![
@@ -304,7 +302,7 @@ impl Subject {
     /// The kernel's root of a process that has another one for ring 3.
     fn isolated(&self) -> Option<PhysAddr> {
         let [process, _] = self.processes?;
-        (self.pairs == Pairs::Isolated).then_some(process)
+        (self.roots == Roots::Isolated).then_some(process)
     }
 
     /// Where a root has, or may have, an entry that leads to itself.

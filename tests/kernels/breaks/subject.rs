@@ -24,22 +24,23 @@ pub(super) struct Subject {
     pub(super) direct_map: Option<VirtAddr>,
     /// CR3 of each CPU.
     pub(super) cr3s: Vec<u64>,
-    /// What address spaces of one process share.
-    pub(super) pairs: Pairs,
+    pub(super) roots: Roots,
     /// Each address space has kernel tables of its own.
     pub(super) has_copies: bool,
     /// The middle of its memory, but not far up.
     middle: u64,
 }
 
-/// Whether a process has two roots.
+/// The roots of a process.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pairs {
-    None,
-    /// With the same user half.
+pub(super) enum Roots {
+    One,
+    /// Two with the same user half.
     Same,
     /// One for the kernel, and one for ring 3 behind it.
     Isolated,
+    /// One for ring 3: the kernel has one for all.
+    OneKernel,
 }
 
 /// The root for ring 3 of a process whose kernel's is this: Linux's is the page behind.
@@ -76,17 +77,18 @@ impl Subject {
         let kernel = of_kind("kernel").first().copied().unwrap_or(on_cpus[0]);
         let users = of_kind("user-root");
         let mut processes = of_kind("process");
-        let pairs = match (processes.is_empty(), users.is_empty()) {
-            (false, false) => Pairs::Isolated,
-            _ if moment.profile() == "xen" => Pairs::Same,
-            _ => Pairs::None,
+        let kind = match (processes.is_empty(), users.is_empty()) {
+            (false, false) => Roots::Isolated,
+            (true, false) => Roots::OneKernel,
+            _ if moment.profile() == "xen" => Roots::Same,
+            _ => Roots::One,
         };
         if processes.is_empty() {
             processes = users;
         }
         processes.retain(|root| {
             let is_on = |root| on_cpus.contains(&root);
-            !(is_on(*root) || pairs == Pairs::Isolated && is_on(user_root(*root)))
+            !(is_on(*root) || kind == Roots::Isolated && is_on(user_root(*root)))
         });
         let area = |wanted: &str| {
             let mut areas = moment.areas().into_iter();
@@ -107,7 +109,7 @@ impl Subject {
             area: area("vmalloc").or(direct_map).unwrap_or(VirtAddr::new(0)),
             direct_map,
             cr3s: cpus.iter().map(|cpu| number(&cpu["cr3"])).collect(),
-            pairs,
+            roots: kind,
             has_copies: moment.let_pass().contains(&"private-kernel-tables"),
             middle: (ram / 2).min(128 << 20) & !0x1f_ffff,
             tables: Tables::new(core, snapshot, free),
@@ -126,7 +128,7 @@ impl Subject {
         place: Place,
         process: PhysAddr,
     ) -> Vec<Expected> {
-        vec![if self.pairs == Pairs::Same {
+        vec![if self.roots == Roots::Same {
             shared(rule, place)
         } else {
             of_process(rule, place, process)
