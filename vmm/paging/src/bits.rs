@@ -34,6 +34,7 @@ impl EntrySet {
     }
 
     /// How many entries below `index` are in the set.
+    #[inline]
     pub fn rank(&self, index: u16) -> usize {
         let word = index as usize / 64 % 8;
         let below = self.0[word] & ((1 << (index % 64)) - 1);
@@ -45,6 +46,7 @@ impl EntrySet {
     }
 
     /// The first entry of the set that is not below `index`.
+    #[inline]
     pub fn next_from(&self, index: u16) -> Option<u16> {
         let mut word = index as usize / 64;
         let mut bits = self.0.get(word)? & (u64::MAX << (index % 64));

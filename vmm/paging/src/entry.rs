@@ -186,6 +186,7 @@ impl Entry {
     /// Which bits are set that must be clear in a present entry at `level` (Intel SDM vol. 3A, 4.5,
     /// "reserved"): the CPU faults on them with the RSVD bit of the error code.
     #[must_use]
+    #[inline]
     pub const fn reserved_bits(self, level: Level, mode: &Mode) -> Entry {
         let mut reserved = ADDRESS & !mode.phys_bits.address_mask() & !mode.encryption.0;
         if !mode.nxe {
@@ -207,6 +208,7 @@ impl Entry {
 
     /// What the entry means to the CPU at `level`. An entry without P is [`Decoded::Absent`], even
     /// if it holds a frame number: Linux's PROT_NONE and swap entries do.
+    #[inline]
     pub const fn decode(self, level: Level, mode: &Mode) -> Decoded {
         if !self.present() {
             return Decoded::Absent;
