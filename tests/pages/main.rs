@@ -16,8 +16,9 @@ use common::{heirloom, limited};
 use page::{Shown, shown};
 
 /// Commands that are not run here: words of them, and why.
-const NOT_HERE: [(&str, &str); 11] = [
-    ("curl ", "tests stay on this machine"),
+const NOT_HERE: [(&str, &str); 12] = [
+    ("git clone ", "tests stay on this machine"),
+    ("curl ", "the same"),
     ("sudo ", ".ci/archives tries the package"),
     ("make ", "this is one of its tests"),
     ("cargo ", "tests/grade builds kernels and grades them"),
