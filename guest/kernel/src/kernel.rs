@@ -361,8 +361,8 @@ impl BigLock {
     /// # Safety
     /// 1. Whoever holds the guard relies on nothing that others change.
     pub unsafe fn let_others_in(&self) {
-        /// Long enough for every other CPU to come in several times.
-        const CYCLES: u64 = 50_000_000;
+        /// Long enough for every other CPU to come in several times, on a busy host, too.
+        const CYCLES: u64 = 500_000_000;
         drop(Guard(()));
         cpu::wait(CYCLES, shootdown::serve);
         core::mem::forget(self.lock());
