@@ -217,6 +217,20 @@ fn every_inspection_works_on_a_moment_of_a_recording_and_two_of_them_compare() {
 }
 
 #[test]
+fn whatever_processes_there_are_a_recording_is_of_our_own_guest() {
+    let (_directory, file) = file();
+    let run = heirloom(&["-q", "run", "--record", text(&file)]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    // The kernel's root alone; process 1; a family; the kernel's root alone again.
+    for event in [0, 1, 50, 88] {
+        let target = format!("rec:{}@{event}", text(&file));
+        let roots = json(&heirloom(&["roots", &target, "--json"]));
+        assert_eq!(roots["target"]["profile"]["name"], "heirloom", "{target}");
+        assert_eq!(heirloom(&["check", &target]).code, Some(0), "{target}");
+    }
+}
+
+#[test]
 fn a_booted_kernel_is_recorded_as_one_moment_and_inspected_from_there() {
     let (directory, file) = file();
     let guest = directory.path().join("guest");

@@ -21,6 +21,7 @@ pub fn target(machine: &dyn VirtualMachine, name: &str) -> Result<Target, RunErr
         depth: None,
         encryption: heirloom_inspect::Entry::ABSENT,
         roots: Vec::new(),
+        is_recorded: false,
         notes: Vec::new(),
     })
 }

@@ -51,6 +51,7 @@
 //!     depth: None,
 //!     encryption: Entry::ABSENT,
 //!     roots: Vec::new(),
+//!     is_recorded: false,
 //!     notes: Vec::new(),
 //! };
 //!

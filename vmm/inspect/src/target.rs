@@ -33,6 +33,8 @@ pub struct Target {
     pub encryption: Entry,
     /// Roots that are known, with their owners: those of a recording, or one that the user named.
     pub roots: Vec<(RootLabel, PhysAddr)>,
+    /// `roots` are all that can be looked at, and heirloom's own guest has told whose they are: a recording's.
+    pub is_recorded: bool,
     /// What the source leaves open and what was assumed instead, in sentences for people.
     pub notes: Vec<String>,
 }

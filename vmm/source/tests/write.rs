@@ -56,6 +56,7 @@ fn guest() -> Target {
         depth: None,
         encryption: heirloom_inspect::Entry::ABSENT,
         roots: Vec::new(),
+        is_recorded: false,
         notes: Vec::new(),
     }
 }

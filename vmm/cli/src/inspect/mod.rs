@@ -161,6 +161,7 @@ impl Options {
         if self.blind {
             target.cpus.clear();
             target.roots.clear();
+            target.is_recorded = false;
             target.depth = None;
             target.notes.clear();
         }

@@ -48,6 +48,7 @@ pub(crate) fn discover(file: &str, cr3: Option<&str>) -> Result<Discovery, Box<d
         depth: None,
         encryption: Entry::ABSENT,
         roots: Vec::new(),
+        is_recorded: false,
         notes: Vec::new(),
     };
     Ok(Discovery::of(&target)?)

@@ -58,20 +58,16 @@ impl Start {
 
 /// Finds the mode and the first root of `target`.
 pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, DiscoverError> {
-    let is_complete = target
-        .roots
-        .iter()
-        .any(|(label, _)| matches!(label, RootLabel::Process(_)));
     let mut seeds: Vec<Pfn> = target.roots.iter().map(|(_, root)| root.pfn()).collect();
     let mode = mode_of_cpus(target, &mut seeds, notes)?;
-    let basis = match (is_complete, seeds.is_empty()) {
+    let basis = match (target.is_recorded, seeds.is_empty()) {
         (true, _) => Basis::Given,
         (false, false) => Basis::Cr3,
         (false, true) => Basis::Blind,
     };
     seeds.sort_unstable();
     seeds.dedup();
-    if is_complete {
+    if target.is_recorded {
         // As the recording has them, each once.
         let mut order: Vec<Pfn> = Vec::new();
         for (_, root) in &target.roots {

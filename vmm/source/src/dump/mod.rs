@@ -169,6 +169,7 @@ pub(crate) fn target(
         depth: None,
         encryption: heirloom_inspect::Entry::ABSENT,
         roots: Vec::new(),
+        is_recorded: false,
         notes,
     }
 }

@@ -162,6 +162,7 @@ impl QemuSpec {
             depth: None,
             encryption: heirloom_inspect::Entry::ABSENT,
             roots: Vec::new(),
+            is_recorded: false,
             notes,
         })
     }

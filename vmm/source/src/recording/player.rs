@@ -77,6 +77,8 @@ impl Moment {
         if !matches!(recording.ending(), Ending::Ended(End::Done { .. })) {
             notes.push(recording.ending().to_string());
         }
+        let roots = tables.roots();
+        let is_told = |label| matches!(label, RootLabel::Kernel | RootLabel::Process(_));
         Ok(Target {
             name: format!("rec:{}@{}", recording.name().display(), self.number),
             memory: Box::new(self.memory),
@@ -85,7 +87,8 @@ impl Moment {
             gigabyte_pages: Some(mode.gigabyte_pages),
             depth: Some(mode.depth),
             encryption: mode.encryption,
-            roots: tables.roots(),
+            is_recorded: roots.iter().any(|(label, _)| is_told(*label)),
+            roots,
             cpus: tables.cpus,
             notes,
         })

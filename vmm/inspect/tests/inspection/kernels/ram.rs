@@ -162,6 +162,7 @@ impl Ram {
             depth: None,
             encryption: self.encryption,
             roots: Vec::new(),
+            is_recorded: false,
             notes: Vec::new(),
         }
     }

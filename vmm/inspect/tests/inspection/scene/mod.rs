@@ -142,6 +142,10 @@ impl Guest {
             depth: self.depth,
             encryption: Entry::ABSENT,
             roots: self.roots.clone(),
+            is_recorded: self
+                .roots
+                .iter()
+                .any(|(label, _)| matches!(label, RootLabel::Process(_))),
             notes: Vec::new(),
         }
     }
