@@ -165,7 +165,7 @@ fn whose(space: &Space) -> String {
 /// Where the kernel half of a root, and of its user root, is not that of the others of its kind; neighbouring entries
 /// of which the same is to be said are one place.
 fn differences(roots: &Roots, space: &Space, user_root: Option<&Space>) -> Vec<String> {
-    let of = |space: &Space, whose: &str| {
+    let of = |space: &Space| {
         let said = |found: &EntryDifference| {
             let area = roots.areas.get(&(space.address, found.index));
             (what(found), area.copied())
@@ -173,14 +173,21 @@ fn differences(roots: &Roots, space: &Space, user_root: Option<&Space>) -> Vec<S
         let groups = space
             .differences
             .chunk_by(|one, next| next.index == one.index + 1 && said(one) == said(next));
-        let places = groups.map(|group| place(roots, group, said(&group[0]), whose));
+        let places = groups.map(|group| place(roots, group, said(&group[0])));
         places.collect::<Vec<_>>()
     };
-    let mut all = of(space, "");
-    if let Some(user) = user_root {
-        all.extend(of(user, "user root: "));
-    }
-    all
+    let own = of(space);
+    let of_user_root = user_root.map_or_else(Vec::new, of);
+    let (in_both, in_one): (Vec<_>, Vec<_>) = own
+        .into_iter()
+        .partition(|place| of_user_root.contains(place));
+    let of_user_root = of_user_root
+        .into_iter()
+        .filter(|place| !in_both.contains(place))
+        .map(|place| format!("user root: {place}"));
+    let of_user_root: Vec<_> = of_user_root.collect();
+    let in_both = in_both.iter().map(|place| format!("{place}, in both"));
+    in_both.chain(in_one).chain(of_user_root).collect()
 }
 
 /// Where such a difference is, as in `LACKS {}`.
@@ -198,7 +205,6 @@ fn place(
     roots: &Roots,
     group: &[EntryDifference],
     ([before, after], area): ([&str; 2], Option<&str>),
-    whose: &str,
 ) -> String {
     let [first, last] = [&group[0], &group[group.len() - 1]].map(|found| found.index);
     let indices = if first == last {
@@ -208,7 +214,7 @@ fn place(
     };
     let area = area.map_or_else(String::new, |name| format!(" ({name})"));
     let top = roots.target.mode.depth.root_name();
-    format!("{whose}{before}{top}[{indices}]{area}{after}")
+    format!("{before}{top}[{indices}]{area}{after}")
 }
 
 /// The places of those that have several, below the table.
