@@ -10,9 +10,8 @@ use heirloom_paging::addr::Pfn;
 use heirloom_paging::entry::{Decoded, Entry};
 use heirloom_paging::mode::PhysBits;
 
-/// Bits that are taken for granted: no CPU with long mode has had fewer. Many of Intel's have 39, AMD's first and
-/// most that are emulated 40.
-const LEAST_BITS: u32 = 36;
+/// Bits that are taken for granted: those of AMD's first CPUs and of most that are emulated.
+const LEAST_BITS: u32 = 40;
 const RESERVED: &str = "reserved-bits-clear";
 const OPEN: &str = "how wide the CPU's physical addresses are is not known";
 
