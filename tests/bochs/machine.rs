@@ -344,14 +344,14 @@ fn make_image(at: &Path, kernel: &Path, config: &Config) {
     fs::create_dir_all(boot.join("grub")).unwrap();
     fs::copy(kernel, boot.join("kernel")).unwrap();
     let menu = format!(
-        "set timeout=0\nmenuentry heirloom {{\nmultiboot /boot/kernel {}\n",
+        "set timeout=0\nmenuentry heirloom {{\nmultiboot2 /boot/kernel {}\n",
         config.command_line
     );
     for module in &config.modules {
         fs::write(boot.join(&module.name), &module.bytes).unwrap();
     }
     let modules = config.modules.iter();
-    let modules = modules.map(|module| format!("module /boot/{0} {0}\n", module.name));
+    let modules = modules.map(|module| format!("module2 /boot/{0} {0}\n", module.name));
     let menu = [vec![menu], modules.collect(), vec!["}\n".into()]].concat();
     fs::write(boot.join("grub/grub.cfg"), menu.concat()).unwrap();
     let made = Command::new("grub-mkrescue")
@@ -362,7 +362,7 @@ fn make_image(at: &Path, kernel: &Path, config: &Config) {
             "--themes=",
             "--locales=",
         ])
-        .arg("--install-modules=multiboot normal iso9660 biosdisk")
+        .arg("--install-modules=multiboot2 normal iso9660 biosdisk")
         .arg("-o")
         .args([at.join("image.iso"), tree])
         .output()

@@ -1,6 +1,6 @@
 //! heirloom's guest kernel.
 //!
-//! A PVH or Multiboot loader enters [`boot`]'s assembly in 32-bit mode; it turns paging on and calls
+//! A PVH or Multiboot 2 loader enters [`boot`]'s assembly in 32-bit mode; it turns paging on and calls
 //! [`kernel_main`] in the upper half. From there everything is a reaction: [`trap`] is called for each
 //! exception, interrupt and system call with the registers of whatever was interrupted, works on the
 //! one [`kernel::Kernel`], and leaves with the registers of whoever runs next.
@@ -52,7 +52,7 @@ unsafe extern "C" {
 /// The kernel's Rust entry, on the boot's stack and tables, in the upper half.
 ///
 /// # Safety
-/// 1. Called once, by the boot's assembly, with what the loader passed in EBX, and whether that is a Multiboot
+/// 1. Called once, by the boot's assembly, with what the loader passed in EBX, and whether that is a Multiboot 2
 ///    loader (1) or a PVH loader (0).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kernel_main(start_info: u32, by_multiboot: u32) -> ! {

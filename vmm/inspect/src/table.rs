@@ -87,6 +87,7 @@ impl Table {
     }
 
     /// Entry `index`, below 512; higher ones are absent.
+    #[inline]
     pub fn entry(&self, index: u16) -> Entry {
         self.words
             .get(usize::from(index))
@@ -94,6 +95,7 @@ impl Table {
     }
 
     /// What entry `index` means.
+    #[inline]
     pub fn decode(&self, index: u16) -> Decoded {
         self.entry(index).decode(self.level, &self.mode)
     }

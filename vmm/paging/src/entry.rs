@@ -3,6 +3,7 @@
 //! Bit positions: Intel SDM vol. 3A, 4.5 (tables 4-14 to 4-20); AMD APM vol. 2, 5.4.
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::ops::BitOr;
 
 use crate::addr::{Pfn, PhysAddr};
@@ -11,8 +12,26 @@ use crate::mode::Mode;
 
 /// An entry as it stands in memory. What it means depends on its level and on the CPU's mode:
 /// [`Entry::decode`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Entry(u64);
+
+impl Hash for Entry {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+
+    /// Of many at once, as of a root's half: the words go to `state` together, and not one by one.
+    fn hash_slice<H: Hasher>(entries: &[Entry], state: &mut H) {
+        for some in entries.chunks(64) {
+            let mut words = [0; 64];
+            for (word, entry) in words.iter_mut().zip(some) {
+                *word = entry.0;
+            }
+            u64::hash_slice(&words[..some.len()], state);
+        }
+    }
+}
 
 /// Bits 51–12: where the address stands. Bits 52–62 are software's, bit 63 is NX; they never
 /// reach an address, although KPTI sets NX on entries that point to tables.

@@ -1,87 +1,95 @@
-//! What a Multiboot loader, such as GRUB, hands over: the GNU Multiboot specification 0.6.96, section 3.3.
+//! What a Multiboot 2 loader, such as GRUB, hands over: the Multiboot2 specification 2.0, section 3.6. (By version 1 QEMU's
+//! own loader would take the kernel for one of 32 bits.)
 
 use super::memory_map::{Range, Ranges};
 use super::start_info::{BadStartInfo, BootInfo, add_ram, read_at};
 use crate::mm::PhysAddr;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-#[derive(FromBytes, Immutable, KnownLayout)]
+/// What the information, and each tag in it, begins with.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Information {
-    flags: u32,
-    lower_kib: u32,
-    upper_kib: u32,
-    boot_device: u32,
-    command_line: u32,
-    modules: u32,
-    module_list: u32,
-    symbols: [u32; 4],
-    memory_map_bytes: u32,
-    memory_map: u32,
+struct Tag {
+    kind: u32,
+    /// With these two words; the next begins at a multiple of 8.
+    bytes: u32,
 }
 
 #[derive(FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct ModuleEntry {
+struct Module {
     start: u32,
     end: u32,
-    command_line: u32,
-    reserved: u32,
 }
 
-/// Addresses and sizes are of 64 bits, at a multiple of 4.
 #[derive(FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct MemoryMapEntry {
-    /// Of what follows.
-    bytes: u32,
-    address: [u32; 2],
-    size: [u32; 2],
+    address: u64,
+    size: u64,
     kind: u32,
+    reserved: u32,
 }
 
-const HAS_COMMAND_LINE: u32 = 1 << 2;
-const HAS_MODULES: u32 = 1 << 3;
-const HAS_MEMORY_MAP: u32 = 1 << 6;
+const COMMAND_LINE: u32 = 1;
+const MODULE: u32 = 3;
+const MEMORY_MAP: u32 = 6;
+/// Of the tag of a memory map that is before its entries: the tag's two words, the size of an entry, a version.
+const MAP_HEADER: u64 = 16;
+
+/// The tags, and where what each says begins.
+///
+/// # Safety
+/// 1. As for [`read`].
+unsafe fn tags(address: PhysAddr) -> impl Iterator<Item = (Tag, u64)> {
+    // SAFETY: obligation 1. The information begins with its own size.
+    let information: Tag = unsafe { read_at(address) };
+    let end = address.get() + u64::from(information.kind);
+    let mut at = address.get() + size_of::<Tag>() as u64;
+    core::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        // SAFETY: obligation 1.
+        let tag: Tag = unsafe { read_at(PhysAddr::new(at)) };
+        let says = at + size_of::<Tag>() as u64;
+        at += u64::from(tag.bytes.max(8)).next_multiple_of(8);
+        Some((tag, says))
+    })
+}
 
 /// Reads the information at `address`; `image` are the kernel's own frames.
 ///
 /// # Safety
-/// 1. `address` is what a Multiboot loader passed in EBX, and nothing of what it points to has been overwritten.
+/// 1. `address` is what a Multiboot 2 loader passed in EBX, and nothing of what it points to has been overwritten.
 pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStartInfo> {
     // SAFETY: obligation 1.
-    let info: Information = unsafe { read_at(address) };
-    let flags = info.flags;
-    if flags & HAS_MEMORY_MAP == 0 {
-        return Err(BadStartInfo::NoMultibootMap { flags });
-    }
+    let all = || unsafe { tags(address) };
+    let (map, entries) = all()
+        .find(|(tag, _)| tag.kind == MEMORY_MAP)
+        .ok_or(BadStartInfo::NoMultibootMap)?;
+    let end = entries + u64::from(map.bytes) - size_of::<Tag>() as u64;
+    // SAFETY: obligation 1.
+    let bytes: u32 = unsafe { read_at(PhysAddr::new(entries)) };
     let mut ram = Ranges::new();
-    let mut at = u64::from(info.memory_map);
-    let end = at + u64::from(info.memory_map_bytes);
+    let mut at = entries + MAP_HEADER - size_of::<Tag>() as u64;
     while at + size_of::<MemoryMapEntry>() as u64 <= end {
         // SAFETY: obligation 1.
         let entry: MemoryMapEntry = unsafe { read_at(PhysAddr::new(at)) };
-        add_ram(
-            &mut ram,
-            (entry.kind, word(entry.address), word(entry.size)),
-        )?;
-        at += u64::from(entry.bytes) + size_of::<u32>() as u64;
+        add_ram(&mut ram, (entry.kind, entry.address, entry.size))?;
+        at += u64::from(bytes.max(1));
     }
-    let given = |flag, value: u32| if flags & flag != 0 { value } else { 0 };
-    let command_line = given(HAS_COMMAND_LINE, info.command_line);
+    let command_line = all().find(|(tag, _)| tag.kind == COMMAND_LINE);
+    let command_line = PhysAddr::new(command_line.map_or(0, |(_, text)| text));
     // SAFETY: obligation 1.
-    let mut found = unsafe { BootInfo::new(&ram, image, PhysAddr::new(command_line.into())) }?;
-    for index in 0..given(HAS_MODULES, info.modules) {
-        let at = u64::from(info.module_list) + u64::from(index) * size_of::<ModuleEntry>() as u64;
+    let mut found = unsafe { BootInfo::new(&ram, image, command_line) }?;
+    for (_, at) in all().filter(|(tag, _)| tag.kind == MODULE) {
         // SAFETY: obligation 1.
-        let entry: ModuleEntry = unsafe { read_at(PhysAddr::new(at)) };
-        let size = entry.end.saturating_sub(entry.start);
+        let module: Module = unsafe { read_at(PhysAddr::new(at)) };
+        let size = module.end.saturating_sub(module.start);
+        let name = at + size_of::<Module>() as u64;
         // SAFETY: obligation 1.
-        unsafe { found.add_module(entry.start.into(), size.into(), entry.command_line.into()) }?;
+        unsafe { found.add_module(module.start.into(), size.into(), name) }?;
     }
     Ok(found)
-}
-
-fn word([low, high]: [u32; 2]) -> u64 {
-    u64::from(high) << 32 | u64::from(low)
 }

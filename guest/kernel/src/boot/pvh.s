@@ -1,4 +1,4 @@
-# PVH entry (Xen's x86/HVM direct boot ABI), and that of Multiboot (the GNU specification 0.6.96), by which GRUB
+# PVH entry (Xen's x86/HVM direct boot ABI), and that of Multiboot 2 (specification 2.0), by which GRUB
 # boots the same file: 32-bit protected mode, flat segments, paging off, EBX = physical address of what the loader
 # says. Turns on paging, with five levels where the CPU has them and the command line does not name "la57", and
 # goes to the upper half. The number of levels cannot be changed while paging is on (Intel SDM vol. 3A, 4.1.1),
@@ -22,23 +22,40 @@
     .asciz "Xen"
     .quad pvh_start - OFFSET
 
-.set MULTIBOOT_MAGIC, 0x1badb002
-.set MULTIBOOT_FLAGS, 0x3               # modules on pages, memory map
+.set MULTIBOOT_MAGIC, 0xe85250d6
 
 .section .text.boot, "ax"
-    .align 4
+    .align 8
+multiboot_header:
     .long MULTIBOOT_MAGIC
-    .long MULTIBOOT_FLAGS
-    .long -(MULTIBOOT_MAGIC + MULTIBOOT_FLAGS)
+    .long 0                             # protected mode of i386
+    .long multiboot_end - multiboot_header
+    .long -(MULTIBOOT_MAGIC + (multiboot_end - multiboot_header))
+    .word 6, 0                          # modules on pages
+    .long 8
+    .word 0, 0                          # the end
+    .long 8
+multiboot_end:
 
 .code32
 .global pvh_start, multiboot_start
 multiboot_start:
     movl $1, boot_loader - OFFSET
     xorl %esp, %esp                     # the command line; there is no stack yet
-    testl $0x4, (%ebx)                  # flags: there is one
+    leal 8(%ebx), %edx                  # the first tag
+look_for_command_line:
+    movl (%edx), %eax                   # its type
+    testl %eax, %eax                    # the end
     jz common_start
-    movl 16(%ebx), %esp                 # cmdline
+    cmpl $1, %eax
+    je command_line_found
+    movl 4(%edx), %eax                  # its size
+    addl $7, %eax
+    andl $-8, %eax
+    addl %eax, %edx
+    jmp look_for_command_line
+command_line_found:
+    leal 8(%edx), %esp
     jmp common_start
 pvh_start:
     movl 24(%ebx), %esp                 # cmdline_paddr, below 4 GiB

@@ -62,7 +62,7 @@ pub struct BootInfo {
 pub enum BadStartInfo {
     Magic(u32),
     NoMemoryMap { version: u32 },
-    NoMultibootMap { flags: u32 },
+    NoMultibootMap,
     CommandLine,
     TooManyRanges,
     TooManyModules,
@@ -74,7 +74,7 @@ impl fmt::Display for BadStartInfo {
             BadStartInfo::Magic(magic) => {
                 write!(
                     f,
-                    "it starts with {magic:#x}, not {MAGIC:#x}: boot with a PVH or Multiboot loader"
+                    "it starts with {magic:#x}, not {MAGIC:#x}: boot with a PVH or Multiboot 2 loader"
                 )
             }
             BadStartInfo::NoMemoryMap { version } => {
@@ -83,12 +83,7 @@ impl fmt::Display for BadStartInfo {
                     "version {version} without a memory map: version 1 is needed"
                 )
             }
-            BadStartInfo::NoMultibootMap { flags } => {
-                write!(
-                    f,
-                    "its flags are {flags:#x}: there is no memory map (bit 6)"
-                )
-            }
+            BadStartInfo::NoMultibootMap => write!(f, "there is no memory map (tag 6)"),
             BadStartInfo::CommandLine => {
                 write!(
                     f,
