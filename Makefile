@@ -121,7 +121,7 @@ qemu:
 
 # And under Bochs, whose CPU has PCIDs; GRUB boots it there.
 bochs:
-	@$(call packages,bochs grub-mkrescue xorriso mformat,bochs bochsbios vgabios grub-common grub-pc-bin xorriso mtools,bochs grub2-tools-extra grub2-pc-modules xorriso mtools,bochs grub xorriso mtools)
+	@$(call packages,bochs grub-mkrescue xorriso mformat,bochs bochs-term bochsbios vgabios grub-common grub-pc-bin xorriso mtools,bochs grub2-tools-extra grub2-pc-modules xorriso mtools,bochs grub xorriso mtools)
 
 # One is a session of gdb.
 gdb:
