@@ -1,5 +1,7 @@
 //! A kernel whose tables are broken: where in them what can be done.
 
+use std::collections::HashSet;
+
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{
     Capturer, Depth, Entry, Half, Level, Mapping, Mode, PageSize, Pfn, PhysAddr, RootLabel,
@@ -17,7 +19,7 @@ pub(super) struct Subject {
     pub(super) tables: Tables,
     /// What the first CPU is on, or the kernel's own root.
     pub(super) kernel: PhysAddr,
-    /// Two processes, on no CPU.
+    /// Two processes, on no CPU, that share no memory.
     pub(super) processes: Option<[PhysAddr; 2]>,
     /// Where the kernel's tables are changed: in an area without a meaning of its own.
     pub(super) area: VirtAddr,
@@ -100,19 +102,30 @@ impl Subject {
         let free = free_frames(&core, is_free);
         let cpus = target["cpus"].as_array().unwrap();
         let ram = core.ram().map(|ram| ram.bytes).max().unwrap();
+        let tables = Tables::new(core, snapshot, free);
+        let below = |root: PhysAddr| -> HashSet<PhysAddr> {
+            let table = root.pfn();
+            let entries = Half::User.indices();
+            let entries = entries.map(|index| tables.entry(Place { table, index }));
+            let present = entries.filter(|entry| entry.present());
+            present.map(Entry::address).collect()
+        };
+        // Two roots of one process, as those of Xen's guests have, share what they map.
+        let two = processes.first().and_then(|first| {
+            let mut others = processes[1..].iter();
+            let other = others.find(|other| below(**other).is_disjoint(&below(*first)))?;
+            Some([*first, *other])
+        });
         Subject {
             kernel,
-            processes: match processes[..] {
-                [first, second, ..] => Some([first, second]),
-                _ => None,
-            },
+            processes: two,
             area: area("vmalloc").or(direct_map).unwrap_or(VirtAddr::new(0)),
             direct_map,
             cr3s: cpus.iter().map(|cpu| number(&cpu["cr3"])).collect(),
             roots: kind,
             has_copies: moment.let_pass().contains(&"private-kernel-tables"),
             middle: (ram / 2).min(128 << 20) & !0x1f_ffff,
-            tables: Tables::new(core, snapshot, free),
+            tables,
         }
     }
 
