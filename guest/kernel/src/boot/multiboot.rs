@@ -2,7 +2,7 @@
 //! own loader would take the kernel for one of 32 bits.)
 
 use super::memory_map::{Range, Ranges};
-use super::start_info::{BadStartInfo, BootInfo, add_ram, read_at};
+use super::start_info::{BadStartInfo, BootInfo, MemoryMapEntry, add_ram, read_at};
 use crate::mm::PhysAddr;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -20,15 +20,6 @@ struct Tag {
 struct Module {
     start: u32,
     end: u32,
-}
-
-#[derive(FromBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct MemoryMapEntry {
-    address: u64,
-    size: u64,
-    kind: u32,
-    reserved: u32,
 }
 
 const COMMAND_LINE: u32 = 1;
@@ -76,7 +67,7 @@ pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStart
     while at + size_of::<MemoryMapEntry>() as u64 <= end {
         // SAFETY: obligation 1.
         let entry: MemoryMapEntry = unsafe { read_at(PhysAddr::new(at)) };
-        add_ram(&mut ram, (entry.kind, entry.address, entry.size))?;
+        add_ram(&mut ram, &entry)?;
         at += u64::from(bytes.max(1));
     }
     let command_line = all().find(|(tag, _)| tag.kind == COMMAND_LINE);

@@ -32,9 +32,10 @@ struct ModuleEntry {
     reserved: u64,
 }
 
+/// A range of the memory map, which PVH and Multiboot 2 tell alike.
 #[derive(FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct MemoryMapEntry {
+pub(super) struct MemoryMapEntry {
     address: u64,
     size: u64,
     kind: u32,
@@ -129,7 +130,7 @@ pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStart
         let at = info.memory_map + index * size_of::<MemoryMapEntry>() as u64;
         // SAFETY: obligation 1.
         let entry: MemoryMapEntry = unsafe { read_at(PhysAddr::new(at)) };
-        add_ram(&mut ram, (entry.kind, entry.address, entry.size))?;
+        add_ram(&mut ram, &entry)?;
     }
     // SAFETY: obligation 1.
     let mut found = unsafe { BootInfo::new(&ram, image, PhysAddr::new(info.command_line)) }?;
@@ -143,16 +144,13 @@ pub unsafe fn read(address: PhysAddr, image: Range) -> Result<BootInfo, BadStart
     Ok(found)
 }
 
-/// Takes in an entry of the memory map, as the BIOS has them: kind, address and size.
-pub(super) fn add_ram(
-    ram: &mut Ranges,
-    (kind, address, size): (u32, u64, u64),
-) -> Result<(), TooManyRanges> {
-    if kind != KIND_RAM {
+/// Takes in an entry of the memory map.
+pub(super) fn add_ram(ram: &mut Ranges, entry: &MemoryMapEntry) -> Result<(), TooManyRanges> {
+    if entry.kind != KIND_RAM {
         return Ok(());
     }
-    let start = address.div_ceil(PAGE_SIZE);
-    let end = (address + size) / PAGE_SIZE;
+    let start = entry.address.div_ceil(PAGE_SIZE);
+    let end = (entry.address + entry.size) / PAGE_SIZE;
     ram.insert(Range {
         start,
         end: end.max(start),
