@@ -246,17 +246,9 @@ impl Anchors {
             .map(|anchor| anchor.va.index(top))
             .collect();
         columns.dedup();
-        let mut frames: Vec<Pfn> = columns
-            .into_iter()
-            .flat_map(|index| {
-                scan::frames_where(&*target.memory, &target.ram, index, |entry| {
-                    may_lead_to_a_table(entry, &self.mode, target)
-                })
-            })
-            .collect();
-        frames.sort_unstable();
-        frames.dedup();
-        frames
+        scan::frames_where(&*target.memory, &target.ram, &columns, |_, entry| {
+            may_lead_to_a_table(entry, &self.mode, target)
+        })
     }
 
     /// Which of `suspects` show ring 3 a window of the kernel: pages for ring 3, and of the kernel's part

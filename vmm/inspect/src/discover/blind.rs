@@ -67,7 +67,9 @@ pub(super) fn find(target: &Target, modes: &[Mode]) -> Option<(Mode, Found)> {
     let (memory, ram) = (&*target.memory, &target.ram[..]);
     // Nearly every kernel is linked to the last 2 GiB, so the last entry tells quickly; if that finds
     // nothing, all of memory is read.
-    let frames = scan::frames_where(memory, ram, 511, |entry| may_lead_to_a_table(entry, target));
+    let frames = scan::frames_where(memory, ram, &[511], |_, entry| {
+        may_lead_to_a_table(entry, target)
+    });
     let mut budget = Budget::default();
     let best = best_among(target, modes, &frames, &mut budget).or_else(|| {
         let frames = scan::frames_that(memory, ram, |_, words| is_kernel_half(words, target));

@@ -7,7 +7,7 @@ use super::kind::Looker;
 use super::part::{all_but, less, self_entries, upper_half};
 use super::reference::Reference;
 use super::start::Start;
-use super::{Basis, pairs, scan};
+use super::{Basis, pairs};
 use crate::capture::Capturer;
 use crate::snapshot::RootLabel;
 use crate::tally::Tallier;
@@ -78,17 +78,9 @@ pub(super) fn named(target: &Target, pfn: Pfn, start: &Start) -> Candidate {
 /// The frames that have the reference's kernel half, or a part of it.
 pub(super) fn look_alikes(target: &Target, reference: &Reference) -> Vec<Candidate> {
     let memory = &*target.memory;
-    let mut frames: Vec<Pfn> = Vec::new();
-    for index in reference.columns() {
-        let wanted = reference.entry(index);
-        frames.extend(scan::frames_where(memory, &target.ram, index, |entry| {
-            entry.present() && entry.as_written() == wanted
-        }));
-    }
-    frames.sort_unstable();
-    frames.dedup();
     let mut words = [0; 512];
-    frames
+    reference
+        .frames_with_its_entries(target)
         .into_iter()
         .filter_map(|pfn| {
             memory.read_table(pfn, &mut words).ok()?;

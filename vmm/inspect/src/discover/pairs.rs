@@ -88,7 +88,7 @@ pub(super) fn user_roots(
         let column = last.and_then(|at| u16::try_from(at).ok());
         if let (Some(at), Some(column)) = (last, column) {
             let wanted = common[at];
-            let found = scan::frames_where(memory, &target.ram, column, |entry| {
+            let found = scan::frames_where(memory, &target.ram, &[column], |_, entry| {
                 entry.present() && entry.as_written() == wanted
             });
             for user in found {
@@ -168,7 +168,7 @@ pub(super) fn isolated_roots(
         return Vec::new();
     }
     let mut words = [0; 512];
-    scan::frames_where(memory, &target.ram, column, |entry| {
+    scan::frames_where(memory, &target.ram, &[column], |_, entry| {
         entry.present() && entry.as_written() == wanted
     })
     .into_iter()

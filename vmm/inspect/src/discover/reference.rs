@@ -4,12 +4,14 @@ use std::ops::RangeInclusive;
 
 use crate::memory::Words;
 use crate::snapshot::Snapshot;
+use crate::target::Target;
 use heirloom_paging::addr::Pfn;
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Entry;
 
 use super::Role;
 use super::clusters::{KernelHalf, kernel_half_of};
+use super::scan;
 
 /// Entries of a trampoline's root that has not the whole kernel half. A single word may be anybody's data.
 const FEW: RangeInclusive<usize> = 2..=16;
@@ -53,6 +55,14 @@ impl Reference {
         let mut columns = vec![0, present.len() / 2, present.len() - 1];
         columns.dedup();
         columns.into_iter().map(|at| present[at]).collect()
+    }
+
+    /// The frames that have one of the entries [`Reference::columns`] as the reference has it.
+    pub(super) fn frames_with_its_entries(&self, target: &Target) -> Vec<Pfn> {
+        let columns = self.columns();
+        scan::frames_where(&*target.memory, &target.ram, &columns, |index, entry| {
+            entry.present() && entry.as_written() == self.entry(index)
+        })
     }
 
     /// What a frame with these words is.

@@ -1,5 +1,6 @@
-//! Looking through all of guest memory: one entry of every frame, as if each were a page table.
+//! Looking through all of guest memory: some entries of every frame, as if each were a page table.
 
+use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -9,6 +10,9 @@ use heirloom_paging::entry::Entry;
 
 /// Frames that one thread looks through before it takes the next piece: 32 MiB of memory.
 const PIECE: u64 = 8192;
+/// Frames of which one entry is read before the next one of them: what one entry cost, which is a translation and
+/// perhaps a page that is unpacked, is not forgotten then.
+const BLOCK: usize = 512;
 /// Threads beyond these would wait for memory.
 const MAX_THREADS: usize = 4;
 
@@ -23,21 +27,40 @@ impl Piece {
     fn pfns(self) -> impl Iterator<Item = Pfn> {
         (self.first.get()..).take(self.frames).map(Pfn::new)
     }
+
+    /// The same frames, at most [`BLOCK`] at a time.
+    fn blocks(self) -> impl Iterator<Item = Piece> {
+        let firsts = (self.first.get()..).step_by(BLOCK);
+        let offsets = (0..self.frames).step_by(BLOCK);
+        firsts.zip(offsets).map(move |(first, offset)| Piece {
+            first: Pfn::new(first),
+            frames: BLOCK.min(self.frames - offset),
+        })
+    }
 }
 
-/// The frames of `ram` whose entry `index` is `wanted`, ascending; an entry that is not present, or leads
+/// The frames of `ram` one of whose entries `columns` is `wanted`, ascending; an entry that is not present, or leads
 /// nowhere, need not be asked about.
 pub(super) fn frames_where<M: PhysicalMemory + Sync + ?Sized>(
     memory: &M,
     ram: &[PhysRange],
-    index: u16,
-    wanted: impl Fn(Entry) -> bool + Sync,
+    columns: &[u16],
+    wanted: impl Fn(u16, Entry) -> bool + Sync,
 ) -> Vec<Pfn> {
     in_pieces(memory, ram, |piece, found| {
-        let mut column = vec![Entry::ABSENT; piece.frames];
-        memory.read_links(piece.first, index, &mut column);
-        let frames = piece.pfns().zip(column);
-        found.extend(frames.filter_map(|(pfn, entry)| wanted(entry).then_some(pfn)));
+        let mut entries = [Entry::ABSENT; BLOCK];
+        let mut is_wanted = [false; BLOCK];
+        for block in piece.blocks() {
+            let entries = &mut entries[..block.frames];
+            for index in columns {
+                memory.read_links(block.first, *index, entries);
+                for (is_wanted, entry) in is_wanted.iter_mut().zip(&*entries) {
+                    *is_wanted |= wanted(*index, *entry);
+                }
+            }
+            let all = is_wanted.iter_mut().zip(block.pfns());
+            found.extend(all.filter_map(|(is_wanted, pfn)| mem::take(is_wanted).then_some(pfn)));
+        }
     })
 }
 
@@ -150,11 +173,26 @@ mod tests {
                 start: PhysAddr::new(start),
                 bytes,
             });
-        let found = frames_where(&memory, &ram, 511, |entry| entry == marked);
+        let found = frames_where(&memory, &ram, &[511], |_, entry| entry == marked);
         assert_eq!(found, wanted.map(Pfn::new));
+        // By another entry, too, in order, and each once.
+        for pfn in [2, 8193] {
+            memory.poke(Pfn::new(pfn), 510, marked);
+        }
+        let found = frames_where(&memory, &ram, &[511, 510], |index, entry| {
+            entry == marked && index >= 510
+        });
+        assert_eq!(
+            found,
+            [1, 2, 5, 8192, 8193, 20_000, 0x10_0000, 0x10_0001].map(Pfn::new)
+        );
+        let found = frames_where(&memory, &ram, &[511, 510], |index, entry| {
+            entry == marked && index == 510
+        });
+        assert_eq!(found, [2, 5, 8193].map(Pfn::new));
         let found = frames_that(&memory, &ram, |_, words| words[511] == marked.get());
         assert_eq!(found, wanted.map(Pfn::new));
-        assert_eq!(frames_where(&memory, &[], 511, |_| true), []);
+        assert_eq!(frames_where(&memory, &[], &[511], |_, _| true), []);
     }
 
     /// Memory that knows what of it is data.
@@ -185,7 +223,9 @@ mod tests {
         };
         let data = vec![range(0x2ff8, 16), range(0x4_0000_0000_0ff0, 16)];
         let memory = Sparse(memory, data);
-        let found = frames_where(&memory, &[range(0, 1 << 60)], 511, |entry| entry == marked);
+        let found = frames_where(&memory, &[range(0, 1 << 60)], &[511], |_, entry| {
+            entry == marked
+        });
         assert_eq!(found, [2, 3].map(Pfn::new));
     }
 }

@@ -15,7 +15,7 @@ use super::anchors::Anchors;
 use super::blind::{Found, LEAST_SHOWN, MAX_TRIED};
 use super::budget::Budget;
 use super::reference::{Best, Reference};
-use super::{Basis, DiscoverError, blind, pairs, part, scan};
+use super::{Basis, DiscoverError, blind, pairs, part};
 
 /// Leaves of 1 GiB are read as such even where CPUID denies them: QEMU walks them on every CPU that it emulates,
 /// and so does the host's CPU where it walks the tables of KVM's guests; only a KVM with shadow tables faults.
@@ -274,17 +274,7 @@ fn or_the_kernels(target: &Target, mode: Mode, best: Best) -> Best {
     if best.ram_bytes >= all / LEAST_SHOWN {
         return best;
     }
-    let columns = best.reference.columns().into_iter();
-    let mut frames: Vec<Pfn> = columns
-        .flat_map(|index| {
-            let wanted = best.reference.entry(index);
-            scan::frames_where(&*target.memory, &target.ram, index, move |entry| {
-                entry.present() && entry.as_written() == wanted
-            })
-        })
-        .collect();
-    frames.sort_unstable();
-    frames.dedup();
+    let mut frames = best.reference.frames_with_its_entries(target);
     frames.truncate(MAX_TRIED);
     match best_of(target, mode, &frames) {
         Some(other) if other.ram_bytes > best.ram_bytes => other,

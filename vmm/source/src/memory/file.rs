@@ -105,17 +105,18 @@ impl FileSource {
     /// Reads the words at `offset`, `offset` + 4096 and so on; what the file does not have is zero.
     pub(crate) fn read_column(&self, mut offset: u64, mut entries: &mut [Entry]) {
         while !entries.is_empty() {
-            let (is_data, end) = self.extent_at(offset);
-            // Up to the window's end, too: it is populated first.
-            let end = end.min((offset / WINDOW + 1).saturating_mul(WINDOW));
+            let (is_data, extent) = self.extent_at(offset);
+            // Window by window: each is populated first, as far as it is data.
+            let window = offset / WINDOW * WINDOW;
+            let part = extent.start.max(window)..extent.end.min(window.saturating_add(WINDOW));
             // Words behind the end of the file are absent as those in a hole.
-            let words = end.saturating_sub(offset).div_ceil(PAGE_SIZE).max(1);
+            let words = part.end.saturating_sub(offset).div_ceil(PAGE_SIZE).max(1);
             let here = usize::try_from(words)
                 .unwrap_or(usize::MAX)
                 .min(entries.len());
             let (now, later) = entries.split_at_mut(here);
             if is_data {
-                self.read_window(offset, end, now);
+                self.read_window(offset, part, now);
             } else {
                 now.fill(Entry::ABSENT);
             }
@@ -124,14 +125,11 @@ impl FileSource {
         }
     }
 
-    /// [`FileSource::read_column`] for words that begin between `offset` and `end`, in one window and
-    /// in data.
-    fn read_window(&self, offset: u64, end: u64, entries: &mut [Entry]) {
-        let Some(map) = self
-            .map
-            .as_ref()
-            .filter(|map| self.populate(map, offset, end))
-        else {
+    /// [`FileSource::read_column`] for words that begin at `offset` and behind it in `part`, which lies in one
+    /// window and is data.
+    fn read_window(&self, offset: u64, part: Range<u64>, entries: &mut [Entry]) {
+        let end = part.end;
+        let Some(map) = self.map.as_ref().filter(|map| self.populate(map, part)) else {
             return self.read_blocks(offset, entries);
         };
         for (at, entry) in (offset..).step_by(4096).zip(entries) {
@@ -167,10 +165,10 @@ impl FileSource {
         }
     }
 
-    /// Makes the kernel map the window around `offset..end`, once: `false` if it cannot, because the
-    /// file is shorter by now.
-    fn populate(&self, map: &Guarded, offset: u64, end: u64) -> bool {
-        let window = offset / WINDOW;
+    /// Makes the kernel map a part of a window, once: `false` if it cannot, because the file is shorter by now. Not
+    /// the whole window, unless it is all data: a hole in it must stay a hole.
+    fn populate(&self, map: &Guarded, part: Range<u64>) -> bool {
+        let window = part.start / WINDOW;
         let Some(done) = usize::try_from(window)
             .ok()
             .and_then(|window| self.populated.get(window))
@@ -180,9 +178,9 @@ impl FileSource {
         if done.load(Ordering::Relaxed) {
             return true;
         }
-        // Not the whole window: a hole in it must stay a hole.
-        let start = offset & !(PAGE_SIZE - 1);
-        let (Ok(from), Ok(length)) = (usize::try_from(start), usize::try_from(end - start)) else {
+        let start = part.start & !(PAGE_SIZE - 1);
+        let (Ok(from), Ok(length)) = (usize::try_from(start), usize::try_from(part.end - start))
+        else {
             return false;
         };
         if !map.populate(from, length) {
@@ -190,7 +188,10 @@ impl FileSource {
         }
         // Only if that was all of the window is there nothing left to do.
         let last = ((window + 1) * WINDOW).min(self.input.length());
-        done.store(start <= window * WINDOW && end == last, Ordering::Relaxed);
+        done.store(
+            start <= window * WINDOW && part.end == last,
+            Ordering::Relaxed,
+        );
         true
     }
 
@@ -206,13 +207,13 @@ impl FileSource {
             .collect()
     }
 
-    /// Whether `offset` is in data, and where that ends or data begins.
-    fn extent_at(&self, offset: u64) -> (bool, u64) {
+    /// Whether `offset` is in data, and from where to where that is so; of a hole from `offset` on.
+    fn extent_at(&self, offset: u64) -> (bool, Range<u64>) {
         let next = self.data.partition_point(|extent| extent.end <= offset);
         match self.data.get(next) {
-            Some(extent) if extent.start <= offset => (true, extent.end),
-            Some(extent) => (false, extent.start),
-            None => (false, u64::MAX),
+            Some(extent) if extent.start <= offset => (true, extent.clone()),
+            Some(extent) => (false, offset..extent.start),
+            None => (false, offset..u64::MAX),
         }
     }
 }

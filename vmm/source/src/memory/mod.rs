@@ -7,7 +7,6 @@ mod paged;
 mod process;
 mod sketch;
 
-use std::num::NonZero;
 use std::ops::Range;
 use std::thread;
 
@@ -203,13 +202,12 @@ impl Memory {
     /// Large columns are read by several threads: what takes the time is that the kernel maps, or
     /// copies, page after page, or that pages are unpacked.
     fn read_in_parallel(&self, first: Pfn, index: u16, entries: &mut [Entry], links: bool) {
-        let threads = thread::available_parallelism()
-            .map_or(1, NonZero::get)
-            .min(THREADS)
-            .min(entries.len() / FRAMES_PER_THREAD);
+        let threads = THREADS.min(entries.len() / FRAMES_PER_THREAD);
         if threads < 2 {
             return self.read_column_here(first, index, entries, links);
         }
+        // Asked only now: the answer lies in files.
+        let threads = thread::available_parallelism().map_or(1, |there| there.get().min(threads));
         let share = entries.len().div_ceil(threads);
         thread::scope(|scope| {
             let mut first = first;
