@@ -52,6 +52,13 @@ fn kernel(parts: &[&[u8]]) -> (TempDir, PathBuf) {
 }
 
 #[test]
+fn what_is_for_programs_alone_is_not_written_to_a_terminal() {
+    let screen = on_terminal(&mut heirloom(&["maps", "raw:x", "--format", "arrow"]));
+    assert_eq!(screen.code, Some(2), "{}", screen.text);
+    assert!(screen.text.contains("> rows.arrows"), "{}", screen.text);
+}
+
+#[test]
 fn verdicts_have_a_colour_on_a_terminal_and_the_words_stay() {
     let screen = on_terminal(&mut heirloom(&["run"]));
     assert_eq!(screen.code, Some(0), "{}", screen.text);

@@ -1,5 +1,6 @@
 //! The inspecting commands on images that the test writes: arguments, exit codes, files that are no good.
 
+mod arrow;
 mod ci;
 mod image;
 mod judged;

@@ -170,7 +170,6 @@ fn what_makes_no_sense_is_refused_with_what_would() {
     let target = image.target();
     for (options, word) in [
         (&["--root", "all"][..], "jsonl"),
-        (&["--format", "arrow"], "the Python package"),
         (&["--format", "csv", "--filter", "d"], "--leaves"),
         (&["--format", "csv", "--filter", "quick"], "w (writable)"),
         (&["--range", "7"], "FIRST-LAST"),

@@ -103,15 +103,8 @@ fn command() -> clap::Command {
     Cli::command()
 }
 
-/// The error about a subcommand that does not exist, with the one that its letters are nearest to: `run` for `rn`; and
-/// that about a form that another program has.
+/// The error about a subcommand that does not exist, with the one that its letters are nearest to: `run` for `rn`.
 fn with_nearest(mut error: clap::Error) -> clap::Error {
-    if is_arrow(&error) {
-        let tip =
-            "an Arrow table is what the Python package makes: heirloom.open(TARGET).maps(\"all\")";
-        let tips = ContextValue::StyledStrs(vec![tip.into()]);
-        error.insert(ContextKind::Suggested, tips);
-    }
     if let Some(ContextValue::String(text)) = error.get(ContextKind::InvalidSubcommand) {
         let command = command();
         let names = command.get_subcommands().map(clap::Command::get_name);
@@ -125,16 +118,6 @@ fn with_nearest(mut error: clap::Error) -> clap::Error {
         error.insert(ContextKind::SuggestedSubcommand, tip);
     }
     error
-}
-
-/// Whether rows are wanted as an Arrow table.
-fn is_arrow(error: &clap::Error) -> bool {
-    let is = |kind, wanted: &str| match error.get(kind) {
-        Some(ContextValue::String(text)) => text == wanted,
-        Some(ContextValue::Strings(texts)) => texts.iter().any(|text| text == wanted),
-        _ => false,
-    };
-    is(ContextKind::InvalidValue, "arrow") && is(ContextKind::ValidValue, "jsonl")
 }
 
 /// The command line. It is taken apart on a stack of its own: clap's description of all options needs more than the first

@@ -14,7 +14,7 @@ use arrow_schema::ffi::FFI_ArrowSchema;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use heirloom_inspect::layout::Area;
 use heirloom_inspect::leaves::STEP_LIMIT;
-use heirloom_inspect::report::Row;
+use heirloom_inspect::report::{Column, Kind, Row};
 use heirloom_inspect::{Discovery, Entry, PageSize, Pfn, RootId, VirtAddr, VirtRange};
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
@@ -77,7 +77,7 @@ impl Table {
     /// The names of the columns.
     #[getter]
     fn column_names(&self) -> Vec<&'static str> {
-        Row::COLUMNS.to_vec()
+        Row::COLUMNS.iter().map(|column| column.name).collect()
     }
 
     fn __repr__(&self) -> String {
@@ -109,24 +109,20 @@ impl Table {
     }
 }
 
-/// The columns of a [`Row`], with what a page and a range have both as never missing. Addresses are numbers: these
-/// have 64 bits here.
+/// The columns of a [`Row`]. Addresses are numbers: these have 64 bits here.
 fn schema() -> SchemaRef {
-    use DataType::{Boolean, UInt8, UInt16, UInt32, UInt64, Utf8};
-    let words = || DataType::Dictionary(Box::new(DataType::Int16), Box::new(Utf8));
-    let column = |name: &&'static str| {
-        let (kind, may_miss) = match *name {
-            "pid" => (UInt32, true),
-            "comm" => (Utf8, true),
-            "write" | "execute" | "user" => (Boolean, false),
-            "area" | "size" => (words(), true),
-            "global" | "accessed" | "dirty" => (Boolean, true),
-            "pat" => (UInt8, true),
-            "entry" | "table" => (UInt64, true),
-            "index" => (UInt16, true),
-            _ => (UInt64, false),
+    let words = || DataType::Dictionary(Box::new(DataType::Int16), Box::new(DataType::Utf8));
+    let column = |column: &Column| {
+        let kind = match column.kind {
+            Kind::Number(8) => DataType::UInt8,
+            Kind::Number(16) => DataType::UInt16,
+            Kind::Number(32) => DataType::UInt32,
+            Kind::Number(_) => DataType::UInt64,
+            Kind::Truth => DataType::Boolean,
+            Kind::Text => DataType::Utf8,
+            Kind::Word => words(),
         };
-        Field::new(*name, kind, may_miss)
+        Field::new(column.name, kind, column.may_miss)
     };
     let columns: Vec<Field> = Row::COLUMNS.iter().map(column).collect();
     Arc::new(Schema::new(columns))
@@ -223,27 +219,10 @@ impl RecordBatchReader for Reader {
     }
 }
 
-/// The name of the area that was asked for last, as JSON has it: neighbours lie in one.
-#[derive(Default)]
-struct Names(Option<(Area, String)>);
-
-impl Names {
-    fn of(&mut self, area: Option<Area>) -> Option<&str> {
-        let area = area?;
-        if self.0.as_ref().is_none_or(|(last, _)| *last != area) {
-            let name = serde_json::to_value(area).ok();
-            let name = name.as_ref().and_then(serde_json::Value::as_str);
-            self.0 = Some((area, name.unwrap_or(area.name()).to_owned()));
-        }
-        self.0.as_ref().map(|(_, name)| name.as_str())
-    }
-}
-
 /// The columns of a batch that is made.
 #[derive(Default)]
 struct Columns {
     rows: usize,
-    names: Names,
     root: UInt64Builder,
     pid: UInt32Builder,
     comm: StringBuilder,
@@ -276,7 +255,7 @@ impl Columns {
         self.write.append_value(row.write);
         self.execute.append_value(row.execute);
         self.user.append_value(row.user);
-        self.area.append_option(self.names.of(row.area));
+        self.area.append_option(row.area.map(Area::word));
         self.size.append_option(row.size.map(|size| match size {
             PageSize::Size4KiB => "4KiB",
             PageSize::Size2MiB => "2MiB",

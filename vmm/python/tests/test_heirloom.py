@@ -212,6 +212,38 @@ class Tables(unittest.TestCase):
         within = f"{page['va']:#x}-{page['va'] + 1:#x}"
         self.assertEqual(pyarrow.table(guest.maps("pid1", within=within)).to_pylist(), [page])
 
+    def stream(self, *options, target=GUEST):
+        """What the command writes as Arrow."""
+        words = [COMMAND, "maps", target, "--format", "arrow", *options]
+        return subprocess.run(words, capture_output=True, check=True, timeout=120).stdout
+
+    def test_pyarrow_reads_the_commands_stream_as_the_packages_table(self):
+        pyarrow = library("pyarrow")
+        import pyarrow.ipc
+
+        guest = heirloom.open(GUEST)
+        for options, asked in (
+            (("--root", "all", "--leaves"), {"root": "all"}),
+            (("--root", "kernel"), {"root": "kernel", "leaves": False}),
+            (("--pid", "1", "--leaves", "--user"), {"root": "pid1", "within": "user"}),
+        ):
+            reader = pyarrow.ipc.open_stream(self.stream(*options))
+            table = reader.read_all()
+            table.validate(full=True)
+            own = pyarrow.table(guest.maps(**asked))
+            self.assertEqual(table.schema, own.schema)
+            self.assertEqual(table.to_pylist(), own.to_pylist(), options)
+            self.check(table.to_pylist(), self.rows(*options))
+        nothing = pyarrow.ipc.open_stream(self.stream("--root", "kernel", "--filter", "w x"))
+        self.assertEqual((nothing.schema, nothing.read_all().num_rows), (own.schema, 0))
+
+    def test_polars_reads_the_commands_stream(self):
+        polars = library("polars")
+        frame = polars.read_ipc_stream(io.BytesIO(self.stream("--root", "all", "--leaves")))
+        own = polars.DataFrame(heirloom.open(GUEST).maps(root="all"))
+        self.assertEqual(frame.rows(), own.rows())
+        self.assertEqual(frame.columns, own.columns)
+
     def test_polars_and_pandas_read_it(self):
         polars, pandas, pyarrow = library("polars"), library("pandas"), library("pyarrow")
         pages = heirloom.open(GUEST).maps(root="kernel")

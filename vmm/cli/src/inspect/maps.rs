@@ -16,6 +16,7 @@ pub(crate) use super::rows::Filter;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::text::{Shown, maps};
+use crate::ui;
 
 /// Options of `heirloom maps`.
 #[derive(clap::Args)]
@@ -72,6 +73,12 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         (_, _, Some(range)) => range,
         _ => VirtRange::ALL,
     };
+    if options.format == Some(Format::Arrow) && ui::output_is_terminal() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "an Arrow stream is not for terminals: send it to a program, or to a file with `> rows.arrows`",
+        ));
+    }
     let mut output = BufWriter::new(Output::new()?);
     let written = if let Some(format) = options.format {
         options.write_rows(&mut output, format, within, &filter)?
@@ -109,23 +116,23 @@ impl Options {
             (discovery, vec![root])
         };
         let write = || {
-            format.begin(output)?;
+            let mut rows = format.begin(output, &discovery)?;
             for root in roots {
                 let space = discovery.space(root);
                 if !self.leaves {
                     let ranges = discovery.snapshot.ranges(root, within);
                     for range in ranges.filter(|range| filter.takes(range)) {
-                        format.write(output, &Row::range(space, &range, &discovery))?;
+                        rows.row(&Row::range(space, &range, &discovery))?;
                     }
                     continue;
                 }
                 for page in discovery.snapshot.leaves(root, within) {
                     if self.size.is_none_or(|size| size == page.size) && filter.takes_page(&page) {
-                        format.write(output, &Row::page(space, &page, &discovery))?;
+                        rows.row(&Row::page(space, &page, &discovery))?;
                     }
                 }
             }
-            Ok(())
+            rows.finish()
         };
         Ok(write())
     }

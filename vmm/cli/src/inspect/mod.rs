@@ -11,6 +11,7 @@ pub(crate) mod translate;
 
 pub(crate) mod profile;
 
+mod arrow;
 mod awaited;
 mod number;
 mod root;

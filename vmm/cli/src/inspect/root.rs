@@ -62,8 +62,7 @@ pub(super) fn find(discovery: &Discovery, name: Option<&RootName>) -> Result<Roo
     discovery.root_named(name).map_err(|error| {
         let what = match error {
             NameError::All => {
-                "`all` is for `heirloom maps --format jsonl` or `csv`: name one address space"
-                    .into()
+                "`all` is for `heirloom maps --format jsonl`, `csv` or `arrow`: name one address space".into()
             }
             NameError::Several { comm, pids } => {
                 let count = pids.len();

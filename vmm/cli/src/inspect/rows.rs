@@ -1,11 +1,13 @@
-//! What address spaces map, a row for each page or merged range, for programs to read: JSON lines or CSV.
+//! What address spaces map, a row for each page or merged range, for programs to read: JSON lines, CSV or Arrow.
 
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use heirloom_inspect::report::Row;
-use heirloom_inspect::{MappedRange, Mapping, PageSize, PhysAddr, VirtAddr};
+use heirloom_inspect::{Discovery, MappedRange, Mapping, PageSize, PhysAddr, VirtAddr};
+
+use super::arrow::Stream;
 
 /// The form of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -14,6 +16,8 @@ pub(super) enum Format {
     Jsonl,
     /// Comma-separated values, with a line of names first.
     Csv,
+    /// An Arrow IPC stream, as pyarrow and polars read it.
+    Arrow,
 }
 
 /// Which pages are wanted.
@@ -137,44 +141,71 @@ pub(super) fn size(text: &str) -> Result<PageSize, String> {
     }
 }
 
-impl Format {
-    /// What stands before the first row.
-    pub(super) fn begin(self, output: &mut impl Write) -> io::Result<()> {
-        match self {
-            Format::Jsonl => Ok(()),
-            Format::Csv => writeln!(output, "{}", Row::COLUMNS.join(",")),
-        }
-    }
+/// Rows on their way out.
+pub(super) enum Writer<W> {
+    Jsonl(W),
+    Csv(W),
+    Arrow(Stream<W>),
+}
 
+impl Format {
+    /// Writes what stands before the first row. Rows are of these address spaces.
+    pub(super) fn begin<W: Write>(
+        self,
+        mut output: W,
+        discovery: &Discovery,
+    ) -> io::Result<Writer<W>> {
+        Ok(match self {
+            Format::Jsonl => Writer::Jsonl(output),
+            Format::Csv => {
+                let names = Row::COLUMNS.map(|column| column.name);
+                writeln!(output, "{}", names.join(","))?;
+                Writer::Csv(output)
+            }
+            Format::Arrow => Writer::Arrow(Stream::begin(output, discovery)?),
+        })
+    }
+}
+
+impl<W: Write> Writer<W> {
     /// Writes a row.
-    pub(super) fn write(self, output: &mut impl Write, row: &Row<'_>) -> io::Result<()> {
+    pub(super) fn row(&mut self, row: &Row<'_>) -> io::Result<()> {
         match self {
-            Format::Jsonl => {
+            Writer::Jsonl(output) => {
                 serde_json::to_writer(&mut *output, row)?;
                 writeln!(output)
             }
-            Format::Csv => {
-                // The fields of a row are those of its JSON, in its order.
-                let serde_json::Value::Object(fields) = serde_json::to_value(row)? else {
-                    return Ok(());
-                };
-                for (number, name) in Row::COLUMNS.iter().enumerate() {
-                    if number > 0 {
-                        output.write_all(b",")?;
-                    }
-                    match &fields[*name] {
-                        serde_json::Value::Null => {}
-                        serde_json::Value::String(text)
-                            if text.contains([',', '"', '\n', '\r']) =>
-                        {
-                            write!(output, "\"{}\"", text.replace('"', "\"\""))?;
-                        }
-                        serde_json::Value::String(text) => write!(output, "{text}")?,
-                        other => write!(output, "{other}")?,
-                    }
-                }
-                writeln!(output)
-            }
+            Writer::Csv(output) => write_csv(output, row),
+            Writer::Arrow(stream) => stream.row(row),
         }
     }
+
+    /// Writes what stands behind the last row.
+    pub(super) fn finish(self) -> io::Result<()> {
+        match self {
+            Writer::Jsonl(_) | Writer::Csv(_) => Ok(()),
+            Writer::Arrow(stream) => stream.finish(),
+        }
+    }
+}
+
+fn write_csv(output: &mut impl Write, row: &Row<'_>) -> io::Result<()> {
+    // The fields of a row are those of its JSON, in its order.
+    let serde_json::Value::Object(fields) = serde_json::to_value(row)? else {
+        return Ok(());
+    };
+    for (number, column) in Row::COLUMNS.iter().enumerate() {
+        if number > 0 {
+            output.write_all(b",")?;
+        }
+        match &fields[column.name] {
+            serde_json::Value::Null => {}
+            serde_json::Value::String(text) if text.contains([',', '"', '\n', '\r']) => {
+                write!(output, "\"{}\"", text.replace('"', "\"\""))?;
+            }
+            serde_json::Value::String(text) => write!(output, "{text}")?,
+            other => write!(output, "{other}")?,
+        }
+    }
+    writeln!(output)
 }

@@ -19,6 +19,6 @@ pub use layout::LayoutReport;
 pub use maps::NamedRange;
 pub use reverse::{ReachedBy, ReverseReport, UsedAsTable};
 pub use roots::{Cluster, Roots};
-pub use row::Row;
+pub use row::{Column, Kind, Row, Value};
 pub use subject::{INSPECTION_VERSION, Subject};
 pub use translate::{Index, TranslateReport};

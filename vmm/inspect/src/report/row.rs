@@ -62,12 +62,131 @@ fn in_hexadecimal<S: Serializer>(table: &Option<Pfn>, serializer: S) -> Result<S
     }
 }
 
+/// What is in a column of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Numbers without a sign, of so many bits.
+    Number(u8),
+    /// Yes or no.
+    Truth,
+    /// Text.
+    Text,
+    /// One of the few words that [`Row::words`] lists.
+    Word,
+}
+
+/// A column of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// The field.
+    pub name: &'static str,
+    /// What is in it.
+    pub kind: Kind,
+    /// Whether a row may be without.
+    pub may_miss: bool,
+}
+
+/// What a row has in a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// In a column of numbers.
+    Number(u64),
+    /// In a column of truths.
+    Truth(bool),
+    /// In a column of text or of words.
+    Text(&'a str),
+}
+
+const fn word_of(size: PageSize) -> &'static str {
+    match size {
+        PageSize::Size4KiB => "4KiB",
+        PageSize::Size2MiB => "2MiB",
+        PageSize::Size1GiB => "1GiB",
+    }
+}
+
 impl<'a> Row<'a> {
-    /// The names of the fields, in their order.
-    pub const COLUMNS: [&'static str; 18] = [
-        "root", "pid", "comm", "va", "pa", "bytes", "write", "execute", "user", "area", "size",
-        "global", "accessed", "dirty", "pat", "entry", "table", "index",
-    ];
+    /// The fields, in their order.
+    pub const COLUMNS: [Column; 18] = {
+        use Kind::{Number, Text, Truth, Word};
+        const fn always(name: &'static str, kind: Kind) -> Column {
+            Column {
+                name,
+                kind,
+                may_miss: false,
+            }
+        }
+        const fn sometimes(name: &'static str, kind: Kind) -> Column {
+            Column {
+                may_miss: true,
+                ..always(name, kind)
+            }
+        }
+        [
+            always("root", Number(64)),
+            sometimes("pid", Number(32)),
+            sometimes("comm", Text),
+            always("va", Number(64)),
+            always("pa", Number(64)),
+            always("bytes", Number(64)),
+            always("write", Truth),
+            always("execute", Truth),
+            always("user", Truth),
+            sometimes("area", Word),
+            sometimes("size", Word),
+            sometimes("global", Truth),
+            sometimes("accessed", Truth),
+            sometimes("dirty", Truth),
+            sometimes("pat", Number(8)),
+            sometimes("entry", Number(64)),
+            sometimes("table", Number(64)),
+            sometimes("index", Number(16)),
+        ]
+    };
+
+    /// What it has in each column: words as JSON has them, and addresses as numbers.
+    pub fn values(&self) -> [Option<Value<'a>>; Row::COLUMNS.len()] {
+        let number = |number: u64| Some(Value::Number(number));
+        let truth = |is: Option<bool>| is.map(Value::Truth);
+        [
+            number(self.root.get()),
+            self.pid.map(|pid| Value::Number(pid.into())),
+            self.comm.map(Value::Text),
+            number(self.va.get()),
+            number(self.pa.get()),
+            number(self.bytes),
+            truth(Some(self.write)),
+            truth(Some(self.execute)),
+            truth(Some(self.user)),
+            self.area.map(|area| Value::Text(area.word())),
+            self.size.map(|size| Value::Text(word_of(size))),
+            truth(self.global),
+            truth(self.accessed),
+            truth(self.dirty),
+            self.pat.map(|pat| Value::Number(pat.into())),
+            self.entry.map(|entry| Value::Number(entry.get())),
+            self.table.map(|table| Value::Number(table.get())),
+            self.index.map(|index| Value::Number(index.into())),
+        ]
+    }
+
+    /// All words that rows of these address spaces can have in a column of words; none for any other.
+    pub fn words(column: &Column, discovery: &Discovery) -> Vec<&'static str> {
+        let mut words = Vec::new();
+        match column.name {
+            "area" => {
+                for region in &discovery.layout.regions {
+                    let word = region.area.word();
+                    if !words.contains(&word) {
+                        words.push(word);
+                    }
+                }
+            }
+            "size" => words.extend(PageSize::ALL.map(word_of)),
+            _ => {}
+        }
+        words
+    }
 
     /// What is the same in all rows of an address space.
     fn of(
