@@ -4,9 +4,10 @@ use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use heirloom_inspect::{Depth, Level, VirtAddr};
+use heirloom_inspect::Entry;
+use tempfile::TempDir;
 
-use crate::image::{DIRECT_MAP, Image, USER, heirloom};
+use crate::image::{Image, heirloom};
 
 const SCHEMA: u64 = 1;
 const DICTIONARY: u64 = 2;
@@ -247,29 +248,27 @@ fn csv(arguments: &[&str]) -> (Vec<String>, Vec<Vec<String>>) {
     (lines.next().unwrap(), lines.collect())
 }
 
-/// An image in which the first process has so many pages in its lower half, by few tables.
-fn with_many_pages(gibibytes: usize) -> (Image, String) {
-    let mut image = Image::new();
-    let root = image.processes[0];
-    let mut table = |va: u64, level: Level| {
-        let va = VirtAddr::new(va);
-        let table = image.memory.table_for(Depth::Four, root, va, level);
-        (table, image.memory.peek(table, va.index(level)))
+/// An image whose lower half maps so many GiB in small pages, by four tables.
+fn with_many_pages(gibibytes: u64) -> (TempDir, String) {
+    const TABLE: u64 = Entry::PRESENT.get() | Entry::WRITABLE.get() | Entry::USER.get();
+    let mut memory = vec![0_u8; 512 << 12];
+    let mut put = |table: usize, index: u64, entry: u64| {
+        let at = (table << 12) + 8 * usize::try_from(index).unwrap();
+        memory[at..at + 8].copy_from_slice(&entry.to_le_bytes());
     };
-    // The direct map's table of 512 pages, everywhere.
-    let (_, pages) = table(DIRECT_MAP, Level::Pd);
-    let (pd, _) = table(USER, Level::Pd);
-    let (pdpt, to_pd) = table(USER, Level::Pdpt);
-    for index in 0..512 {
-        image.memory.poke(pd, index, pages);
-    }
+    put(1, 0, 0x2000 | TABLE);
     for index in 0..gibibytes {
-        image
-            .memory
-            .poke(pdpt, u16::try_from(index).unwrap(), to_pd);
+        put(2, index, 0x3000 | TABLE);
     }
-    let target = image.target("guest");
-    (image, target)
+    for index in 0..512 {
+        put(3, index, 0x4000 | TABLE);
+        put(4, index, index << 12 | TABLE | Entry::NO_EXECUTE.get());
+    }
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("guest");
+    fs::write(&path, memory).unwrap();
+    let target = format!("raw:{},cr3=0x1000", path.display());
+    (folder, target)
 }
 
 #[test]
@@ -296,7 +295,7 @@ fn its_rows_are_those_of_csv() {
 
 #[test]
 fn many_rows_are_many_batches() {
-    let (_image, target) = with_many_pages(1);
+    let (_folder, target) = with_many_pages(1);
     let arguments = [&target[..], "--leaves", "--range", "0-0x3fffff"];
     let few = csv(&arguments);
     let (names, rows, batches) = read(&stream(&arguments));
@@ -309,7 +308,7 @@ fn many_rows_are_many_batches() {
 
 #[test]
 fn memory_does_not_grow_with_the_rows_and_whoever_reads_may_leave() {
-    let (_image, target) = with_many_pages(2);
+    let (_folder, target) = with_many_pages(2);
     let mut child = Command::new(env!("CARGO_BIN_EXE_heirloom"))
         .args(["maps", &target, "--user", "--leaves", "--format", "arrow"])
         .stdout(Stdio::piped())
