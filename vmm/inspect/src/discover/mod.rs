@@ -245,7 +245,11 @@ impl Discovery {
             // One may have tables of its own for the way in.
             if let Some(anchors) = &anchors {
                 let windows = anchors.windows(target, &suspects, &known(&candidates, &users));
-                users.extend(windows.into_iter().map(|user| (user, user)));
+                let mut windows = windows.into_iter().map(|user| (user, user)).collect();
+                if profile.kernel_half.is_none() {
+                    pairs::find_partners(target, reference, &candidates, &mut windows);
+                }
+                users.extend(windows);
             }
         }
         if start.basis != Basis::Given {

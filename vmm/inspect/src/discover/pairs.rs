@@ -108,6 +108,16 @@ pub(super) fn user_roots(
 /// The tables of a user half.
 type UserHalf = Vec<(u16, Pfn)>;
 
+fn user_half_of(target: &Target, reference: &Reference, words: &Words) -> UserHalf {
+    Half::User
+        .indices()
+        .filter(|index| !reference.part.contains(*index))
+        .map(|index| (index, Entry::new(words[usize::from(index)])))
+        .filter(|(_, entry)| entry.present())
+        .map(|(index, entry)| (index, entry.without(target.encryption).address().pfn()))
+        .collect()
+}
+
 /// Adds the pairs that do not lie side by side: of two roots with the very same user half, the one that has fewer
 /// of the reference's entries, and nothing else in its kernel half, is the other's user root. A root that is in
 /// a pair already is left alone.
@@ -132,13 +142,7 @@ pub(super) fn add_by_user_half(
         }
         let half = kernel_half_of(&words, &reference.part);
         let is_window = is_smaller(&half, reference) && reference.has_all_of(&half);
-        let user: UserHalf = Half::User
-            .indices()
-            .filter(|index| !reference.part.contains(*index))
-            .map(|index| (index, Entry::new(words[usize::from(index)])))
-            .filter(|(_, entry)| entry.present())
-            .map(|(index, entry)| (index, entry.without(target.encryption).address().pfn()))
-            .collect();
+        let user = user_half_of(target, reference, &words);
         if !user.is_empty() {
             let same = by_user_half.entry(user).or_default();
             if same.iter().all(|(pfn, _)| *pfn != candidate.pfn) {
@@ -149,6 +153,45 @@ pub(super) fn add_by_user_half(
     for same in by_user_half.into_values() {
         if let [(one, true), (other, false)] | [(other, false), (one, true)] = same[..] {
             pairs.insert(one, other);
+        }
+    }
+}
+
+/// The kernel root of each of the `users`, which were found alone, by their way into the kernel: the one candidate that
+/// has the very same user half. Where not every one of them has such a root, the kernel does not work in pairs.
+pub(super) fn find_partners(
+    target: &Target,
+    reference: &Reference,
+    candidates: &[Candidate],
+    users: &mut HashMap<Pfn, Pfn>,
+) {
+    let user_half = |pfn: Pfn| -> Option<UserHalf> {
+        let mut words = [0; 512];
+        target.memory.read_table(pfn, &mut words).ok()?;
+        let half = user_half_of(target, reference, &words);
+        (!half.is_empty()).then_some(half)
+    };
+    let mut kernels: HashMap<UserHalf, HashSet<Pfn>> = HashMap::new();
+    let full = candidates.iter();
+    for candidate in full.filter(|candidate| candidate.role == Role::Full) {
+        if let Some(half) = user_half(candidate.pfn) {
+            kernels.entry(half).or_default().insert(candidate.pfn);
+        }
+    }
+    let found: Option<HashMap<Pfn, Pfn>> = users
+        .keys()
+        .map(|user| {
+            let same = kernels.get(&user_half(*user)?)?;
+            let mut others = same.iter().filter(|kernel| *kernel != user);
+            let kernel = *others.next()?;
+            others.next().is_none().then_some((*user, kernel))
+        })
+        .collect();
+    if let Some(found) = found {
+        let distinct: HashSet<&Pfn> = found.values().collect();
+        // Of two with one process's tables, one is another's.
+        if distinct.len() == found.len() {
+            *users = found;
         }
     }
 }

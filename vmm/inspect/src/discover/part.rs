@@ -200,6 +200,58 @@ fn has_code(snapshot: &Snapshot, root: RootId, part: &EntrySet) -> bool {
     })
 }
 
+/// Whether `root` shows ring 3 code below an entry, and has no page there but ring 3's.
+fn is_programs(tallier: &mut Tallier<'_>, snapshot: &Snapshot, root: RootId, index: u16) -> bool {
+    let mut only = EntrySet::default();
+    only.insert(index);
+    let pages = tallier.count_entries(root, &only);
+    let range = VirtRange::of_top_entry(index, snapshot.mode().depth);
+    let mut leaves = snapshot.leaves(root, range).limited(MAX_STEPS);
+    pages.supervisor == 0 && leaves.any(|page| page.rights.execute && page.rights.user)
+}
+
+/// The entries of the upper half that are the processes': some kernels let programs reach into it, far beyond the
+/// middle (illumos). A root without a page for ring 3 has none there, and each that has one has its own table, with
+/// code of ring 3 and no page of ring 0. A single such process may as well be a mistake.
+fn programs_upper(
+    tallier: &mut Tallier<'_>,
+    snapshot: &Snapshot,
+    kernels: &[RootId],
+    has_user_pages: &[bool],
+) -> EntrySet {
+    let mut found = EntrySet::default();
+    let (mut programs, mut left) = (Vec::new(), upper_half());
+    let mut has_kernels_own = false;
+    for (root, has_user_pages) in kernels.iter().zip(has_user_pages) {
+        let Some(table) = snapshot.root_table(*root) else {
+            continue;
+        };
+        if *has_user_pages {
+            programs.push((*root, table));
+        } else {
+            left = less(&left, &table.present());
+            has_kernels_own = true;
+        }
+    }
+    for index in left.iter().filter(|_| has_kernels_own) {
+        let mut tables = HashSet::new();
+        let are_programs = programs.iter().all(|(root, table)| {
+            if !table.entry(index).present() {
+                return true;
+            }
+            let own = match table.decode(index) {
+                Decoded::Table(below) => below != table.pfn() && tables.insert(below),
+                _ => false,
+            };
+            own && is_programs(tallier, snapshot, *root, index)
+        });
+        if are_programs && tables.len() >= 2 {
+            found.insert(index);
+        }
+    }
+    found
+}
+
 /// The kernel's entries, as all roots that have its code tell: those of the first root, less what others
 /// have pages of ring 3 below, and those of the lower half that are shared by design.
 pub(super) fn of_all(snapshot: &Snapshot, first: &EntrySet, kernels: &[RootId]) -> EntrySet {
@@ -210,6 +262,8 @@ pub(super) fn of_all(snapshot: &Snapshot, first: &EntrySet, kernels: &[RootId]) 
         .iter()
         .map(|root| tallier.count(*root, Half::User).user > 0)
         .collect();
+    let programs = programs_upper(&mut tallier, snapshot, kernels, &has_user_pages);
+    part = less(&part, &programs);
     for index in 0..256 {
         // How many roots have which table there, and whether one without user pages has it.
         let mut tables: HashMap<Pfn, (usize, bool)> = HashMap::new();

@@ -13,6 +13,7 @@ mod lower_half;
 mod own_areas;
 mod private_copies;
 mod profiles;
+mod programs;
 mod ram;
 mod reused;
 mod self_map;
