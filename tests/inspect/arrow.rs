@@ -1,4 +1,4 @@
-//! `heirloom maps --format arrow`, read by a reader that shares nothing with the writer, against the rows of CSV.
+//! The rows of `heirloom maps --format`: Arrow's, read by a reader that shares nothing with the writer, against those of CSV.
 
 use std::fs;
 use std::io::Read;
@@ -332,4 +332,22 @@ fn memory_does_not_grow_with_the_rows_and_whoever_reads_may_leave() {
     let ended = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!((ended.status.code(), &*said), (Some(0), ""));
+}
+
+#[test]
+fn whoever_gets_rows_is_told_of_those_that_are_left_out() {
+    let (_folder, target) = with_many_pages(512);
+    for more in [&["--leaves"][..], &[]] {
+        let wanted = [
+            "maps", &target, "--format", "csv", "--filter", "x", "--user",
+        ];
+        let said = heirloom(&[&wanted[..], more].concat());
+        assert_eq!((said.code, said.out.lines().count()), (Some(0), 1));
+        assert!(
+            said.err.contains("root 0x1000 is cut at 0x"),
+            "{}",
+            said.err
+        );
+        assert!(said.err.contains("too many pages"), "{}", said.err);
+    }
 }

@@ -119,17 +119,25 @@ impl Options {
             let mut rows = format.begin(output, &discovery)?;
             for root in roots {
                 let space = discovery.space(root);
-                if !self.leaves {
-                    let ranges = discovery.snapshot.ranges(root, within);
-                    for range in ranges.filter(|range| filter.takes(range)) {
+                let stopped_at = if self.leaves {
+                    let mut pages = discovery.snapshot.leaves(root, within);
+                    for page in pages.by_ref().filter(|page| filter.takes_page(page)) {
+                        if self.size.is_none_or(|size| size == page.size) {
+                            rows.row(&Row::page(space, &page, &discovery))?;
+                        }
+                    }
+                    pages.stopped_at()
+                } else {
+                    let mut ranges = discovery.snapshot.ranges(root, within);
+                    for range in ranges.by_ref().filter(|range| filter.takes(range)) {
                         rows.row(&Row::range(space, &range, &discovery))?;
                     }
-                    continue;
-                }
-                for page in discovery.snapshot.leaves(root, within) {
-                    if self.size.is_none_or(|size| size == page.size) && filter.takes_page(&page) {
-                        rows.row(&Row::page(space, &page, &discovery))?;
-                    }
+                    ranges.stopped_at()
+                };
+                // Rows have no place for it.
+                if let Some(at) = stopped_at {
+                    let root = space.address;
+                    log::warn!("root {root} is cut at {at}: the tables claim too many pages");
                 }
             }
             rows.finish()
