@@ -13,7 +13,7 @@ use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::{Decoded, Entry};
 
 use super::Role;
-use super::part::{all_but, ranges, upper_half};
+use super::part::{self, all_but, ranges, upper_half};
 use super::reused::{Found, Reused};
 
 /// Entries that are passed at most, in all roots together, to see whether pages have their own
@@ -109,6 +109,8 @@ pub(super) struct Look {
     pub(super) supervisor_pages: u64,
     /// … of which so many map an address to itself.
     identity_pages: u64,
+    /// Whether no page of the user half, or hardly any, is for ring 3, and none of those is code.
+    is_without_program: bool,
     /// Entries of the user half that no kernel writes …
     odd_user_entries: usize,
     /// … of which so many would be sound if they were not for ring 0 alone.
@@ -173,6 +175,7 @@ impl<'s> Looker<'s> {
                 user_pages: 0,
                 supervisor_pages: 0,
                 identity_pages: 0,
+                is_without_program: true,
                 odd_user_entries: 0,
                 closed_user_entries: 0,
                 lower_entries: 0,
@@ -200,15 +203,18 @@ impl<'s> Looker<'s> {
         let identity_pages = match (pages.user, pages.supervisor) {
             (0, 0) => 0,
             (0, _) => self.identity_pages(root, user),
-            _ if halves_meet => self.identity_pages(root, user),
+            _ if halves_meet || part::is_few(pages) => self.identity_pages(root, user),
             _ => 0,
         };
+        let is_without_program = pages.user == 0
+            || part::is_few(pages) && identity_pages > 0 && !part::has_program(snapshot, root);
         Look {
             kernel_entries: entries_of(kernel),
             user_entries: entries_of(user),
             user_pages: pages.user,
             supervisor_pages: pages.supervisor,
             identity_pages,
+            is_without_program,
             odd_user_entries: odd,
             closed_user_entries: closed,
             lower_entries,
@@ -299,17 +305,22 @@ fn lower_entries(snapshot: &Snapshot, root: &Table, part: &EntrySet) -> (usize, 
 }
 
 impl Look {
-    /// Whether the user half maps memory to its own address, for ring 0 alone.
+    /// Whether the user half maps memory to its own address, and no program of ring 3.
     pub(super) fn is_identity(&self) -> bool {
-        self.user_pages == 0
+        self.is_without_program
             && self.supervisor_pages > 0
             && 2 * self.identity_pages >= self.supervisor_pages
     }
 
     /// What an identity map is told by.
     pub(super) fn identity(&self) -> String {
+        let open = match self.user_pages {
+            0 => String::new(),
+            1 => ", 1 page that ring 3 may use and no program that could".to_owned(),
+            pages => format!(", {pages} pages that ring 3 may use and no program that could"),
+        };
         format!(
-            "maps {} pages for ring 0 alone, {} of them to their own address, and has no kernel half",
+            "maps {} pages for ring 0 alone{open}, {} of them to their own address, and has no kernel half",
             self.supervisor_pages, self.identity_pages
         )
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::Table;
-use crate::tally::Tallier;
+use crate::tally::{Tallier, Tally};
 use heirloom_paging::addr::{Pfn, PhysAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Decoded;
@@ -19,6 +19,8 @@ use heirloom_paging::level::{Depth, Half};
 
 /// Entries that are passed at most to see whether a kernel half has code.
 const MAX_STEPS: u32 = 1 << 22;
+/// Fewer pages for ring 3 than so many of a kernel's are a mistake where there is no program.
+const FEW_OF: u64 = 8;
 
 /// Entries 256 to 511.
 pub(crate) fn upper_half() -> EntrySet {
@@ -152,8 +154,8 @@ fn entries_to_roots(snapshot: &Snapshot, table: &Table) -> EntrySet {
 }
 
 /// The kernel's entries of one root, nothing being known of others: the upper half, if there is kernel
-/// code; else the entries of the lower half, too, that ring 3 has no page below. What points to another root is
-/// not the kernel's.
+/// code; else the entries of the lower half, too, that ring 3 has no page below, or where no program is, hardly any.
+/// What points to another root is not the kernel's.
 pub(super) fn of_root(snapshot: &Snapshot, root: RootId) -> EntrySet {
     let mut part = upper_half();
     let Some(table) = snapshot.root_table(root) else {
@@ -167,7 +169,7 @@ pub(super) fn of_root(snapshot: &Snapshot, root: RootId) -> EntrySet {
     }
     let mut tallier = Tallier::new(snapshot);
     for index in table.pointers().iter().filter(|index| *index < 256) {
-        if !to_roots.contains(index) && is_supervisors(&mut tallier, root, index) {
+        if !to_roots.contains(index) && is_kernels_alone(&mut tallier, snapshot, root, index) {
             part.insert(index);
         }
     }
@@ -180,6 +182,37 @@ fn is_supervisors(tallier: &mut Tallier<'_>, root: RootId, index: u16) -> bool {
     only.insert(index);
     let pages = tallier.count_entries(root, &only);
     pages.user == 0 && pages.supervisor > 0
+}
+
+/// Whether an entry of a root beside which there may be no other is the kernel's: pages for ring 3 below it, which are
+/// few, are a mistake where there is no program that could use them.
+fn is_kernels_alone(
+    tallier: &mut Tallier<'_>,
+    snapshot: &Snapshot,
+    root: RootId,
+    index: u16,
+) -> bool {
+    let mut only = EntrySet::default();
+    only.insert(index);
+    let pages = tallier.count_entries(root, &only);
+    pages.supervisor > 0 && (pages.user == 0 || is_few(pages) && !has_program(snapshot, root))
+}
+
+/// Whether hardly any of some pages are for ring 3.
+pub(super) fn is_few(pages: Tally) -> bool {
+    pages.user < pages.supervisor / FEW_OF
+}
+
+/// Whether there is code for ring 3 in the lower half of a root.
+pub(super) fn has_program(snapshot: &Snapshot, root: RootId) -> bool {
+    let mut leaves = snapshot
+        .leaves(root, VirtRange::half(Half::User))
+        .limited(MAX_STEPS);
+    let found = leaves
+        .by_ref()
+        .any(|page| page.rights.execute && page.rights.user);
+    // What is too much to look through may have some.
+    found || leaves.stopped_at().is_some()
 }
 
 /// Whether there is code of ring 0 below the entries in `part`. From the top down: there most kernels are.
@@ -278,7 +311,11 @@ pub(super) fn of_all(snapshot: &Snapshot, first: &EntrySet, kernels: &[RootId]) 
             if below == table.pfn() {
                 continue;
             }
-            if is_supervisors(&mut tallier, *root, index) {
+            let is_kernels = match kernels {
+                [alone] => is_kernels_alone(&mut tallier, snapshot, *alone, index),
+                _ => is_supervisors(&mut tallier, *root, index),
+            };
+            if is_kernels {
                 let (roots, is_kernels) = tables.entry(below).or_default();
                 *roots += 1;
                 *is_kernels |= !has_user_pages;

@@ -1,6 +1,7 @@
 //! Kernels that are not Linux: each kind made by hand in several forms, because what was seen of one must not
 //! be what is recognized of all.
 
+mod alone;
 mod boot_maps;
 mod cpu_roots;
 mod direct_map;
