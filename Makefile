@@ -4,6 +4,8 @@ CARGO ?= cargo
 CARGO_DENY := ^0.20
 GUEST_TARGET := x86_64-unknown-none
 STATIC_TARGET := x86_64-unknown-linux-musl
+# What is linked has no tables for unwinding, and lists in bits what moves with the address that it is loaded to.
+STATIC_FLAGS := -C link-arg=-Wl,-T,$(CURDIR)/vmm/cli/static.ld,--no-eh-frame-hdr,-z,pack-relative-relocs
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 LINUX_GUEST := $(TARGET)/linux-guest
 OTHER_KERNELS := $(TARGET)/other-kernels
@@ -68,7 +70,8 @@ python: guest-target qemu python-tools
 
 ## What is published: a static binary in an archive and a Debian package, with their checksums, in target/archives.
 release: guest-target static-target
-	$(CARGO) rustc --locked --package heirloom --bin heirloom --profile dist --target $(STATIC_TARGET) -- -C strip=symbols
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS="$(STATIC_FLAGS)" \
+		$(CARGO) rustc --locked --package heirloom --bin heirloom --profile dist --target $(STATIC_TARGET) -- -C strip=symbols
 	.ci/archives "$(TARGET)/$(STATIC_TARGET)/dist/heirloom" "$(TARGET)/archives"
 	.ci/try "$(TARGET)/archives"
 
