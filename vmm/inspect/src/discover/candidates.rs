@@ -75,14 +75,17 @@ pub(super) fn named(target: &Target, pfn: Pfn, start: &Start) -> Candidate {
     Candidate { pfn, role }
 }
 
-/// The frames that have the reference's kernel half, or a part of it.
-pub(super) fn look_alikes(target: &Target, reference: &Reference) -> Vec<Candidate> {
+/// Those of `frames` that have the reference's kernel half, or a part of it.
+pub(super) fn look_alikes(
+    target: &Target,
+    reference: &Reference,
+    frames: &[Pfn],
+) -> Vec<Candidate> {
     let memory = &*target.memory;
     let mut words = [0; 512];
-    reference
-        .frames_with_its_entries(target)
-        .into_iter()
-        .filter_map(|pfn| {
+    frames
+        .iter()
+        .filter_map(|&pfn| {
             memory.read_table(pfn, &mut words).ok()?;
             let role = reference.role_of(&words)?;
             Some(Candidate { pfn, role })

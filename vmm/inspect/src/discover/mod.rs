@@ -57,6 +57,7 @@ use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::mode::{CpuState, ModeError};
 use recognize::recognize;
+use reference::Alike;
 
 /// Why no address space could be found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -206,9 +207,12 @@ impl Discovery {
             .chain(search.including.iter().map(|root| root.pfn()))
             .map(|pfn| named(target, pfn, &start))
             .collect();
-        let anchors = match (&start.reference, &start.snapshot) {
-            (Some(reference), Some(snapshot)) if start.basis != Basis::Given => {
-                candidates.extend(look_alikes(target, reference));
+        let reference = start.reference.as_ref();
+        let reference = reference.filter(|_| start.basis != Basis::Given);
+        let alike = reference.map(|reference| Alike::find(target, reference));
+        let anchors = match (&alike, reference, &start.snapshot) {
+            (Some(alike), Some(reference), Some(snapshot)) => {
+                candidates.extend(look_alikes(target, reference, &alike.frames));
                 Anchors::of(target, start.mode, reference, snapshot.clone())
             }
             _ => None,
@@ -224,7 +228,7 @@ impl Discovery {
             }));
         }
         let mut users = match &start.reference {
-            Some(reference) => pairs::user_roots(target, reference, &candidates, start.basis),
+            Some(reference) => pairs::user_roots(target, reference, &candidates, alike.as_ref()),
             None => HashMap::new(),
         };
         // Where guests have roots of their own, those of a guest's kernel and its processes are no such pairs.

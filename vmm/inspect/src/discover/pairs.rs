@@ -14,8 +14,8 @@ use heirloom_paging::entry::Entry;
 use heirloom_paging::level::{Depth, Half};
 
 use super::part::upper_half;
-use super::reference::Reference;
-use super::{Basis, Candidate, KernelHalf, Role, kernel_half_of, scan};
+use super::reference::{Alike, Reference};
+use super::{Candidate, KernelHalf, Role, kernel_half_of, scan};
 
 /// The kernel root beside `user`, if `user` is the user root of a pair.
 pub(super) fn kernel_root_of<M: PhysicalMemory + ?Sized>(
@@ -36,12 +36,12 @@ pub(super) fn kernel_root_of<M: PhysicalMemory + ?Sized>(
 }
 
 /// The user roots of the candidates, each with its kernel root; one whose kernel root was not found
-/// with itself.
+/// with itself. `alike`: none if the roots are given.
 pub(super) fn user_roots(
     target: &Target,
     reference: &Reference,
     candidates: &[Candidate],
-    basis: Basis,
+    alike: Option<&Alike<'_>>,
 ) -> HashMap<Pfn, Pfn> {
     let memory = &*target.memory;
     let mut words = [0; 512];
@@ -82,16 +82,13 @@ pub(super) fn user_roots(
             pairs.insert(user, Pfn::new(user.get() - 1));
         }
     }
-    if basis != Basis::Given {
+    if let Some(alike) = alike {
         // User roots that lost their kernel root.
         let last = common.iter().rposition(|entry| entry.present());
         let column = last.and_then(|at| u16::try_from(at).ok());
         if let (Some(at), Some(column)) = (last, column) {
             let wanted = common[at];
-            let found = scan::frames_where(memory, &target.ram, &[column], |_, entry| {
-                entry.present() && entry.as_written() == wanted
-            });
-            for user in found {
+            for user in alike.with_entry(target, column, wanted) {
                 if pairs.contains_key(&user) || memory.read_table(user, &mut user_words).is_err() {
                     continue;
                 }

@@ -57,14 +57,6 @@ impl Reference {
         columns.into_iter().map(|at| present[at]).collect()
     }
 
-    /// The frames that have one of the entries [`Reference::columns`] as the reference has it.
-    pub(super) fn frames_with_its_entries(&self, target: &Target) -> Vec<Pfn> {
-        let columns = self.columns();
-        scan::frames_where(&*target.memory, &target.ram, &columns, |index, entry| {
-            entry.present() && entry.as_written() == self.entry(index)
-        })
-    }
-
     /// What a frame with these words is.
     pub(super) fn role_of(&self, words: &Words) -> Option<Role> {
         let half = kernel_half_of(words, &self.part);
@@ -122,4 +114,42 @@ pub(super) struct Best {
     pub(super) ram_bytes: u64,
     /// Its tables, and maybe those of other roots.
     pub(super) snapshot: Snapshot,
+}
+
+/// The frames that have one of the entries [`Reference::columns`] as the reference has it.
+pub(super) struct Alike<'r> {
+    reference: &'r Reference,
+    columns: Vec<u16>,
+    pub(super) frames: Vec<Pfn>,
+}
+
+impl<'r> Alike<'r> {
+    /// Looks through all of memory.
+    pub(super) fn find(target: &Target, reference: &'r Reference) -> Self {
+        let columns = reference.columns();
+        let wanted = |index, entry| is_like(entry, reference.entry(index));
+        let frames = scan::frames_where(&*target.memory, &target.ram, &columns, wanted);
+        Alike {
+            reference,
+            columns,
+            frames,
+        }
+    }
+
+    /// The frames whose entry `index` is `wanted`, as software wrote it: of those that are known, if that says it.
+    pub(super) fn with_entry(&self, target: &Target, index: u16, wanted: Entry) -> Vec<Pfn> {
+        let memory = &*target.memory;
+        if !self.columns.contains(&index) || self.reference.entry(index) != wanted {
+            let wanted = |_, entry| is_like(entry, wanted);
+            return scan::frames_where(memory, &target.ram, &[index], wanted);
+        }
+        let entry = |pfn: &Pfn| memory.read_entry(*pfn, index).unwrap_or(Entry::ABSENT);
+        let mut frames = self.frames.clone();
+        frames.retain(|pfn| is_like(entry(pfn), wanted));
+        frames
+    }
+}
+
+fn is_like(entry: Entry, wanted: Entry) -> bool {
+    entry.present() && entry.as_written() == wanted
 }

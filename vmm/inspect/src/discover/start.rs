@@ -14,7 +14,7 @@ use heirloom_paging::mode::{Mode, ModeError, PhysBits};
 use super::anchors::Anchors;
 use super::blind::{Found, LEAST_SHOWN, MAX_TRIED};
 use super::budget::Budget;
-use super::reference::{Best, Reference};
+use super::reference::{Alike, Best, Reference};
 use super::{Basis, DiscoverError, blind, pairs, part};
 
 /// Leaves of 1 GiB are read as such even where CPUID denies them: QEMU walks them on every CPU that it emulates,
@@ -274,7 +274,7 @@ fn or_the_kernels(target: &Target, mode: Mode, best: Best) -> Best {
     if best.ram_bytes >= all / LEAST_SHOWN {
         return best;
     }
-    let mut frames = best.reference.frames_with_its_entries(target);
+    let mut frames = Alike::find(target, &best.reference).frames;
     frames.truncate(MAX_TRIED);
     match best_of(target, mode, &frames) {
         Some(other) if other.ram_bytes > best.ram_bytes => other,
