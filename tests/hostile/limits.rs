@@ -1,5 +1,8 @@
 //! Limits of the host: the command says which one, and ends with 2 or 3 before a guest is started.
 
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::running::Running;
@@ -66,6 +69,50 @@ fn a_small_stack_is_no_abort() {
             ended.said()
         );
     }
+}
+
+/// As root, whom the limit does not hold for, by another user, with a copy of the command that everybody may run.
+#[test]
+fn too_few_threads_are_named_or_the_search_goes_on_with_fewer() {
+    let folder = tempfile::tempdir().unwrap();
+    let [command, image] = ["heirloom", "guest"].map(|name| folder.path().join(name));
+    fs::copy(env!("CARGO_BIN_EXE_heirloom"), &command).unwrap();
+    // Data in several places: a search by several threads.
+    let file = File::create(&image).unwrap();
+    file.set_len(64 << 20).unwrap();
+    for at in (0..64).map(|mebibyte| mebibyte << 20) {
+        file.write_all_at(b"data", at).unwrap();
+    }
+    for path in [folder.path(), &command, &image] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let (mut refused, mut searched) = (0, 0);
+    for threads in 1..8 {
+        let mut limited = Command::new("env");
+        if is_root {
+            limited.args(["setpriv", "--reuid=65534", "--clear-groups"]);
+        }
+        limited
+            .args(["prlimit", &format!("--nproc={threads}")])
+            .arg(&command)
+            .args(["check", &format!("raw:{}", image.display())]);
+        let ended = Running::of(limited).ends_within(AMPLE);
+        let said = ended.said();
+        match ended.code {
+            Some(3) => {
+                refused += 1;
+                assert!(said.contains("ulimit -u"), "{threads}: {said}");
+            }
+            code => {
+                searched += 1;
+                assert_eq!(code, Some(2), "{threads}: {said}");
+                assert!(said.contains("no page tables found"), "{threads}: {said}");
+            }
+        }
+    }
+    assert!(refused > 0);
+    assert!(searched > 0 || !is_root);
 }
 
 #[test]

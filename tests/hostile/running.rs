@@ -51,7 +51,7 @@ impl Running {
         Running::of(command)
     }
 
-    fn of(command: Command) -> Running {
+    pub(crate) fn of(command: Command) -> Running {
         let folder = tempfile::tempdir().unwrap();
         let output = |name: &str| fs::File::create(folder.path().join(name)).unwrap();
         let streams = [output("stdout"), output("stderr")].map(Stdio::from);

@@ -26,7 +26,8 @@ pub(crate) fn landlock_version() -> Option<i32> {
         let rules = Ruleset::default().handle_access(AccessFs::Execute)?;
         rules.create()?.restrict_self()
     };
-    match thread::spawn(probe).join().ok()?.ok()?.landlock {
+    let thread = thread::Builder::new().spawn(probe).ok()?;
+    match thread.join().ok()?.ok()?.landlock {
         LandlockStatus::Available {
             effective_abi,
             kernel_abi,

@@ -111,7 +111,9 @@ fn in_pieces<M: PhysicalMemory + Sync + ?Sized>(
         found
     };
     let mut found = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(look)).collect();
+        // Where there is no other thread to be had, this one does it all.
+        let other = |_| thread::Builder::new().spawn_scoped(scope, look).ok();
+        let others: Vec<_> = (1..threads).map_while(other).collect();
         let mut found = look();
         for other in others {
             match other.join() {

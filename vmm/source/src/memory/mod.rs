@@ -8,6 +8,7 @@ mod process;
 mod sketch;
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use heirloom_inspect::memory::Account;
@@ -209,13 +210,22 @@ impl Memory {
         // Asked only now: the answer lies in files.
         let threads = thread::available_parallelism().map_or(1, |there| there.get().min(threads));
         let share = entries.len().div_ceil(threads);
-        thread::scope(|scope| {
-            let mut first = first;
-            for part in entries.chunks_mut(share) {
-                let from = first;
-                first = Pfn::new(first.get().wrapping_add(part.len() as u64));
-                scope.spawn(move || self.read_column_here(from, index, part, links));
+        let firsts = (first.get()..).step_by(share).map(Pfn::new);
+        let parts = Mutex::new(firsts.zip(entries.chunks_mut(share)));
+        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let read = || {
+            while let Some((first, part)) = next() {
+                self.read_column_here(first, index, part, links);
             }
+        };
+        thread::scope(|scope| {
+            // Where there is no other thread to be had, this one does it all.
+            for _ in 1..threads {
+                if thread::Builder::new().spawn_scoped(scope, read).is_err() {
+                    break;
+                }
+            }
+            read();
         });
     }
 }
