@@ -71,7 +71,8 @@ fn a_small_stack_is_no_abort() {
     }
 }
 
-/// As root, whom the limit does not hold for, by another user, with a copy of the command that everybody may run.
+/// As root, whom the limit does not hold for, by a user that has no other process, with a copy of the command that
+/// everybody may run.
 #[test]
 fn too_few_threads_are_named_or_the_search_goes_on_with_fewer() {
     let folder = tempfile::tempdir().unwrap();
@@ -91,7 +92,7 @@ fn too_few_threads_are_named_or_the_search_goes_on_with_fewer() {
     for threads in 1..8 {
         let mut limited = Command::new("env");
         if is_root {
-            limited.args(["setpriv", "--reuid=65534", "--clear-groups"]);
+            limited.args(["setpriv", "--reuid=61234", "--clear-groups"]);
         }
         limited
             .args(["prlimit", &format!("--nproc={threads}")])
