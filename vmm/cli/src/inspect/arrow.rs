@@ -10,7 +10,7 @@ use heirloom_inspect::Discovery;
 use heirloom_inspect::report::{Column, Kind, Row, Value};
 
 /// Rows that are in memory at a time.
-const MOST_ROWS: usize = 1 << 13;
+const MAX_ROWS: usize = 1 << 13;
 
 /// Version 5 of the metadata, which all have read since 2020.
 const VERSION: u64 = 4;
@@ -79,7 +79,7 @@ impl<W: Write> Stream<W> {
             filling.push(self.rows, value)?;
         }
         self.rows += 1;
-        if self.rows == MOST_ROWS {
+        if self.rows == MAX_ROWS {
             self.write_batch()?;
         }
         Ok(())

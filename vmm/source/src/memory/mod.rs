@@ -8,8 +8,6 @@ mod process;
 mod sketch;
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use heirloom_inspect::memory::Account;
 use heirloom_inspect::paging::addr::PAGE_SIZE;
@@ -110,11 +108,6 @@ pub(crate) struct Memory {
     may_be_a_part: bool,
 }
 
-/// Columns of fewer frames are read by one thread: starting another would take longer.
-const FRAMES_PER_THREAD: usize = 16 << 10;
-/// More threads wait for memory, and for the kernel's lock on the address space.
-const THREADS: usize = 8;
-
 impl Memory {
     /// Memory whose pieces name `sources` by their index.
     pub(crate) fn new(layout: Layout, sources: Vec<Source>) -> Memory {
@@ -163,8 +156,8 @@ impl Memory {
         }
     }
 
-    /// [`PhysicalMemory::read_column`] in this thread: piece by piece.
-    fn read_column_here(&self, mut first: Pfn, index: u16, mut entries: &mut [Entry], links: bool) {
+    /// [`PhysicalMemory::read_column`], piece by piece; `links`: only those that lead to tables matter.
+    fn read_column_of(&self, mut first: Pfn, index: u16, mut entries: &mut [Entry], links: bool) {
         while !entries.is_empty() {
             let at = first.base().wrapping_add(8 * u64::from(index));
             let Some(piece) = self.layout.at_or_behind(at) else {
@@ -196,37 +189,6 @@ impl Memory {
             entries = &mut entries[here..];
             first = Pfn::new(first.get().wrapping_add(here as u64));
         }
-    }
-}
-
-impl Memory {
-    /// Large columns are read by several threads: what takes the time is that the kernel maps, or
-    /// copies, page after page, or that pages are unpacked.
-    fn read_in_parallel(&self, first: Pfn, index: u16, entries: &mut [Entry], links: bool) {
-        let threads = THREADS.min(entries.len() / FRAMES_PER_THREAD);
-        if threads < 2 {
-            return self.read_column_here(first, index, entries, links);
-        }
-        // Asked only now: the answer lies in files.
-        let threads = thread::available_parallelism().map_or(1, |there| there.get().min(threads));
-        let share = entries.len().div_ceil(threads);
-        let firsts = (first.get()..).step_by(share).map(Pfn::new);
-        let parts = Mutex::new(firsts.zip(entries.chunks_mut(share)));
-        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let read = || {
-            while let Some((first, part)) = next() {
-                self.read_column_here(first, index, part, links);
-            }
-        };
-        thread::scope(|scope| {
-            // Where there is no other thread to be had, this one does it all.
-            for _ in 1..threads {
-                if thread::Builder::new().spawn_scoped(scope, read).is_err() {
-                    break;
-                }
-            }
-            read();
-        });
     }
 }
 
@@ -310,11 +272,11 @@ impl PhysicalMemory for Memory {
     }
 
     fn read_column(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
-        self.read_in_parallel(first, index, entries, false);
+        self.read_column_of(first, index, entries, false);
     }
 
     fn read_links(&self, first: Pfn, index: u16, entries: &mut [Entry]) {
-        self.read_in_parallel(first, index, entries, true);
+        self.read_column_of(first, index, entries, true);
     }
 }
 
