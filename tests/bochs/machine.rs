@@ -19,6 +19,7 @@ use heirloom_machine::{
     KernelImage, Platform, RamRange, Registers, RunError, Stop, VirtualMachine,
 };
 use nix::sys::signal::{Signal, kill};
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use vm_memory::Bytes;
@@ -37,6 +38,8 @@ const HIGH: RamRange = RamRange {
 const DIRECT_MAP: u64 = 0xffff_8880_0000_0000;
 /// Far more than any answer of the debugger's takes on a busy machine.
 const AMPLE: Duration = Duration::from_secs(600);
+/// Between two looks at what Bochs does.
+const NAP: Duration = Duration::from_millis(1);
 
 /// A CPU that has PCIDs and INVPCID.
 const CPU: &str = "corei7_skylake_x";
@@ -75,6 +78,8 @@ struct BochsMachine {
     doorbell: TcpStream,
     /// The guest rang and waits.
     awaits_answer: bool,
+    /// The CPU time that Bochs had used when the guest was let run last.
+    resumed: Duration,
     kernel: KernelImage,
     memory: GuestMemoryMmap,
     ram: Vec<RamRange>,
@@ -192,6 +197,7 @@ impl BochsMachine {
             debugger: Mutex::new(debugger),
             doorbell,
             awaits_answer: false,
+            resumed: Duration::ZERO,
             kernel: config.kernel,
             memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes)]).unwrap(),
             ram: vec![LOW, HIGH],
@@ -204,9 +210,8 @@ impl BochsMachine {
 
     /// Runs until the guest has rung, the debugger wants something, or the time is over.
     fn follow(&mut self, deadline: Instant) -> Stop {
-        /// Between two looks.
-        const NAP: Duration = Duration::from_millis(1);
         let mut word = Vec::new();
+        self.resumed = cpu_time(Pid::from_raw(self.child.id().try_into().unwrap()));
         let debugger = self.debugger.get_mut().unwrap();
         debugger.type_in("c");
         loop {
@@ -231,9 +236,19 @@ impl BochsMachine {
     }
 
     /// All CPUs stand still from here on, and it is known how, and what memory holds.
+    ///
+    /// The guest must have run for a while. While Bochs still reads the command that lets it run, the library that
+    /// reads commands takes a signal for its own, and may keep all later ones: then nothing stops the guest again.
     fn look(&mut self) {
+        /// Far more CPU time than the reading of a command takes.
+        const A_WHILE: Duration = Duration::from_millis(10);
         let pid = Pid::from_raw(self.child.id().try_into().unwrap());
         let debugger = self.debugger.get_mut().unwrap();
+        let begun = Instant::now();
+        while cpu_time(pid) < self.resumed + A_WHILE {
+            assert!(begun.elapsed() < AMPLE, "Bochs does not run");
+            thread::sleep(NAP);
+        }
         kill(pid, Signal::SIGINT).unwrap();
         debugger.prompt();
         for (number, cpu) in self.cpus.iter_mut().enumerate() {
@@ -369,6 +384,12 @@ fn make_image(at: &Path, kernel: &Path, config: &Config) {
         .expect("this test needs GRUB: `make bochs` installs it");
     let said = String::from_utf8_lossy(&made.stderr);
     assert!(made.status.success(), "{said}");
+}
+
+/// The CPU time that a process has used.
+fn cpu_time(process: Pid) -> Duration {
+    let clock = clock_getcpuclockid(process).unwrap();
+    clock_gettime(clock).unwrap().into()
 }
 
 /// The registers in what the debugger says.

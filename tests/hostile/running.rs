@@ -35,9 +35,12 @@ impl Ended {
 }
 
 impl Running {
+    /// Whatever signals the tests' own starter ignores, as `nohup` and a shell's `&` do: the command does not.
     pub(crate) fn start(arguments: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_heirloom"));
-        command.args(arguments);
+        let mut command = Command::new("env");
+        command
+            .args(["--default-signal", env!("CARGO_BIN_EXE_heirloom")])
+            .args(arguments);
         Running::of(command)
     }
 
