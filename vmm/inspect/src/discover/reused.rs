@@ -4,8 +4,6 @@
 //! what stood in a table becomes text, or a pattern that the kernel fills free memory with. Read as a
 //! table, that is full of entries that no kernel writes.
 
-use std::collections::HashSet;
-
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::{Slot, Table};
 use heirloom_paging::bits::EntrySet;
@@ -22,8 +20,11 @@ const NO_ADDRESS: u64 = 1 << 46;
 /// Looks for such tables.
 pub(super) struct Reused<'s> {
     snapshot: &'s Snapshot,
-    /// What the reference reaches by its part of the kernel.
-    shared: HashSet<Slot>,
+    /// By slot: what the reference reaches by its part of the kernel.
+    shared: Vec<bool>,
+    /// By slot, and whether ring 3 gets there: the last root that was seen to have it, by its place among those asked for.
+    seen: Vec<[u32; 2]>,
+    asked: u32,
     entries_left: u32,
 }
 
@@ -41,7 +42,9 @@ impl<'s> Reused<'s> {
     pub(super) fn new(snapshot: &'s Snapshot, reference: Option<(RootId, EntrySet)>) -> Self {
         let mut reused = Reused {
             snapshot,
-            shared: HashSet::new(),
+            shared: vec![false; snapshot.slots()],
+            seen: vec![[0; 2]; snapshot.slots()],
+            asked: 0,
             entries_left: MAX_ENTRIES,
         };
         if let Some((root, kernel)) = reference
@@ -53,7 +56,7 @@ impl<'s> Reused<'s> {
                 .map(|(_, slot)| slot)
                 .collect();
             while let Some(slot) = pending.pop() {
-                if reused.shared.insert(slot)
+                if !std::mem::replace(&mut reused.shared[slot.index()], true)
                     && let Some(table) = snapshot.table_at(slot)
                 {
                     pending.extend(table.links());
@@ -69,14 +72,15 @@ impl<'s> Reused<'s> {
         let Some(table) = self.snapshot.root_table(root) else {
             return found;
         };
-        let mut seen: HashSet<(Slot, bool)> = HashSet::new();
+        self.asked += 1;
         let mut pending: Vec<(Slot, bool)> = table
             .indexed_links()
             .filter(|(index, _)| part.contains(*index))
             .map(|(index, slot)| (slot, table.entry(index).user()))
             .collect();
         while let Some((slot, user)) = pending.pop() {
-            if self.shared.contains(&slot) || !seen.insert((slot, user)) {
+            let seen = &mut self.seen[slot.index()][usize::from(user)];
+            if self.shared[slot.index()] || std::mem::replace(seen, self.asked) == self.asked {
                 continue;
             }
             let Some(table) = self.snapshot.table_at(slot) else {

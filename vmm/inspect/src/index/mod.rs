@@ -20,7 +20,6 @@ mod part;
 mod tables;
 mod update;
 
-use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use crate::memory::PhysRange;
@@ -120,7 +119,7 @@ pub struct TableIndex {
     delta: Delta,
     by_frame: OnceLock<Vec<(PartId, u32)>>,
     /// Whose a user half is.
-    owners: OnceLock<HashMap<PartId, RootId>>,
+    owners: OnceLock<Vec<Option<RootId>>>,
 }
 
 impl TableIndex {

@@ -1,6 +1,6 @@
 //! The pages of an index: by part, and by frame.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::frames::Frames;
 use super::{Page, Part, PartId, TableIndex};
@@ -63,17 +63,23 @@ impl TableIndex {
                 let firsts = groups.iter().map(|group| self.group(*group).first);
                 firsts.min().map(|first| self.spaces[first].root)
             }
-            None => self.owners().get(&part).copied(),
+            None => self.owners().get(part.0 as usize).copied().flatten(),
         };
         found.unwrap_or(RootId(0))
     }
 
-    fn owners(&self) -> &HashMap<PartId, RootId> {
+    /// By part: an address space that has it for its user half.
+    fn owners(&self) -> &[Option<RootId>] {
         self.owners.get_or_init(|| {
-            let spaces = self.spaces.iter();
-            spaces
-                .filter_map(|space| Some((space.user?, space.root)))
-                .collect()
+            let mut owners = Vec::new();
+            for space in &self.spaces {
+                if let Some(PartId(part)) = space.user {
+                    let part = part as usize;
+                    owners.resize(owners.len().max(part + 1), None);
+                    owners[part] = Some(space.root);
+                }
+            }
+            owners
         })
     }
 

@@ -14,8 +14,19 @@ use crate::sharing::Placement;
 use crate::snapshot::RootId;
 use crate::table::Table;
 use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
+use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::{Decoded, Entry};
 use heirloom_paging::level::{Half, Level, PageSize};
+
+/// Entries that were looked at, by their tables: what several address spaces have is looked at once.
+#[derive(Default)]
+struct Seen(HashMap<(Pfn, Level), EntrySet>);
+
+impl Seen {
+    fn of(&mut self, table: &Table) -> &mut EntrySet {
+        self.0.entry((table.pfn(), table.level())).or_default()
+    }
+}
 
 const NO_TABLES: &str = "no table that an entry points to";
 
@@ -111,15 +122,17 @@ pub(super) const TABLES_IN_RAM: Rule = Rule {
 
 fn tables_in_ram(context: &Context<'_>, found: &Discovery, evidence: &mut Evidence) {
     let placements = context.index.placements();
-    let mut seen = HashSet::new();
+    let mut seen = Seen::default();
     for placement in &placements {
+        let seen = seen.of(placement.table);
         for placed in placement.entries() {
             let Decoded::Table(target) = placed.decoded else {
                 continue;
             };
-            if !seen.insert((placement.table.pfn(), placement.table.level(), placed.index)) {
+            if seen.contains(placed.index) {
                 continue;
             }
+            seen.insert(placed.index);
             let is_ram = context.is_ram(target.base(), PageSize::Size4KiB.bytes());
             let why = if !is_ram {
                 "is not RAM"
@@ -162,16 +175,18 @@ pub(super) const NO_LOOP: Rule = Rule {
 /// that is its own PDPT is a loop.
 fn no_loop(context: &Context<'_>, _: &Discovery, evidence: &mut Evidence) {
     let placements = context.index.placements();
-    let mut seen = HashSet::new();
+    let mut seen = Seen::default();
     for placement in &placements {
+        let table = placement.table;
+        let seen = seen.of(table);
         for placed in placement.entries() {
             let Decoded::Table(target) = placed.decoded else {
                 continue;
             };
-            let table = placement.table;
-            if !seen.insert((table.pfn(), table.level(), placed.index)) {
+            if seen.contains(placed.index) {
                 continue;
             }
+            seen.insert(placed.index);
             evidence.checked(1);
             let walk = context.snapshot().translate(placement.root, placed.va);
             let above = walk
