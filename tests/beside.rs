@@ -55,7 +55,7 @@ fn assert_all_is_well(words: &[&str], (run, report): &(Run, Value)) {
 }
 
 #[test]
-fn cpus_that_do_not_stop_while_kernel_memory_is_changed_see_each_change_and_no_other() {
+fn on_kvm_cpus_that_do_not_stop_while_kernel_memory_is_changed_see_each_change_and_no_other() {
     let propagating = Strategy::ALL.into_iter().filter(|s| s.propagates());
     for (number, strategy) in propagating.enumerate() {
         let words = ["--propagation", strategy.name()];

@@ -64,7 +64,7 @@ fn json(run: &Run) -> Value {
 }
 
 #[test]
-fn our_own_kernel_boots_by_pvh_with_its_programs_as_a_module_and_is_judged_where_it_ends() {
+fn on_kvm_our_own_kernel_boots_by_pvh_with_its_programs_as_a_module_and_is_judged_where_it_ends() {
     let guest = extract();
     let run = boot(
         &guest.kernel,
@@ -89,7 +89,7 @@ fn our_own_kernel_boots_by_pvh_with_its_programs_as_a_module_and_is_judged_where
 }
 
 #[test]
-fn a_text_on_the_console_stops_a_kernel_while_its_processes_live_and_all_are_found() {
+fn on_kvm_a_text_on_the_console_stops_a_kernel_while_its_processes_live_and_all_are_found() {
     let guest = extract();
     let run = boot(
         &guest.kernel,
@@ -115,7 +115,7 @@ fn a_text_on_the_console_stops_a_kernel_while_its_processes_live_and_all_are_fou
 }
 
 #[test]
-fn a_core_of_the_stopped_guest_is_the_same_guest_to_the_inspector() {
+fn on_kvm_a_core_of_the_stopped_guest_is_the_same_guest_to_the_inspector() {
     let guest = extract();
     let directory = tempfile::tempdir().unwrap();
     let core = directory.path().join("guest.core");
@@ -152,7 +152,7 @@ fn a_core_of_the_stopped_guest_is_the_same_guest_to_the_inspector() {
 }
 
 #[test]
-fn a_bzimage_is_stopped_at_a_text_or_after_a_time_or_where_it_ends() {
+fn on_kvm_a_bzimage_is_stopped_at_a_text_or_after_a_time_or_where_it_ends() {
     let kernel = bzimage(&[&print(b"up and running\r\n"), HALT]);
     for (arguments, how) in [
         (&["--until", "and run"][..], "printed the text"),
@@ -176,7 +176,7 @@ fn a_bzimage_is_stopped_at_a_text_or_after_a_time_or_where_it_ends() {
 }
 
 #[test]
-fn a_prompt_that_ends_no_line_is_seen_too() {
+fn on_kvm_a_prompt_that_ends_no_line_is_seen_too() {
     let run = boot_file(
         &bzimage(&[&print(b"login: "), SPIN]),
         &["--until", "login:"],
@@ -185,7 +185,7 @@ fn a_prompt_that_ends_no_line_is_seen_too() {
 }
 
 #[test]
-fn a_guest_that_does_not_get_to_its_moment_is_exit_code_four_and_shown_all_the_same() {
+fn on_kvm_a_guest_that_does_not_get_to_its_moment_is_exit_code_four_and_shown_all_the_same() {
     for (guest, arguments, words) in [
         (
             SPIN,
@@ -247,7 +247,7 @@ fn an_instruction_that_kvm_cannot_emulate_is_shown_with_its_place_and_elsewhere_
 }
 
 #[test]
-fn ctrl_c_ends_the_guests_run_and_shows_it() {
+fn on_kvm_ctrl_c_ends_the_guests_run_and_shows_it() {
     let (_directory, path) = file("kernel", &bzimage(&[&print(b"up\r\n"), SPIN]));
     let mut child = Command::new(env!("CARGO_BIN_EXE_heirloom"))
         .args(["boot", "--memory", "64M"])
@@ -259,7 +259,10 @@ fn ctrl_c_ends_the_guests_run_and_shows_it() {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
-    assert_eq!(line, "up\r\n");
+    if line != "up\r\n" {
+        let output = child.wait_with_output().unwrap();
+        panic!("{line}{}", String::from_utf8_lossy(&output.stderr));
+    }
     let kill = Command::new("kill")
         .args(["-s", "INT", &child.id().to_string()])
         .status()
@@ -279,7 +282,7 @@ fn ctrl_c_ends_the_guests_run_and_shows_it() {
 }
 
 #[test]
-fn a_guest_without_page_tables_is_said_to_have_none() {
+fn on_kvm_a_guest_without_page_tables_is_said_to_have_none() {
     // Entered by PVH, without paging.
     let run = boot_file(&Elf::new(&code(&[&print(b"up\n"), HALT])).bytes(), &[]);
     assert_eq!(run.code, Some(4), "{}\n{}", run.stdout, run.stderr);
@@ -290,7 +293,7 @@ fn a_guest_without_page_tables_is_said_to_have_none() {
 }
 
 #[test]
-fn where_the_console_is_no_terminal_a_line_now_and_then_says_that_the_guest_runs() {
+fn on_kvm_where_the_console_is_no_terminal_a_line_now_and_then_says_that_the_guest_runs() {
     let run = boot_file(&bzimage(&[SPIN]), &["--after", "7"]);
     assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
     // Five seconds in, or as soon after that as the machine has the time.
@@ -304,7 +307,7 @@ fn where_the_console_is_no_terminal_a_line_now_and_then_says_that_the_guest_runs
 }
 
 #[test]
-fn files_that_cannot_be_booted_are_exit_code_two_and_named_with_the_remedy() {
+fn on_kvm_files_that_cannot_be_booted_are_exit_code_two_and_named_with_the_remedy() {
     let good = bzimage(&[HALT]);
     let narrow = BzImage {
         extended_load_flags: 0,

@@ -33,7 +33,7 @@ fn assert_says(run: &Run, words: &[&str]) {
 }
 
 #[test]
-fn debians_bzimage_comes_up_by_its_setup_header_and_reads_its_command_line() {
+fn on_kvm_debians_bzimage_comes_up_by_its_setup_header_and_reads_its_command_line() {
     let run = heirloom(&[
         "boot",
         artifacts::kernel().to_str().unwrap(),
@@ -57,7 +57,7 @@ fn debians_bzimage_comes_up_by_its_setup_header_and_reads_its_command_line() {
 }
 
 #[test]
-fn debians_kernel_unpacked_boots_by_pvh_and_its_first_tables_are_found() {
+fn on_kvm_debians_kernel_unpacked_boots_by_pvh_and_its_first_tables_are_found() {
     let (_directory, path) = file("vmlinux", &vmlinux::of_bzimage(&artifacts::kernel()));
     let run = heirloom(&[
         "boot",
@@ -85,7 +85,7 @@ fn debians_kernel_unpacked_boots_by_pvh_and_its_first_tables_are_found() {
 }
 
 #[test]
-fn debians_kernel_without_its_pvh_note_boots_by_linuxs_protocol_and_finds_its_ram_disk() {
+fn on_kvm_debians_kernel_without_its_pvh_note_boots_by_linuxs_protocol_and_finds_its_ram_disk() {
     let mut kernel = vmlinux::of_bzimage(&artifacts::kernel());
     vmlinux::without_pvh_note(&mut kernel);
     let (_directory, path) = file("vmlinux", &kernel);

@@ -20,7 +20,7 @@ fn heirloom(arguments: &[&str]) -> (Option<i32>, Value) {
 }
 
 #[test]
-fn every_bug_is_caught_by_its_own_rule_and_no_clean_kernel_breaks_any() {
+fn on_kvm_every_bug_is_caught_by_its_own_rule_and_no_clean_kernel_breaks_any() {
     let (code, rows) = heirloom(&["bugs", "--run", "--json"]);
     let rows = rows.as_array().unwrap();
     let wrong: Vec<&Value> = rows.iter().filter(|row| row["right"] != true).collect();
@@ -41,7 +41,7 @@ fn every_bug_is_caught_by_its_own_rule_and_no_clean_kernel_breaks_any() {
 }
 
 #[test]
-fn there_are_at_least_24_bugs_and_every_rule_is_named_by_one() {
+fn on_kvm_there_are_at_least_24_bugs_and_every_rule_is_named_by_one() {
     assert!(bugs::ALL.len() >= 24);
     let named: BTreeSet<&str> = bugs::ALL.iter().map(|info| info.rule).collect();
     // The isolated kernel is held to every rule there is.
@@ -56,7 +56,7 @@ fn there_are_at_least_24_bugs_and_every_rule_is_named_by_one() {
 }
 
 #[test]
-fn a_bug_may_be_asked_for_in_an_ordinary_run() {
+fn on_kvm_a_bug_may_be_asked_for_in_an_ordinary_run() {
     let (code, report) = heirloom(&["run", "--bug", "user-bit", "--json"]);
     assert_eq!(code, Some(1));
     let rules = report["rules"].as_array().unwrap();

@@ -73,7 +73,7 @@ impl Seen {
 }
 
 #[test]
-fn every_strategy_keeps_its_promise_on_two_cpus_and_on_four() {
+fn on_kvm_every_strategy_keeps_its_promise_on_two_cpus_and_on_four() {
     for cpus in [2, 4] {
         let mut seen = Seen::default();
         for strategy in Strategy::ALL {
@@ -100,7 +100,7 @@ fn every_strategy_keeps_its_promise_on_emulated_cpus_with_five_levels_and_with_f
 }
 
 #[test]
-fn eight_cpus_and_cpus_that_are_not_pinned_are_good_too() {
+fn on_kvm_eight_cpus_and_cpus_that_are_not_pinned_are_good_too() {
     for words in [&["--cpus", "8"][..], &["--cpus", "3", "--no-pin"]] {
         let (run, report) = heirloom_json(words);
         assert_eq!(run.code, Some(0), "{words:?}: {}", run.said());
@@ -110,7 +110,7 @@ fn eight_cpus_and_cpus_that_are_not_pinned_are_good_too() {
 }
 
 #[test]
-fn what_each_cpu_had_is_recorded_and_judged_again() {
+fn on_kvm_what_each_cpu_had_is_recorded_and_judged_again() {
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("cpus.rec");
     let file = file.to_str().unwrap();
@@ -135,7 +135,7 @@ fn what_each_cpu_had_is_recorded_and_judged_again() {
 }
 
 #[test]
-fn a_number_of_cpus_that_no_guest_has_is_refused() {
+fn on_kvm_a_number_of_cpus_that_no_guest_has_is_refused() {
     for count in ["0", "9", "many"] {
         let refused = heirloom(&["run", "--cpus", count]);
         assert_eq!(refused.code, Some(2));
@@ -152,7 +152,7 @@ fn a_number_of_cpus_that_no_guest_has_is_refused() {
 }
 
 #[test]
-fn a_cpu_that_does_not_come_is_a_panic_that_names_it() {
+fn on_kvm_a_cpu_that_does_not_come_is_a_panic_that_names_it() {
     let waited = heirloom(&["run", "--cpus", "2", "--cmdline", "cpus=3"]);
     assert_eq!(waited.code, Some(4), "{}", waited.said());
     let said = "CPU 2 of 3 does not start";
@@ -166,7 +166,7 @@ fn a_cpu_that_does_not_come_is_a_panic_that_names_it() {
 
 /// Processes that are many for their CPUs, so that each waits and goes where there is room.
 #[test]
-fn many_processes_run_on_four_cpus_as_often_as_is_wanted() {
+fn on_kvm_many_processes_run_on_four_cpus_as_often_as_is_wanted() {
     let wanted = std::env::var(ROUNDS).ok();
     let rounds = wanted.as_ref().map_or(1, |rounds| rounds.parse().unwrap());
     let (processes, strategies) = match wanted {
@@ -195,7 +195,7 @@ fn crowd(cpus: &str, strategy: Strategy, seed: u64, words: &[&str]) -> (Run, Val
 }
 
 #[test]
-fn processes_that_do_what_they_like_at_once_break_no_rule_whatever_the_schedule() {
+fn on_kvm_processes_that_do_what_they_like_at_once_break_no_rule_whatever_the_schedule() {
     let seeds = std::env::var(ROUNDS).map_or(1, |rounds| rounds.parse().unwrap());
     let propagating = Strategy::ALL
         .into_iter()
@@ -227,7 +227,7 @@ fn processes_that_do_what_they_like_at_once_break_no_rule_whatever_the_schedule(
 }
 
 #[test]
-fn a_bug_that_takes_several_cpus_says_so() {
+fn on_kvm_a_bug_that_takes_several_cpus_says_so() {
     let refused = heirloom(&["run", "--bug", "idle-keeps-root"]);
     assert_eq!(refused.code, Some(2));
     assert!(
@@ -242,7 +242,7 @@ fn a_bug_that_takes_several_cpus_says_so() {
 }
 
 #[test]
-fn a_kernel_that_is_booted_starts_the_cpus_that_it_was_given() {
+fn on_kvm_a_kernel_that_is_booted_starts_the_cpus_that_it_was_given() {
     let guest = extract();
     let [kernel, programs] = [&guest.kernel, &guest.programs].map(|path| path.to_str().unwrap());
     let words = ["--cpus", "3", "--json", "--until", "a crowd of"];
@@ -260,7 +260,7 @@ fn a_kernel_that_is_booted_starts_the_cpus_that_it_was_given() {
 }
 
 #[test]
-fn claims_of_the_lecture_hold_with_their_processes_on_several_cpus() {
+fn on_kvm_claims_of_the_lecture_hold_with_their_processes_on_several_cpus() {
     for claim in ["2", "5", "7"] {
         let lecture = heirloom(&["-q", "lecture", "--cpus", "4", "--claim", claim]);
         let said = lecture.said();

@@ -40,7 +40,7 @@ fn assert_backtrace_names(run: &Run, functions: &[&str]) {
 }
 
 #[test]
-fn a_kernel_that_panics_says_why_and_who_called_is_named_with_file_and_line() {
+fn on_kvm_a_kernel_that_panics_says_why_and_who_called_is_named_with_file_and_line() {
     let run = crash(&["--cmdline", "vmalloc-start=1"]);
     let console = &run.stdout;
     assert!(console.contains("kernel panicked at "), "{console}");
@@ -66,7 +66,7 @@ fn a_kernel_that_panics_says_why_and_who_called_is_named_with_file_and_line() {
 }
 
 #[test]
-fn words_that_the_kernel_cannot_use_are_quoted_in_its_panic() {
+fn on_kvm_words_that_the_kernel_cannot_use_are_quoted_in_its_panic() {
     for (words, message) in [
         ("vmalloc-start=abc", "vmalloc-start=abc is no number"),
         (
@@ -82,7 +82,7 @@ fn words_that_the_kernel_cannot_use_are_quoted_in_its_panic() {
 }
 
 #[test]
-fn a_kernel_that_ends_before_it_is_up_is_not_judged() {
+fn on_kvm_a_kernel_that_ends_before_it_is_up_is_not_judged() {
     let run = crash(&["--cmdline", "vmalloc-start=1"]);
     for word in ["HOLDS", "BROKEN", "cr3-known"] {
         assert!(!run.stdout.contains(word), "{}", run.stdout);
@@ -90,7 +90,7 @@ fn a_kernel_that_ends_before_it_is_up_is_not_judged() {
 }
 
 #[test]
-fn a_kernel_fault_shows_registers_the_walk_of_the_address_and_where_it_was() {
+fn on_kvm_a_kernel_fault_shows_registers_the_walk_of_the_address_and_where_it_was() {
     let guest = extract();
     let mut kernel = fs::read(&guest.kernel).unwrap();
     let places: Vec<usize> = (0..kernel.len() - SELF_CHECK_CALL.len())

@@ -28,7 +28,7 @@ fn a_host_with_kvm_is_said_to_be_usable() {
 }
 
 #[test]
-fn the_json_says_the_same_and_has_every_capability_and_feature() {
+fn on_kvm_the_json_says_the_same_and_has_every_capability_and_feature() {
     let output = heirloom().args(["doctor", "--json"]).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["schema"], 1);
@@ -114,7 +114,7 @@ fn a_host_without_kvm_is_exit_code_three_with_the_remedy() {
 }
 
 #[test]
-fn a_host_without_qemu_is_told_what_it_would_be_good_for() {
+fn on_kvm_a_host_without_qemu_is_told_what_it_would_be_good_for() {
     let output = heirloom()
         .arg("doctor")
         .env("PATH", "/nowhere")

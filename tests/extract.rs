@@ -71,7 +71,7 @@ fn a_directory_that_cannot_be_made_is_exit_code_two() {
 }
 
 #[test]
-fn the_extracted_kernel_runs_and_is_judged_as_the_embedded_one() {
+fn on_kvm_the_extracted_kernel_runs_and_is_judged_as_the_embedded_one() {
     let guest = guest::extract();
     let kernel = guest.kernel.to_str().unwrap();
     let (embedded, extracted) = (heirloom_json(&[]), heirloom_json(&["--kernel", kernel]));
@@ -84,7 +84,7 @@ fn the_extracted_kernel_runs_and_is_judged_as_the_embedded_one() {
 }
 
 #[test]
-fn a_kernel_that_was_cut_off_is_exit_code_two_and_named() {
+fn on_kvm_a_kernel_that_was_cut_off_is_exit_code_two_and_named() {
     let guest = guest::extract();
     let whole = fs::read(&guest.kernel).unwrap();
     for length in [0, 3, 63, 200, whole.len() / 8] {

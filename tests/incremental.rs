@@ -98,7 +98,7 @@ fn record(command: &[&str], codes: &[i32]) -> tempfile::TempDir {
 }
 
 #[test]
-fn every_bug_and_every_strategy_without_one_is_judged_the_same_anew() {
+fn on_kvm_every_bug_and_every_strategy_without_one_is_judged_the_same_anew() {
     let folder = record(&["bugs", "--run"], &[0]);
     let events = verify_all(folder.path());
     assert_eq!(events.len(), bugs::ALL.len() + Strategy::ALL.len() - 1);
@@ -108,7 +108,8 @@ fn every_bug_and_every_strategy_without_one_is_judged_the_same_anew() {
 }
 
 #[test]
-fn every_strategy_on_the_default_scenario_and_on_forbidden_accesses_is_judged_the_same_anew() {
+fn on_kvm_every_strategy_on_the_default_scenario_and_on_forbidden_accesses_is_judged_the_same_anew()
+{
     for strategy in Strategy::ALL {
         for more in [&[][..], &["--cmdline", "init=trials"]] {
             let folder = tempfile::tempdir().unwrap();
@@ -125,14 +126,14 @@ fn every_strategy_on_the_default_scenario_and_on_forbidden_accesses_is_judged_th
 }
 
 #[test]
-fn every_experiment_of_the_lecture_is_judged_the_same_anew() {
+fn on_kvm_every_experiment_of_the_lecture_is_judged_the_same_anew() {
     let folder = record(&["lecture", "--timeout", "3600"], &[0]);
     let events = verify_all(folder.path());
     assert!(events.len() > 10, "{events:?}");
 }
 
 #[test]
-fn every_cell_of_the_lab_is_judged_the_same_anew() {
+fn on_kvm_every_cell_of_the_lab_is_judged_the_same_anew() {
     let size = ["--processes", "1,4,16", "--allocations", "4"];
     let folder = record(&[&["lab", "--memory", "64M"][..], &size].concat(), &[0]);
     let events = verify_all(folder.path());

@@ -31,7 +31,7 @@ fn is_documented(name: &str) -> bool {
 }
 
 #[test]
-fn every_field_that_an_inspecting_command_prints_is_documented_and_its_version_is_1() {
+fn on_kvm_every_field_that_an_inspecting_command_prints_is_documented_and_its_version_is_1() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("run.rec");
     let file = file.to_str().unwrap();

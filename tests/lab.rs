@@ -57,7 +57,7 @@ fn without_times(results: &Value) -> Value {
 }
 
 #[test]
-fn each_strategy_grows_as_the_lecture_says() {
+fn on_kvm_each_strategy_grows_as_the_lecture_says() {
     let results = lab(&["--processes", "1,2,4,8,16", "--allocations", "8"]);
     let is = |figure: &str, strategy: &str, formula: &str| {
         assert_eq!(
@@ -122,7 +122,7 @@ fn each_strategy_grows_as_the_lecture_says() {
 }
 
 #[test]
-fn the_shards_joined_are_the_whole() {
+fn on_kvm_the_shards_joined_are_the_whole() {
     let small = [
         "--processes",
         "1,3",
@@ -181,7 +181,7 @@ fn a_file_that_is_no_shard_is_exit_code_two_and_named() {
 }
 
 #[test]
-fn the_chart_is_well_formed_and_has_every_strategy() {
+fn on_kvm_the_chart_is_well_formed_and_has_every_strategy() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab.svg");
     let small = ["lab", "--processes", "1,2", "--allocations", "1", "--svg"];
@@ -197,7 +197,7 @@ fn the_chart_is_well_formed_and_has_every_strategy() {
 }
 
 #[test]
-fn a_count_that_its_tables_belie_fails_the_run_with_cell_counter_and_both_numbers() {
+fn on_kvm_a_count_that_its_tables_belie_fails_the_run_with_cell_counter_and_both_numbers() {
     let small = ["lab", "--processes", "2", "--strategies", "prealloc"];
     let run = heirloom(&[&small[..], &["--cmdline", "bug=lying-counter"]].concat());
     assert_eq!(run.code, Some(1), "{}", run.stderr);
@@ -213,7 +213,7 @@ fn a_count_that_its_tables_belie_fails_the_run_with_cell_counter_and_both_number
 }
 
 #[test]
-fn a_mapping_that_one_process_never_gets_fails_the_run() {
+fn on_kvm_a_mapping_that_one_process_never_gets_fails_the_run() {
     let small = ["lab", "--processes", "3", "--strategies", "sync"];
     let run = heirloom(&[&small[..], &["--cmdline", "bug=sync-skips-one"]].concat());
     assert_eq!(run.code, Some(1), "{}", run.stderr);
@@ -227,7 +227,7 @@ fn a_mapping_that_one_process_never_gets_fails_the_run() {
 }
 
 #[test]
-fn processes_that_memory_cannot_hold_are_exit_code_four_with_the_remedy() {
+fn on_kvm_processes_that_memory_cannot_hold_are_exit_code_four_with_the_remedy() {
     let run = heirloom(&[
         "lab",
         "--memory",
@@ -259,7 +259,7 @@ fn wrong_usage_is_exit_code_two() {
 }
 
 #[test]
-fn what_is_unmapped_costs_an_interrupt_and_a_flush_for_each_cpu_and_a_mapping_none() {
+fn on_kvm_what_is_unmapped_costs_an_interrupt_and_a_flush_for_each_cpu_and_a_mapping_none() {
     for words in [
         &["--strategies", "prealloc,isolated"][..],
         &["--strategies", "copy-all", "--machine", "qemu"],
@@ -283,7 +283,7 @@ fn what_is_unmapped_costs_an_interrupt_and_a_flush_for_each_cpu_and_a_mapping_no
 }
 
 #[test]
-fn the_chart_of_cpus_is_drawn_and_processes_are_not_asked_for_with_them() {
+fn on_kvm_the_chart_of_cpus_is_drawn_and_processes_are_not_asked_for_with_them() {
     let folder = tempfile::TempDir::new().unwrap();
     let chart = folder.path().join("cpus.svg");
     let words = ["lab", "--cpus", "1,2", "--strategies", "sync", "--svg"];

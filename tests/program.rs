@@ -23,7 +23,7 @@ fn run_at(path: &Path, arguments: &[&str]) -> Run {
 }
 
 #[test]
-fn a_program_of_the_users_own_runs_and_what_it_writes_is_seen() {
+fn on_kvm_a_program_of_the_users_own_runs_and_what_it_writes_is_seen() {
     let run = run_as("hello", &elf(&print("hello\n", 0)), &[]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert!(run.stdout.contains("\nhello\n"), "{}", run.stdout);
@@ -31,7 +31,7 @@ fn a_program_of_the_users_own_runs_and_what_it_writes_is_seen() {
 }
 
 #[test]
-fn a_programs_arguments_stand_behind_the_dashes() {
+fn on_kvm_a_programs_arguments_stand_behind_the_dashes() {
     let program = elf(&print_argument(4));
     let run = run_as("echo", &program, &["--", "one!", "--two", "three"]);
     assert!(run.stdout.contains("\none!"), "{}", run.stdout);
@@ -40,7 +40,7 @@ fn a_programs_arguments_stand_behind_the_dashes() {
 }
 
 #[test]
-fn a_program_may_have_the_name_of_an_embedded_one() {
+fn on_kvm_a_program_may_have_the_name_of_an_embedded_one() {
     let run = run_as("family", &elf(&print("my own\n", 0)), &[]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert!(run.stdout.contains("\nmy own\n"), "{}", run.stdout);
@@ -48,14 +48,14 @@ fn a_program_may_have_the_name_of_an_embedded_one() {
 }
 
 #[test]
-fn a_program_that_exits_with_an_error_is_exit_code_four_and_its_own_code_is_named() {
+fn on_kvm_a_program_that_exits_with_an_error_is_exit_code_four_and_its_own_code_is_named() {
     let run = run_as("three", &elf(&exit(3)), &[]);
     assert_eq!(run.code, Some(4), "{}", run.stderr);
     assert!(run.stderr.contains("exit code 3"), "{}", run.stderr);
 }
 
 #[test]
-fn a_program_that_is_killed_is_exit_code_four_and_the_kernel_says_what_it_did() {
+fn on_kvm_a_program_that_is_killed_is_exit_code_four_and_the_kernel_says_what_it_did() {
     let run = run_as("undefined", &elf(UNDEFINED), &[]);
     assert_eq!(run.code, Some(4), "{}", run.stderr);
     assert!(run.stderr.contains("signal 4"), "{}", run.stderr);
@@ -68,7 +68,7 @@ fn a_program_that_is_killed_is_exit_code_four_and_the_kernel_says_what_it_did() 
 }
 
 #[test]
-fn a_program_that_never_ends_is_stopped_in_ring_3_by_the_time_limit() {
+fn on_kvm_a_program_that_never_ends_is_stopped_in_ring_3_by_the_time_limit() {
     // Now and then the time is over while a timer interrupt is served.
     let was_in_ring_3 = (0..10).any(|_| {
         let run = run_as("spin", &elf(SPIN), &["--timeout", "5"]);
@@ -84,7 +84,7 @@ fn a_program_that_never_ends_is_stopped_in_ring_3_by_the_time_limit() {
 }
 
 #[test]
-fn a_program_file_that_is_not_there_or_no_file_is_exit_code_two_and_named() {
+fn on_kvm_a_program_file_that_is_not_there_or_no_file_is_exit_code_two_and_named() {
     for path in ["/no/such/program", "/dev/zero", "/tmp"] {
         let run = run_at(Path::new(path), &[]);
         assert_eq!(run.code, Some(2), "{}", run.stderr);
@@ -93,7 +93,7 @@ fn a_program_file_that_is_not_there_or_no_file_is_exit_code_two_and_named() {
 }
 
 #[test]
-fn a_program_file_that_is_no_static_x86_64_elf_is_exit_code_two_and_said_to_be_none() {
+fn on_kvm_a_program_file_that_is_no_static_x86_64_elf_is_exit_code_two_and_said_to_be_none() {
     let code = exit(0);
     let mut foreign_class = elf(&code);
     foreign_class[4] = 1;
@@ -114,7 +114,7 @@ fn a_program_file_that_is_no_static_x86_64_elf_is_exit_code_two_and_said_to_be_n
 }
 
 #[test]
-fn a_program_cut_at_any_byte_is_exit_code_two_and_the_guest_does_not_boot() {
+fn on_kvm_a_program_cut_at_any_byte_is_exit_code_two_and_the_guest_does_not_boot() {
     let file = elf(&exit(0));
     for length in [64, 100, 119, 120, file.len() - 1] {
         let run = run_as("cut-off", &file[..length], &[]);
@@ -127,7 +127,7 @@ fn a_program_cut_at_any_byte_is_exit_code_two_and_the_guest_does_not_boot() {
 }
 
 #[test]
-fn a_program_that_the_guest_kernel_would_refuse_is_told_why() {
+fn on_kvm_a_program_that_the_guest_kernel_would_refuse_is_told_why() {
     let good = elf(&exit(0));
     // The fields of its one program header, from byte 64 on (System V ABI, chapter 5).
     let changed = |at: usize, bytes: &[u8]| {
@@ -161,7 +161,7 @@ fn a_program_that_the_guest_kernel_would_refuse_is_told_why() {
 }
 
 #[test]
-fn a_program_name_that_a_command_line_cannot_hold_is_exit_code_two() {
+fn on_kvm_a_program_name_that_a_command_line_cannot_hold_is_exit_code_two() {
     let run = run_as("two words", &elf(&exit(0)), &[]);
     assert_eq!(run.code, Some(2), "{}", run.stderr);
     assert!(run.stderr.contains("blanks"), "{}", run.stderr);
@@ -178,7 +178,7 @@ fn recipes(language: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_recipes_for_c_and_rust_and_musl_are_compiled_as_they_say_and_run() {
+fn on_kvm_the_recipes_for_c_and_rust_and_musl_are_compiled_as_they_say_and_run() {
     const README: &str = include_str!("../guest/user/README.md");
     let (c, rust) = (recipes("c"), recipes("rust"));
     let family = "process 2, the child: 2\nprocess 1: 1 still, 1.50\n";
@@ -217,7 +217,7 @@ fn the_recipes_for_c_and_rust_and_musl_are_compiled_as_they_say_and_run() {
 
 /// The base of FS is a process's own: who comes back finds it, and a program that begins has none.
 #[test]
-fn the_base_of_fs_is_each_processs_own_on_any_cpu() {
+fn on_kvm_the_base_of_fs_is_each_processs_own_on_any_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let source = r#"
 static long call(long n, long a, long b, long c) {
@@ -281,7 +281,7 @@ fn the_readme_lists_every_system_call() {
 }
 
 #[test]
-fn a_system_call_that_is_not_there_is_named_on_the_console_a_few_times() {
+fn on_kvm_a_system_call_that_is_not_there_is_named_on_the_console_a_few_times() {
     // mov eax, 97 (getrlimit); syscall
     let asks = [0xb8, 97, 0, 0, 0, 0x0f, 0x05].repeat(10);
     let program = elf(&[asks, exit(127)].concat());

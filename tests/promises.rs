@@ -7,14 +7,14 @@ use common::promises::{PROMISES, assert_kept};
 use common::{heirloom, heirloom_json};
 
 #[test]
-fn every_promise_is_kept_and_every_death_is_one_line_that_says_what_was_done() {
+fn on_kvm_every_promise_is_kept_and_every_death_is_one_line_that_says_what_was_done() {
     let run = heirloom(&["run", "--cmdline", "init=trials"]);
     assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
     assert_kept(&run.stdout);
 }
 
 #[test]
-fn the_dead_are_the_children_that_did_it_and_the_first_process_lives_on() {
+fn on_kvm_the_dead_are_the_children_that_did_it_and_the_first_process_lives_on() {
     const SIGNALS: [u64; 3] = [4, 8, 11];
     let (run, report) = heirloom_json(&["--cmdline", "init=trials"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
@@ -34,7 +34,7 @@ fn the_dead_are_the_children_that_did_it_and_the_first_process_lives_on() {
 }
 
 #[test]
-fn the_rules_hold_whatever_the_processes_try() {
+fn on_kvm_the_rules_hold_whatever_the_processes_try() {
     let (run, report) = heirloom_json(&["--cmdline", "init=trials"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert_eq!(report["holds"], true);

@@ -140,13 +140,13 @@ fn assert_holds(judged: &Judged) {
 }
 
 #[test]
-fn the_default_run_holds_every_rule_by_facts_that_it_looked_at() {
+fn on_kvm_the_default_run_holds_every_rule_by_facts_that_it_looked_at() {
     assert_holds(&DEFAULT);
     assert_eq!(DEFAULT.report["propagation"], "prealloc");
 }
 
 #[test]
-fn eight_processes_of_three_generations_live_at_one_time() {
+fn on_kvm_eight_processes_of_three_generations_live_at_one_time() {
     let living = DEFAULT.shown_processes();
     assert!(living.len() >= 8, "{living:?}");
     let generations: BTreeSet<u64> = DEFAULT
@@ -159,7 +159,7 @@ fn eight_processes_of_three_generations_live_at_one_time() {
 }
 
 #[test]
-fn processes_born_before_and_after_an_allocation_read_it_and_so_do_its_makers_kin() {
+fn on_kvm_processes_born_before_and_after_an_allocation_read_it_and_so_do_its_makers_kin() {
     let (made, maker, start, end) = DEFAULT.allocations()[0];
     let readers = DEFAULT.readers(start, end);
     let pids: BTreeSet<u64> = readers.iter().map(|(pid, ..)| *pid).collect();
@@ -191,7 +191,7 @@ fn processes_born_before_and_after_an_allocation_read_it_and_so_do_its_makers_ki
 }
 
 #[test]
-fn an_allocation_crosses_into_a_new_pgd_entry_and_every_process_reads_behind_the_boundary() {
+fn on_kvm_an_allocation_crosses_into_a_new_pgd_entry_and_every_process_reads_behind_the_boundary() {
     let crossing = DEFAULT
         .allocations()
         .into_iter()
@@ -205,7 +205,7 @@ fn an_allocation_crosses_into_a_new_pgd_entry_and_every_process_reads_behind_the
 }
 
 #[test]
-fn without_propagation_the_exit_code_is_one_and_rules_about_other_things_hold() {
+fn on_kvm_without_propagation_the_exit_code_is_one_and_rules_about_other_things_hold() {
     assert_eq!(NONE.run.code, Some(1), "{}", NONE.run.stderr);
     assert_eq!(NONE.report["holds"], false);
     assert_eq!(NONE.report["propagation"], "none");
@@ -229,7 +229,8 @@ fn root_entry<'f>(finding: &'f Value, whose: &Value) -> Option<&'f Value> {
 }
 
 #[test]
-fn without_propagation_the_process_that_has_a_pgd_entry_of_its_own_is_named_with_both_entries() {
+fn on_kvm_without_propagation_the_process_that_has_a_pgd_entry_of_its_own_is_named_with_both_entries()
+ {
     let (_, maker, ..) = *NONE
         .allocations()
         .iter()
@@ -257,7 +258,8 @@ fn without_propagation_the_process_that_has_a_pgd_entry_of_its_own_is_named_with
 }
 
 #[test]
-fn without_propagation_a_process_that_lacks_the_mapping_is_named_with_its_address_and_both_walks() {
+fn on_kvm_without_propagation_a_process_that_lacks_the_mapping_is_named_with_its_address_and_both_walks()
+ {
     let (made, maker, ..) = *NONE
         .allocations()
         .iter()
@@ -283,7 +285,7 @@ fn without_propagation_a_process_that_lacks_the_mapping_is_named_with_its_addres
 }
 
 #[test]
-fn without_propagation_the_cpu_itself_could_not_read_what_another_process_mapped() {
+fn on_kvm_without_propagation_the_cpu_itself_could_not_read_what_another_process_mapped() {
     let findings = NONE.findings("propagated");
     let faults: Vec<&Value> = findings
         .iter()
@@ -300,14 +302,14 @@ fn without_propagation_the_cpu_itself_could_not_read_what_another_process_mapped
 }
 
 #[test]
-fn two_hundred_processes_hold_every_rule() {
+fn on_kvm_two_hundred_processes_hold_every_rule() {
     let judged = Judged::new(&["--processes", "200"]);
     assert_holds(&judged);
     assert_eq!(judged.shown_processes().len(), 200);
 }
 
 #[test]
-fn from_the_least_memory_to_more_than_four_gibibytes_the_direct_map_is_all_of_ram() {
+fn on_kvm_from_the_least_memory_to_more_than_four_gibibytes_the_direct_map_is_all_of_ram() {
     // The PC's hole between 640 KiB and 1 MiB is no RAM.
     const HOLE: u64 = (1 << 20) - (640 << 10);
     for (size, bytes) in [("64M", 64 << 20), ("6G", 6 << 30)] {

@@ -5,7 +5,7 @@ mod common;
 use common::{heirloom, heirloom_json};
 
 #[test]
-fn family_roots_entries_rules_and_a_verdict_are_shown() {
+fn on_kvm_family_roots_entries_rules_and_a_verdict_are_shown() {
     let run = heirloom(&["run", "-v"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let lines: Vec<&str> = run.stdout.lines().collect();
@@ -55,7 +55,7 @@ fn family_roots_entries_rules_and_a_verdict_are_shown() {
 }
 
 #[test]
-fn where_propagation_fails_process_address_and_both_entries_are_shown() {
+fn on_kvm_where_propagation_fails_process_address_and_both_entries_are_shown() {
     let run = heirloom(&["run", "--propagation", "none"]);
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     let (_, findings) = run
@@ -79,7 +79,7 @@ fn where_propagation_fails_process_address_and_both_entries_are_shown() {
 }
 
 #[test]
-fn a_run_that_takes_too_long_is_stopped_and_what_was_judged_until_then_is_shown() {
+fn on_kvm_a_run_that_takes_too_long_is_stopped_and_what_was_judged_until_then_is_shown() {
     let run = heirloom(&["run", "--processes", "2000", "--timeout", "2", "-v"]);
     assert_eq!(run.code, Some(4), "{}", run.stderr);
     assert!(run.stderr.contains("not done after 2 s"), "{}", run.stderr);

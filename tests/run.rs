@@ -43,7 +43,7 @@ fn print(text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_guest_that_hangs_is_exit_code_four_and_the_remedy_is_named() {
+fn on_kvm_a_guest_that_hangs_is_exit_code_four_and_the_remedy_is_named() {
     // What no time limit would change is called by its name.
     for (hang, timeout, words) in [
         (SPIN, "1", "--timeout"),
@@ -56,21 +56,21 @@ fn a_guest_that_hangs_is_exit_code_four_and_the_remedy_is_named() {
 }
 
 #[test]
-fn a_triple_fault_is_exit_code_four_and_called_by_its_name() {
+fn on_kvm_a_triple_fault_is_exit_code_four_and_called_by_its_name() {
     let output = run_kernel(&[0x0f, 0x0b], "3600");
     assert_eq!(output.status.code(), Some(4));
     assert!(said(&output).contains("triple fault"), "{}", said(&output));
 }
 
 #[test]
-fn the_console_of_a_guest_that_fails_is_still_shown() {
+fn on_kvm_the_console_of_a_guest_that_fails_is_still_shown() {
     let output = run_kernel(&code(&[&print(b"hello\nhalf"), &[0x0f, 0x0b]]), "3600");
     assert_eq!(output.stdout, b"hello\nhalf");
     assert_eq!(output.status.code(), Some(4));
 }
 
 #[test]
-fn a_ring_with_no_probe_page_behind_it_is_exit_code_four() {
+fn on_kvm_a_ring_with_no_probe_page_behind_it_is_exit_code_four() {
     // mov eax, frame; mov dx, 0xd00; out dx, eax
     let ring = |frame: u32| {
         let mut code = vec![0xb8];
@@ -86,7 +86,7 @@ fn a_ring_with_no_probe_page_behind_it_is_exit_code_four() {
 }
 
 #[test]
-fn ctrl_c_and_a_request_to_end_stop_the_guest_with_exit_code_four() {
+fn on_kvm_ctrl_c_and_a_request_to_end_stop_the_guest_with_exit_code_four() {
     for signal in ["INT", "TERM"] {
         let (_directory, path) = kernel(&code(&[&print(b"up\n"), SPIN]));
         let mut child = heirloom(&["run", "--timeout", "3600", "--kernel"])
@@ -118,7 +118,7 @@ fn ctrl_c_and_a_request_to_end_stop_the_guest_with_exit_code_four() {
 }
 
 #[test]
-fn a_console_reader_who_leaves_does_not_change_the_exit_code() {
+fn on_kvm_a_console_reader_who_leaves_does_not_change_the_exit_code() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let (_directory, path) = kernel(&code(&[&print(b"nobody\nreads\n"), &[0x0f, 0x0b]]));

@@ -70,7 +70,7 @@ fn on_kvm_the_same_is_found_by_what_the_cpu_was_not_asked_to_forget() {
 }
 
 #[test]
-fn a_bug_that_breaks_the_kernels_tables_ends_the_run_and_not_its_time() {
+fn on_kvm_a_bug_that_breaks_the_kernels_tables_ends_the_run_and_not_its_time() {
     let (run, report) = heirloom_json(&["--bug", "freed-shared-table", "--timeout", "3600"]);
     assert!(run.code == Some(1) || run.code == Some(4), "{}", run.said());
     assert_eq!(report["holds"], false, "{}", run.said());

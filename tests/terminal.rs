@@ -52,14 +52,14 @@ fn kernel(parts: &[&[u8]]) -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn what_is_for_programs_alone_is_not_written_to_a_terminal() {
+fn on_kvm_what_is_for_programs_alone_is_not_written_to_a_terminal() {
     let screen = on_terminal(&mut heirloom(&["maps", "raw:x", "--format", "arrow"]));
     assert_eq!(screen.code, Some(2), "{}", screen.text);
     assert!(screen.text.contains("> rows.arrows"), "{}", screen.text);
 }
 
 #[test]
-fn verdicts_have_a_colour_on_a_terminal_and_the_words_stay() {
+fn on_kvm_verdicts_have_a_colour_on_a_terminal_and_the_words_stay() {
     let screen = on_terminal(&mut heirloom(&["run"]));
     assert_eq!(screen.code, Some(0), "{}", screen.text);
     assert!(
@@ -78,7 +78,7 @@ fn verdicts_have_a_colour_on_a_terminal_and_the_words_stay() {
 }
 
 #[test]
-fn without_its_colours_a_coloured_report_is_the_plain_one() {
+fn on_kvm_without_its_colours_a_coloured_report_is_the_plain_one() {
     let (_directory, path) = kernel(&[HALT]);
     let arguments = ["boot", path.to_str().unwrap(), "--memory", "64M"];
     let plain = output(&mut heirloom(&arguments));
@@ -100,7 +100,7 @@ fn without_its_colours_a_coloured_report_is_the_plain_one() {
 }
 
 #[test]
-fn colours_are_off_where_there_is_no_terminal_or_none_are_wanted() {
+fn on_kvm_colours_are_off_where_there_is_no_terminal_or_none_are_wanted() {
     let (_directory, path) = kernel(&[HALT]);
     let path = path.to_str().unwrap();
     let piped = output(&mut heirloom(&["boot", path]));
@@ -123,7 +123,7 @@ fn colours_are_off_where_there_is_no_terminal_or_none_are_wanted() {
 }
 
 #[test]
-fn failures_begin_in_colour_on_a_terminal_only() {
+fn on_kvm_failures_begin_in_colour_on_a_terminal_only() {
     let screen = on_terminal(&mut heirloom(&["boot", "/no/such/kernel"]));
     assert!(
         screen
@@ -137,7 +137,7 @@ fn failures_begin_in_colour_on_a_terminal_only() {
 }
 
 #[test]
-fn json_is_never_in_colour() {
+fn on_kvm_json_is_never_in_colour() {
     let (_directory, path) = kernel(&[HALT]);
     let run = output(&mut heirloom(&[
         "boot",
@@ -150,7 +150,7 @@ fn json_is_never_in_colour() {
 }
 
 #[test]
-fn on_a_terminal_a_line_tells_events_and_processes_and_is_gone_at_the_end() {
+fn on_kvm_on_a_terminal_a_line_tells_events_and_processes_and_is_gone_at_the_end() {
     let screen = on_terminal(&mut heirloom(&[
         "run",
         "--timeout",
@@ -180,7 +180,7 @@ fn on_a_terminal_a_line_tells_events_and_processes_and_is_gone_at_the_end() {
 }
 
 #[test]
-fn a_guests_unfinished_line_is_not_lost_on_a_terminal() {
+fn on_kvm_a_guests_unfinished_line_is_not_lost_on_a_terminal() {
     // A kernel that prints half a line and dies.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kernel");
@@ -198,7 +198,7 @@ fn a_guests_unfinished_line_is_not_lost_on_a_terminal() {
 }
 
 #[test]
-fn elsewhere_a_run_that_takes_long_says_so_in_plain_lines_and_a_short_one_nothing() {
+fn on_kvm_elsewhere_a_run_that_takes_long_says_so_in_plain_lines_and_a_short_one_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kernel");
     fs::write(&path, tiny::Elf::new(SPIN).bytes()).unwrap();
@@ -233,7 +233,7 @@ fn elsewhere_a_run_that_takes_long_says_so_in_plain_lines_and_a_short_one_nothin
 }
 
 #[test]
-fn quiet_leaves_of_a_run_its_verdict() {
+fn on_kvm_quiet_leaves_of_a_run_its_verdict() {
     for (arguments, code, verdict) in [
         (&["run", "-q"][..], 0, "HOLDS: with propagation=prealloc"),
         (
@@ -267,7 +267,7 @@ fn quiet_leaves_of_a_run_its_verdict() {
 }
 
 #[test]
-fn no_line_is_wider_than_the_terminal_and_no_address_is_broken() {
+fn on_kvm_no_line_is_wider_than_the_terminal_and_no_address_is_broken() {
     let screen = on_terminal(&mut heirloom(&["run", "--propagation", "none"]));
     assert_eq!(screen.code, Some(1), "{}", screen.text);
     let shown = screen.lines.join("\n");
@@ -293,7 +293,7 @@ fn no_line_is_wider_than_the_terminal_and_no_address_is_broken() {
 }
 
 #[test]
-fn quiet_leaves_of_a_boot_its_verdict_and_the_text_is_still_looked_for() {
+fn on_kvm_quiet_leaves_of_a_boot_its_verdict_and_the_text_is_still_looked_for() {
     let (_directory, path) = kernel(&[&print(b"up and running\r\n"), SPIN]);
     let run = output(&mut heirloom(&[
         "boot",
@@ -309,7 +309,7 @@ fn quiet_leaves_of_a_boot_its_verdict_and_the_text_is_still_looked_for() {
 }
 
 #[test]
-fn a_failure_is_told_however_quiet() {
+fn on_kvm_a_failure_is_told_however_quiet() {
     let run = output(&mut heirloom(&[
         "run",
         "-q",

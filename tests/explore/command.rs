@@ -6,7 +6,7 @@ use crate::common::browser::{Browser, LAPTOP};
 use crate::common::{heirloom, limited};
 
 #[test]
-fn a_recording_gives_the_same_page_as_the_run_that_it_is_of() {
+fn on_kvm_a_recording_gives_the_same_page_as_the_run_that_it_is_of() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (live, recording, replayed) = (path("live.html"), path("run.rec"), path("replayed.html"));
@@ -68,7 +68,7 @@ fn what_is_missing_or_cannot_be_is_said() {
 }
 
 #[test]
-fn without_a_browser_the_page_is_written_and_the_command_says_what_to_do() {
+fn on_kvm_without_a_browser_the_page_is_written_and_the_command_says_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join("page.html");
     let run = limited(

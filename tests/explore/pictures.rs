@@ -21,7 +21,7 @@ fn keep(browser: &mut Browser, name: &str) {
 }
 
 #[test]
-fn the_readmes_pictures_show_a_finding_side_by_side_and_a_walk_in_the_dark() {
+fn on_kvm_the_readmes_pictures_show_a_finding_side_by_side_and_a_walk_in_the_dark() {
     let mut browser = Browser::open(page_of("none"), "", SCREEN);
     browser.prefer("light");
     browser.eval(

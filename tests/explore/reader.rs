@@ -6,7 +6,7 @@ use crate::common::browser::{Browser, LAPTOP};
 use crate::{moment_where, page_of};
 
 #[test]
-fn a_reader_descends_from_the_pgd_to_a_page_and_up_again() {
+fn on_kvm_a_reader_descends_from_the_pgd_to_a_page_and_up_again() {
     let mut browser = Browser::open(page_of("prealloc"), "", LAPTOP);
     // The mouse over an entry shows what it says; a click goes where it points.
     for (index, table) in [("273", "PDPT["), ("0", "PD["), ("0", "PT[")] {
@@ -63,7 +63,7 @@ fn a_reader_descends_from_the_pgd_to_a_page_and_up_again() {
 }
 
 #[test]
-fn an_address_typed_is_cut_into_its_bits_and_its_walk_is_lit() {
+fn on_kvm_an_address_typed_is_cut_into_its_bits_and_its_walk_is_lit() {
     let mut browser = Browser::open(page_of("prealloc"), "", LAPTOP);
     browser.press(&["/"]);
     browser.type_text("0xffff888000005123");
@@ -135,7 +135,8 @@ fn an_address_typed_is_cut_into_its_bits_and_its_walk_is_lit() {
 }
 
 #[test]
-fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_the_revocation() {
+fn on_kvm_stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_the_revocation()
+ {
     let mut browser = Browser::open(page_of("prealloc"), "", LAPTOP);
     let mapped = moment_where(&mut browser, "event.sign === 'mapped'");
     browser.eval(&format!("explorer.view.seek({})", mapped - 1));
@@ -195,7 +196,7 @@ fn stepping_through_events_shows_the_entry_appear_the_value_read_elsewhere_and_t
 }
 
 #[test]
-fn two_processes_side_by_side_show_who_has_the_entry_and_who_has_not() {
+fn on_kvm_two_processes_side_by_side_show_who_has_the_entry_and_who_has_not() {
     let mut browser = Browser::open(page_of("none"), "", LAPTOP);
     let maker = browser.eval("explorer.guest.event.who");
     let lacks = browser.eval(&format!(
@@ -232,7 +233,7 @@ fn two_processes_side_by_side_show_who_has_the_entry_and_who_has_not() {
 }
 
 #[test]
-fn a_finding_leads_to_its_entry_at_its_event_with_one_who_has_it_beside() {
+fn on_kvm_a_finding_leads_to_its_entry_at_its_event_with_one_who_has_it_beside() {
     let mut browser = Browser::open(page_of("none"), "", LAPTOP);
     browser.press(&["{"]);
     let count = browser.eval("explorer.guest.data.findings.length");
@@ -271,7 +272,7 @@ fn a_finding_leads_to_its_entry_at_its_event_with_one_who_has_it_beside() {
 }
 
 #[test]
-fn everything_can_be_reached_by_keyboard_alone() {
+fn on_kvm_everything_can_be_reached_by_keyboard_alone() {
     let mut browser = Browser::open(page_of("none"), "", LAPTOP);
     let focus = |browser: &mut Browser| {
         browser.eval("document.activeElement.dataset.index ?? document.activeElement.dataset.space ?? document.activeElement.id")
@@ -320,7 +321,7 @@ fn everything_can_be_reached_by_keyboard_alone() {
 }
 
 #[test]
-fn copies_that_map_the_same_are_told_from_shared_tables() {
+fn on_kvm_copies_that_map_the_same_are_told_from_shared_tables() {
     let mut browser = Browser::open(page_of("copy-all"), "", LAPTOP);
     let marks: Value = browser.eval(
         "[...document.querySelectorAll('.space:not([hidden])')].filter((row) => !row.classList.contains('ended')).map((row) => row.querySelector('.mark').dataset.mark)",

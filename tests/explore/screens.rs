@@ -6,7 +6,7 @@ use crate::common::browser::{Browser, CONTRAST, LAPTOP, PHONE};
 use crate::page_of;
 
 #[test]
-fn light_and_dark_follow_the_system_and_the_switch_with_enough_contrast() {
+fn on_kvm_light_and_dark_follow_the_system_and_the_switch_with_enough_contrast() {
     let mut browser = Browser::open(page_of("none"), "", LAPTOP);
     let ground =
         |browser: &mut Browser| browser.eval("getComputedStyle(document.body).backgroundColor");
@@ -26,7 +26,7 @@ fn light_and_dark_follow_the_system_and_the_switch_with_enough_contrast() {
 }
 
 #[test]
-fn nothing_is_wider_than_the_screen_on_a_phone_or_a_laptop() {
+fn on_kvm_nothing_is_wider_than_the_screen_on_a_phone_or_a_laptop() {
     for screen in [PHONE, (768, 1024), LAPTOP, (1920, 1080)] {
         let mut browser = Browser::open(page_of("none"), "", screen);
         let wide = browser.eval("document.documentElement.scrollWidth > innerWidth");

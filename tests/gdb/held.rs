@@ -10,7 +10,7 @@ use crate::client::{Client, RIP, Waiting, at_socket, kernel, shown_text};
 use crate::common::{SPIN, code};
 
 #[test]
-fn a_client_that_goes_away_leaves_a_guest_that_runs_to_its_end() {
+fn on_kvm_a_client_that_goes_away_leaves_a_guest_that_runs_to_its_end() {
     let (folder, mut command) = at_socket(&["run"]);
     let guest = Waiting::start(&mut command);
     let socket = folder.path().join("gdb");
@@ -44,7 +44,7 @@ fn a_client_that_goes_away_leaves_a_guest_that_runs_to_its_end() {
 
 /// Not that which a debugger holds it for.
 #[test]
-fn a_guest_has_its_time_though_a_debugger_held_it_longer() {
+fn on_kvm_a_guest_has_its_time_though_a_debugger_held_it_longer() {
     let (folder, mut command) = at_socket(&["run", "--timeout", "2"]);
     let kernel = kernel(folder.path(), SPIN);
     let guest = Waiting::start(command.arg("--kernel").arg(kernel));
@@ -62,7 +62,7 @@ fn a_guest_has_its_time_though_a_debugger_held_it_longer() {
 
 /// Steps, memory without paging, registers that are set, and a guest that loops is interrupted.
 #[test]
-fn a_kernel_that_boot_boots_is_stepped_changed_and_interrupted() {
+fn on_kvm_a_kernel_that_boot_boots_is_stepped_changed_and_interrupted() {
     let (folder, mut command) = at_socket(&["boot", "--timeout", "600"]);
     // nop; nop; cli; jmp to itself; then cli; hlt.
     let loops = code(&[&[0x90, 0x90], SPIN, &[0xfa, 0xf4]]);
@@ -112,7 +112,7 @@ fn last_look(client: &mut Client) -> (String, u64) {
 }
 
 #[test]
-fn a_guest_that_crashes_is_held_once_more_where_it_did() {
+fn on_kvm_a_guest_that_crashes_is_held_once_more_where_it_did() {
     let (_folder, mut command) = at_socket(&["run", "--cmdline", "vmalloc-start=1"]);
     let guest = Waiting::start(&mut command);
     let mut client = Client::connect(&guest);

@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::client::{Client, RIP, Waiting, at_socket, kernel, shown_text};
 
 #[test]
-fn whatever_a_client_asks_for_is_answered_and_the_guest_comes_to_its_end() {
+fn on_kvm_whatever_a_client_asks_for_is_answered_and_the_guest_comes_to_its_end() {
     let (_folder, mut command) = at_socket(&["run", "--processes", "8", "--cpus", "2"]);
     let guest = Waiting::start(&mut command);
     let mut client = Client::connect(&guest);
@@ -109,7 +109,7 @@ fn whatever_a_client_asks_for_is_answered_and_the_guest_comes_to_its_end() {
 }
 
 #[test]
-fn a_client_that_does_not_keep_to_the_protocol_is_left_and_the_guest_comes_to_its_end() {
+fn on_kvm_a_client_that_does_not_keep_to_the_protocol_is_left_and_the_guest_comes_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let ends = kernel(folder.path(), &[0xfa, 0xf4]);
     let mut endless = b"$".to_vec();

@@ -11,7 +11,7 @@ mod session;
 use client::heirloom;
 
 #[test]
-fn where_gdb_cannot_be_listened_for_is_said_before_anything_is_done() {
+fn on_kvm_where_gdb_cannot_be_listened_for_is_said_before_anything_is_done() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("none/gdb");
     for (words, told) in [

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::client::{Waiting, heirloom};
 
 #[test]
-fn gdb_breaks_in_the_kernel_asks_heirloom_about_it_and_lets_it_run_to_its_verdict() {
+fn on_kvm_gdb_breaks_in_the_kernel_asks_heirloom_about_it_and_lets_it_run_to_its_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let extracted = heirloom().arg("extract").arg(folder.path()).output();
     assert!(extracted.unwrap().status.success());

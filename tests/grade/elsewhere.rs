@@ -26,7 +26,7 @@ fn with_kernel(command: &[&str], kernel: &str) -> Run {
 }
 
 #[test]
-fn lecture_bugs_and_lab_run_the_kernel_that_is_named_and_refuse_one_that_is_cut_off() {
+fn on_kvm_lecture_bugs_and_lab_run_the_kernel_that_is_named_and_refuse_one_that_is_cut_off() {
     let guest = extract();
     let kernel = guest.kernel.to_str().unwrap();
     for command in COMMANDS {
@@ -43,7 +43,7 @@ fn lecture_bugs_and_lab_run_the_kernel_that_is_named_and_refuse_one_that_is_cut_
 }
 
 #[test]
-fn a_students_mistake_fails_the_lectures_claim_and_shows_in_the_lab() {
+fn on_kvm_a_students_mistake_fails_the_lectures_claim_and_shows_in_the_lab() {
     let wrong = Wrong::new(Bug::ChildCopiesTable);
     let run = with_kernel(COMMANDS[0], wrong.kernel.to_str().unwrap());
     assert_eq!(run.code, Some(1), "{}", run.said());

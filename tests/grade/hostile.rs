@@ -18,7 +18,7 @@ fn in_folder(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 }
 
 #[test]
-fn a_kernel_that_hangs_or_halts_gets_nothing_and_no_more_time_than_its_runs() {
+fn on_kvm_a_kernel_that_hangs_or_halts_gets_nothing_and_no_more_time_than_its_runs() {
     let folder = tempfile::tempdir().unwrap();
     let assignment = in_folder(folder.path(), "assignment.toml", SHORT.as_bytes());
     for (name, instructions) in [("spins", SPIN), ("halts", HALT)] {
@@ -60,7 +60,7 @@ fn change(file: &Path, text: &str, to: &str) {
 }
 
 #[test]
-fn a_kernel_whose_tables_are_right_at_events_alone_is_seen_between_them() {
+fn on_kvm_a_kernel_whose_tables_are_right_at_events_alone_is_seen_between_them() {
     let folder = tempfile::tempdir().unwrap();
     let top = top().canonicalize().unwrap();
     let guest = folder.path().join("guest");
@@ -114,7 +114,7 @@ fn a_kernel_whose_tables_are_right_at_events_alone_is_seen_between_them() {
 }
 
 #[test]
-fn what_is_no_kernel_or_no_assignment_is_wrong_usage_and_says_what_is_wrong() {
+fn on_kvm_what_is_no_kernel_or_no_assignment_is_wrong_usage_and_says_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| in_folder(folder.path(), name, bytes);
     let kernel = file("kernel", &Elf::new(&code(&[HALT])).bytes());

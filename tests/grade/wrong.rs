@@ -45,7 +45,7 @@ fn grade(name: &str) -> Grade {
 }
 
 #[test]
-fn an_honest_mistake_costs_what_it_breaks_and_no_more() {
+fn on_kvm_an_honest_mistake_costs_what_it_breaks_and_no_more() {
     for (name, points, lost) in [
         ("protect-forgets-last", 95, &["propagated"][..]),
         ("lost-write", 95, &["propagated"]),
@@ -87,7 +87,7 @@ fn an_honest_mistake_costs_what_it_breaks_and_no_more() {
 }
 
 #[test]
-fn memory_that_was_freed_and_stays_mapped_costs_its_rule_and_what_comes_of_it() {
+fn on_kvm_memory_that_was_freed_and_stays_mapped_costs_its_rule_and_what_comes_of_it() {
     let grade = grade("unmap-forgets-last");
     let lost = grade.lost();
     assert!(lost.contains(&"revoked"), "{lost:?}");
@@ -102,7 +102,7 @@ fn memory_that_was_freed_and_stays_mapped_costs_its_rule_and_what_comes_of_it() 
 }
 
 #[test]
-fn a_kernel_that_crashes_gets_points_for_the_parts_before_and_for_no_rule() {
+fn on_kvm_a_kernel_that_crashes_gets_points_for_the_parts_before_and_for_no_rule() {
     for name in ["fork-keeps-writable", "copy-on-write-skips-copy"] {
         // Who overwrites whose stack is chance, but nobody gets through all parts.
         let grade = grade(name);
@@ -115,7 +115,7 @@ fn a_kernel_that_crashes_gets_points_for_the_parts_before_and_for_no_rule() {
 }
 
 #[test]
-fn a_kernel_that_lies_gets_none_and_is_told_which_word_was_false() {
+fn on_kvm_a_kernel_that_lies_gets_none_and_is_told_which_word_was_false() {
     for (name, word) in [
         ("lying-pid", "the root of process 1"),
         ("lying-frames", "page 0 of the mapping"),

@@ -29,7 +29,7 @@ fn assert_escaped(ended: &Ended) {
 }
 
 #[test]
-fn a_guests_console_is_escaped_unless_it_is_wanted_raw() {
+fn on_kvm_a_guests_console_is_escaped_unless_it_is_wanted_raw() {
     let kernel = Elf::new(&code(&[&print(SEQUENCE.as_bytes()), &print(b"\n"), CRASH])).bytes();
     let (_folder, kernel) = file("kernel", &kernel);
     let kernel = kernel.to_str().unwrap();
@@ -43,7 +43,7 @@ fn a_guests_console_is_escaped_unless_it_is_wanted_raw() {
 }
 
 #[test]
-fn a_checkpoints_text_is_escaped_in_the_run_and_in_its_replay() {
+fn on_kvm_a_checkpoints_text_is_escaped_in_the_run_and_in_its_replay() {
     // lea rdi, [rip + TEXT]; mov esi, LENGTH; mov eax, CHECKPOINT; syscall; xor edi, edi; mov eax, 60; syscall
     let length = u32::try_from(SEQUENCE.len()).unwrap().to_le_bytes();
     let number = u32::try_from(CHECKPOINT).unwrap().to_le_bytes();
@@ -79,7 +79,7 @@ fn a_checkpoints_text_is_escaped_in_the_run_and_in_its_replay() {
 }
 
 #[test]
-fn a_files_name_is_escaped() {
+fn on_kvm_a_files_name_is_escaped() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join(SEQUENCE);
     let missing = missing.to_str().unwrap();

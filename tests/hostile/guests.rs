@@ -10,7 +10,7 @@ use crate::running::Running;
 use crate::tiny::{Elf, HALT, SPIN, code, print};
 
 #[test]
-fn a_guest_that_halts_with_interrupts_off_is_noticed_and_not_waited_for() {
+fn on_kvm_a_guest_that_halts_with_interrupts_off_is_noticed_and_not_waited_for() {
     let (_folder, kernel) = file(
         "kernel",
         &Elf::new(&code(&[&print(b"bye\n"), HALT])).bytes(),
@@ -60,7 +60,7 @@ fn kernel_of_segments(segments: u16) -> Vec<u8> {
 }
 
 #[test]
-fn an_elf_with_60000_segments_is_loaded_or_refused_within_the_time_limit() {
+fn on_kvm_an_elf_with_60000_segments_is_loaded_or_refused_within_the_time_limit() {
     let (_folder, kernel) = file("kernel", &kernel_of_segments(60_000));
     let arguments = [
         "run",
@@ -82,7 +82,7 @@ fn an_elf_with_60000_segments_is_loaded_or_refused_within_the_time_limit() {
 }
 
 #[test]
-fn segments_that_lie_over_each_other_are_not_copied_for_ever() {
+fn on_kvm_segments_that_lie_over_each_other_are_not_copied_for_ever() {
     // 1024 times 256 KiB, where there are 128 MiB.
     let (_folder, kernel) = file("kernel", &kernel_of_segments(1024));
     let ended = Running::start(&["run", "--kernel", kernel.to_str().unwrap()]);
@@ -92,7 +92,7 @@ fn segments_that_lie_over_each_other_are_not_copied_for_ever() {
 }
 
 #[test]
-fn a_kernel_of_many_segments_that_can_be_is_loaded() {
+fn on_kvm_a_kernel_of_many_segments_that_can_be_is_loaded() {
     let (_folder, kernel) = file("kernel", &kernel_of_segments(100));
     let arguments = [
         "run",
@@ -191,7 +191,8 @@ fn event<P: Payload>(payload: &P) -> Vec<u8> {
 }
 
 #[test]
-fn tables_that_are_full_of_each_other_are_judged_and_shown_within_the_time_limit_and_a_second() {
+fn on_kvm_tables_that_are_full_of_each_other_are_judged_and_shown_within_the_time_limit_and_a_second()
+ {
     for (processes, tables) in [(1, 3), (12, 512), (300, 64)] {
         let (_folder, kernel) = file("kernel", &table_bomb(processes, tables));
         for more in [&[][..], &["--json"]] {

@@ -183,7 +183,7 @@ fn assert_whole(doing: Doing, output: &Path, what: &str) {
 }
 
 #[test]
-fn whenever_the_command_is_ended_files_are_whole_and_guests_run_on() {
+fn on_kvm_whenever_the_command_is_ended_files_are_whole_and_guests_run_on() {
     let kills = number("HEIRLOOM_KILLS", KILLS);
     let seed = number("HEIRLOOM_SEED", 1);
     let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);

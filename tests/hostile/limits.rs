@@ -10,7 +10,7 @@ use crate::running::Running;
 const AMPLE: Duration = Duration::from_secs(60);
 
 #[test]
-fn too_few_file_descriptors_are_named_and_the_guest_never_starts() {
+fn on_kvm_too_few_file_descriptors_are_named_and_the_guest_never_starts() {
     let mut refused = 0;
     for descriptors in 3..24 {
         let limits = format!("ulimit -n {descriptors}");
@@ -38,7 +38,7 @@ fn too_few_file_descriptors_are_named_and_the_guest_never_starts() {
 }
 
 #[test]
-fn too_little_memory_is_named_and_the_guest_never_starts() {
+fn on_kvm_too_little_memory_is_named_and_the_guest_never_starts() {
     for kibibytes in [65_536, 131_072, 262_144] {
         let limits = format!("ulimit -v {kibibytes}");
         let ended =

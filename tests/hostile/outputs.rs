@@ -52,7 +52,7 @@ fn start(command: &[String]) -> Running {
 }
 
 #[test]
-fn a_file_that_exists_is_kept_unless_it_is_to_be_replaced() {
+fn on_kvm_a_file_that_exists_is_kept_unless_it_is_to_be_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("output");
     for command in writers(folder.path(), &output) {
@@ -130,7 +130,7 @@ fn an_output_that_is_the_input_is_refused_even_by_force() {
 }
 
 #[test]
-fn where_a_file_gets_too_large_nothing_is_left_and_the_limit_is_named() {
+fn on_kvm_where_a_file_gets_too_large_nothing_is_left_and_the_limit_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("output");
     for command in writers(folder.path(), &output) {
@@ -148,7 +148,7 @@ fn where_a_file_gets_too_large_nothing_is_left_and_the_limit_is_named() {
 }
 
 #[test]
-fn a_full_device_is_exit_code_two_and_named() {
+fn on_kvm_a_full_device_is_exit_code_two_and_named() {
     let folder = tempfile::tempdir().unwrap();
     let full = Path::new("/dev/full");
     for command in writers(folder.path(), full) {
@@ -163,7 +163,7 @@ fn a_full_device_is_exit_code_two_and_named() {
 }
 
 #[test]
-fn a_page_is_there_as_a_whole_or_not_at_all_whenever_the_command_is_killed() {
+fn on_kvm_a_page_is_there_as_a_whole_or_not_at_all_whenever_the_command_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("output");
     let mut killed = 0;

@@ -97,7 +97,7 @@ fn assert_ended_at(running: Running, call: &str, what: &str) {
 }
 
 #[test]
-fn a_call_that_nothing_needs_ends_the_command_on_every_thread_and_is_named() {
+fn on_kvm_a_call_that_nothing_needs_ends_the_command_on_every_thread_and_is_named() {
     let (_folder, kernel) = file("kernel", &Elf::new(&code(&[&print(b"up\n"), SPIN])).bytes());
     for command in [&["run", "--kernel"][..], &["boot"]] {
         let threads = spinning(command, &kernel).threads().len();
@@ -119,7 +119,7 @@ fn a_call_that_nothing_needs_ends_the_command_on_every_thread_and_is_named() {
 }
 
 #[test]
-fn programs_sockets_signals_processes_and_what_types_into_terminals_are_out_of_reach() {
+fn on_kvm_programs_sockets_signals_processes_and_what_types_into_terminals_are_out_of_reach() {
     let (_folder, kernel) = file("kernel", &Elf::new(&code(&[&print(b"up\n"), SPIN])).bytes());
     for (call, arguments, name) in [
         (EXECVE, [0, 0, 0], "execve"),
@@ -139,7 +139,7 @@ fn programs_sockets_signals_processes_and_what_types_into_terminals_are_out_of_r
 }
 
 #[test]
-fn every_command_that_reads_a_guest_is_in_the_sandbox_on_all_threads_unless_it_shall_not() {
+fn on_kvm_every_command_that_reads_a_guest_is_in_the_sandbox_on_all_threads_unless_it_shall_not() {
     let (_folder, kernel) = file("kernel", &Elf::new(&code(&[&print(b"up\n"), SPIN])).bytes());
     let (_other, core) = file("core", &table_web(64, 512));
     let core = format!("core:{}", core.display());

@@ -44,7 +44,7 @@ fn assert_ends_by(running: Running, signal: &str) {
 }
 
 #[test]
-fn a_signal_ends_the_command_while_the_guest_runs() {
+fn on_kvm_a_signal_ends_the_command_while_the_guest_runs() {
     let (_folder, kernel) = file("kernel", &Elf::new(&code(&[&print(b"up\n"), SPIN])).bytes());
     for signal in SIGNALS {
         for command in [&["run", "--kernel"][..], &["boot"]] {
@@ -57,7 +57,7 @@ fn a_signal_ends_the_command_while_the_guest_runs() {
 }
 
 #[test]
-fn a_signal_ends_the_command_while_it_waits_for_a_reader_of_its_page() {
+fn on_kvm_a_signal_ends_the_command_while_it_waits_for_a_reader_of_its_page() {
     for signal in SIGNALS {
         let (_folder, page) = fifo();
         let mut running = Running::start(&["run", "-q", "--html", text(&page)]);
@@ -68,7 +68,7 @@ fn a_signal_ends_the_command_while_it_waits_for_a_reader_of_its_page() {
 }
 
 #[test]
-fn a_signal_ends_the_command_while_it_writes_a_page_that_nobody_reads() {
+fn on_kvm_a_signal_ends_the_command_while_it_writes_a_page_that_nobody_reads() {
     const O_NONBLOCK: i32 = 0o4000;
     for signal in SIGNALS {
         let (_folder, page) = fifo();
@@ -97,7 +97,7 @@ fn a_signal_ends_the_command_while_it_compares_tables_without_end() {
 }
 
 #[test]
-fn a_signal_while_a_recording_is_written_leaves_one_that_can_be_read_up_to_there() {
+fn on_kvm_a_signal_while_a_recording_is_written_leaves_one_that_can_be_read_up_to_there() {
     for signal in SIGNALS {
         let folder = tempfile::tempdir().unwrap();
         let recording = folder.path().join("run.rec");

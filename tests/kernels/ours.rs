@@ -61,7 +61,7 @@ fn unbreakable(strategy: Strategy) -> Vec<Unbreakable> {
 }
 
 #[test]
-fn our_guest_is_sound_under_each_strategy_and_each_rule_broken_there_is_reported() {
+fn on_kvm_our_guest_is_sound_under_each_strategy_and_each_rule_broken_there_is_reported() {
     let guest = extract();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();

@@ -34,7 +34,7 @@ fn page_in(folder: &TempDir) -> PathBuf {
 }
 
 #[test]
-fn all_thirteen_claims_hold() {
+fn on_kvm_all_thirteen_claims_hold() {
     let (code, lecture, _) = &*WHOLE;
     assert_eq!(*code, Some(0), "{lecture:#}");
     assert_eq!(lecture["version"], 1);
@@ -53,7 +53,7 @@ fn all_thirteen_claims_hold() {
 }
 
 #[test]
-fn one_claim_is_one_paragraph_with_its_verdict() {
+fn on_kvm_one_claim_is_one_paragraph_with_its_verdict() {
     let run = heirloom(&["lecture", "--claim", "3"]);
     assert_eq!(run.code, Some(0), "{}\n{}", run.stdout, run.stderr);
     let claims = run.stdout.lines().filter(|line| line.starts_with("claim "));
@@ -70,7 +70,7 @@ fn one_claim_is_one_paragraph_with_its_verdict() {
 }
 
 #[test]
-fn claims_are_broken_by_bugs_that_they_are_about_and_say_where() {
+fn on_kvm_claims_are_broken_by_bugs_that_they_are_about_and_say_where() {
     for (claim, bug, objection) in [
         ("1", "trampoline-leaks", "process 1's root has the pages"),
         ("3", "child-misses-entry", "prealloc: process 2 has"),
@@ -128,7 +128,7 @@ fn what_is_no_claim_or_no_bug_is_wrong_usage() {
 }
 
 #[test]
-fn a_lecture_that_takes_too_long_is_stopped_with_exit_code_four() {
+fn on_kvm_a_lecture_that_takes_too_long_is_stopped_with_exit_code_four() {
     let run = heirloom(&["lecture", "--claim", "12", "--timeout", "1"]);
     assert_eq!(run.code, Some(4), "{}\n{}", run.stdout, run.stderr);
     assert!(run.stderr.contains("--timeout"), "{}", run.stderr);

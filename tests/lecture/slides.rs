@@ -17,7 +17,7 @@ fn page() -> PathBuf {
 }
 
 #[test]
-fn the_slides_come_in_the_lectures_order_each_with_its_picture_and_verdict() {
+fn on_kvm_the_slides_come_in_the_lectures_order_each_with_its_picture_and_verdict() {
     let mut browser = Browser::open(&page(), "", PROJECTED);
     assert_eq!(browser.text(".current h1"), "Kernel Virtual Address");
     let titles = [
@@ -65,7 +65,7 @@ fn the_slides_come_in_the_lectures_order_each_with_its_picture_and_verdict() {
 }
 
 #[test]
-fn the_picture_of_the_new_entry_shows_who_has_it_and_where_the_others_walk_ends() {
+fn on_kvm_the_picture_of_the_new_entry_shows_who_has_it_and_where_the_others_walk_ends() {
     let mut browser = Browser::open(&page(), "#10", PROJECTED);
     assert_eq!(browser.text(".current h2 .number"), "8");
     let walk = |browser: &mut Browser, number: u32| {
@@ -89,7 +89,7 @@ fn the_picture_of_the_new_entry_shows_who_has_it_and_where_the_others_walk_ends(
 }
 
 #[test]
-fn every_slide_fits_a_projector_and_is_read_from_the_last_row_in_light_and_dark() {
+fn on_kvm_every_slide_fits_a_projector_and_is_read_from_the_last_row_in_light_and_dark() {
     let mut browser = Browser::open(&page(), "", PROJECTED);
     for slide in 0..14 {
         let fits = "document.documentElement.scrollHeight <= innerHeight && document.documentElement.scrollWidth <= innerWidth";
@@ -120,7 +120,7 @@ fn every_slide_fits_a_projector_and_is_read_from_the_last_row_in_light_and_dark(
 }
 
 #[test]
-fn one_claim_is_one_slide_and_a_page_that_cannot_be_written_is_said_before_anything_runs() {
+fn on_kvm_one_claim_is_one_slide_and_a_page_that_cannot_be_written_is_said_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("claim.html");
     let run = heirloom(&[

@@ -105,7 +105,7 @@ fn run(name: &str, folder: &Path) {
 }
 
 #[test]
-fn of_heirlooms_own_guest() {
+fn on_kvm_of_heirlooms_own_guest() {
     for name in ["run", "stale"] {
         let folder = tempfile::tempdir().unwrap();
         run(&format!("docs/{name}.md"), folder.path());
@@ -113,7 +113,7 @@ fn of_heirlooms_own_guest() {
 }
 
 #[test]
-fn of_a_linux_in_qemu() {
+fn on_kvm_of_a_linux_in_qemu() {
     let guest = Guest::boot(Variant {
         words: "kinds=heap sleepers=2",
         ..Variant::PTI_ON

@@ -10,7 +10,7 @@ use crate::common::{AMPLE, heirloom};
 use crate::{file, json, text};
 
 #[test]
-fn a_file_that_exists_is_not_overwritten_and_nothing_is_run() {
+fn on_kvm_a_file_that_exists_is_not_overwritten_and_nothing_is_run() {
     let (_directory, file) = file();
     fs::write(&file, "precious").unwrap();
     let run = heirloom(&["run", "--record", text(&file)]);
@@ -21,7 +21,7 @@ fn a_file_that_exists_is_not_overwritten_and_nothing_is_run() {
 }
 
 #[test]
-fn where_nothing_can_be_written_it_is_said_before_the_run() {
+fn on_kvm_where_nothing_can_be_written_it_is_said_before_the_run() {
     for file in ["/dev/full", "/nonexistent/run.rec"] {
         let run = heirloom(&["run", "--record", file]);
         assert_eq!(run.code, Some(2));
@@ -31,7 +31,7 @@ fn where_nothing_can_be_written_it_is_said_before_the_run() {
 }
 
 #[test]
-fn a_recording_that_breaks_off_does_not_cost_the_verdict() {
+fn on_kvm_a_recording_that_breaks_off_does_not_cost_the_verdict() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     assert!(
@@ -92,7 +92,7 @@ fn signal(child: &Child, name: &str) {
 }
 
 #[test]
-fn a_recording_is_read_while_it_grows_and_after_ctrl_c() {
+fn on_kvm_a_recording_is_read_while_it_grows_and_after_ctrl_c() {
     let (_directory, file) = file();
     let mut child = long_run(&file);
     let growing = heirloom(&["replay", text(&file)]);
@@ -122,7 +122,7 @@ fn a_recording_is_read_while_it_grows_and_after_ctrl_c() {
 }
 
 #[test]
-fn a_recording_whose_writer_was_killed_is_read_up_to_there() {
+fn on_kvm_a_recording_whose_writer_was_killed_is_read_up_to_there() {
     let (_directory, file) = file();
     let mut child = long_run(&file);
     child.kill().unwrap();
@@ -133,7 +133,7 @@ fn a_recording_whose_writer_was_killed_is_read_up_to_there() {
 }
 
 #[test]
-fn a_recording_that_was_cut_or_damaged_is_shown_up_to_there_and_called_so() {
+fn on_kvm_a_recording_that_was_cut_or_damaged_is_shown_up_to_there_and_called_so() {
     let (directory, file) = file();
     heirloom(&["run", "--record", text(&file)]);
     let whole = fs::read(&file).unwrap();

@@ -56,7 +56,7 @@ fn assert_same_verdict(arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn every_strategys_verdict_is_the_same_from_the_recording() {
+fn on_kvm_every_strategys_verdict_is_the_same_from_the_recording() {
     for strategy in heirloom_abi::options::Strategy::ALL {
         let name = strategy.name();
         let played = assert_same_verdict(&["--propagation", name]);
@@ -66,7 +66,7 @@ fn every_strategys_verdict_is_the_same_from_the_recording() {
 }
 
 #[test]
-fn the_verdict_on_bugs_of_every_kind_is_the_same_from_the_recording() {
+fn on_kvm_the_verdict_on_bugs_of_every_kind_is_the_same_from_the_recording() {
     // One bug for each rule, so that each finds again what it found.
     let mut rules = std::collections::BTreeSet::new();
     for bug in heirloom_abi::bugs::ALL {
@@ -81,7 +81,7 @@ fn the_verdict_on_bugs_of_every_kind_is_the_same_from_the_recording() {
 }
 
 #[test]
-fn a_guest_that_is_killed_for_what_it_did_is_replayed_with_its_exit_code() {
+fn on_kvm_a_guest_that_is_killed_for_what_it_did_is_replayed_with_its_exit_code() {
     let played = assert_same_verdict(&["--cmdline", "init=trials"]);
     let killed = played["events"]
         .as_array()
@@ -93,7 +93,7 @@ fn a_guest_that_is_killed_for_what_it_did_is_replayed_with_its_exit_code() {
 }
 
 #[test]
-fn a_replay_lists_every_event_and_ends_with_the_live_runs_report() {
+fn on_kvm_a_replay_lists_every_event_and_ends_with_the_live_runs_report() {
     let (_directory, file) = file();
     let live = heirloom(&["run", "--record", text(&file)]);
     assert_eq!(live.code, Some(0), "{}", live.stderr);
@@ -117,7 +117,7 @@ fn a_replay_lists_every_event_and_ends_with_the_live_runs_report() {
 }
 
 #[test]
-fn one_event_is_shown_with_the_entries_that_it_changed() {
+fn on_kvm_one_event_is_shown_with_the_entries_that_it_changed() {
     let (_directory, file) = file();
     heirloom(&["run", "--record", text(&file)]);
     let list = json(&heirloom(&["replay", "--json", text(&file)]));
@@ -158,7 +158,7 @@ fn one_event_is_shown_with_the_entries_that_it_changed() {
 }
 
 #[test]
-fn every_inspection_works_on_a_moment_of_a_recording_and_two_of_them_compare() {
+fn on_kvm_every_inspection_works_on_a_moment_of_a_recording_and_two_of_them_compare() {
     let (_directory, file) = file();
     heirloom(&["run", "--record", text(&file)]);
     let list = json(&heirloom(&["replay", "--json", text(&file)]));
@@ -217,7 +217,7 @@ fn every_inspection_works_on_a_moment_of_a_recording_and_two_of_them_compare() {
 }
 
 #[test]
-fn whatever_processes_there_are_a_recording_is_of_our_own_guest() {
+fn on_kvm_whatever_processes_there_are_a_recording_is_of_our_own_guest() {
     let (_directory, file) = file();
     let run = heirloom(&["-q", "run", "--record", text(&file)]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
@@ -231,7 +231,7 @@ fn whatever_processes_there_are_a_recording_is_of_our_own_guest() {
 }
 
 #[test]
-fn a_booted_kernel_is_recorded_as_one_moment_and_inspected_from_there() {
+fn on_kvm_a_booted_kernel_is_recorded_as_one_moment_and_inspected_from_there() {
     let (directory, file) = file();
     let guest = directory.path().join("guest");
     assert_eq!(heirloom(&["extract", text(&guest)]).code, Some(0));

@@ -17,7 +17,7 @@ fn recordings(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn each_run_of_the_bugs_has_a_recording_that_is_judged_the_same() {
+fn on_kvm_each_run_of_the_bugs_has_a_recording_that_is_judged_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let folder = directory.path().join("folder");
     let bugs = ["child-misses-entry", "sync-skips-one"];
@@ -38,7 +38,7 @@ fn each_run_of_the_bugs_has_a_recording_that_is_judged_the_same() {
 }
 
 #[test]
-fn the_cells_of_the_lab_are_recorded_at_every_event_and_hold_every_rule() {
+fn on_kvm_the_cells_of_the_lab_are_recorded_at_every_event_and_hold_every_rule() {
     let directory = tempfile::tempdir().unwrap();
     let folder = directory.path();
     let lab = [
@@ -74,7 +74,7 @@ fn the_cells_of_the_lab_are_recorded_at_every_event_and_hold_every_rule() {
 }
 
 #[test]
-fn the_experiments_of_a_claim_are_recorded() {
+fn on_kvm_the_experiments_of_a_claim_are_recorded() {
     let directory = tempfile::tempdir().unwrap();
     let lecture = heirloom(&[
         "lecture",
