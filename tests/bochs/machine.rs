@@ -208,10 +208,14 @@ impl BochsMachine {
         }
     }
 
+    fn process(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
     /// Runs until the guest has rung, the debugger wants something, or the time is over.
     fn follow(&mut self, deadline: Instant) -> Stop {
         let mut word = Vec::new();
-        self.resumed = cpu_time(Pid::from_raw(self.child.id().try_into().unwrap()));
+        self.resumed = cpu_time(self.process());
         let debugger = self.debugger.get_mut().unwrap();
         debugger.type_in("c");
         loop {
@@ -237,12 +241,12 @@ impl BochsMachine {
 
     /// All CPUs stand still from here on, and it is known how, and what memory holds.
     ///
-    /// The guest must have run for a while. While Bochs still reads the command that lets it run, the library that
-    /// reads commands takes a signal for its own, and may keep all later ones: then nothing stops the guest again.
+    /// The guest must have run for a while: a signal that comes while Bochs still reads the command that lets it run is
+    /// lost, and later ones were then seen to stop nothing either.
     fn look(&mut self) {
         /// Far more CPU time than the reading of a command takes.
         const A_WHILE: Duration = Duration::from_millis(10);
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        let pid = self.process();
         let debugger = self.debugger.get_mut().unwrap();
         let begun = Instant::now();
         while cpu_time(pid) < self.resumed + A_WHILE {
