@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use heirloom_abi::layout::{Depth, Region};
 use serde_json::{Value, json};
@@ -108,8 +108,17 @@ impl Judged {
     }
 }
 
-static DEFAULT: LazyLock<Judged> = LazyLock::new(|| Judged::new(&[]));
-static NONE: LazyLock<Judged> = LazyLock::new(|| Judged::new(&["--propagation", "none"]));
+/// The default run, which is made once.
+fn default_run() -> &'static Judged {
+    static RUN: OnceLock<Judged> = OnceLock::new();
+    RUN.get_or_init(|| Judged::new(&[]))
+}
+
+/// The run with `--propagation none`, which is made once.
+fn run_with_none() -> &'static Judged {
+    static RUN: OnceLock<Judged> = OnceLock::new();
+    RUN.get_or_init(|| Judged::new(&["--propagation", "none"]))
+}
 
 fn number(value: &Value) -> u64 {
     value
@@ -141,15 +150,15 @@ fn assert_holds(judged: &Judged) {
 
 #[test]
 fn on_kvm_the_default_run_holds_every_rule_by_facts_that_it_looked_at() {
-    assert_holds(&DEFAULT);
-    assert_eq!(DEFAULT.report["propagation"], "prealloc");
+    assert_holds(default_run());
+    assert_eq!(default_run().report["propagation"], "prealloc");
 }
 
 #[test]
 fn on_kvm_eight_processes_of_three_generations_live_at_one_time() {
-    let living = DEFAULT.shown_processes();
+    let living = default_run().shown_processes();
     assert!(living.len() >= 8, "{living:?}");
-    let generations: BTreeSet<u64> = DEFAULT
+    let generations: BTreeSet<u64> = default_run()
         .processes()
         .iter()
         .filter(|process| living.contains(&number(&process["pid"])))
@@ -160,10 +169,10 @@ fn on_kvm_eight_processes_of_three_generations_live_at_one_time() {
 
 #[test]
 fn on_kvm_processes_born_before_and_after_an_allocation_read_it_and_so_do_its_makers_kin() {
-    let (made, maker, start, end) = DEFAULT.allocations()[0];
-    let readers = DEFAULT.readers(start, end);
+    let (made, maker, start, end) = default_run().allocations()[0];
+    let readers = default_run().readers(start, end);
     let pids: BTreeSet<u64> = readers.iter().map(|(pid, ..)| *pid).collect();
-    let (before, after): (Vec<&Value>, Vec<&Value>) = DEFAULT
+    let (before, after): (Vec<&Value>, Vec<&Value>) = default_run()
         .processes()
         .iter()
         .filter(|process| pids.contains(&number(&process["pid"])))
@@ -173,7 +182,7 @@ fn on_kvm_processes_born_before_and_after_an_allocation_read_it_and_so_do_its_ma
         before.len() >= 3 && after.len() >= 3,
         "{before:?} {after:?}"
     );
-    let maker = DEFAULT
+    let maker = default_run()
         .processes()
         .iter()
         .find(|process| process["pid"] == maker)
@@ -192,30 +201,38 @@ fn on_kvm_processes_born_before_and_after_an_allocation_read_it_and_so_do_its_ma
 
 #[test]
 fn on_kvm_an_allocation_crosses_into_a_new_pgd_entry_and_every_process_reads_behind_the_boundary() {
-    let crossing = DEFAULT
+    let crossing = default_run()
         .allocations()
         .into_iter()
         .find(|(_, _, start, end)| (start + 1..*end).contains(&SECOND_VMALLOC_ENTRY));
     let Some((_, _, _, end)) = crossing else {
         panic!("no allocation crosses {SECOND_VMALLOC_ENTRY:#x}");
     };
-    let readers = DEFAULT.readers(SECOND_VMALLOC_ENTRY, end);
+    let readers = default_run().readers(SECOND_VMALLOC_ENTRY, end);
     let pids: BTreeSet<u64> = readers.iter().map(|(pid, ..)| *pid).collect();
-    assert_eq!(pids, DEFAULT.shown_processes());
+    assert_eq!(pids, default_run().shown_processes());
 }
 
 #[test]
 fn on_kvm_without_propagation_the_exit_code_is_one_and_rules_about_other_things_hold() {
-    assert_eq!(NONE.run.code, Some(1), "{}", NONE.run.stderr);
-    assert_eq!(NONE.report["holds"], false);
-    assert_eq!(NONE.report["propagation"], "none");
+    assert_eq!(
+        run_with_none().run.code,
+        Some(1),
+        "{}",
+        run_with_none().run.stderr
+    );
+    assert_eq!(run_with_none().report["holds"], false);
+    assert_eq!(run_with_none().report["propagation"], "none");
     for name in OTHER_RULES {
-        let rule = NONE.rule(name);
+        let rule = run_with_none().rule(name);
         assert!(number(&rule["checks"]) > 0, "{rule:#}");
         assert_eq!(rule["violations"], 0, "{rule:#}");
     }
     for name in ["kernel-half-shared", "propagated"] {
-        assert!(number(&NONE.rule(name)["violations"]) > 0, "{name}");
+        assert!(
+            number(&run_with_none().rule(name)["violations"]) > 0,
+            "{name}"
+        );
     }
 }
 
@@ -231,12 +248,12 @@ fn root_entry<'f>(finding: &'f Value, whose: &Value) -> Option<&'f Value> {
 #[test]
 fn on_kvm_without_propagation_the_process_that_has_a_pgd_entry_of_its_own_is_named_with_both_entries()
  {
-    let (_, maker, ..) = *NONE
+    let (_, maker, ..) = *run_with_none()
         .allocations()
         .iter()
         .find(|(.., end)| *end > SECOND_VMALLOC_ENTRY)
         .unwrap();
-    let finding = NONE
+    let finding = run_with_none()
         .findings("kernel-half-shared")
         .iter()
         .find(|finding| finding["whose"] == json!({ "process": maker }))
@@ -260,12 +277,12 @@ fn on_kvm_without_propagation_the_process_that_has_a_pgd_entry_of_its_own_is_nam
 #[test]
 fn on_kvm_without_propagation_a_process_that_lacks_the_mapping_is_named_with_its_address_and_both_walks()
  {
-    let (made, maker, ..) = *NONE
+    let (made, maker, ..) = *run_with_none()
         .allocations()
         .iter()
         .find(|(.., end)| *end > SECOND_VMALLOC_ENTRY)
         .unwrap();
-    let others: BTreeSet<u64> = NONE
+    let others: BTreeSet<u64> = run_with_none()
         .findings("propagated")
         .iter()
         .filter(|finding| finding["place"] == format!("kernel memory of event {made}"))
@@ -279,14 +296,14 @@ fn on_kvm_without_propagation_a_process_that_lacks_the_mapping_is_named_with_its
             Some(pid)
         })
         .collect();
-    let mut expected = NONE.shown_processes();
+    let mut expected = run_with_none().shown_processes();
     expected.remove(&maker);
     assert_eq!(others, expected);
 }
 
 #[test]
 fn on_kvm_without_propagation_the_cpu_itself_could_not_read_what_another_process_mapped() {
-    let findings = NONE.findings("propagated");
+    let findings = run_with_none().findings("propagated");
     let faults: Vec<&Value> = findings
         .iter()
         .filter(|finding| text(&finding["place"]).starts_with("read of kernel memory"))

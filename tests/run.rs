@@ -15,8 +15,13 @@ fn heirloom(arguments: &[&str]) -> Command {
     command
 }
 
-/// A kernel file around `code`, in a directory that must live as long as it is used.
+/// A kernel file around `code`, for KVM, in a directory that must live as long as it is used.
 fn kernel(code: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let kvm = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm");
+    kvm.expect("/dev/kvm");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kernel");
     fs::write(&path, Elf::new(code).bytes()).unwrap();

@@ -52,7 +52,7 @@ fn kernel(parts: &[&[u8]]) -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn on_kvm_what_is_for_programs_alone_is_not_written_to_a_terminal() {
+fn what_is_for_programs_alone_is_not_written_to_a_terminal() {
     let screen = on_terminal(&mut heirloom(&["maps", "raw:x", "--format", "arrow"]));
     assert_eq!(screen.code, Some(2), "{}", screen.text);
     assert!(screen.text.contains("> rows.arrows"), "{}", screen.text);

@@ -6,14 +6,14 @@ use serde_json::json;
 
 use crate::common::browser::{Browser, CONTRAST, LAPTOP, PHONE};
 use crate::common::heirloom;
-use crate::{WHOLE, page_in};
+use crate::{page_in, whole};
 
 /// What a projector shows.
 const PROJECTED: (u32, u32) = (1280, 720);
 
 /// The whole lecture.
 fn page() -> PathBuf {
-    page_in(&WHOLE.2)
+    page_in(&whole().2)
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn on_kvm_the_slides_come_in_the_lectures_order_each_with_its_picture_and_verdic
         assert_eq!(browser.text(".current .title"), title);
         assert_eq!(browser.text(".current h2 .number"), number);
         let verdict = browser.text(".current .verdict");
-        assert_eq!(verdict, "HOLDS", "claim {number}: {:#}", WHOLE.1);
+        assert_eq!(verdict, "HOLDS", "claim {number}: {:#}", whole().1);
         let pictured = "document.querySelectorAll('.current .walked').length";
         assert_eq!(browser.eval(pictured), json!(2), "claim {number}");
         let cards = "document.querySelectorAll('.current .card').length >= 3";

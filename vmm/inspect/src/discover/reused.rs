@@ -2,10 +2,14 @@
 //!
 //! A kernel that frees an address space mostly leaves the root in memory, and its frames go to whoever asks next:
 //! what stood in a table becomes text, or a pattern that the kernel fills free memory with. Read as a
-//! table, that is full of entries that no kernel writes.
+//! table, that is full of entries that no kernel writes. Or it becomes another root: that has sound entries, but the
+//! kernel's, which are in no table below a root.
+
+use std::collections::HashSet;
 
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::{Slot, Table};
+use heirloom_paging::addr::Pfn;
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Decoded;
 
@@ -22,6 +26,10 @@ pub(super) struct Reused<'s> {
     snapshot: &'s Snapshot,
     /// By slot: what the reference reaches by its part of the kernel.
     shared: Vec<bool>,
+    /// Where the reference has the kernel's tables, and their frames.
+    kernel: Vec<(u16, Pfn)>,
+    /// The frames of all roots.
+    roots: HashSet<Pfn>,
     /// By slot, and whether ring 3 gets there: the last root that was seen to have it, by its place among those asked for.
     seen: Vec<[u32; 2]>,
     asked: u32,
@@ -43,6 +51,8 @@ impl<'s> Reused<'s> {
         let mut reused = Reused {
             snapshot,
             shared: vec![false; snapshot.slots()],
+            kernel: Vec::new(),
+            roots: HashSet::new(),
             seen: vec![[0; 2]; snapshot.slots()],
             asked: 0,
             entries_left: MAX_ENTRIES,
@@ -50,11 +60,17 @@ impl<'s> Reused<'s> {
         if let Some((root, kernel)) = reference
             && let Some(table) = snapshot.root_table(root)
         {
-            let mut pending: Vec<Slot> = table
-                .indexed_links()
-                .filter(|(index, _)| kernel.contains(*index))
-                .map(|(_, slot)| slot)
-                .collect();
+            let roots = snapshot.roots().iter();
+            reused.roots = roots.map(|root| root.address.pfn()).collect();
+            let mut pending: Vec<Slot> = Vec::new();
+            for (index, slot) in table.indexed_links() {
+                if kernel.contains(index) {
+                    reused
+                        .kernel
+                        .push((index, frame_in(snapshot, table, index)));
+                    pending.push(slot);
+                }
+            }
             while let Some(slot) = pending.pop() {
                 if !std::mem::replace(&mut reused.shared[slot.index()], true)
                     && let Some(table) = snapshot.table_at(slot)
@@ -91,7 +107,8 @@ impl<'s> Reused<'s> {
                 return found;
             };
             self.entries_left = left;
-            if is_reused(self.snapshot, table) {
+            let is_another_root = self.roots.contains(&table.pfn()) && self.is_root(root, table);
+            if is_another_root || is_reused(self.snapshot, table) {
                 found.reused += 1;
                 continue;
             }
@@ -106,6 +123,20 @@ impl<'s> Reused<'s> {
         }
         found
     }
+
+    /// Whether a table, whose frame is a root's, is that of another root than `root`: it has the kernel's entries.
+    fn is_root(&self, root: RootId, table: &Table) -> bool {
+        let own = self.snapshot.root(root).address.pfn();
+        let has_all = self.kernel.iter().all(|(index, frame)| {
+            table.entry(*index).present() && frame_in(self.snapshot, table, *index) == *frame
+        });
+        table.pfn() != own && !self.kernel.is_empty() && has_all
+    }
+}
+
+/// Where an entry of a table leads.
+fn frame_in(snapshot: &Snapshot, table: &Table, index: u16) -> Pfn {
+    table.entry(index).address_in(snapshot.mode()).pfn()
 }
 
 /// Whether most entries of a table are none that a kernel writes.

@@ -78,6 +78,40 @@ fn one_that_still_has_pages_of_its_own_lives_and_is_judged() {
     }
 }
 
+/// What a kernel leaves that gives an address space's frames back as they are: its tables become roots.
+#[test]
+fn a_root_whose_pages_are_all_reached_by_other_roots_is_freed() {
+    for level in 1..4 {
+        let (mut ram, kernel, dead) = guest();
+        let table = tables(&ram, dead)[level];
+        for index in 0..512 {
+            ram.memory.poke(table, index, Entry::ABSENT);
+        }
+        let other = table.base();
+        ram.share(kernel, other, 256..512);
+        ram.user(other, 0x40_0000, 0x68_0000);
+        let discovery = ram.discover();
+        assert_eq!(discovery.space_at(other).unwrap().kind, Kind::Process);
+        let space = discovery.space_at(dead).unwrap();
+        assert_eq!(space.kind, Kind::Freed, "{level}: {space:?}");
+        assert_eq!(ram.broken(), [], "{level}");
+    }
+}
+
+/// A table of another address space in one's own is a mistake where there is more than that.
+#[test]
+fn a_live_root_that_leads_to_another_root_is_judged() {
+    let (mut ram, _, process) = guest();
+    let on_cpu = ram.cpus[0].cr3.root();
+    let entry = Entry::new(on_cpu.get() | 0x67);
+    ram.memory.poke(process.pfn(), 9, entry);
+    assert_eq!(
+        ram.discover().space_at(process).unwrap().kind,
+        Kind::Process
+    );
+    assert_ne!(ram.broken(), []);
+}
+
 #[test]
 fn a_single_wrong_entry_is_a_mistake_and_no_other_use() {
     let (mut ram, _, process) = guest();
