@@ -11,7 +11,7 @@ use super::start::Start;
 use super::{Discovery, Kind, Space, kind, own, part};
 use crate::compare::Comparer;
 use crate::layout::Layout;
-use crate::snapshot::{Root, RootId};
+use crate::snapshot::{Root, RootId, RootLabel};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
 
@@ -230,6 +230,20 @@ impl Discovery {
                 }
             })
             .collect();
+        let kinds = self.spaces.iter().map(|space| space.kind);
+        if kind::leaves_tables(looks.iter().zip(kinds)) {
+            for (look, space) in looks.iter().zip(&mut self.spaces) {
+                let is_said_to_live =
+                    matches!(space.label, RootLabel::Kernel | RootLabel::Process(_));
+                if space.kind == Kind::Process
+                    && space.cpus.is_empty()
+                    && !is_said_to_live
+                    && let Some(evidence) = look.leads_to_roots()
+                {
+                    (space.kind, space.evidence) = (Kind::Freed, evidence);
+                }
+            }
+        }
         for space in &mut self.spaces {
             space.self_maps = maps.remove(&space.root).unwrap_or_default();
         }

@@ -41,6 +41,8 @@ pub(super) struct Reused<'s> {
 pub(super) struct Found {
     /// Tables that are none any more.
     pub(super) reused: u32,
+    /// So many of them are other roots.
+    pub(super) roots: u32,
     /// Pages for ring 3 that are reached by none of them.
     pub(super) user_pages: u32,
 }
@@ -110,6 +112,7 @@ impl<'s> Reused<'s> {
             let is_another_root = self.roots.contains(&table.pfn()) && self.is_root(root, table);
             if is_another_root || is_reused(self.snapshot, table) {
                 found.reused += 1;
+                found.roots += u32::from(is_another_root);
                 continue;
             }
             for (index, entry) in table.entries() {

@@ -243,6 +243,11 @@ impl<'a> Context<'a> {
     /// The address spaces in which a walk of `va` passes the entry at `at`, as that in `root` does. After
     /// very many such questions, `root` alone is named.
     pub(super) fn spaces_with(&self, root: RootId, va: VirtAddr, at: &EntryPlace) -> Spaces {
+        self.spaces_where(root, va, |walk| passes(walk, at))
+    }
+
+    /// The address spaces in which a walk of `va` is as `is_so` says; the one in `root` is.
+    fn spaces_where(&self, root: RootId, va: VirtAddr, is_so: impl Fn(&Walk) -> bool) -> Spaces {
         if self.found.is_none() {
             // Whose it is is said; who else has it is not worth a walk in each.
             return Spaces::default();
@@ -255,14 +260,9 @@ impl<'a> Context<'a> {
                 roots: vec![self.snapshot().root(root).address],
             };
         }
-        let passes = |space: &&&Space| {
-            let walk = self.snapshot().translate(space.root, va);
-            walk.steps()
-                .iter()
-                .any(|step| step.table == at.table && step.level == at.level)
-        };
-        let passing = self.judged.iter().filter(passes);
-        let roots: Vec<PhysAddr> = passing.map(|space| space.address).collect();
+        let judged = self.judged.iter();
+        let so = judged.filter(|space| is_so(&self.snapshot().translate(space.root, va)));
+        let roots: Vec<PhysAddr> = so.map(|space| space.address).collect();
         Spaces::new(&roots, self.judged.len())
     }
 
@@ -288,7 +288,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// A finding about a page.
+    /// A finding about a page, in the address spaces that have the same rights to it: entries above may take some away.
     pub(super) fn page_finding(&self, at: PageAt<'_>, expected: impl Into<String>) -> Finding {
         let page = at.page;
         let root = self.index.root_of(at.part);
@@ -299,7 +299,10 @@ impl<'a> Context<'a> {
             entry: Some(entry),
             address: Some(page.va),
             range: Some(page.range()),
-            spaces: self.spaces_with(root, page.va, &entry),
+            spaces: self.spaces_where(root, page.va, |walk| {
+                let translation = walk.translation();
+                passes(walk, &entry) && translation.is_some_and(|found| found.rights == page.rights)
+            }),
             expected: expected.into(),
             found: format!("{} page at {}, {}", page.size, page.pa, page.rights),
             walks: vec![self.walk(root, page.va)],
@@ -372,4 +375,10 @@ pub(super) fn shown_end(walk: &Walk) -> String {
         Ok(found) => format!("frame {}, {}", found.pa.pfn(), found.rights),
         Err(fault) => fault.display(walk.depth).to_string(),
     }
+}
+
+/// Whether a walk passes the entry at `at`.
+fn passes(walk: &Walk, at: &EntryPlace) -> bool {
+    let mut steps = walk.steps().iter();
+    steps.any(|step| step.table == at.table && step.level == at.level)
 }

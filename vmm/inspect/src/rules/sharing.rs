@@ -169,6 +169,12 @@ fn finding(
     };
     let what = match (difference.mappings, difference.kind) {
         (Mappings::Same, EntryDifferenceKind::Flags) => "; other flags, maps the same",
+        (Mappings::Same, EntryDifferenceKind::OnlyLeft) => {
+            "; nothing is mapped there yet, and what will be is missing here"
+        }
+        (Mappings::Same, EntryDifferenceKind::OnlyRight) => {
+            "; a table of its own, where nothing is mapped yet"
+        }
         (Mappings::Same, _) => "; a private copy: maps the same by tables of its own",
         (Mappings::Undecided, _) => "; too much to compare",
         (_, EntryDifferenceKind::OnlyLeft) => "",

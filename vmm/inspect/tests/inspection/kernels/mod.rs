@@ -21,4 +21,5 @@ mod self_map;
 mod shadow;
 mod symbols;
 mod windows;
+mod words;
 mod xen;

@@ -98,6 +98,32 @@ fn a_root_whose_pages_are_all_reached_by_other_roots_is_freed() {
     }
 }
 
+/// Where other freed roots show that tables are given back as they are, pages that are left to one tell nothing.
+#[test]
+fn a_root_that_has_pages_left_is_freed_like_others_whose_tables_have_become_roots() {
+    for others in [2, 3] {
+        let (mut ram, kernel, dead) = guest();
+        ram.user(dead, 0x7f00_0000_0000, 0x68_0000);
+        let live = ram.root();
+        ram.share(kernel, live, 256..512);
+        ram.user(live, 0x40_0000, 0x6c_0000);
+        for _ in 0..others {
+            let freed = ram.root();
+            ram.share(kernel, freed, 256..512);
+            let entry = Entry::pointing_to(live, Entry::new(0x67));
+            ram.memory.poke(freed.pfn(), 0, entry);
+        }
+        let entry = Entry::pointing_to(live, Entry::new(0x67));
+        ram.memory.poke(dead.pfn(), 9, entry);
+        let discovery = ram.discover();
+        let kind_of = |root: PhysAddr| discovery.space_at(root).unwrap().kind;
+        assert_eq!(kind_of(live), Kind::Process);
+        let is_clear = others == 3;
+        assert_eq!(kind_of(dead) == Kind::Freed, is_clear, "{}", kind_of(dead));
+        assert_eq!(ram.broken().is_empty(), is_clear, "{:?}", ram.broken());
+    }
+}
+
 /// A table of another address space in one's own is a mistake where there is more than that.
 #[test]
 fn a_live_root_that_leads_to_another_root_is_judged() {
