@@ -14,6 +14,7 @@ use crate::layout::Layout;
 use crate::snapshot::{Root, RootId, RootLabel};
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
+use heirloom_paging::walk::Walk;
 
 /// Recursive paging, by root.
 type Maps = HashMap<RootId, Vec<SelfMap>>;
@@ -251,14 +252,15 @@ impl Discovery {
         self.name_guests();
     }
 
-    /// Whether all that the roots map is memory at its own address, for ring 0 alone: then it is no
-    /// kernel's lower half that processes share.
+    /// Whether all that the roots map is memory at its own address, for ring 0 alone, and no CPU finds its code anywhere
+    /// else: then it is no kernel's lower half that processes share.
     fn identity_alone(&self, kernels: &[RootId]) -> bool {
         let upper = part::upper_half();
         let lower = part::all_but(&upper);
         let mut looker = kind::Looker::new(&self.snapshot);
         !kernels.is_empty()
             && self.kernel_part != upper
+            && !self.has_cpu_elsewhere(kernels)
             && kernels.iter().all(|root| {
                 let table = self.snapshot.root_table(*root);
                 let own = table.map_or(EntrySet::default(), |table| part::self_entries(table));
@@ -266,6 +268,18 @@ impl Discovery {
                 let look = looker.look(*root, Role::Named, [&upper, &lower]);
                 look.is_identity() && look.kernel_entries == 0
             })
+    }
+
+    /// Whether a CPU is in ring 0 on one of these roots, and its code is not at its own address.
+    fn has_cpu_elsewhere(&self, roots: &[RootId]) -> bool {
+        self.running_cpus().any(|(_, cpu)| {
+            let mut roots = roots.iter().map(|root| self.snapshot.root(*root));
+            let root = roots.find(|root| root.address == cpu.cr3.root());
+            let walk = root.map(|root| self.snapshot.translate(root.id, cpu.rip));
+            let code = walk.as_ref().and_then(Walk::translation);
+            cpu.cpl == 0
+                && code.is_some_and(|code| code.rights.execute && code.pa.get() != cpu.rip.get())
+        })
     }
 
     /// What the roots are, where each is a CPU's that runs in ring 0 in memory at its own address that ring 3 could

@@ -195,6 +195,32 @@ fn an_identity_map_alone_is_an_address_space_of_its_own_kind() {
     }
 }
 
+/// As NuttX has it: RAM at its own address for devices and firmware, and the kernel at 4 GiB.
+#[test]
+fn where_a_cpu_finds_its_code_at_another_address_the_map_is_a_kernels() {
+    let rip = heirloom_inspect::VirtAddr::new(0x1_0010_0000);
+    let mut ram = Ram::new(64, Depth::Four);
+    let root = ram.root();
+    for page in 0..64 {
+        let at = page * PageSize::Size2MiB.bytes();
+        ram.map(root, at, at, PageSize::Size2MiB, Entry::new(0x63));
+    }
+    let kernel = 0x1_0000_0000;
+    ram.map(root, kernel, 0, PageSize::Size1GiB, Entry::new(0x63));
+    ram.run(root).rip = rip;
+    let kind = ram.discover().space_at(root).unwrap().kind;
+    assert_eq!(kind, Kind::Kernel);
+    assert!(ram.check().has_kernel_half);
+    assert_eq!(ram.broken(), [("write-xor-execute", 1)]);
+    // What ring 3 may use is taken for a program's; then no kernel is left that the CPU could be in.
+    let pdpt = ram.memory.peek(root.pfn(), 0).address().pfn();
+    for (table, index) in [(root.pfn(), 0), (pdpt, 4)] {
+        let entry = ram.memory.peek(table, index) | Entry::USER;
+        ram.memory.poke(table, index, entry);
+    }
+    assert_eq!(ram.broken(), [("cr3-known", 1)]);
+}
+
 #[test]
 fn a_kernel_in_the_lower_half_is_found_without_a_cr3_too() {
     for places in PLACES {
