@@ -8,7 +8,7 @@ use super::kind::OnCpu;
 use super::part::SelfMap;
 use super::reference::Reference;
 use super::start::Start;
-use super::{Discovery, Kind, Space, kind, own, part};
+use super::{Discovery, Kind, Space, kind, own, part, reused};
 use crate::compare::Comparer;
 use crate::layout::Layout;
 use crate::snapshot::{Root, RootId, RootLabel};
@@ -232,14 +232,14 @@ impl Discovery {
             })
             .collect();
         let kinds = self.spaces.iter().map(|space| space.kind);
-        if kind::leaves_tables(looks.iter().zip(kinds)) {
+        if reused::leaves_tables(looks.iter().map(|look| look.user_tables).zip(kinds)) {
             for (look, space) in looks.iter().zip(&mut self.spaces) {
                 let is_said_to_live =
                     matches!(space.label, RootLabel::Kernel | RootLabel::Process(_));
                 if space.kind == Kind::Process
                     && space.cpus.is_empty()
                     && !is_said_to_live
-                    && let Some(evidence) = look.leads_to_roots()
+                    && let Some(evidence) = look.user_tables.leads_to_roots()
                 {
                     (space.kind, space.evidence) = (Kind::Freed, evidence);
                 }

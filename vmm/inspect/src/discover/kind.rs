@@ -120,20 +120,10 @@ pub(super) struct Look {
     odd_lower_entries: usize,
     /// Tables below each part whose frames have been used again.
     kernel_tables: Found,
-    user_tables: Found,
+    pub(super) user_tables: Found,
     /// The user half maps memory to its own address by tables of the kernel half.
     pub(super) is_boot_map: bool,
     pub(super) role: Role,
-}
-
-/// So many freed roots whose tables have become other roots show that the kernel gives tables back as they are.
-const MANY_FREED: usize = 3;
-
-/// Whether the kernel gives tables back as they are, as those roots show that have been freed for sure: then others
-/// that lead to roots have been, too, even if pages are left to them. `all`: what each root holds, and what it is for.
-pub(super) fn leaves_tables<'l>(all: impl Iterator<Item = (&'l Look, Kind)>) -> bool {
-    let freed = all.filter(|(look, kind)| *kind == Kind::Freed && look.user_tables.roots > 0);
-    freed.count() >= MANY_FREED
 }
 
 /// Whether a CPU is on a root.
@@ -333,21 +323,6 @@ impl Look {
             "maps {} pages for ring 0 alone{open}, {} of them to their own address, and has no kernel half",
             self.supervisor_pages, self.identity_pages
         )
-    }
-
-    /// What tells that a root, which nobody says to live, has been freed by a kernel that gives tables back as they
-    /// are.
-    pub(super) fn leads_to_roots(&self) -> Option<String> {
-        let roots = self.user_tables.roots;
-        let evidence = match roots {
-            0 => return None,
-            1 => "1 table below its user half is another root now, as below other freed roots"
-                .to_owned(),
-            _ => format!(
-                "{roots} tables below its user half are other roots now, as below other freed roots"
-            ),
-        };
-        Some(evidence)
     }
 
     /// Whether the root has a kernel half and nothing else.

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use super::Kind;
 use crate::snapshot::{RootId, Snapshot};
 use crate::table::{Slot, Table};
 use heirloom_paging::addr::Pfn;
@@ -140,6 +141,34 @@ impl<'s> Reused<'s> {
 /// Where an entry of a table leads.
 fn frame_in(snapshot: &Snapshot, table: &Table, index: u16) -> Pfn {
     table.entry(index).address_in(snapshot.mode()).pfn()
+}
+
+/// So many freed roots whose tables have become other roots show that the kernel gives tables back as they are.
+const MANY_FREED: usize = 3;
+
+/// Whether the kernel gives tables back as they are, as those roots show that have been freed for sure: then others
+/// that lead to roots have been, too, even if pages are left to them. `all`: what is below each user half, and what
+/// the root is for.
+pub(super) fn leaves_tables(all: impl Iterator<Item = (Found, Kind)>) -> bool {
+    let freed = all.filter(|(found, kind)| *kind == Kind::Freed && found.roots > 0);
+    freed.count() >= MANY_FREED
+}
+
+impl Found {
+    /// What tells that a root, which nobody says to live, has been freed by a kernel that gives tables back as they
+    /// are.
+    pub(super) fn leads_to_roots(self) -> Option<String> {
+        match self.roots {
+            0 => None,
+            1 => Some(
+                "1 table below its user half is another root now, as below other freed roots"
+                    .into(),
+            ),
+            roots => Some(format!(
+                "{roots} tables below its user half are other roots now, as below other freed roots"
+            )),
+        }
+    }
 }
 
 /// Whether most entries of a table are none that a kernel writes.

@@ -6,14 +6,15 @@ use super::finding::Finding;
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
 use crate::discover::{Basis, Discovery, Kind};
 use crate::history::History;
-use crate::snapshot::RootLabel;
+use crate::snapshot::{RootId, RootLabel};
 use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::mode::{CpuState, Mode, PhysBits};
+use heirloom_paging::walk::{Fault, Walk};
 
 pub(super) const CR3_KNOWN: Rule = Rule {
     info: RuleInfo {
         name: "cr3-known",
-        statement: "every CPU runs on a root that is one of the kernel's: that of the process that is running, or else one that is not freed, not of another making; a root that the user names is one, too",
+        statement: "every CPU runs on a root that is one of the kernel's: that of the process that is running, or else one that is not freed, not of another making, and has the code that it is at in ring 0, and the interrupt descriptor table; a root that the user names is one, too",
         source: "SDM vol. 3A, 4.5: CR3 locates the root table",
     },
     untried: "no CPU that pages in long mode",
@@ -122,6 +123,49 @@ fn of_the_kernel(context: &Context<'_>, found: &Discovery, evidence: &mut Eviden
                 Some(space) => format!("{root}: {}, {}", space.kind, space.evidence),
                 None => format!("{root}, which is none of the known roots"),
             },
+            ..Finding::default()
+        });
+        if let Some(space) = space.filter(|_| is_known) {
+            finds_its_way(context, (number, cpu), space.root, evidence);
+        }
+    }
+}
+
+/// Holds a CPU to what it needs next: in ring 0 the code that it is at, and where an interrupt can come, the table that
+/// says what to do then (Intel SDM vol. 3A, 6.10).
+fn finds_its_way(
+    context: &Context<'_>,
+    (number, cpu): (u32, &CpuState),
+    root: RootId,
+    evidence: &mut Evidence,
+) {
+    /// RFLAGS.IF.
+    const INTERRUPTS: u64 = 1 << 9;
+    let is_code = |walk: &Walk| match &walk.result {
+        Ok(found) => found.rights.execute,
+        Err(fault) => !matches!(fault, Fault::NotPresent { .. }),
+    };
+    let is_there = |walk: &Walk| !matches!(walk.result, Err(Fault::NotPresent { .. }));
+    let code = (cpu.cpl == 0 && cpu.rip.get() != 0).then_some(cpu.rip);
+    let table = cpu
+        .idt
+        .filter(|_| cpu.cpl == 3 || cpu.rflags & INTERRUPTS != 0);
+    let needed = [
+        code.map(|va| (va, "RIP", is_code(&context.snapshot().translate(root, va)))),
+        table.map(|va| (va, "IDT", is_there(&context.snapshot().translate(root, va)))),
+    ];
+    for (va, what, is_found) in needed.into_iter().flatten() {
+        evidence.check(is_found, || Finding {
+            whose: Some(context.label(root)),
+            place: format!("{what} of CPU {number}"),
+            address: Some(va),
+            spaces: context.only(root),
+            expected: "mapped by the root that the CPU is on".into(),
+            found: match context.snapshot().translate(root, va).result {
+                Ok(found) => format!("a page that is no code, {}", found.rights),
+                Err(_) => "not mapped: the CPU cannot go on".into(),
+            },
+            walks: vec![context.walk(root, va)],
             ..Finding::default()
         });
     }

@@ -291,6 +291,12 @@ fn where_the_kernel_has_one_root_for_all_each_process_is_found_by_the_cpu_entry_
             guest.memory.poke(root.pfn(), index, Entry::ABSENT);
         }
     }
+    // Whoever is on them is in ring 3: what ring 0 runs is not there.
+    for cpu in &mut guest.cpus {
+        if guest.processes.contains(&cpu.cr3.root()) {
+            cpu.cpl = 3;
+        }
+    }
     // They have the entry, but also one that the kernel has not, or nothing for ring 3.
     let [strange, empty] = [guest.add_root(), guest.add_root()];
     for root in [strange, empty] {

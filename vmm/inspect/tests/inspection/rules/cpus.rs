@@ -70,6 +70,35 @@ fn a_cpu_whose_cr3_leads_nowhere_is_found() {
 }
 
 #[test]
+fn a_cpu_whose_root_lacks_its_code_or_its_interrupt_table_is_found() {
+    const RING_0: (u8, u64) = (0, 2);
+    let nowhere = VirtAddr::new(0xffff_fff0_0000_0000);
+    for (cpl, rflags) in [RING_0, (0, 0x202), (3, 0x202)] {
+        for place in ["RIP of CPU 1", "IDT of CPU 1"] {
+            let is_needed = match place {
+                "RIP of CPU 1" => cpl == 0,
+                _ => (cpl, rflags) != RING_0,
+            };
+            let broken: &[&str] = if is_needed { &["cr3-known"] } else { &[] };
+            assert_breaks(broken, |guest| {
+                let cpu = &mut guest.cpus[1];
+                (cpu.cpl, cpu.rflags) = (cpl, rflags);
+                match place {
+                    "RIP of CPU 1" => cpu.rip = nowhere,
+                    _ => cpu.idt = Some(nowhere),
+                }
+                if is_needed {
+                    let finding = finding(guest, "cr3-known");
+                    assert_eq!(finding.place, place);
+                    assert_eq!(finding.address, Some(nowhere));
+                    assert!(finding.found.contains("not mapped"), "{finding:?}");
+                }
+            });
+        }
+    }
+}
+
+#[test]
 fn a_cpu_with_pcid_and_the_no_flush_bit_is_on_the_root_that_the_address_bits_name() {
     assert_breaks(&[], |guest| {
         let root = guest.processes[1];
