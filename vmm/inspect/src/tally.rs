@@ -91,9 +91,8 @@ impl<'s> Tallier<'s> {
         }
     }
 
-    /// Whether pages are mapped below a table, and none of them is for ring 3.
-    pub(crate) fn maps_for_ring_0_alone(&mut self, slot: Slot) -> bool {
-        let pages = self.0.below(slot, true);
-        pages.user == 0 && pages.supervisor > 0
+    /// What is below a table to which the entries above let ring 3 through.
+    pub(crate) fn below(&mut self, slot: Slot) -> Tally {
+        self.0.below(slot, true)
     }
 }

@@ -105,6 +105,15 @@ impl Anchors {
         scan::is_in_ram(found.pa, &target.ram).then_some(Anchor { va, pa: found.pa })
     }
 
+    /// Where the page begins that an address lies in, by the root that is known.
+    fn page_of(&self, va: VirtAddr) -> VirtAddr {
+        let walk = self.snapshot.translate(self.root, va);
+        let size = walk
+            .translation()
+            .map_or(PageSize::Size4KiB, |found| found.size);
+        VirtAddr::new(va.get() & !(size.bytes() - 1))
+    }
+
     fn add_pages(&mut self, target: &Target) {
         let (mut code, mut data) = (Vec::new(), Vec::new());
         let table = self.snapshot.root_table(self.root);
@@ -149,19 +158,24 @@ impl Anchors {
         self.entries = of_each_entry(code.iter().chain(&data), self.mode.depth.top());
     }
 
+    /// What the CPUs of the root that is known need; of one page once, because one entry of a table leads to all of it.
     fn add_registers(&mut self, target: &Target) {
+        let mut pages: HashSet<VirtAddr> = HashSet::new();
         for cpu in &target.cpus {
             let root = cpu.cr3.without(target.encryption).root();
             if root.pfn() != self.snapshot.root(self.root).address.pfn() {
                 continue;
             }
+            let mut needed = vec![cpu.idt, cpu.gdt, cpu.tss];
             if cpu.cpl == 0 {
-                self.code.extend(self.at(target, cpu.rip));
+                needed.insert(0, Some(cpu.rip));
                 self.data.extend(self.at(target, cpu.rsp));
             }
-            let tables = [cpu.idt, cpu.gdt, cpu.tss];
-            let found = tables.into_iter().flatten();
-            let found: Vec<Anchor> = found.filter_map(|va| self.at(target, va)).collect();
+            let needed = needed.into_iter().flatten();
+            let found: Vec<Anchor> = needed
+                .filter(|va| pages.insert(self.page_of(*va)))
+                .filter_map(|va| self.at(target, va))
+                .collect();
             self.code.extend(&found);
             if let Some(idt) = cpu.idt {
                 self.idt = self.idt.or(self.at(target, idt));

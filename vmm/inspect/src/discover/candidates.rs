@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::clusters::kernel_half_of;
-use super::kind::Looker;
+use super::look::Looker;
 use super::part::{all_but, less, self_entries, upper_half};
 use super::reference::Reference;
 use super::start::Start;

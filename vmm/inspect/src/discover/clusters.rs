@@ -44,14 +44,15 @@ pub(super) fn clusters(snapshot: &Snapshot, part: impl Fn(RootId) -> EntrySet) -
 }
 
 /// A root of the largest cluster among the spaces that count; of equally large ones, of that with the
-/// kernel's own.
+/// kernel's own, or else of one that a CPU runs on.
 pub(super) fn most_common(spaces: &[Space], counts: impl Fn(&Space) -> bool) -> Option<RootId> {
     let counted = || spaces.iter().filter(|space| counts(space));
-    let mut sizes: HashMap<usize, (usize, bool)> = HashMap::new();
+    let mut sizes: HashMap<usize, (usize, bool, bool)> = HashMap::new();
     for space in counted() {
-        let (size, has_kernel) = sizes.entry(space.cluster).or_default();
+        let (size, has_kernel, has_cpu) = sizes.entry(space.cluster).or_default();
         *size += 1;
         *has_kernel |= space.kind == Kind::Kernel;
+        *has_cpu |= !space.cpus.is_empty();
     }
     let (&largest, _) = sizes
         .iter()

@@ -8,10 +8,11 @@ use super::kind::OnCpu;
 use super::part::SelfMap;
 use super::reference::Reference;
 use super::start::Start;
-use super::{Discovery, Kind, Space, kind, own, part, reused};
+use super::{Discovery, Kind, Space, look, own, part, reused};
 use crate::compare::Comparer;
 use crate::layout::Layout;
 use crate::snapshot::{Root, RootId, RootLabel};
+use crate::tally::Tallier;
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::walk::Walk;
@@ -74,12 +75,9 @@ impl Discovery {
 
     /// Says so where no entry of the root is the kernel's alone.
     fn note_what_is_not_told_apart(&mut self, identity: bool) {
-        let table = self
-            .reference
-            .and_then(|root| self.snapshot.root_table(root));
-        let is_none = table.is_some_and(|table| {
-            let kernels = table.present().intersection(&self.kernel_part);
-            kernels.is_empty()
+        let is_none = self.reference.is_some_and(|root| {
+            let mut tallier = Tallier::new(&self.snapshot);
+            tallier.count_entries(root, &self.kernel_part).pages() == 0
         });
         if is_none && !identity {
             self.notes.push(
@@ -171,8 +169,8 @@ impl Discovery {
         };
         let lower = part::all_but(&part::upper_half());
         let reference = self.reference.map(|root| (root, parts_of(root)[0]));
-        let mut looker = kind::Looker::beside(&self.snapshot, reference);
-        let looks: Vec<kind::Look> = candidates
+        let mut looker = look::Looker::beside(&self.snapshot, reference);
+        let looks: Vec<look::Look> = candidates
             .iter()
             .zip(self.snapshot.roots())
             .map(|(candidate, root)| {
@@ -257,7 +255,7 @@ impl Discovery {
     fn identity_alone(&self, kernels: &[RootId]) -> bool {
         let upper = part::upper_half();
         let lower = part::all_but(&upper);
-        let mut looker = kind::Looker::new(&self.snapshot);
+        let mut looker = look::Looker::new(&self.snapshot);
         !kernels.is_empty()
             && self.kernel_part != upper
             && !self.has_cpu_elsewhere(kernels)
@@ -286,7 +284,7 @@ impl Discovery {
     /// use as well: a kernel, or what comes before one, that knows no processes. Or the one that was found as such
     /// where no CPU tells (`is_found`).
     fn open_identities(&self, is_found: bool) -> HashMap<RootId, String> {
-        let mut looker = kind::Looker::new(&self.snapshot);
+        let mut looker = look::Looker::new(&self.snapshot);
         let roots = self.snapshot.roots().iter();
         let all: Option<HashMap<RootId, String>> = roots
             .map(|root| {
@@ -310,7 +308,7 @@ impl Discovery {
     }
 
     /// What the root of a CPU is that has nothing in common with the others.
-    fn of_a_cpu(&self, look: &kind::Look, root: &Root, evidence: String) -> (Kind, String) {
+    fn of_a_cpu(&self, look: &look::Look, root: &Root, evidence: String) -> (Kind, String) {
         if look.kernel_entries + look.user_entries == 0 {
             return (Kind::NotUnderstood, evidence);
         }

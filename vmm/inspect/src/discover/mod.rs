@@ -20,6 +20,7 @@ mod explain;
 mod extent;
 mod found;
 mod kind;
+mod look;
 mod own;
 mod pairs;
 pub(crate) mod part;
@@ -31,6 +32,7 @@ mod scan;
 mod space;
 mod special;
 mod start;
+mod without_kernel;
 
 use std::collections::{HashMap, HashSet};
 
@@ -227,6 +229,14 @@ impl Discovery {
                 role: Role::Full,
             }));
         }
+        if let Some(reference) = reference {
+            let found =
+                without_kernel::roots_without_it(target, &start.mode, reference, &candidates);
+            candidates.extend(found.into_iter().map(|pfn| Candidate {
+                pfn,
+                role: Role::Full,
+            }));
+        }
         let mut users = match &start.reference {
             Some(reference) => pairs::user_roots(target, reference, &candidates, alike.as_ref()),
             None => HashMap::new(),
@@ -235,7 +245,7 @@ impl Discovery {
         if let (Some(reference), None) = (&start.reference, &profile.kernel_half)
             && start.basis != Basis::Given
         {
-            pairs::add_by_user_half(target, reference, &candidates, &mut users);
+            pairs::add_by_user_half(target, &start.mode, reference, &candidates, &mut users);
         }
         if start.basis == Basis::Given {
             users.retain(|user, _| start.named.contains(user));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Role;
-use super::kind::Look;
+use super::look::Look;
 use crate::layout::Layout;
 use crate::snapshot::{Root, RootId, RootLabel, Snapshot};
 

@@ -6,12 +6,13 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use crate::memory::{PhysicalMemory, Words};
+use crate::memory::{PhysicalMemory, Words, translate_in_memory};
 use crate::target::Target;
-use heirloom_paging::addr::{Pfn, VirtRange};
+use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Entry;
 use heirloom_paging::level::{Depth, Half};
+use heirloom_paging::mode::Mode;
 
 use super::part::upper_half;
 use super::reference::{Alike, Reference};
@@ -117,9 +118,11 @@ fn user_half_of(target: &Target, reference: &Reference, words: &Words) -> UserHa
 
 /// Adds the pairs that do not lie side by side: of two roots with the very same user half, the one that has fewer
 /// of the reference's entries, and nothing else in its kernel half, is the other's user root. A root that is in
-/// a pair already is left alone.
+/// a pair already is left alone. One on which the kernel could go on where a CPU is in it has only lost something, and
+/// so has one that is a pair's among many processes that have one root each.
 pub(super) fn add_by_user_half(
     target: &Target,
+    mode: &Mode,
     reference: &Reference,
     candidates: &[Candidate],
     pairs: &mut HashMap<Pfn, Pfn>,
@@ -147,11 +150,33 @@ pub(super) fn add_by_user_half(
             }
         }
     }
+    let processes = by_user_half.len();
+    let mut found: HashMap<Pfn, Pfn> = HashMap::new();
     for same in by_user_half.into_values() {
-        if let [(one, true), (other, false)] | [(other, false), (one, true)] = same[..] {
-            pairs.insert(one, other);
+        if let [(one, true), (other, false)] | [(other, false), (one, true)] = same[..]
+            && !has_the_kernel_that_runs(target, mode, [one, other])
+        {
+            found.insert(one, other);
         }
     }
+    if 2 * found.len() >= processes {
+        pairs.extend(found);
+    }
+}
+
+/// Whether some CPU in ring 0 has its code and its stack by both of two roots, at the same addresses. A user root has
+/// neither, but for the way in.
+fn has_the_kernel_that_runs(target: &Target, mode: &Mode, roots: [Pfn; 2]) -> bool {
+    let leads_to = |root: Pfn, va: VirtAddr| {
+        let walk = translate_in_memory(&*target.memory, mode, root.base(), va);
+        walk.translation().map(|found| found.pa)
+    };
+    let is_in_both = |va: VirtAddr| {
+        let [one, other] = roots.map(|root| leads_to(root, va));
+        one.is_some() && one == other
+    };
+    let mut cpus = target.cpus.iter().filter(|cpu| cpu.cpl == 0);
+    cpus.any(|cpu| is_in_both(cpu.rip) && is_in_both(cpu.rsp))
 }
 
 /// The kernel root of each of the `users`, which were found alone, by their way into the kernel: the one candidate that

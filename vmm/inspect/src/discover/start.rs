@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 
 use crate::capture::Capturer;
+use crate::memory::translate_in_memory;
 use crate::profile::Profile;
 use crate::snapshot::{RootLabel, Snapshot};
 use crate::tally::Tallier;
 use crate::target::Target;
 use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::level::{Depth, Half};
-use heirloom_paging::mode::{Mode, ModeError, PhysBits};
+use heirloom_paging::mode::{CpuState, Mode, ModeError, PhysBits};
+use heirloom_paging::walk::Walk;
 
 use super::anchors::Anchors;
 use super::blind::{Found, LEAST_SHOWN, MAX_TRIED};
@@ -99,15 +101,22 @@ pub(super) fn find(target: &Target, notes: &mut Vec<String>) -> Result<Start, Di
             }
             None => None,
         },
-        Basis::Given | Basis::Cr3 => modes
-            .iter()
-            .filter_map(|mode| {
-                let best = best_of_cpus_first(target, *mode, &seeds)
-                    .or_else(|| kernels_of_the_same_entries(target, *mode, &seeds))?;
-                Some((*mode, or_the_kernels(target, *mode, best)))
-            })
-            // Of equals, four levels.
-            .max_by_key(|(mode, best)| (best.ram_bytes, mode.depth == Depth::Four)),
+        Basis::Given | Basis::Cr3 => {
+            let best = modes
+                .iter()
+                .filter_map(|mode| {
+                    let best = best_of_cpus_first(target, *mode, &seeds)
+                        .or_else(|| kernels_of_the_same_entries(target, *mode, &seeds))?;
+                    Some((*mode, or_the_kernels(target, *mode, best)))
+                })
+                // Of equals, four levels.
+                .max_by_key(|(mode, best)| (best.ram_bytes, mode.depth == Depth::Four));
+            if basis == Basis::Cr3 && modes.iter().all(|mode| is_no_cpus_kernel(target, mode)) {
+                or_what_is_found_blind(target, &modes, best, notes)
+            } else {
+                best
+            }
+        }
     };
     let found = first.as_ref().map(|(mode, best)| (*mode, best.ram_bytes));
     let found = found.or(open.map(|(mode, open)| (mode, open.ram_bytes)));
@@ -195,6 +204,46 @@ fn best_of_cpus_first(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best
     let of_cpus: Vec<Pfn> = seeds.iter().filter(is_cpus).copied().collect();
     let best = best_of(target, mode, &of_cpus).filter(|best| best.ram_bytes >= all / LEAST_SHOWN);
     best.or_else(|| best_of(target, mode, seeds))
+}
+
+/// Whether there are CPUs, and none can go on by its own root: in ring 0 that does not map the code that the CPU is at, or
+/// it does not map the interrupt table. What such a root has is no kernel's that runs.
+fn is_no_cpus_kernel(target: &Target, mode: &Mode) -> bool {
+    let pages = |cpu: &&CpuState| Mode::of_cpu(cpu, PhysBits::MAX, true).is_ok();
+    let mut cpus = target.cpus.iter().filter(pages).peekable();
+    cpus.peek().is_some()
+        && cpus.all(|cpu| {
+            let root = cpu.cr3.without(target.encryption).root();
+            let walk = |va| translate_in_memory(&*target.memory, mode, root, va);
+            let is_code = |walk: &Walk| walk.translation().is_some_and(|at| at.rights.execute);
+            let code = (cpu.cpl == 0 && cpu.rip.get() != 0).then_some(cpu.rip);
+            code.is_some_and(|va| !is_code(&walk(va)))
+                || cpu.idt.is_some_and(|va| walk(va).translation().is_none())
+        })
+}
+
+/// `best`, which no CPU can go on with, or the kernel half that shows more of RAM.
+fn or_what_is_found_blind(
+    target: &Target,
+    modes: &[Mode],
+    best: Option<(Mode, Best)>,
+    notes: &mut Vec<String>,
+) -> Option<(Mode, Best)> {
+    match blind::find(target, modes) {
+        Some((mode, Found::Kernel(other)))
+            if best
+                .as_ref()
+                .is_none_or(|(_, best)| best.ram_bytes < other.ram_bytes) =>
+        {
+            notes.push(format!(
+                "no CPU finds its code and its interrupt table by its own root: the kernel is that of {}, which was \
+                 looked for in all of memory",
+                other.reference.pfn.base()
+            ));
+            Some((mode, other))
+        }
+        _ => best,
+    }
 }
 
 /// A root without a page for ring 3 that shows what one of `seeds` has for ring 0 alone, where that has pages of

@@ -1,9 +1,10 @@
 //! What address spaces share: the kernel half, and nothing else.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::Entry as Owner;
 use std::collections::{HashMap, HashSet};
 
 use super::context::{Context, shown};
+use super::cpus;
 use super::evidence::Evidence;
 use super::exceptions::{
     BOOT_MAP, EACH_ITS_OWN, ENTRY_FLAGS, Exception, HUGETLB, LDT_REMAP, PRIVATE_AREA,
@@ -17,9 +18,9 @@ use crate::discover::{Discovery, Kind, Space};
 use crate::layout::Area;
 use crate::snapshot::RootId;
 use crate::table::{Slot, Table};
-use crate::tally::Tallier;
+use crate::tally::{Tallier, Tally};
 use heirloom_paging::addr::{Pfn, VirtAddr, VirtRange};
-use heirloom_paging::entry::Decoded;
+use heirloom_paging::entry::{Decoded, Entry};
 use heirloom_paging::level::{Half, Level, PageSize};
 
 /// Pages of an LDT remap at most: two slots of 64 KiB (Linux's `LDT_SLOT_STRIDE`).
@@ -34,18 +35,24 @@ pub(super) const KERNEL_MAPPINGS_EQUAL: Rule = Rule {
         source: "lecture: kernel virtual address mapping should be present in both process page tables; Linux sync_global_pgds",
     },
     untried: NO_OTHER,
-    clauses: &[Clause {
-        reads: Reads::EVENT,
-        judge: Judge::Found(|context, found, evidence| {
-            each_difference(
-                context,
-                found,
-                evidence,
-                |_| None,
-                |mappings| mappings != Mappings::Same,
-            );
-        }),
-    }],
+    clauses: &[
+        Clause {
+            reads: Reads::EVENT,
+            judge: Judge::Found(|context, found, evidence| {
+                each_difference(
+                    context,
+                    found,
+                    evidence,
+                    |_| None,
+                    |mappings| mappings != Mappings::Same,
+                );
+            }),
+        },
+        Clause {
+            reads: Reads::EVENT,
+            judge: Judge::Found(cpus::interrupts_are_served),
+        },
+    ],
 };
 
 pub(super) const KERNEL_TABLES_SHARED: Rule = Rule {
@@ -252,28 +259,27 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
                 let va = base.wrapping_add(offset);
                 let below = context.snapshot().table_at(slot);
                 match owners.entry(slot) {
-                    Entry::Vacant(free) => {
+                    Owner::Vacant(free) => {
                         free.insert(space.root);
                         pending.extend(below.map(|below| (below, va)));
                     }
-                    Entry::Occupied(owner) if *owner.get() == space.root => {}
-                    Entry::Occupied(_)
+                    Owner::Occupied(owner) if *owner.get() == space.root => {}
+                    Owner::Occupied(_)
                         if context.excepts(HUGETLB)
                             && below.is_some_and(|below| is_shared_huge(below)) =>
                     {
                         evidence.excepted(HUGETLB, va);
                     }
-                    Entry::Occupied(owner)
+                    Owner::Occupied(owner)
                         if context.excepts(PV_PAIR)
                             && is_pv_pair(context, *owner.get(), space.root) =>
                     {
                         evidence.excepted(PV_PAIR, va);
                     }
-                    // What ring 3 has no page below, at one address for both, is the kernel's.
-                    Entry::Occupied(owner)
+                    Owner::Occupied(owner)
                         if context.snapshot().is_at(*owner.get(), va, slot)
-                            && tallier.maps_for_ring_0_alone(slot) => {}
-                    Entry::Occupied(owner) => {
+                            && is_kernels(tallier.below(slot), table.entry(index)) => {}
+                    Owner::Occupied(owner) => {
                         evidence
                             .broken(|| shared(context, space, *owner.get(), (table, index), va));
                     }
@@ -281,6 +287,12 @@ fn user_tables_private(context: &Context<'_>, found: &Discovery, evidence: &mut 
             }
         }
     }
+}
+
+/// Whether a table that two processes have at one address, by such an entry, is the kernel's: ring 3 has no page below
+/// it, and ring 0 has, or is the only one that may have.
+fn is_kernels(below: Tally, entry: Entry) -> bool {
+    below.user == 0 && (below.supervisor > 0 || !entry.user())
 }
 
 /// Whether two roots have the same lower half, and one of them less of a guest's kernel than the other: a process
@@ -314,6 +326,10 @@ fn shared(
     va: VirtAddr,
 ) -> Finding {
     let (level, entry) = (table.level(), table.entry(index));
+    let range = VirtRange::new(va, level.entry_span());
+    let mut leaves = range.map(|range| context.snapshot().leaves(space.root, range));
+    let first = leaves.as_mut().and_then(Iterator::next);
+    let shown = first.map_or(va, |page| page.va);
     Finding {
         whose: Some(space.label),
         place: context.entry_name(level, index),
@@ -324,7 +340,7 @@ fn shared(
             index,
             entry,
         }),
-        range: VirtRange::new(va, level.entry_span()),
+        range,
         spaces: context.only(space.root),
         expected: "a table that is this process's alone".into(),
         found: format!(
@@ -332,7 +348,7 @@ fn shared(
             entry.address_in(context.snapshot().mode()).pfn(),
             context.snapshot().root(owner).address
         ),
-        walks: vec![context.walk(owner, va), context.walk(space.root, va)],
+        walks: vec![context.walk(owner, shown), context.walk(space.root, shown)],
         ..Finding::default()
     }
 }

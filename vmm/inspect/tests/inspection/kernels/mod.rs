@@ -11,6 +11,7 @@ mod identity;
 mod idle;
 mod loaders;
 mod lower_half;
+mod one_entry;
 mod own_areas;
 mod private_copies;
 mod profiles;
