@@ -59,7 +59,8 @@ use heirloom_paging::addr::{Pfn, PhysAddr};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::mode::{CpuState, ModeError};
 use recognize::recognize;
-use reference::Alike;
+use reference::{Alike, Reference};
+use start::Start;
 
 /// Why no address space could be found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -171,6 +172,28 @@ fn known(candidates: &[Candidate], users: &HashMap<Pfn, Pfn>) -> HashSet<Pfn> {
     full.chain(users.keys().copied()).collect()
 }
 
+/// Adds the roots that are told by what they translate: the kernel, or what processes have in common where the kernel's
+/// only entry is missing.
+fn add_by_walks(
+    target: &Target,
+    start: &Start,
+    reference: &Reference,
+    anchors: Option<(&Anchors, &[Pfn])>,
+    candidates: &mut Vec<Candidate>,
+) {
+    let full = |pfn: Pfn| Candidate {
+        pfn,
+        role: Role::Full,
+    };
+    if let Some((anchors, suspects)) = anchors {
+        let known = known(candidates, &HashMap::new());
+        let found = anchors.roots_among(target, suspects, &known);
+        candidates.extend(found.into_iter().map(full));
+    }
+    let found = without_kernel::roots_without_it(target, &start.mode, reference, candidates);
+    candidates.extend(found.into_iter().map(full));
+}
+
 impl Discovery {
     /// Finds and captures every address space of `target`. A live guest may run on afterwards.
     ///
@@ -219,23 +242,11 @@ impl Discovery {
             }
             _ => None,
         };
-        let mut suspects = Vec::new();
-        if let Some(anchors) = &anchors {
-            suspects = anchors.suspects(target);
-            let known = known(&candidates, &HashMap::new());
-            let found = anchors.roots_among(target, &suspects, &known);
-            candidates.extend(found.into_iter().map(|pfn| Candidate {
-                pfn,
-                role: Role::Full,
-            }));
-        }
+        let suspects = anchors.as_ref().map(|anchors| anchors.suspects(target));
+        let suspects = suspects.unwrap_or_default();
         if let Some(reference) = reference {
-            let found =
-                without_kernel::roots_without_it(target, &start.mode, reference, &candidates);
-            candidates.extend(found.into_iter().map(|pfn| Candidate {
-                pfn,
-                role: Role::Full,
-            }));
+            let anchors = anchors.as_ref().map(|anchors| (anchors, &suspects[..]));
+            add_by_walks(target, &start, reference, anchors, &mut candidates);
         }
         let mut users = match &start.reference {
             Some(reference) => pairs::user_roots(target, reference, &candidates, alike.as_ref()),

@@ -8,10 +8,9 @@ use crate::profile::Profile;
 use crate::snapshot::{RootLabel, Snapshot};
 use crate::tally::Tallier;
 use crate::target::Target;
-use heirloom_paging::addr::{Pfn, PhysAddr};
+use heirloom_paging::addr::{Pfn, PhysAddr, VirtAddr};
 use heirloom_paging::level::{Depth, Half};
 use heirloom_paging::mode::{CpuState, Mode, ModeError, PhysBits};
-use heirloom_paging::walk::Walk;
 
 use super::anchors::Anchors;
 use super::blind::{Found, LEAST_SHOWN, MAX_TRIED};
@@ -206,44 +205,59 @@ fn best_of_cpus_first(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best
     best.or_else(|| best_of(target, mode, seeds))
 }
 
-/// Whether there are CPUs, and none can go on by its own root: in ring 0 that does not map the code that the CPU is at, or
-/// it does not map the interrupt table. What such a root has is no kernel's that runs.
+/// What a CPU needs by any root that it is on: in ring 0 the code that it is at, and the interrupt table.
+fn needed(cpu: &CpuState) -> impl Iterator<Item = VirtAddr> {
+    let code = (cpu.cpl == 0 && cpu.rip.get() != 0).then_some(cpu.rip);
+    code.into_iter().chain(cpu.idt)
+}
+
+/// The CPUs that page in this mode.
+fn paging<'t>(target: &'t Target, mode: &Mode) -> impl Iterator<Item = &'t CpuState> {
+    let depth = mode.depth;
+    let cpus = target.cpus.iter();
+    cpus.filter(move |cpu| {
+        Mode::of_cpu(cpu, PhysBits::MAX, true).is_ok_and(|mode| mode.depth == depth)
+    })
+}
+
+/// Whether there are CPUs, and none can go on by its own root: what such a root has is no kernel's that runs.
 fn is_no_cpus_kernel(target: &Target, mode: &Mode) -> bool {
-    let pages = |cpu: &&CpuState| Mode::of_cpu(cpu, PhysBits::MAX, true).is_ok();
-    let mut cpus = target.cpus.iter().filter(pages).peekable();
+    let mut cpus = paging(target, mode).peekable();
     cpus.peek().is_some()
         && cpus.all(|cpu| {
             let root = cpu.cr3.without(target.encryption).root();
             let walk = |va| translate_in_memory(&*target.memory, mode, root, va);
-            let is_code = |walk: &Walk| walk.translation().is_some_and(|at| at.rights.execute);
-            let code = (cpu.cpl == 0 && cpu.rip.get() != 0).then_some(cpu.rip);
-            code.is_some_and(|va| !is_code(&walk(va)))
-                || cpu.idt.is_some_and(|va| walk(va).translation().is_none())
+            needed(cpu).any(|va| walk(va).translation().is_none())
         })
 }
 
-/// `best`, which no CPU can go on with, or the kernel half that shows more of RAM.
+/// `best`, which no CPU can go on with, or the kernel half that shows more of RAM, and by which a CPU could: what it needs
+/// is there, and not by memory at its own address, which may be left of anything.
 fn or_what_is_found_blind(
     target: &Target,
     modes: &[Mode],
     best: Option<(Mode, Best)>,
     notes: &mut Vec<String>,
 ) -> Option<(Mode, Best)> {
-    match blind::find(target, modes) {
-        Some((mode, Found::Kernel(other)))
-            if best
-                .as_ref()
-                .is_none_or(|(_, best)| best.ram_bytes < other.ram_bytes) =>
-        {
-            notes.push(format!(
-                "no CPU finds its code and its interrupt table by its own root: the kernel is that of {}, which was \
-                 looked for in all of memory",
-                other.reference.pfn.base()
-            ));
-            Some((mode, other))
-        }
-        _ => best,
+    let Some((mode, Found::Kernel(other))) = blind::find(target, modes) else {
+        return best;
+    };
+    let root = other.reference.pfn.base();
+    let is_there = |va: VirtAddr| {
+        let walk = translate_in_memory(&*target.memory, &mode, root, va);
+        walk.translation()
+            .is_some_and(|found| found.pa.get() != va.get())
+    };
+    let shown = best.as_ref().map(|(_, best)| best.ram_bytes);
+    let may_go_on = paging(target, &mode).any(|cpu| needed(cpu).all(is_there));
+    if !may_go_on || shown.is_some_and(|shown| shown >= other.ram_bytes) {
+        return best;
     }
+    notes.push(format!(
+        "no CPU finds its code and its interrupt table by its own root: the kernel is that of {root}, which was \
+         looked for in all of memory"
+    ));
+    Some((mode, other))
 }
 
 /// A root without a page for ring 3 that shows what one of `seeds` has for ring 0 alone, where that has pages of

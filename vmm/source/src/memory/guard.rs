@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw};
 use nix::libc::{self, c_int, c_void, siginfo_t};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -94,15 +94,6 @@ impl Guarded {
                 buffer.as_mut_ptr(),
                 buffer.len(),
             );
-        }
-    }
-
-    /// Asks the kernel for the pages of a part: `false` if it cannot give all of them.
-    pub(super) fn populate(&self, offset: usize, length: usize) -> bool {
-        match self.map.advise_range(Advice::PopulateRead, offset, length) {
-            Ok(()) => true,
-            // Linux before 5.14 does not know the advice; pages then come by faults.
-            Err(error) => error.raw_os_error() == Some(libc::EINVAL),
         }
     }
 
@@ -205,7 +196,6 @@ mod tests {
         assert_eq!(mapped.lost_at(), Some(12 * 4096));
         mapped.copy(9 * 4096, &mut word);
         assert_eq!(word, [7; 8]);
-        assert!(!mapped.populate(11 * 4096, 4096));
 
         // The slot is free for another file.
         drop(mapped);
