@@ -1,5 +1,6 @@
-//! Roots that lack the only entry of the kernel's. Of several, the others still tell a root; where there is one alone,
-//! what is left is a user half. It is a process's if it is what the other processes' are.
+//! Roots that lack the only entry of the kernel's, or all of the kernel below it. Of several entries, the others still
+//! tell a root; where there is one alone, what is left is a user half. It is a process's if it is what the other
+//! processes' are.
 
 use crate::capture::Capturer;
 use crate::memory::Words;
@@ -35,16 +36,18 @@ pub(super) fn roots_without_it(
     if reference.present() != 1 {
         return Vec::new();
     }
-    let user = all_but(&reference.part);
     let known: Vec<Pfn> = candidates
         .iter()
         .filter(|candidate| candidate.role == Role::Full)
         .map(|candidate| candidate.pfn)
         .collect();
-    let Some(common) = entries_of_all(target, &user, &known) else {
-        return Vec::new();
-    };
-    let Some(column) = common.iter().next() else {
+    // Where the kernel is below the entry of its processes, there is no other.
+    let all = all_but(&EntrySet::default());
+    let mut parts = [all_but(&reference.part), all].into_iter();
+    let found = parts.find_map(|user| Some((user, entries_of_all(target, &user, &known)?)));
+    let Some((user, common, column)) =
+        found.and_then(|(user, common)| Some((user, common, common.iter().next()?)))
+    else {
         return Vec::new();
     };
     let mut suspects = scan::frames_where(&*target.memory, &target.ram, &[column], |_, entry| {
@@ -79,7 +82,7 @@ pub(super) fn roots_without_it(
     found.into_iter().map(|(pfn, _)| pfn).collect()
 }
 
-/// The entries of the user half that every process has.
+/// The entries of these that every process has.
 fn entries_of_all(target: &Target, user: &EntrySet, known: &[Pfn]) -> Option<EntrySet> {
     let mut words: Words = [0; 512];
     let (mut common, mut processes) = (*user, 0);

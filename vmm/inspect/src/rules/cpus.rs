@@ -1,7 +1,5 @@
 //! The CPUs: on which tables they run.
 
-use std::collections::BTreeMap;
-
 use super::context::Context;
 use super::evidence::Evidence;
 use super::finding::Finding;
@@ -9,7 +7,7 @@ use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
 use crate::discover::{Basis, Discovery, Kind};
 use crate::history::History;
 use crate::snapshot::{RootId, RootLabel};
-use heirloom_paging::addr::{PhysAddr, VirtAddr};
+use heirloom_paging::addr::PhysAddr;
 use heirloom_paging::mode::{CpuState, Mode, PhysBits};
 use heirloom_paging::walk::{Fault, Walk};
 
@@ -170,54 +168,6 @@ fn finds_its_way(
             walks: vec![context.walk(root, va)],
             ..Finding::default()
         });
-    }
-}
-
-/// Holds every address space to the interrupt table of the CPUs: the CPU reads it by whichever root it is on. Where an
-/// entry that is the kernel's alone leads to it, the entries are compared.
-pub(super) fn interrupts_are_served(
-    context: &Context<'_>,
-    found: &Discovery,
-    evidence: &mut Evidence,
-) {
-    let snapshot = context.snapshot();
-    let top = snapshot.mode().depth.top();
-    let mut tables: BTreeMap<VirtAddr, (u32, RootId)> = BTreeMap::new();
-    for (number, cpu) in found.running_cpus() {
-        let space = found.space_at(cpu.cr3.root());
-        let space = space.filter(|space| space.kind.has_kernel_half());
-        let table = cpu.idt;
-        let table = table.filter(|va| !found.kernel_part.contains(va.index(top)));
-        if let (Some(space), Some(va)) = (space, table) {
-            tables.entry(va).or_insert((number, space.root));
-        }
-    }
-    for (va, (number, known)) in tables {
-        let place = |root: RootId| {
-            let walk = snapshot.translate(root, va);
-            walk.translation()
-                .filter(|found| !found.rights.user)
-                .map(|found| found.pa)
-        };
-        let Some(expected) = place(known) else {
-            continue;
-        };
-        let others = context.judged.iter();
-        for other in others.filter(|other| other.kind.has_kernel_half() && other.root != known) {
-            evidence.check(place(other.root) == Some(expected), || Finding {
-                whose: Some(other.label),
-                place: format!("IDT of CPU {number}"),
-                address: Some(va),
-                spaces: context.only(other.root),
-                expected: format!("at {expected}, as by the root that the CPU is on"),
-                found: match snapshot.translate(other.root, va).result {
-                    Ok(found) => format!("{}, {}", found.pa, found.rights),
-                    Err(_) => "not mapped: no interrupt can be served".into(),
-                },
-                walks: vec![context.walk(known, va), context.walk(other.root, va)],
-                ..Finding::default()
-            });
-        }
     }
 }
 

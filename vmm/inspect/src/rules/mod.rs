@@ -25,6 +25,7 @@ mod finding;
 mod isolation;
 mod kernel_half;
 mod kpti;
+mod mixed_entries;
 mod own_areas;
 mod pages;
 mod propagation;

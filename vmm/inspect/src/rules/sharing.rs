@@ -4,15 +4,14 @@ use std::collections::hash_map::Entry as Owner;
 use std::collections::{HashMap, HashSet};
 
 use super::context::{Context, shown};
-use super::cpus;
 use super::evidence::Evidence;
 use super::exceptions::{
     BOOT_MAP, EACH_ITS_OWN, ENTRY_FLAGS, Exception, HUGETLB, LDT_REMAP, PRIVATE_AREA,
     PRIVATE_COPIES, PV_PAIR, TRAMPOLINE,
 };
 use super::finding::{EntryPlace, Finding};
-use super::own_areas;
 use super::rule::{Clause, Judge, Reads, Rule, RuleInfo};
+use super::{mixed_entries, own_areas};
 use crate::compare::{EntryDifference, EntryDifferenceKind, Mappings};
 use crate::discover::{Discovery, Kind, Space};
 use crate::layout::Area;
@@ -50,7 +49,11 @@ pub(super) const KERNEL_MAPPINGS_EQUAL: Rule = Rule {
         },
         Clause {
             reads: Reads::EVENT,
-            judge: Judge::Found(cpus::interrupts_are_served),
+            judge: Judge::Found(mixed_entries::interrupts_are_served),
+        },
+        Clause {
+            reads: Reads::EVENT,
+            judge: Judge::Found(mixed_entries::most_have_the_same),
         },
     ],
 };
