@@ -82,7 +82,8 @@ impl Discovery {
         if is_none && !identity {
             self.notes.push(
                 "the kernel and its processes have pages below the same entries of the root: which are the \
-                 kernel's is not told apart there, and rules about the kernel half are not tried"
+                 kernel's is not told apart there, and rules about the kernel half are not tried, but that each has \
+                 what most have (kernel-mappings-equal)"
                     .into(),
             );
         }
