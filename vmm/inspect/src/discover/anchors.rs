@@ -105,13 +105,10 @@ impl Anchors {
         scan::is_in_ram(found.pa, &target.ram).then_some(Anchor { va, pa: found.pa })
     }
 
-    /// Where the page begins that an address lies in, by the root that is known.
-    fn page_of(&self, va: VirtAddr) -> VirtAddr {
+    /// The page that an address leads to by the root that is known.
+    fn page_at(&self, va: VirtAddr) -> Option<PhysAddr> {
         let walk = self.snapshot.translate(self.root, va);
-        let size = walk
-            .translation()
-            .map_or(PageSize::Size4KiB, |found| found.size);
-        VirtAddr::new(va.get() & !(size.bytes() - 1))
+        walk.translation().map(|found| found.page)
     }
 
     fn add_pages(&mut self, target: &Target) {
@@ -160,7 +157,7 @@ impl Anchors {
 
     /// What the CPUs of the root that is known need; of one page once, because one entry of a table leads to all of it.
     fn add_registers(&mut self, target: &Target) {
-        let mut pages: HashSet<VirtAddr> = HashSet::new();
+        let mut pages: HashSet<PhysAddr> = HashSet::new();
         for cpu in &target.cpus {
             let root = cpu.cr3.without(target.encryption).root();
             if root.pfn() != self.snapshot.root(self.root).address.pfn() {
@@ -173,7 +170,7 @@ impl Anchors {
             }
             let needed = needed.into_iter().flatten();
             let found: Vec<Anchor> = needed
-                .filter(|va| pages.insert(self.page_of(*va)))
+                .filter(|va| self.page_at(*va).is_some_and(|page| pages.insert(page)))
                 .filter_map(|va| self.at(target, va))
                 .collect();
             self.code.extend(&found);

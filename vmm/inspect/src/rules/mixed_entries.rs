@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::context::Context;
 use super::evidence::Evidence;
 use super::finding::{EntryPlace, Finding};
+use crate::discover::part::all_but;
 use crate::discover::{Discovery, Space};
 use crate::snapshot::RootId;
 use crate::table::{Slot, Table};
@@ -14,11 +15,10 @@ use heirloom_paging::addr::{PhysAddr, VirtAddr, VirtRange};
 use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Decoded;
 use heirloom_paging::level::Level;
+use heirloom_paging::walk::Translation;
 
 /// Of fewer address spaces, one that lacks something does not stand against most.
 const MIN_SPACES: usize = 3;
-/// Pages of what most have that are looked for in one that has something else.
-const PAGES: usize = 512;
 
 /// Holds every address space to the interrupt table of the CPUs: the CPU reads it by whichever root it is on. Where an
 /// entry that is the kernel's alone leads to it, the entries are compared.
@@ -142,8 +142,7 @@ impl<'a> Majority<'_, 'a> {
         };
         let mut present = EntrySet::default();
         for table in tables.iter().flatten() {
-            let here = table.present().intersection(entries);
-            here.iter().for_each(|index| present.insert(index));
+            present = present.union(&table.present().intersection(entries));
         }
         for index in present.iter() {
             if !evidence.may_walk(tables.len() as u64) {
@@ -196,9 +195,7 @@ impl<'a> Majority<'_, 'a> {
                 .flatten()
                 .all(|table| table.level() != Level::Pt)
         {
-            let mut all = EntrySet::default();
-            (0..512).for_each(|index| all.insert(index));
-            self.compare(&below, &all, va, evidence);
+            self.compare(&below, &all_but(&EntrySet::default()), va, evidence);
         }
     }
 
@@ -225,7 +222,7 @@ impl<'a> Majority<'_, 'a> {
             if have.contains(&at) {
                 continue;
             }
-            if let Some(missing) = self.first_that_lacks(known, space.root, range) {
+            if let Some(missing) = self.first_that_lacks([known, space.root], range, evidence) {
                 evidence.broken(|| Finding {
                     whose: Some(space.label),
                     place: self.context.entry_name(level, index),
@@ -257,14 +254,24 @@ impl<'a> Majority<'_, 'a> {
         }
     }
 
-    /// The first page that one address space has in a range and that is not the same in another.
-    fn first_that_lacks(&self, known: RootId, other: RootId, range: VirtRange) -> Option<VirtAddr> {
+    /// The first page that one address space has in a range and that is not the same, with the same rights, in another.
+    fn first_that_lacks(
+        &self,
+        [known, other]: [RootId; 2],
+        range: VirtRange,
+        evidence: &mut Evidence,
+    ) -> Option<VirtAddr> {
         let snapshot = self.context.snapshot();
-        let mut leaves = snapshot.leaves(known, range).take(PAGES);
-        let lacks = leaves.find(|page| {
+        for page in snapshot.leaves(known, range) {
+            if !evidence.may_walk(1) {
+                return None;
+            }
             let there = snapshot.translate(other, page.va);
-            there.translation().is_none_or(|found| found.pa != page.pa)
-        });
-        lacks.map(|page| page.va)
+            let is_same = |found: &Translation| found.pa == page.pa && found.rights == page.rights;
+            if !there.translation().is_some_and(is_same) {
+                return Some(page.va);
+            }
+        }
+        None
     }
 }

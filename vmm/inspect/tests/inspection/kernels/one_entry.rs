@@ -153,6 +153,7 @@ fn an_image_below_the_entry_of_its_processes_is_looked_for_in_each_by_the_interr
             // By those alone that no CPU needs, too, where most have them.
             ram.cpus[0].idt = None;
             let others = ram.findings("kernel-mappings-equal");
+            assert!(!others.is_empty());
             assert_eq!(others.len() + 1, found.len());
         }
         // Another frame is as bad.
@@ -335,6 +336,12 @@ fn what_most_have_of_the_kernel_below_the_entry_of_its_processes_all_must_have()
                     !broken.contains(&("kernel-mappings-equal", 1)),
                     "{broken:?}"
                 );
+                // But with other rights at its last page.
+                let page = ram.memory.peek(copy.address().pfn(), 15);
+                let read_only = page.without(Entry::WRITABLE);
+                ram.memory.poke(copy.address().pfn(), 15, read_only);
+                let broken = ram.broken();
+                assert!(broken.contains(&("kernel-mappings-equal", 1)), "{broken:?}");
             }
         }
     }
