@@ -17,9 +17,9 @@ export PROPTEST_RNG_SEED
 
 .PHONY: run test report screenshots lint deny package python release clean guest-target static-target lint-tools deny-tools qemu bochs gdb dump-tools python-tools musl linux-guest other-kernels chromium
 
-## Boots the guest and judges it.
+## Boots the guest and judges it. The build is not optimized: `cargo install --path vmm/cli` makes one to stay.
 run: guest-target
-	$(CARGO) run --release -- run
+	$(CARGO) run --profile quick -- run
 
 ## Runs every test, on the real /dev/kvm, on QEMU and on Bochs.
 test: guest-target qemu bochs gdb dump-tools musl linux-guest other-kernels chromium
@@ -29,7 +29,7 @@ test: guest-target qemu bochs gdb dump-tools musl linux-guest other-kernels chro
 ## The default scenario as a page: its events and page tables, to explore with a browser.
 report: guest-target
 	@mkdir -p "$(dir $(REPORT))"
-	$(CARGO) run --release -- explore --force --html "$(REPORT)"
+	$(CARGO) run --profile quick -- explore --force --html "$(REPORT)"
 	@echo "Open $(REPORT) in a browser."
 
 ## The README's pictures of the explorer, from real runs.

@@ -11,11 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use miniz_oxide::deflate::compress_to_vec_zlib;
-use serde_json::Value;
 
 const TARGET: &str = "x86_64-unknown-none";
 const KERNEL: &str = "heirloom-kernel";
-const PROGRAMS_PACKAGE: &str = "heirloom-user";
 
 /// Of 10; more gains nothing.
 const EFFORT: u8 = 9;
@@ -111,25 +109,44 @@ fn built_guest(root: &Path, target_folder: &Path) -> Result<Guest, String> {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
     require_target()?;
-    let mut kernel = None;
-    let mut programs = Vec::new();
-    for Artifact {
-        package,
-        name,
-        file,
-    } in build_guest(&root.join("guest"), target_folder)?
-    {
-        if name == KERNEL {
-            kernel = Some(file);
-        } else if package == PROGRAMS_PACKAGE {
-            programs.push((name, file));
+    let guest = root.join("guest");
+    build_guest(&guest, target_folder)?;
+    let executables = target_folder.join(TARGET).join("release");
+    let executable = |name: &str| {
+        let file = executables.join(name);
+        match fs::metadata(&file) {
+            Ok(_) => Ok(file.to_string_lossy().into_owned()),
+            Err(error) => Err(format!(
+                "the guest's build made no {}: {error}",
+                file.display()
+            )),
         }
+    };
+    let mut programs = Vec::new();
+    for name in programs_in(&guest.join("user/src/bin"))? {
+        let file = executable(&name)?;
+        programs.push((name, file));
     }
-    programs.sort();
     Ok(Guest {
-        kernel: kernel.ok_or_else(|| format!("the guest's build made no `{KERNEL}`"))?,
+        kernel: executable(KERNEL)?,
         programs,
     })
+}
+
+/// The names of the programs in a folder of sources, sorted.
+fn programs_in(folder: &Path) -> Result<Vec<String>, String> {
+    let unreadable = |error| format!("could not read {}: {error}", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let source = entry.map_err(unreadable)?.path();
+        names.extend(
+            source
+                .file_stem()
+                .map(|name| name.to_string_lossy().into_owned()),
+        );
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// The guest that a published package carries.
@@ -174,19 +191,10 @@ fn require_target() -> Result<(), String> {
     ))
 }
 
-/// An executable of the guest.
-struct Artifact {
-    package: String,
-    name: String,
-    /// An absolute path.
-    file: String,
-}
-
-fn build_guest(guest: &Path, target_folder: &Path) -> Result<Vec<Artifact>, String> {
-    // Backtraces then name the guest's files as the repository does, wherever it was built. A JSON
-    // string is a TOML string too.
+fn build_guest(guest: &Path, target_folder: &Path) -> Result<(), String> {
+    // Backtraces then name the guest's files as the repository does, wherever it was built.
     let remap = format!("--remap-path-prefix={}=guest", guest.display());
-    let rust_flags = format!("target.{TARGET}.rustflags=[{}]", Value::from(remap));
+    let rust_flags = format!("target.{TARGET}.rustflags=[{remap:?}]");
     let output = guest_command(&variable("CARGO")?)
         .current_dir(guest)
         .args([
@@ -198,11 +206,7 @@ fn build_guest(guest: &Path, target_folder: &Path) -> Result<Vec<Artifact>, Stri
             TARGET,
         ])
         .args(["--config", &rust_flags])
-        .args([
-            "--message-format",
-            "json-render-diagnostics",
-            "--target-dir",
-        ])
+        .arg("--target-dir")
         .arg(target_folder)
         .stderr(Stdio::piped())
         .output()
@@ -214,30 +218,7 @@ fn build_guest(guest: &Path, target_folder: &Path) -> Result<Vec<Artifact>, Stri
             guest.display()
         ));
     }
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(artifact)
-        .collect())
-}
-
-/// Cargo's message about an executable that it built or found fresh.
-fn artifact(line: &str) -> Option<Artifact> {
-    let message: Value = serde_json::from_str(line).ok()?;
-    let file = message.get("executable")?.as_str()?;
-    Some(Artifact {
-        package: package_name(message.get("manifest_path")?.as_str()?)?,
-        name: message.get("target")?.get("name")?.as_str()?.to_string(),
-        file: file.to_string(),
-    })
-}
-
-/// The `name = "…"` of a manifest: package ids have changed their shape between cargo versions.
-fn package_name(manifest: &str) -> Option<String> {
-    fs::read_to_string(manifest).ok()?.lines().find_map(|line| {
-        line.strip_prefix("name = \"")?
-            .strip_suffix('"')
-            .map(String::from)
-    })
+    Ok(())
 }
 
 /// A command without what belongs to the build of this package: the outer build's flags, wrappers

@@ -2,7 +2,6 @@
 //!
 //! The pictures are drawn by the explorer's own parts from the tables of a real run.
 
-use askama::Template;
 use heirloom_inspect::{RootLabel, VirtAddr};
 use serde::Serialize;
 
@@ -115,13 +114,6 @@ struct DeckData<'a> {
     slides: Vec<SlideData<'a>>,
 }
 
-#[derive(Template)]
-#[template(path = "slides.html")]
-struct Page<'a> {
-    document: Document<'a>,
-    data: String,
-}
-
 /// The slides as one HTML file.
 ///
 /// # Errors
@@ -154,11 +146,16 @@ pub fn render(deck: &Deck, mut slides: Vec<Slide>) -> Result<String, RenderError
             picture,
         })
         .collect();
-    let page = Page {
-        document: Document::new(&deck.title, &STYLES, &SCRIPTS),
+    let page = Document {
+        title: &deck.title,
+        kind: "lecture",
+        styles: &STYLES,
+        scripts: &SCRIPTS,
+        body: include_str!("../templates/slides.html").to_string(),
         data: inert(&serde_json::to_string(&DeckData { deck, slides })?),
+        more_data: String::new(),
     };
-    Ok(page.render()?)
+    Ok(page.to_html())
 }
 
 fn data_of(picture: Picture) -> Result<PictureData, RenderError> {

@@ -3,27 +3,52 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use sha2::{Digest, Sha256};
 
-/// What `document.html`, the frame of all templates, is filled with.
+/// A page, but for what is its own.
 pub(crate) struct Document<'a> {
+    /// What it is about, as plain text.
     pub(crate) title: &'a str,
-    pub(crate) policy: String,
-    pub(crate) style: String,
-    pub(crate) script: String,
+    /// What kind of page it is, one word.
+    pub(crate) kind: &'a str,
+    /// Style sheets in their order.
+    pub(crate) styles: &'a [&'a str],
+    /// Scripts, of which each uses those before it.
+    pub(crate) scripts: &'a [&'a str],
+    /// The elements that the scripts fill, as HTML.
+    pub(crate) body: String,
+    /// JSON that is [`inert`](crate::page::inert).
+    pub(crate) data: String,
+    /// Elements with more data, as HTML.
+    pub(crate) more_data: String,
 }
 
-impl<'a> Document<'a> {
-    /// With style sheets in their order, and scripts of which each uses those before it.
-    pub(crate) fn new(title: &'a str, styles: &[&str], scripts: &[&str]) -> Document<'a> {
-        let style = styles.concat();
+impl Document<'_> {
+    /// The page as one HTML file.
+    pub(crate) fn to_html(&self) -> String {
+        let style = self.styles.concat();
         // As one, which leaves nothing outside itself.
-        let script = format!("'use strict';\n(() => {{\n{}}})();\n", scripts.concat());
-        Document {
-            title,
-            policy: policy(&style, &script),
-            style,
-            script,
-        }
+        let script = format!(
+            "'use strict';\n(() => {{\n{}}})();\n",
+            self.scripts.concat()
+        );
+        format!(
+            include_str!("../templates/document.html"),
+            policy = policy(&style, &script),
+            title = escaped(self.title),
+            kind = self.kind,
+            style = style,
+            body = self.body,
+            data = self.data,
+            more_data = self.more_data,
+            script = script,
+        )
     }
+}
+
+/// Text as it stands between the tags of HTML.
+pub(crate) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// Nothing may be loaded, and no script or style may act that is not this very one: whatever a guest's name or
@@ -65,6 +90,25 @@ pub(crate) mod tests {
         const MARK: &str = "<meta name=\"generator\" content=\"heirloom\">";
         let template = include_str!("../templates/document.html");
         assert!(template[..1000.min(template.len())].contains(MARK));
+    }
+
+    #[test]
+    fn text_stays_text() {
+        let hostile = "</title><script>a&b";
+        let document = Document {
+            title: hostile,
+            kind: "test",
+            styles: &[],
+            scripts: &[],
+            body: String::new(),
+            data: String::new(),
+            more_data: String::new(),
+        };
+        let html = document.to_html();
+        assert!(!html.contains(hostile), "{html}");
+        assert!(
+            html.contains("<title>&lt;/title&gt;&lt;script&gt;a&amp;b · heirloom test</title>")
+        );
     }
 
     #[test]

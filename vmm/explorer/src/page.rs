@@ -1,11 +1,10 @@
 //! The page: one HTML file that holds style, script and data, and may load nothing.
 
-use askama::Template;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use miniz_oxide::deflate::compress_to_vec;
 use serde::Serialize;
 
-use crate::document::Document;
+use crate::document::{Document, escaped};
 use crate::event::Event;
 use crate::finding::Sighting;
 use crate::history::TableHistory;
@@ -58,9 +57,6 @@ pub enum RenderError {
     /// The data of the page.
     #[error("the page's data cannot be written as JSON: {0}; please report it")]
     Json(#[from] serde_json::Error),
-    /// The page around them.
-    #[error("the page's template failed: {0}; please report it")]
-    Template(#[from] askama::Error),
 }
 
 /// All of the data but the tables.
@@ -80,14 +76,6 @@ pub(crate) struct Data<'a> {
     findings: &'a [Sighting],
 }
 
-#[derive(Template)]
-#[template(path = "page.html")]
-struct Page<'a> {
-    document: Document<'a>,
-    data: String,
-    tables: String,
-}
-
 /// The timeline as one HTML file.
 ///
 /// # Errors
@@ -99,12 +87,19 @@ pub fn render(timeline: Timeline) -> Result<String, RenderError> {
     let data = inert(&serde_json::to_string(&Data::of(&timeline))?);
     let title = timeline.about.title;
     let tables = packed(timeline.tables);
-    let page = Page {
-        document: Document::new(&title, &STYLES, &SCRIPTS),
+    let page = Document {
+        title: &title,
+        kind: "explorer",
+        styles: &STYLES,
+        scripts: &SCRIPTS,
+        body: format!(
+            include_str!("../templates/page.html"),
+            title = escaped(&title)
+        ),
         data,
-        tables,
+        more_data: format!(r#"<script type="text/plain" id="tables">{tables}</script>"#),
     };
-    Ok(page.render()?)
+    Ok(page.to_html())
 }
 
 impl<'a> Data<'a> {
