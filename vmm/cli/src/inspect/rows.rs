@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use heirloom_inspect::report::Row;
+use heirloom_inspect::report::{Row, Value};
 use heirloom_inspect::{Discovery, MappedRange, Mapping, PageSize, PhysAddr, VirtAddr};
 
 use super::arrow::Stream;
@@ -189,22 +189,23 @@ impl<W: Write> Writer<W> {
     }
 }
 
+/// A row as its JSON says it, without quotes where none are needed.
 fn write_csv(output: &mut impl Write, row: &Row<'_>) -> io::Result<()> {
-    // The fields of a row are those of its JSON, in its order.
-    let serde_json::Value::Object(fields) = serde_json::to_value(row)? else {
-        return Ok(());
-    };
-    for (number, column) in Row::COLUMNS.iter().enumerate() {
+    for (number, (column, value)) in Row::COLUMNS.iter().zip(row.values()).enumerate() {
         if number > 0 {
             output.write_all(b",")?;
         }
-        match &fields[column.name] {
-            serde_json::Value::Null => {}
-            serde_json::Value::String(text) if text.contains([',', '"', '\n', '\r']) => {
+        match value {
+            None => {}
+            Some(Value::Number(number)) => match column.hexadecimal {
+                Some(digits) => write!(output, "0x{number:0digits$x}")?,
+                None => write!(output, "{number}")?,
+            },
+            Some(Value::Truth(truth)) => write!(output, "{truth}")?,
+            Some(Value::Text(text)) if text.contains([',', '"', '\n', '\r']) => {
                 write!(output, "\"{}\"", text.replace('"', "\"\""))?;
             }
-            serde_json::Value::String(text) => write!(output, "{text}")?,
-            other => write!(output, "{other}")?,
+            Some(Value::Text(text)) => output.write_all(text.as_bytes())?,
         }
     }
     writeln!(output)

@@ -84,6 +84,8 @@ pub struct Column {
     pub kind: Kind,
     /// Whether a row may be without.
     pub may_miss: bool,
+    /// Text has its numbers in hexadecimal, with `0x` and at least so many digits: addresses, frame numbers, entries.
+    pub hexadecimal: Option<usize>,
 }
 
 /// What a row has in a column.
@@ -114,6 +116,7 @@ impl<'a> Row<'a> {
                 name,
                 kind,
                 may_miss: false,
+                hexadecimal: None,
             }
         }
         const fn sometimes(name: &'static str, kind: Kind) -> Column {
@@ -122,12 +125,18 @@ impl<'a> Row<'a> {
                 ..always(name, kind)
             }
         }
+        const fn hexadecimal(column: Column, digits: usize) -> Column {
+            Column {
+                hexadecimal: Some(digits),
+                ..column
+            }
+        }
         [
-            always("root", Number(64)),
+            hexadecimal(always("root", Number(64)), 1),
             sometimes("pid", Number(32)),
             sometimes("comm", Text),
-            always("va", Number(64)),
-            always("pa", Number(64)),
+            hexadecimal(always("va", Number(64)), 1),
+            hexadecimal(always("pa", Number(64)), 1),
             always("bytes", Number(64)),
             always("write", Truth),
             always("execute", Truth),
@@ -138,8 +147,8 @@ impl<'a> Row<'a> {
             sometimes("accessed", Truth),
             sometimes("dirty", Truth),
             sometimes("pat", Number(8)),
-            sometimes("entry", Number(64)),
-            sometimes("table", Number(64)),
+            hexadecimal(sometimes("entry", Number(64)), 16),
+            hexadecimal(sometimes("table", Number(64)), 1),
             sometimes("index", Number(16)),
         ]
     };
