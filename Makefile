@@ -132,7 +132,7 @@ gdb:
 
 # Some make the dumps that kdump makes, and pack them.
 dump-tools:
-	@$(call packages,makedumpfile xz zstd lz4 bzip2 lzop zip unzip ewfexport,makedumpfile xz-utils zstd lz4 bzip2 lzop zip unzip ewf-tools,makedumpfile xz zstd lz4 bzip2 lzop zip unzip ewftools,xz zstd lz4 bzip2 lzop zip unzip (and makedumpfile and libewf from the AUR))
+	@$(call packages,makedumpfile xz zstd lz4 bzip2 lzop zip unzip ewfexport virsh,makedumpfile xz-utils zstd lz4 bzip2 lzop zip unzip ewf-tools libvirt-clients libvirt-daemon-driver-qemu,makedumpfile xz zstd lz4 bzip2 lzop zip unzip ewftools libvirt-client libvirt-daemon-driver-qemu,xz zstd lz4 bzip2 lzop zip unzip libvirt (and makedumpfile and libewf from the AUR))
 
 # One links a program for the guest with a C library.
 musl:

@@ -8,6 +8,7 @@ mod answers;
 mod drgn;
 mod guest;
 mod kexec;
+mod libvirt;
 mod live;
 mod makedumpfile;
 mod migration;

@@ -84,7 +84,7 @@ fn boot(config: Config) -> (heirloom_machine::Machine, StartInfo) {
 }
 
 #[test]
-fn ebx_points_at_start_info_and_its_command_line() {
+fn on_kvm_ebx_points_at_start_info_and_its_command_line() {
     let (machine, info) = boot(Config {
         command_line: "propagation=none probe -- init 8".into(),
         ..config(RING_WITH_EBX)
@@ -96,7 +96,7 @@ fn ebx_points_at_start_info_and_its_command_line() {
 }
 
 #[test]
-fn an_empty_command_line_is_an_empty_text_and_no_null_pointer() {
+fn on_kvm_an_empty_command_line_is_an_empty_text_and_no_null_pointer() {
     let (machine, info) = boot(config(RING_WITH_EBX));
     assert_ne!(info.command_line, 0);
     let told = text(machine.memory(), info.command_line);
@@ -104,7 +104,7 @@ fn an_empty_command_line_is_an_empty_text_and_no_null_pointer() {
 }
 
 #[test]
-fn features_that_cpuid_shows_but_kvm_cannot_run_are_named_to_the_kernel_and_no_others() {
+fn on_kvm_features_that_cpuid_shows_but_kvm_cannot_run_are_named_to_the_kernel_and_no_others() {
     let (machine, info) = boot(Config {
         command_line: "rest".into(),
         ..config(RING_WITH_EBX)
@@ -123,7 +123,7 @@ fn features_that_cpuid_shows_but_kvm_cannot_run_are_named_to_the_kernel_and_no_o
 }
 
 #[test]
-fn the_cpuid_instruction_shows_the_guest_what_the_machine_says_it_does() {
+fn on_kvm_the_cpuid_instruction_shows_the_guest_what_the_machine_says_it_does() {
     // mov eax, 7; xor ecx, ecx; cpuid; mov eax, ebx; ring
     let code = [
         0xb8, 7, 0, 0, 0, 0x31, 0xc9, 0x0f, 0xa2, 0x89, 0xd8, 0x66, 0xba, 0x00, 0x0d, 0xef,
@@ -143,7 +143,7 @@ fn the_cpuid_instruction_shows_the_guest_what_the_machine_says_it_does() {
 }
 
 #[test]
-fn the_memory_map_is_all_ram_without_the_pc_hole() {
+fn on_kvm_the_memory_map_is_all_ram_without_the_pc_hole() {
     let (machine, info) = boot(config(RING_WITH_EBX));
     let expected = [(0, 0xa_0000, 1), (0x10_0000, 63 << 20, 1)];
     assert_eq!(info.map(machine.memory()), expected);
@@ -156,7 +156,7 @@ fn the_memory_map_is_all_ram_without_the_pc_hole() {
 }
 
 #[test]
-fn memory_beyond_three_gibibytes_goes_on_at_four_and_the_guest_can_use_it() {
+fn on_kvm_memory_beyond_three_gibibytes_goes_on_at_four_and_the_guest_can_use_it() {
     let (machine, info) = boot(Config {
         memory: "6G".parse().unwrap(),
         ..config(RING_WITH_EBX)
@@ -180,7 +180,7 @@ fn memory_beyond_three_gibibytes_goes_on_at_four_and_the_guest_can_use_it() {
 }
 
 #[test]
-fn the_guest_itself_reads_and_writes_below_the_hole_and_finds_nothing_in_it() {
+fn on_kvm_the_guest_itself_reads_and_writes_below_the_hole_and_finds_nothing_in_it() {
     // mov dword [0xbffffffc], 5; mov eax, [0xbffffffc]; add eax, [0xc0000000]; ring
     let code = [
         0xc7, 0x05, 0xfc, 0xff, 0xff, 0xbf, 5, 0, 0, 0, 0xa1, 0xfc, 0xff, 0xff, 0xbf, 0x03, 0x05,
@@ -196,7 +196,7 @@ fn the_guest_itself_reads_and_writes_below_the_hole_and_finds_nothing_in_it() {
 }
 
 #[test]
-fn modules_lie_page_aligned_behind_the_kernel_each_with_its_name() {
+fn on_kvm_modules_lie_page_aligned_behind_the_kernel_each_with_its_name() {
     let kernel = Elf {
         memory_bytes: 0x2001,
         ..Elf::new(RING_WITH_EBX)
@@ -242,7 +242,7 @@ fn modules_lie_page_aligned_behind_the_kernel_each_with_its_name() {
 }
 
 #[test]
-fn the_kernel_is_loaded_where_its_headers_say_and_its_bss_is_zero() {
+fn on_kvm_the_kernel_is_loaded_where_its_headers_say_and_its_bss_is_zero() {
     let kernel = Elf {
         load_address: 0x20_0000,
         entry: 0x20_0000,
@@ -275,7 +275,7 @@ fn the_kernel_is_loaded_where_its_headers_say_and_its_bss_is_zero() {
 }
 
 #[test]
-fn a_note_eight_bytes_wide_gives_the_same_entry() {
+fn on_kvm_a_note_eight_bytes_wide_gives_the_same_entry() {
     let mut file = Elf::new(RING_WITH_EBX).bytes();
     // A second note segment is not needed: the description grows by four zero bytes, taken from the
     // front of the code, which moves behind by as much.

@@ -74,7 +74,7 @@ fn with(cpus: u8, guest: &[u8]) -> Machine {
 }
 
 #[test]
-fn every_cpu_rings_and_none_is_lost_when_two_ring_at_once() {
+fn on_kvm_every_cpu_rings_and_none_is_lost_when_two_ring_at_once() {
     that_ends(|| {
         let guest = [starting(1, &ringing(OTHER, true)), ringing(FIRST, false)].concat();
         let mut machine = with(2, &guest);
@@ -99,7 +99,7 @@ fn every_cpu_rings_and_none_is_lost_when_two_ring_at_once() {
 }
 
 #[test]
-fn all_stop_at_the_time_limit_and_go_on_from_there() {
+fn on_kvm_all_stop_at_the_time_limit_and_go_on_from_there() {
     that_ends(|| {
         // They count at 0x9000 and 0x9004: inc dword ptr [address]; jmp
         let other = [0x66, 0xff, 0x06, 0x04, 0x90, 0xeb, 0xf9];
@@ -129,7 +129,7 @@ fn all_stop_at_the_time_limit_and_go_on_from_there() {
 }
 
 #[test]
-fn a_machine_is_halted_for_good_when_every_cpu_is_or_was_never_started() {
+fn on_kvm_a_machine_is_halted_for_good_when_every_cpu_is_or_was_never_started() {
     that_ends(|| {
         for (cpus, started) in [(4, 0), (3, 2)] {
             let mut machine = with(cpus, &code(&[&starting(started, HALT), HALT]));
@@ -155,7 +155,7 @@ fn a_machine_is_halted_for_good_when_every_cpu_is_or_was_never_started() {
 }
 
 #[test]
-fn what_another_cpu_does_to_the_machine_ends_the_run() {
+fn on_kvm_what_another_cpu_does_to_the_machine_ends_the_run() {
     that_ends(|| {
         // mov al, 0xfe; out 0x64, al
         let guest = code(&[&starting(1, &[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe]), SPIN]);
@@ -166,7 +166,7 @@ fn what_another_cpu_does_to_the_machine_ends_the_run() {
 }
 
 #[test]
-fn a_machine_that_is_dropped_leaves_no_thread() {
+fn on_kvm_a_machine_that_is_dropped_leaves_no_thread() {
     let threads = || {
         let all = std::fs::read_dir("/proc/self/task").unwrap();
         let name = |task: std::io::Result<std::fs::DirEntry>| {

@@ -30,7 +30,7 @@ fn assert_says(error: &dyn std::error::Error, words: &[&str]) {
 }
 
 #[test]
-fn this_host_has_a_kvm_that_can_do_all_that_is_needed() {
+fn on_kvm_this_host_has_a_kvm_that_can_do_all_that_is_needed() {
     let host = Host::open().unwrap_or_else(|error| panic!("{error}"));
     host.require_capabilities()
         .unwrap_or_else(|error| panic!("{error}"));
@@ -69,7 +69,7 @@ fn a_directory_or_a_device_is_no_kernel_file_and_is_never_read() {
 }
 
 #[test]
-fn a_kernel_file_on_disk_boots() {
+fn on_kvm_a_kernel_file_on_disk_boots() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kernel");
     fs::write(&path, Elf::new(HALT).bytes()).unwrap();
@@ -190,7 +190,7 @@ fn an_entry_outside_the_kernel_is_refused() {
 }
 
 #[test]
-fn a_segment_outside_guest_memory_is_named_with_the_memory_there_is() {
+fn on_kvm_a_segment_outside_guest_memory_is_named_with_the_memory_there_is() {
     for load_address in [
         0,
         0x6000,
@@ -243,7 +243,7 @@ fn a_segment_that_wraps_around_is_damage() {
 }
 
 #[test]
-fn modules_that_do_not_fit_are_named_with_the_memory_they_need() {
+fn on_kvm_modules_that_do_not_fit_are_named_with_the_memory_they_need() {
     let error = boot_error(Config {
         modules: vec![module("small", [1]), module("huge", vec![1; 64 << 20])],
         ..config(HALT)
@@ -253,7 +253,7 @@ fn modules_that_do_not_fit_are_named_with_the_memory_they_need() {
 }
 
 #[test]
-fn too_many_modules_are_an_error_and_not_an_overwritten_kernel() {
+fn on_kvm_too_many_modules_are_an_error_and_not_an_overwritten_kernel() {
     let modules = vec![module("name", []); 100_000];
     let error = boot_error(Config {
         modules,
@@ -275,7 +275,7 @@ fn too_many_modules_are_an_error_and_not_an_overwritten_kernel() {
 }
 
 #[test]
-fn a_module_needs_a_name() {
+fn on_kvm_a_module_needs_a_name() {
     for name in ["", "a\0b"] {
         let error = boot_error(Config {
             modules: vec![module(name, [1])],
@@ -286,7 +286,7 @@ fn a_module_needs_a_name() {
 }
 
 #[test]
-fn a_command_line_that_no_kernel_can_read_is_refused() {
+fn on_kvm_a_command_line_that_no_kernel_can_read_is_refused() {
     for command_line in ["a\0b".to_string(), "grün".to_string(), "x".repeat(64 << 10)] {
         let error = boot_error(Config {
             command_line,
@@ -298,7 +298,7 @@ fn a_command_line_that_no_kernel_can_read_is_refused() {
 }
 
 #[test]
-fn more_memory_than_the_cpu_can_address_is_refused() {
+fn on_kvm_more_memory_than_the_cpu_can_address_is_refused() {
     let error = boot_error(Config {
         memory: "100000T".parse().unwrap(),
         ..config(HALT)

@@ -88,7 +88,7 @@ fn assert_says(error: &dyn std::error::Error, words: &[&str]) {
 }
 
 #[test]
-fn a_kernel_is_entered_in_64_bit_mode_with_interrupts_off_and_memory_mapped_as_it_is() {
+fn on_kvm_a_kernel_is_entered_in_64_bit_mode_with_interrupts_off_and_memory_mapped_as_it_is() {
     for kernel in both_kinds() {
         let entry = kernel.entry();
         let (machine, _) = boot(Config {
@@ -112,7 +112,7 @@ fn a_kernel_is_entered_in_64_bit_mode_with_interrupts_off_and_memory_mapped_as_i
 }
 
 #[test]
-fn the_memory_map_is_the_ram_without_a_pcs_holes() {
+fn on_kvm_the_memory_map_is_the_ram_without_a_pcs_holes() {
     for kernel in both_kinds() {
         let (_, page) = boot(Config {
             kernel,
@@ -132,7 +132,7 @@ fn the_memory_map_is_the_ram_without_a_pcs_holes() {
 }
 
 #[test]
-fn a_bzimages_own_header_reaches_the_kernel_and_nothing_of_the_code_behind_it() {
+fn on_kvm_a_bzimages_own_header_reaches_the_kernel_and_nothing_of_the_code_behind_it() {
     let (machine, page) = boot(Config {
         kernel: BzImage::new(RING_WITH_RSI).image(),
         ..config(HALT)
@@ -162,7 +162,7 @@ fn a_bzimages_own_header_reaches_the_kernel_and_nothing_of_the_code_behind_it() 
 }
 
 #[test]
-fn an_elf_without_a_header_is_told_of_the_protocol_by_which_it_is_entered() {
+fn on_kvm_an_elf_without_a_header_is_told_of_the_protocol_by_which_it_is_entered() {
     let (machine, page) = boot(Config {
         kernel: Elf::without_note(RING_WITH_RSI).image(),
         ..config(HALT)
@@ -175,7 +175,7 @@ fn an_elf_without_a_header_is_told_of_the_protocol_by_which_it_is_entered() {
 }
 
 #[test]
-fn the_command_line_is_where_the_boot_parameters_say() {
+fn on_kvm_the_command_line_is_where_the_boot_parameters_say() {
     for kernel in both_kinds() {
         let (machine, page) = boot(Config {
             kernel,
@@ -188,7 +188,7 @@ fn the_command_line_is_where_the_boot_parameters_say() {
 }
 
 #[test]
-fn features_that_this_kvm_cannot_run_are_named_as_linux_names_them() {
+fn on_kvm_features_that_this_kvm_cannot_run_are_named_as_linux_names_them() {
     let (machine, page) = boot(Config {
         kernel: BzImage::new(RING_WITH_RSI).image(),
         ..config(HALT)
@@ -208,7 +208,7 @@ fn features_that_this_kvm_cannot_run_are_named_as_linux_names_them() {
 }
 
 #[test]
-fn the_initial_ram_disk_lies_page_aligned_as_high_as_it_can() {
+fn on_kvm_the_initial_ram_disk_lies_page_aligned_as_high_as_it_can() {
     for kernel in both_kinds() {
         let (machine, page) = boot(Config {
             kernel,
@@ -238,7 +238,7 @@ fn the_initial_ram_disk_lies_page_aligned_as_high_as_it_can() {
 }
 
 #[test]
-fn without_an_initial_ram_disk_none_is_named() {
+fn on_kvm_without_an_initial_ram_disk_none_is_named() {
     for kernel in both_kinds() {
         let (_, page) = boot(Config {
             kernel,
@@ -250,7 +250,7 @@ fn without_an_initial_ram_disk_none_is_named() {
 }
 
 #[test]
-fn an_initial_ram_disk_that_does_not_fit_is_named_with_the_room_there_is() {
+fn on_kvm_an_initial_ram_disk_that_does_not_fit_is_named_with_the_room_there_is() {
     for kernel in both_kinds() {
         let error = boot_error(Config {
             kernel,
@@ -263,7 +263,7 @@ fn an_initial_ram_disk_that_does_not_fit_is_named_with_the_room_there_is() {
 }
 
 #[test]
-fn more_than_one_file_is_refused_where_the_protocol_has_room_for_one() {
+fn on_kvm_more_than_one_file_is_refused_where_the_protocol_has_room_for_one() {
     for kernel in both_kinds() {
         let error = boot_error(Config {
             kernel,
@@ -279,7 +279,7 @@ fn more_than_one_file_is_refused_where_the_protocol_has_room_for_one() {
 }
 
 #[test]
-fn a_command_line_longer_than_the_kernel_reads_is_refused_and_its_limit_named() {
+fn on_kvm_a_command_line_longer_than_the_kernel_reads_is_refused_and_its_limit_named() {
     let error = boot_error(Config {
         kernel: BzImage {
             command_line_size: 255,
@@ -300,7 +300,7 @@ fn a_command_line_longer_than_the_kernel_reads_is_refused_and_its_limit_named() 
 }
 
 #[test]
-fn a_bzimage_that_cannot_unpack_itself_in_this_memory_is_refused() {
+fn on_kvm_a_bzimage_that_cannot_unpack_itself_in_this_memory_is_refused() {
     for (preferred_address, init_size) in [(16 * MIB, 49 << 20), (65 * MIB, 1 << 20), (0, 1 << 20)]
     {
         let error = boot_error(Config {

@@ -156,7 +156,7 @@ fn ram(machine: &Machine) -> Vec<(u64, u64, u32)> {
 }
 
 #[test]
-fn a_multiboot_kernel_finds_memory_command_line_modules_and_map() {
+fn on_kvm_a_multiboot_kernel_finds_memory_command_line_modules_and_map() {
     for file in [
         elf_32(&content(MultibootVersion::One), 0x10_0000),
         elf_64(&content(MultibootVersion::One)),
@@ -197,7 +197,7 @@ fn a_multiboot_kernel_finds_memory_command_line_modules_and_map() {
 }
 
 #[test]
-fn a_multiboot2_kernel_finds_the_same_in_tags() {
+fn on_kvm_a_multiboot2_kernel_finds_the_same_in_tags() {
     for file in [
         elf_32(&content(MultibootVersion::Two), 0x10_0000),
         elf_64(&content(MultibootVersion::Two)),

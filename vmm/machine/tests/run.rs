@@ -43,7 +43,7 @@ fn assert_ends_by_its_limit(guest: &'static [u8]) {
 }
 
 #[test]
-fn what_the_guest_prints_reaches_the_console() {
+fn on_kvm_what_the_guest_prints_reaches_the_console() {
     let console = Console::default();
     let text = b"two lines\nand a half";
     let guest: Vec<u8> = text
@@ -60,7 +60,7 @@ fn what_the_guest_prints_reaches_the_console() {
 }
 
 #[test]
-fn the_doorbell_gives_its_word_and_the_guest_goes_on_behind_it() {
+fn on_kvm_the_doorbell_gives_its_word_and_the_guest_goes_on_behind_it() {
     let guest = code(&[&ring(0x1234_5678), &ring(u32::MAX), HALT]);
     let mut machine = machine(config(&guest));
     assert_eq!(run(&mut machine), Stop::Doorbell { value: 0x1234_5678 });
@@ -72,7 +72,7 @@ fn the_doorbell_gives_its_word_and_the_guest_goes_on_behind_it() {
 }
 
 #[test]
-fn a_write_to_the_doorbell_that_is_not_four_bytes_wide_is_no_ring() {
+fn on_kvm_a_write_to_the_doorbell_that_is_not_four_bytes_wide_is_no_ring() {
     // mov dx, 0xd00; out dx, al; out dx, ax
     let guest = code(&[&[0x66, 0xba, 0x00, 0x0d, 0xee, 0x66, 0xef], &ring(7)]);
     assert_eq!(
@@ -82,7 +82,7 @@ fn a_write_to_the_doorbell_that_is_not_four_bytes_wide_is_no_ring() {
 }
 
 #[test]
-fn without_a_doorbell_its_port_is_like_any_other() {
+fn on_kvm_without_a_doorbell_its_port_is_like_any_other() {
     let guest = code(&[&ring(7), SPIN]);
     let mut machine = machine(Config {
         doorbell: None,
@@ -95,23 +95,23 @@ fn without_a_doorbell_its_port_is_like_any_other() {
 }
 
 #[test]
-fn a_loop_with_interrupts_off_ends_by_the_time_limit() {
+fn on_kvm_a_loop_with_interrupts_off_ends_by_the_time_limit() {
     assert_ends_by_its_limit(SPIN);
 }
 
 #[test]
-fn a_guest_that_halts_for_ever_ends_by_the_time_limit() {
+fn on_kvm_a_guest_that_halts_for_ever_ends_by_the_time_limit() {
     assert_ends_by_its_limit(HALT);
 }
 
 #[test]
-fn a_guest_that_only_writes_ports_ends_by_the_time_limit() {
+fn on_kvm_a_guest_that_only_writes_ports_ends_by_the_time_limit() {
     // mov dx, 0x80; out dx, al; jmp -3
     assert_ends_by_its_limit(&[0x66, 0xba, 0x80, 0x00, 0xee, 0xeb, 0xfd]);
 }
 
 #[test]
-fn a_guest_that_floods_a_stuck_console_ends_by_the_time_limit() {
+fn on_kvm_a_guest_that_floods_a_stuck_console_ends_by_the_time_limit() {
     let (_reader, writer) = io::pipe().unwrap();
     // mov dx, 0x3f8; mov al, '\n'; out dx, al; jmp -3
     let guest = [0x66, 0xba, 0xf8, 0x03, 0xb0, 0x0a, 0xee, 0xeb, 0xfd];
@@ -128,7 +128,7 @@ fn a_guest_that_floods_a_stuck_console_ends_by_the_time_limit() {
 }
 
 #[test]
-fn the_limit_is_kept_again_and_again() {
+fn on_kvm_the_limit_is_kept_again_and_again() {
     const RUNS: u32 = 50;
     that_ends(|| {
         let mut machine = machine(config(SPIN));
@@ -145,7 +145,7 @@ fn the_limit_is_kept_again_and_again() {
 }
 
 #[test]
-fn an_interruption_from_another_thread_ends_a_run_once() {
+fn on_kvm_an_interruption_from_another_thread_ends_a_run_once() {
     let mut machine = machine(config(SPIN));
     let interrupter = machine.interrupter();
     let other = thread::spawn(move || {
@@ -164,7 +164,7 @@ fn an_interruption_from_another_thread_ends_a_run_once() {
 }
 
 #[test]
-fn two_machines_at_once_keep_their_own_limits() {
+fn on_kvm_two_machines_at_once_keep_their_own_limits() {
     let mut long = machine(config(SPIN));
     let interrupter = long.interrupter();
     let long = thread::spawn(move || long.run(Instant::now() + AMPLE).unwrap());
@@ -176,13 +176,13 @@ fn two_machines_at_once_keep_their_own_limits() {
 }
 
 #[test]
-fn a_triple_fault_is_a_shutdown() {
+fn on_kvm_a_triple_fault_is_a_shutdown() {
     // PVH gives no IDT, so the page-less #UD of ud2 cannot be delivered.
     assert_eq!(run(&mut machine(config(&[0x0f, 0x0b]))), Stop::Shutdown);
 }
 
 #[test]
-fn an_instruction_that_kvm_cannot_run_is_named_by_its_bytes_or_never_stops_the_guest() {
+fn on_kvm_an_instruction_that_kvm_cannot_run_is_named_by_its_bytes_or_never_stops_the_guest() {
     // vzeroupper, without a CR4 that allows it. Hardware gives #UD, which is a triple fault
     // here; a KVM that emulates the guest kernel says that it cannot.
     let instruction = [0xc5, 0xf8, 0x77];
@@ -199,7 +199,7 @@ fn an_instruction_that_kvm_cannot_run_is_named_by_its_bytes_or_never_stops_the_g
 }
 
 #[test]
-fn unclaimed_ports_and_addresses_read_as_all_ones() {
+fn on_kvm_unclaimed_ports_and_addresses_read_as_all_ones() {
     let guest = code(&[
         // mov dx, 0x1234; in eax, dx; mov esi, eax
         &[0x66, 0xba, 0x34, 0x12, 0xed, 0x89, 0xc6],
@@ -215,7 +215,7 @@ fn unclaimed_ports_and_addresses_read_as_all_ones() {
 }
 
 #[test]
-fn the_serial_port_says_that_it_can_send() {
+fn on_kvm_the_serial_port_says_that_it_can_send() {
     // mov dx, 0x3fd; xor eax, eax; in al, dx; mov dx, 0xd00; out dx, eax
     let guest = [
         0x66, 0xba, 0xfd, 0x03, 0x31, 0xc0, 0xec, 0x66, 0xba, 0x00, 0x0d, 0xef,
@@ -226,7 +226,7 @@ fn the_serial_port_says_that_it_can_send() {
 }
 
 #[test]
-fn a_console_that_fails_is_an_error_and_not_a_stop() {
+fn on_kvm_a_console_that_fails_is_an_error_and_not_a_stop() {
     struct Broken;
     impl Write for Broken {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -248,7 +248,7 @@ fn a_console_that_fails_is_an_error_and_not_a_stop() {
 }
 
 #[test]
-fn the_registers_at_the_first_stop_are_those_of_pvh_entry() {
+fn on_kvm_the_registers_at_the_first_stop_are_those_of_pvh_entry() {
     let mut machine = machine(config(&code(&[RING_WITH_EBX, SPIN])));
     let before = machine.registers().unwrap();
     assert_eq!(before.rip, LOAD_ADDRESS);
@@ -268,7 +268,7 @@ fn the_registers_at_the_first_stop_are_those_of_pvh_entry() {
 }
 
 #[test]
-fn without_paging_an_address_translates_to_itself() {
+fn on_kvm_without_paging_an_address_translates_to_itself() {
     let machine = machine(config(SPIN));
     let translated = machine.translate(GuestVirtual(0x12_3456)).unwrap();
     assert_eq!(translated, Some(GuestAddress(0x12_3456)));
@@ -276,7 +276,7 @@ fn without_paging_an_address_translates_to_itself() {
 }
 
 #[test]
-fn a_guest_that_resets_its_machine_stops_there_by_either_port() {
+fn on_kvm_a_guest_that_resets_its_machine_stops_there_by_either_port() {
     // mov al, 0xfe; out 0x64, al
     assert_eq!(
         run(&mut machine(config(&[0xb0, 0xfe, 0xe6, 0x64]))),
@@ -303,7 +303,7 @@ fn a_guest_that_resets_its_machine_stops_there_by_either_port() {
 }
 
 #[test]
-fn a_cpu_that_halts_with_interrupts_off_is_told_from_one_that_runs() {
+fn on_kvm_a_cpu_that_halts_with_interrupts_off_is_told_from_one_that_runs() {
     /// Runs the guest to its ring and from there bit by bit: whether it has halted after each.
     fn slices(guest: &[u8]) -> impl Iterator<Item = bool> {
         let mut machine = machine(config(&code(&[&ring(7), guest])));
@@ -323,7 +323,7 @@ fn a_cpu_that_halts_with_interrupts_off_is_told_from_one_that_runs() {
 }
 
 #[test]
-fn the_interval_timer_counts_down() {
+fn on_kvm_the_interval_timer_counts_down() {
     // Counter 0, mode 2, from 65536 on: mov al, 0x34; out 0x43, al; xor al, al; out 0x40, al; out 0x40, al.
     // Then it is latched and read until it is another than before: mov al, 0; out 0x43, al; in al, 0x40;
     // mov bl, al; in al, 0x40; loop: the same into cl; cmp bl, cl; je loop; ring.
@@ -350,7 +350,7 @@ fn store(address: u32) -> Vec<u8> {
 }
 
 #[test]
-fn the_log_tells_the_frames_that_the_guest_wrote_since_it_was_last_asked() {
+fn on_kvm_the_log_tells_the_frames_that_the_guest_wrote_since_it_was_last_asked() {
     let guest = code(&[
         &store(0x20_0000),
         &ring(0),
