@@ -227,8 +227,8 @@ fn on_kvm_a_guest_that_does_not_get_to_its_moment_is_exit_code_four_and_shown_al
 }
 
 #[test]
-fn an_instruction_that_kvm_cannot_emulate_is_shown_with_its_place_and_elsewhere_the_guest_goes_on()
-{
+fn on_kvm_an_instruction_that_it_cannot_emulate_is_shown_with_its_place_and_elsewhere_the_guest_goes_on()
+ {
     let run = boot_file(&bzimage(&[&print(b"before\r\n"), POPCNT, RESET]), &[]);
     assert_says(&run, &["before"]);
     match run.code {

@@ -9,7 +9,7 @@ fn heirloom() -> Command {
 }
 
 #[test]
-fn a_host_with_kvm_is_said_to_be_usable() {
+fn on_kvm_the_host_is_said_to_be_usable() {
     let output = heirloom().arg("doctor").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");

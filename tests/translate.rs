@@ -188,7 +188,7 @@ fn is_telling(claim: &EventKind) -> bool {
 }
 
 #[test]
-fn kvm_and_the_walker_agree_on_every_page_and_its_neighbours_throughout_a_run() {
+fn on_kvm_cpu_and_walker_agree_on_every_page_and_its_neighbours_throughout_a_run() {
     let mut guest = Guest::new("64M", "prealloc");
     let mut stops = BTreeSet::new();
     loop {
@@ -221,7 +221,7 @@ fn kvm_and_the_walker_agree_on_every_page_and_its_neighbours_throughout_a_run() 
 }
 
 #[test]
-fn kvm_and_the_walker_agree_in_whose_tables_a_new_pgd_entry_is_missing() {
+fn on_kvm_cpu_and_walker_agree_in_whose_tables_a_new_pgd_entry_is_missing() {
     let mut guest = Guest::new("64M", "none");
     let (mut present, mut missing) = (0, 0);
     loop {
@@ -245,7 +245,7 @@ fn kvm_and_the_walker_agree_in_whose_tables_a_new_pgd_entry_is_missing() {
 }
 
 #[test]
-fn kvm_and_the_walker_agree_with_every_strategy_on_memory_below_a_new_pgd_entry() {
+fn on_kvm_cpu_and_walker_agree_with_every_strategy_on_memory_below_a_new_pgd_entry() {
     for strategy in Strategy::ALL {
         if !strategy.propagates() {
             continue;
@@ -278,7 +278,7 @@ fn kvm_and_the_walker_agree_with_every_strategy_on_memory_below_a_new_pgd_entry(
 }
 
 #[test]
-fn kvm_and_the_walker_agree_on_ram_above_four_gibibytes() {
+fn on_kvm_cpu_and_walker_agree_on_ram_above_four_gibibytes() {
     const GIB: u64 = 1 << 30;
     let mut guest = Guest::new("6G", "prealloc");
     let (told, snapshot) = guest.next();
@@ -298,7 +298,7 @@ fn kvm_and_the_walker_agree_on_ram_above_four_gibibytes() {
 /// The other comparisons take their addresses from the tables; this one takes them from the layout, so
 /// that a page that the walker does not list is found too.
 #[test]
-fn kvm_and_the_walker_agree_page_by_page_where_the_layout_puts_things() {
+fn on_kvm_cpu_and_walker_agree_page_by_page_where_the_layout_puts_things() {
     const MIB: u64 = 1 << 20;
     let mut guest = Guest::new("64M", "prealloc");
     let snapshot = loop {
@@ -333,7 +333,7 @@ fn kvm_and_the_walker_agree_page_by_page_where_the_layout_puts_things() {
 /// a table (Intel SDM vol. 1, 3.3.7.1), but `KVM_TRANSLATE` starts at the tables, where bits 63–48 are
 /// not used. So KVM may find there what the canonical address with the same low bits maps.
 #[test]
-fn only_of_addresses_that_are_not_canonical_does_kvm_find_more_than_the_walker() {
+fn on_kvm_more_is_found_than_by_the_walker_only_of_addresses_that_are_not_canonical() {
     let mut guest = Guest::new("64M", "prealloc");
     let (_, snapshot) = guest.next();
     let root = snapshot.roots()[0].id;

@@ -20,6 +20,16 @@ use serde_json::Value;
 /// up the rest.
 pub(crate) const AMPLE: Duration = Duration::from_secs(600);
 
+/// # Panics
+/// If no guest can run on KVM here.
+pub(crate) fn need_kvm() {
+    let kvm = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm");
+    kvm.expect("/dev/kvm");
+}
+
 /// How a command ended.
 pub(crate) struct Run {
     /// `None` where a signal ended it, as the time limit does.

@@ -173,7 +173,7 @@ fn looking_for_roots_costs_what_is_there_and_not_what_is_claimed() {
 }
 
 #[test]
-fn on_kvm_a_core_that_is_cut_while_it_is_read_is_exit_code_two_with_the_offset_or_read_before() {
+fn a_core_that_is_cut_while_it_is_read_is_exit_code_two_with_the_offset_or_read_before() {
     // Tables at the end of a large file, which is cut before them.
     let bomb = table_bomb(64);
     let mut said = 0;

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::common::need_kvm;
 use crate::elf::{CoreBuilder, qemu_note};
 use crate::running::{Running, names};
 use crate::tiny::{BzImage, HALT};
@@ -164,6 +165,7 @@ fn on_kvm_a_full_device_is_exit_code_two_and_named() {
 
 #[test]
 fn on_kvm_a_page_is_there_as_a_whole_or_not_at_all_whenever_the_command_is_killed() {
+    need_kvm();
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("output");
     let mut killed = 0;

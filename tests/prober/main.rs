@@ -210,7 +210,7 @@ fn probe(depth: Depth, seeds: u64, kind: Cpu, run: impl Fn(&Image) -> Vec<u64>) 
 }
 
 #[test]
-fn kvm_does_what_the_walk_says() {
+fn on_kvm_the_cpu_does_what_the_walk_says() {
     probe(Depth::Four, 2, Cpu::of_kvm(), on_kvm);
 }
 

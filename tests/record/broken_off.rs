@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{AMPLE, heirloom};
+use crate::common::{AMPLE, heirloom, need_kvm};
 use crate::{file, json, text};
 
 #[test]
@@ -66,11 +66,7 @@ fn on_kvm_a_recording_that_breaks_off_does_not_cost_the_verdict() {
 
 /// A long run that is recorded, and stands still in the middle of it.
 fn long_run(file: &Path) -> Child {
-    let kvm = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm");
-    kvm.expect("/dev/kvm");
+    need_kvm();
     let mut child = Command::new(env!("CARGO_BIN_EXE_heirloom"))
         .args(["run", "--processes", "1000", "--timeout", "3600"])
         .args(["--record", text(file)])

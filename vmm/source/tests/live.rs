@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::time::Duration;
 
 use heirloom_inspect::{Depth, Entry, Mode, Pfn, PhysAddr};
@@ -201,7 +202,8 @@ fn five_levels_are_told_by_cr4_and_each_cpu_has_its_own_registers() {
 }
 
 #[test]
-fn a_guest_on_kvm_is_read_in_the_same_way() {
+fn on_kvm_a_guest_is_read_in_the_same_way() {
+    assert!(Path::new("/dev/kvm").exists(), "QEMU needs /dev/kvm here");
     let mut qemu = Qemu::start_counting(Depth::Four, "-accel kvm -cpu qemu64 -m 256M");
     let target = open(&qemu.spec("")).unwrap_or_else(|error| panic!("{error}"));
     assert_is_the_guest(&mut qemu, &target, Depth::Four, "memory of process");

@@ -128,7 +128,7 @@ fn best_in_the_lower_half(
                 break 'all;
             };
             let id = snapshot.roots()[0].id;
-            let part = part::of_root(&snapshot, id);
+            let part = part::of_root(&snapshot, id, budget);
             let (Some(table), true) = (snapshot.root_table(id), is_sound(&snapshot)) else {
                 continue;
             };

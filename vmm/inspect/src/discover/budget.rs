@@ -18,10 +18,15 @@ const MAX_ENTRIES: u64 = 4 * layout::MAX_ENTRIES;
 /// 4 KiB pages.
 const MAX_TABLES: usize = 1 << 17;
 
+/// Entries that one search passes at most to see which halves have code, of all roots together.
+const MAX_STEPS: u32 = 1 << 23;
+
 /// What is left of the work that a search may be.
 pub(super) struct Budget {
     entries_left: u64,
     tables_left: usize,
+    /// Entries that may still be passed to see whether a half has code.
+    pub(super) steps_left: u32,
 }
 
 impl Default for Budget {
@@ -29,6 +34,7 @@ impl Default for Budget {
         Budget {
             entries_left: MAX_ENTRIES,
             tables_left: MAX_TABLES,
+            steps_left: MAX_STEPS,
         }
     }
 }

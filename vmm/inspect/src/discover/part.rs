@@ -17,7 +17,9 @@ use heirloom_paging::bits::EntrySet;
 use heirloom_paging::entry::Decoded;
 use heirloom_paging::level::{Depth, Half};
 
-/// Entries that are passed at most to see whether a kernel half has code.
+use super::budget::Budget;
+
+/// Entries of one root that are passed at most to see whether a half has code.
 const MAX_STEPS: u32 = 1 << 22;
 /// Fewer pages for ring 3 than so many of a kernel's are a mistake where there is no program.
 const FEW_OF: u64 = 8;
@@ -156,7 +158,7 @@ fn entries_to_roots(snapshot: &Snapshot, table: &Table) -> EntrySet {
 /// The kernel's entries of one root, nothing being known of others: the upper half, if there is kernel
 /// code; else the entries of the lower half, too, that ring 3 has no page below, or where no program is, hardly any.
 /// What points to another root is not the kernel's.
-pub(super) fn of_root(snapshot: &Snapshot, root: RootId) -> EntrySet {
+pub(super) fn of_root(snapshot: &Snapshot, root: RootId, budget: &mut Budget) -> EntrySet {
     let mut part = upper_half();
     let Some(table) = snapshot.root_table(root) else {
         return part;
@@ -164,7 +166,7 @@ pub(super) fn of_root(snapshot: &Snapshot, root: RootId) -> EntrySet {
     let own = self_entries(table);
     let to_roots = entries_to_roots(snapshot, table);
     part = less(&part, &less(&to_roots, &own));
-    if has_code(snapshot, root, &less(&part, &to_roots)) {
+    if has_code(snapshot, root, &less(&part, &to_roots), budget) {
         return part;
     }
     let mut tallier = Tallier::new(snapshot);
@@ -216,12 +218,13 @@ pub(super) fn has_program(snapshot: &Snapshot, root: RootId) -> bool {
 }
 
 /// Whether there is code of ring 0 below the entries in `part`. From the top down: there most kernels are.
-fn has_code(snapshot: &Snapshot, root: RootId, part: &EntrySet) -> bool {
+fn has_code(snapshot: &Snapshot, root: RootId, part: &EntrySet, budget: &mut Budget) -> bool {
     let depth = snapshot.mode().depth;
-    let mut steps = MAX_STEPS;
+    let allowed = MAX_STEPS.min(budget.steps_left);
+    let mut steps = allowed;
     let mut indices: Vec<u16> = part.iter().collect();
     indices.reverse();
-    indices.into_iter().any(|index| {
+    let has_code = indices.into_iter().any(|index| {
         let range = VirtRange::of_top_entry(index, depth);
         let mut leaves = snapshot.leaves(root, range).limited(steps);
         let found = leaves
@@ -230,7 +233,9 @@ fn has_code(snapshot: &Snapshot, root: RootId, part: &EntrySet) -> bool {
         steps = leaves.steps_left();
         // What is too much to look through is not called empty.
         found || leaves.stopped_at().is_some()
-    })
+    });
+    budget.steps_left -= allowed - steps;
+    has_code
 }
 
 /// Whether `root` shows ring 3 code below an entry, and has no page there but ring 3's.

@@ -106,7 +106,7 @@ fn judge(
     if code == 0 || data == 0 {
         return None;
     }
-    let part = part::of_root(&snapshot, id);
+    let part = part::of_root(&snapshot, id, budget);
     let reference = Reference::new(pfn, table.words(), part)?;
     let shown = less(&part, &part::self_entries(table));
     let ram_bytes = budget.ram_shown_by(&snapshot, id, &shown, &target.ram);

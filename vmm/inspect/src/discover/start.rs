@@ -300,7 +300,7 @@ fn best_of(target: &Target, mode: Mode, seeds: &[Pfn]) -> Option<Best> {
         let Some(table) = snapshot.root_table(root.id) else {
             continue;
         };
-        let part = part::of_root(&snapshot, root.id);
+        let part = part::of_root(&snapshot, root.id, &mut budget);
         let reference = Reference::new(root.address.pfn(), table.words(), part);
         if let Some(reference) = reference
             && halves.insert(reference.half.clone())

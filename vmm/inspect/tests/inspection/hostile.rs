@@ -220,6 +220,40 @@ fn tables_that_claim_every_address_with_four_frames_are_told_of_in_seconds() {
 }
 
 #[test]
+fn roots_of_many_cpus_that_claim_every_address_without_code_are_not_looked_through_one_by_one() {
+    let guest = Guest::new(Plan {
+        processes: 0,
+        ..Plan::new(Depth::Four, false)
+    });
+    let (cpus, levels) = (64, 4);
+    let mut memory = FakeMemory::new();
+    let mut target = target(FakeMemory::new(), 1 + cpus * levels);
+    for cpu in 0..cpus {
+        let root = 1 + cpu * levels;
+        for pfn in root..root + levels {
+            memory.add(Pfn::new(pfn));
+            let is_last = pfn + 1 == root + levels;
+            let (next, attributes) = if is_last {
+                (root, bits::DATA)
+            } else {
+                (pfn + 1, bits::TABLE)
+            };
+            for index in 0..512 {
+                let entry = Entry::pointing_to(Pfn::new(next).base(), attributes);
+                memory.poke(Pfn::new(pfn), index, entry);
+            }
+        }
+        target.cpus.push(guest.cpu(Pfn::new(root).base()));
+    }
+    target.memory = Box::new(memory);
+    let began = cpu_time();
+    examine(&target);
+    let took = cpu_time().saturating_sub(began);
+    // Looking through each takes ten times as long.
+    assert!(took < PATIENCE / 5, "{took:?}");
+}
+
+#[test]
 fn hundreds_of_roots_that_claim_every_address_are_not_walked_one_by_one() {
     let mut guest = Guest::new(Plan::new(Depth::Four, true));
     let (mut pd, mut pdpt) = (guest.memory.frame(), guest.memory.frame());
