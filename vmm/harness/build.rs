@@ -139,11 +139,13 @@ fn programs_in(folder: &Path) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let source = entry.map_err(unreadable)?.path();
-        names.extend(
-            source
-                .file_stem()
-                .map(|name| name.to_string_lossy().into_owned()),
-        );
+        let name = source.file_stem().map(|name| name.to_string_lossy());
+        if source
+            .extension()
+            .is_some_and(|extension| extension == "rs")
+        {
+            names.extend(name.map(String::from));
+        }
     }
     names.sort();
     Ok(names)

@@ -23,18 +23,18 @@ const MAX_STEPS: u32 = 1 << 23;
 
 /// What is left of the work that a search may be.
 pub(super) struct Budget {
-    entries_left: u64,
-    tables_left: usize,
+    entries: u64,
+    tables: usize,
     /// Entries that may still be passed to see whether a half has code.
-    pub(super) steps_left: u32,
+    pub(super) steps: u32,
 }
 
 impl Default for Budget {
     fn default() -> Self {
         Budget {
-            entries_left: MAX_ENTRIES,
-            tables_left: MAX_TABLES,
-            steps_left: MAX_STEPS,
+            entries: MAX_ENTRIES,
+            tables: MAX_TABLES,
+            steps: MAX_STEPS,
         }
     }
 }
@@ -48,14 +48,14 @@ impl Budget {
         pfn: Pfn,
         limit: usize,
     ) -> Option<Snapshot> {
-        let limit = limit.min(self.tables_left);
+        let limit = limit.min(self.tables);
         if limit == 0 {
             return None;
         }
         let root = [(RootLabel::Found(pfn.base()), pfn.base())];
         let snapshot = Capturer::with_limit(limit).capture(memory, mode, &root);
         let tables = snapshot.table_count() + snapshot.missing_count();
-        self.tables_left -= tables.min(self.tables_left);
+        self.tables -= tables.min(self.tables);
         Some(snapshot)
     }
 
@@ -65,9 +65,9 @@ impl Budget {
         if entries > layout::MAX_ENTRIES {
             return false;
         }
-        match self.entries_left.checked_sub(entries) {
+        match self.entries.checked_sub(entries) {
             Some(left) => {
-                self.entries_left = left;
+                self.entries = left;
                 true
             }
             None => false,

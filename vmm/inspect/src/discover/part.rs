@@ -220,7 +220,7 @@ pub(super) fn has_program(snapshot: &Snapshot, root: RootId) -> bool {
 /// Whether there is code of ring 0 below the entries in `part`. From the top down: there most kernels are.
 fn has_code(snapshot: &Snapshot, root: RootId, part: &EntrySet, budget: &mut Budget) -> bool {
     let depth = snapshot.mode().depth;
-    let allowed = MAX_STEPS.min(budget.steps_left);
+    let allowed = MAX_STEPS.min(budget.steps);
     let mut steps = allowed;
     let mut indices: Vec<u16> = part.iter().collect();
     indices.reverse();
@@ -234,7 +234,7 @@ fn has_code(snapshot: &Snapshot, root: RootId, part: &EntrySet, budget: &mut Bud
         // What is too much to look through is not called empty.
         found || leaves.stopped_at().is_some()
     });
-    budget.steps_left -= allowed - steps;
+    budget.steps -= allowed - steps;
     has_code
 }
 
