@@ -3,7 +3,7 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use sha2::{Digest, Sha256};
 
-/// A page, but for what is its own.
+/// What a page shows, in the frame that all pages have.
 pub(crate) struct Document<'a> {
     /// What it is about, as plain text.
     pub(crate) title: &'a str,
