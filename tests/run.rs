@@ -2,8 +2,11 @@
 
 #[path = "../vmm/machine/tests/common/mod.rs"]
 mod common;
+#[path = "common/kvm.rs"]
+mod kvm;
 
 use common::{Elf, HALT, SPIN, code};
+use kvm::need_kvm;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -17,11 +20,7 @@ fn heirloom(arguments: &[&str]) -> Command {
 
 /// A kernel file around `code`, for KVM, in a directory that must live as long as it is used.
 fn kernel(code: &[u8]) -> (tempfile::TempDir, PathBuf) {
-    let kvm = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm");
-    kvm.expect("/dev/kvm");
+    need_kvm();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kernel");
     fs::write(&path, Elf::new(code).bytes()).unwrap();

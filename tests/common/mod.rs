@@ -5,6 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod corrupted;
 pub(crate) mod events;
 pub(crate) mod guest;
+pub(crate) mod kvm;
 pub(crate) mod linux;
 pub(crate) mod machine;
 pub(crate) mod others;
@@ -19,16 +20,6 @@ use serde_json::Value;
 /// Far more than any of these runs needs on a busy machine, so that one that hangs fails instead of holding
 /// up the rest.
 pub(crate) const AMPLE: Duration = Duration::from_secs(600);
-
-/// # Panics
-/// If no guest can run on KVM here.
-pub(crate) fn need_kvm() {
-    let kvm = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm");
-    kvm.expect("/dev/kvm");
-}
 
 /// How a command ended.
 pub(crate) struct Run {

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::common::need_kvm;
+use crate::common::kvm::need_kvm;
 use crate::elf::{CoreBuilder, qemu_note};
 use crate::running::{Running, names};
 use crate::tiny::{BzImage, HALT};

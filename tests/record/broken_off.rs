@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{AMPLE, heirloom, need_kvm};
+use crate::common::kvm::need_kvm;
+use crate::common::{AMPLE, heirloom};
 use crate::{file, json, text};
 
 #[test]

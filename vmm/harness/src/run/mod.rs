@@ -2,6 +2,7 @@
 //! paused, the page tables of every address space are captured, judged and, if wanted, recorded, each once.
 
 mod builder;
+mod failure;
 mod looks;
 mod seen;
 mod status;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use heirloom_abi::PAGE_SIZE;
 use heirloom_abi::bugs::Bug;
-use heirloom_abi::event::{ProbePage, machine};
+use heirloom_abi::event::ProbePage;
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::paging::mode::PhysBits;
 use heirloom_inspect::{Budget, Capturer, CpuState, Mode, Snapshot, Written};
@@ -23,8 +24,6 @@ use heirloom_source::recording::{Header, ReadLog, RecordError};
 use vm_memory::Bytes;
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::backtrace::{self, Frame};
-use crate::crash_report;
 use crate::error::RunError;
 use crate::event::{Event, EventKind};
 use crate::judge::Judge;
@@ -321,10 +320,7 @@ impl Run {
             }
             self.look()?;
             if self.machine.halted_for_good()? {
-                let place = crash_report::place(&*self.machine);
-                let report =
-                    format!("the guest halted with interrupts off: nothing wakes it{place}");
-                return Err(RunError::Guest { report });
+                return Err(self.halted());
             }
         }
     }
@@ -388,89 +384,14 @@ impl Run {
         }
     }
 
-    /// That capturing and judging were done in time: else what was found is not all that there is.
-    fn within_budget(&self) -> Result<(), RunError> {
-        if !self.budget.is_spent() {
-            return Ok(());
-        }
-        Err(self.stopped(&if Instant::now() >= self.deadline() {
-            Stop::TimeLimit
-        } else {
-            Stop::Interrupted
-        }))
-    }
-
     fn end_recording(&mut self, ended: Result<ExitStatus, &RunError>) {
         if let Some(recorder) = &mut self.recorder {
             recorder.end(ended);
         }
     }
 
-    /// That the CPU has what the deliberate bug is made with, once the kernel tells what it has.
-    fn may_be_tried(&self, event: &Event) -> Result<(), RunError> {
-        let (EventKind::Boot { machine, .. }, Some(bug)) = (&event.claim, self.bug) else {
-            return Ok(());
-        };
-        let needed = machine::NAMES
-            .iter()
-            .filter(|(_, bit)| bug.machine() & bit != 0);
-        let lacking = needed
-            .map(|(name, _)| *name)
-            .filter(|name| !machine.contains(name));
-        let lacking: Vec<&str> = lacking.collect();
-        if lacking.is_empty() {
-            return Ok(());
-        }
-        Err(RunError::Untried {
-            bug: bug.info().name,
-            lacking,
-        })
-    }
-
     /// Whether the kernel crashed before it came up: there is nothing yet that a rule is about.
     fn is_stillborn(&self, event: &Event) -> bool {
         self.judge.roots().is_empty() && matches!(event.claim, EventKind::Crash { .. })
-    }
-
-    /// The guest kernel says that it cannot go on; it has printed its own account.
-    fn crashed(&self, event: &Event) -> RunError {
-        let EventKind::Crash {
-            vector,
-            error_code,
-            rip,
-            rbp,
-            address,
-        } = event.claim
-        else {
-            return RunError::Guest {
-                report: "the guest kernel crashed".into(),
-            };
-        };
-        let what = match vector {
-            None => "the guest kernel panicked".to_owned(),
-            Some(vector) => format!(
-                "the guest kernel took exception {vector} (error code {error_code:#x}, address {address})"
-            ),
-        };
-        let frame = Frame {
-            rip: rip.get(),
-            rbp: rbp.get(),
-        };
-        RunError::Guest {
-            report: what + &backtrace::text(&*self.machine, frame),
-        }
-    }
-
-    /// The machine stopped, and not for an event.
-    fn stopped(&self, stop: &Stop) -> RunError {
-        match stop {
-            Stop::TimeLimit => RunError::TimeLimit {
-                limit: self.time_limit,
-                place: crash_report::place(&*self.machine),
-            },
-            stop => RunError::Guest {
-                report: crash_report::text(&*self.machine, stop),
-            },
-        }
     }
 }
