@@ -68,6 +68,27 @@ fn on_kvm_a_bug_may_be_asked_for_in_an_ordinary_run() {
 }
 
 #[test]
+fn on_kvm_a_bug_is_made_where_it_shows_and_a_run_that_does_not_show_it_says_so() {
+    for (bug, strategy) in [("sync-skips-one", "sync"), ("trampoline-leaks", "isolated")] {
+        let (code, report) = heirloom(&["run", "--bug", bug, "--json"]);
+        assert_eq!(code, Some(1), "{bug}");
+        assert_eq!(report["propagation"], strategy, "{bug}");
+    }
+    let words = ["run", "-q", "--bug", "sync-skips-one", "--propagation"];
+    for (strategy, is_shown) in [("prealloc", false), ("sync", true)] {
+        let run = Command::new(env!("CARGO_BIN_EXE_heirloom"))
+            .args(words)
+            .arg(strategy)
+            .output()
+            .unwrap();
+        assert_eq!(run.status.success(), !is_shown, "{strategy}");
+        let said = String::from_utf8_lossy(&run.stderr);
+        let hint = "`heirloom bugs --run sync-skips-one` makes it where it shows";
+        assert_eq!(said.contains(hint), !is_shown, "{strategy}: {said}");
+    }
+}
+
+#[test]
 fn a_bug_that_does_not_exist_is_wrong_usage_and_the_list_is_named() {
     let output = Command::new(env!("CARGO_BIN_EXE_heirloom"))
         .args(["run", "--bug", "no-such-bug"])

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use heirloom_abi::bugs::Bug;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::qemu::{Accelerator, PROGRAM};
 use heirloom_machine::{CpuCount, Cpus, Host, KvmError, Platform, Qemu};
@@ -31,9 +32,9 @@ pub(crate) struct Options {
 #[derive(clap::Args)]
 #[group(skip)]
 pub(crate) struct CpuOptions {
-    /// CPUs of the guest: 1 to 8.
-    #[arg(long, value_name = "N", default_value_t = CpuCount::ONE)]
-    cpus: CpuCount,
+    /// CPUs of the guest: 1 to 8; 1 unless given, or as many as a deliberate bug takes.
+    #[arg(long, value_name = "N")]
+    cpus: Option<CpuCount>,
     /// Lets the system move the guest's CPUs between the host's. Else each stays on one: two that share one wait
     /// for each other.
     #[arg(long)]
@@ -43,7 +44,27 @@ pub(crate) struct CpuOptions {
 impl CpuOptions {
     /// What they say.
     pub(crate) fn cpus(&self) -> Cpus {
-        Cpus::new(self.cpus).pinned(!self.no_pin)
+        self.cpus_or(CpuCount::ONE)
+    }
+
+    /// What they say, where one that takes several CPUs is to be made.
+    ///
+    /// # Errors
+    /// If they say fewer.
+    pub(crate) fn cpus_for(&self, bug: Bug) -> Result<Cpus, Failure> {
+        let cpus = self.cpus_or(CpuCount::new(bug.cpus()).unwrap_or(CpuCount::ONE));
+        if cpus.count() >= bug.cpus() {
+            return Ok(cpus);
+        }
+        let (name, takes) = (bug.info().name, bug.cpus());
+        Err(Failure::new(
+            Exit::Usage,
+            format!("the mistake of {name} takes {takes} CPUs: add --cpus {takes}"),
+        ))
+    }
+
+    fn cpus_or(&self, unsaid: CpuCount) -> Cpus {
+        Cpus::new(self.cpus.unwrap_or(unsaid)).pinned(!self.no_pin)
     }
 }
 

@@ -212,6 +212,14 @@ pub(crate) fn wrote(path: &Path, bytes: usize) -> Result<(), Failure> {
     Output::standard_error()?.line(&format!("wrote {shown}: {kib} KiB"))
 }
 
+/// Says on standard error what a reader of the verdict should know, however quiet the command is.
+///
+/// # Errors
+/// The device is full, or such.
+pub(crate) fn note(text: &str) -> Result<(), Failure> {
+    Output::standard_error()?.line(&format!("heirloom: note: {text}"))
+}
+
 /// Standard output took no more.
 pub(crate) fn unwritten(error: &io::Error) -> Failure {
     let what = format!("could not write to standard output: {error}");

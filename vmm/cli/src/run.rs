@@ -10,9 +10,9 @@ use heirloom_abi::bugs::Bug;
 use heirloom_abi::options::Strategy;
 use heirloom_harness::judge::Judge;
 use heirloom_harness::program;
-use heirloom_harness::run::{DEFAULT_PROCESSES, ExitStatus, Run};
+use heirloom_harness::run::{ExitStatus, Run};
 use heirloom_inspect::rules::GIVEN_UP;
-use heirloom_machine::{KernelImage, MemorySize, Platform};
+use heirloom_machine::{Cpus, KernelImage, MemorySize, Platform};
 
 use crate::debugger;
 use crate::exit::{Exit, Failure, unrecorded};
@@ -33,15 +33,17 @@ const MAX_PROCESSES: u64 = 2000;
 // `explore` takes it into itself, and clap wants the names of groups to differ.
 #[group(skip)]
 pub(crate) struct Options {
-    /// How a kernel mapping reaches every process.
-    #[arg(long, value_name = "STRATEGY", default_value = Strategy::DEFAULT.name(), value_parser = strategies())]
-    propagation: Strategy,
-    /// A deliberate bug for the kernel to make, by its name; `heirloom bugs` lists them.
+    /// How a kernel mapping reaches every process; `prealloc` unless given, or what a deliberate bug is made
+    /// under.
+    #[arg(long, value_name = "STRATEGY", value_parser = strategies())]
+    propagation: Option<Strategy>,
+    /// A deliberate bug for the kernel to make, by its name; `heirloom bugs` lists them. Propagation, CPUs and
+    /// first program are those that it shows with, unless they are given.
     #[arg(long, value_name = "BUG", value_parser = crate::bugs::parse)]
     bug: Option<Bug>,
-    /// Processes that live at one time in the default scenario.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_PROCESSES, value_parser = clap::value_parser!(u64).range(8..=MAX_PROCESSES))]
-    processes: u64,
+    /// Processes that live at one time in the default scenario; 8 unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(8..=MAX_PROCESSES))]
+    processes: Option<u64>,
     /// The guest's memory, such as 64M (the least), 512M or 6G.
     #[arg(long, value_name = "SIZE", default_value = "128M")]
     memory: MemorySize,
@@ -105,21 +107,14 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let page = options.html.as_deref();
     let page = page.map(|path| options.force.file("the page", path, &inputs));
     let page = page.transpose()?;
-    if let Some(bug) = options
+    let cpus = options
         .bug
-        .filter(|bug| bug.cpus() > options.cpus.cpus().count())
-    {
-        let (name, cpus) = (bug.info().name, bug.cpus());
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("the mistake of {name} takes several CPUs: add --cpus {cpus}"),
-        ));
-    }
+        .map_or_else(|| Ok(options.cpus.cpus()), |bug| options.cpus.cpus_for(bug))?;
     let host = options.debugger.platform(&options.machine)?;
     let sandbox = Sandbox::reading(&inputs).writing(options.html.iter().chain(&options.record));
     options.machine.enter(&sandbox)?;
     let mut progress = Progress::spinner();
-    let mut run = start(&host, options, &mut progress)?;
+    let mut run = start(&host, options, cpus, &mut progress)?;
     sandbox.with_child().enter()?;
     if let Some(file) = &options.record {
         options.force.recording(file, &inputs)?;
@@ -161,6 +156,9 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let exit = ended
         .map_err(Failure::from)
         .and_then(|status| outcome(Some(run.judge()), status));
+    if let (Ok(Exit::Good), Some(bug)) = (&exit, options.bug) {
+        output::note(&not_shown(bug))?;
+    }
     match run.recorded() {
         Ok(()) => exit,
         Err(unrecorded) => {
@@ -191,18 +189,38 @@ pub(crate) fn outcome(judge: Option<&Judge>, status: ExitStatus) -> Result<Exit,
     ))
 }
 
-fn start(host: &dyn Platform, options: &Options, progress: &mut Progress) -> Result<Run, Failure> {
+/// That nothing is broken though a mistake was to be made.
+fn not_shown(bug: Bug) -> String {
+    let name = bug.info().name;
+    format!(
+        "this run does not show the mistake of {name}; `heirloom bugs --run {name}` makes it where it shows"
+    )
+}
+
+fn start(
+    host: &dyn Platform,
+    options: &Options,
+    cpus: Cpus,
+    progress: &mut Progress,
+) -> Result<Run, Failure> {
     let console = if options.json {
         Output::standard_error()?
     } else {
         Output::new()?
     };
-    let mut run = Run::builder(host)
-        .strategy(options.propagation)
-        .bug(options.bug)
-        .processes(options.processes)
+    let mut run = Run::builder(host);
+    if let Some(bug) = options.bug {
+        run = run.showing(bug);
+    }
+    if let Some(strategy) = options.propagation {
+        run = run.strategy(strategy);
+    }
+    if let Some(processes) = options.processes {
+        run = run.processes(processes);
+    }
+    run = run
         .memory(options.memory)
-        .cpus(options.cpus.cpus())
+        .cpus(cpus)
         .kernel_words(&options.cmdline);
     if let Some(path) = &options.kernel {
         let kernel = KernelImage::read(path).and_then(KernelImage::require_pvh);

@@ -6,7 +6,7 @@
 use heirloom_abi::bugs::{self, Bug, BugInfo};
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::rules::{RuleInfo, Verdict};
-use heirloom_machine::{CpuCount, Cpus, KernelImage, Platform};
+use heirloom_machine::{KernelImage, Platform};
 use serde::Serialize;
 
 use crate::error::{Cause, RunError};
@@ -101,18 +101,10 @@ fn verdicts(
     if let Some(kernel) = kernel {
         builder = builder.kernel(kernel.clone());
     }
-    if let Some(BugInfo { bug, .. }) = bug {
-        let cpus = CpuCount::new(bug.cpus()).unwrap_or(CpuCount::ONE);
-        builder = builder.cpus(Cpus::new(cpus));
-        if let Some((program, arguments)) = bug.program() {
-            let arguments = arguments.iter().map(ToString::to_string);
-            builder = builder.embedded(program, arguments.collect());
-        }
+    if let Some(info) = bug {
+        builder = builder.showing(info.bug);
     }
-    let mut run = builder
-        .strategy(strategy)
-        .bug(bug.map(|bug| bug.bug))
-        .start()?;
+    let mut run = builder.strategy(strategy).start()?;
     if let Some(recordings) = recordings {
         let name = bug.map_or("clean", |bug| bug.name);
         recordings.record(&mut run, &format!("{}-{name}", strategy.name()));

@@ -11,7 +11,7 @@ use heirloom_abi::options::{self, Strategy};
 use heirloom_inspect::history::{GroundTruth, Image};
 use heirloom_inspect::{Budget, Capturer, PhysAddr, VirtAddr};
 use heirloom_machine::{
-    Config, Cpus, Doorbell, KernelImage, MemorySize, Module, Platform, VirtualMachine,
+    Config, CpuCount, Cpus, Doorbell, KernelImage, MemorySize, Module, Platform, VirtualMachine,
 };
 
 use super::looks::Looks;
@@ -72,6 +72,21 @@ impl RunBuilder<'_> {
     #[must_use]
     pub fn bug(self, bug: Option<Bug>) -> Self {
         RunBuilder { bug, ..self }
+    }
+
+    /// A deliberate bug, made where it shows: under its strategy, on as many CPUs and in the program that it takes.
+    #[must_use]
+    pub fn showing(self, bug: Bug) -> Self {
+        let cpus = CpuCount::new(bug.cpus()).unwrap_or(CpuCount::ONE);
+        let run = self.bug(Some(bug)).strategy(bug.info().strategy);
+        let run = run.cpus(Cpus::new(cpus));
+        match bug.program() {
+            Some((program, arguments)) => {
+                let arguments = arguments.iter().map(ToString::to_string);
+                run.embedded(program, arguments.collect())
+            }
+            None => run,
+        }
     }
 
     /// Runs the default program, with so many processes at one time.
