@@ -118,6 +118,14 @@ fn on_kvm_claims_are_broken_by_bugs_that_they_are_about_and_say_where() {
 }
 
 #[test]
+fn on_kvm_a_claim_that_a_bug_is_not_about_holds_and_says_that_it_does_not_show_it() {
+    let run = heirloom(&["lecture", "--claim", "3", "--bug", "sync-skips-one"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let note = "these claims do not show the mistake of sync-skips-one";
+    assert!(run.stderr.contains(note), "{}", run.stderr);
+}
+
+#[test]
 fn what_is_no_claim_or_no_bug_is_wrong_usage() {
     for arguments in [
         ["--claim", "0"],

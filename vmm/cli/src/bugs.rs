@@ -51,6 +51,17 @@ pub(crate) fn parse(name: &str) -> Result<Bug, String> {
     Bug::from_name(name).ok_or_else(|| "no such bug; `heirloom bugs` lists them".into())
 }
 
+/// Says on standard error that all holds although a mistake was to be made: `what_does` is "this run does" or such.
+///
+/// # Errors
+/// The device is full, or such.
+pub(crate) fn note_not_shown(what_does: &str, bug: Bug) -> Result<(), Failure> {
+    let name = bug.info().name;
+    output::note(&format!(
+        "{what_does} not show the mistake of {name}; `heirloom bugs --run {name}` makes it where it shows"
+    ))
+}
+
 /// Lists the bugs, or boots them all.
 pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let mut output = Output::new()?;

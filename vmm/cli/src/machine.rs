@@ -47,11 +47,14 @@ impl CpuOptions {
         self.cpus_or(CpuCount::ONE)
     }
 
-    /// What they say, where one that takes several CPUs is to be made.
+    /// What they say, where a bug may have to be made that takes several.
     ///
     /// # Errors
     /// If they say fewer.
-    pub(crate) fn cpus_for(&self, bug: Bug) -> Result<Cpus, Failure> {
+    pub(crate) fn cpus_for(&self, bug: Option<Bug>) -> Result<Cpus, Failure> {
+        let Some(bug) = bug else {
+            return Ok(self.cpus());
+        };
         let cpus = self.cpus_or(CpuCount::new(bug.cpus()).unwrap_or(CpuCount::ONE));
         if cpus.count() >= bug.cpus() {
             return Ok(cpus);

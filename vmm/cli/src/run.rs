@@ -14,6 +14,7 @@ use heirloom_harness::run::{ExitStatus, Run};
 use heirloom_inspect::rules::GIVEN_UP;
 use heirloom_machine::{Cpus, KernelImage, MemorySize, Platform};
 
+use crate::bugs;
 use crate::debugger;
 use crate::exit::{Exit, Failure, unrecorded};
 use crate::explore::{self, RunTimeline};
@@ -39,7 +40,7 @@ pub(crate) struct Options {
     propagation: Option<Strategy>,
     /// A deliberate bug for the kernel to make, by its name; `heirloom bugs` lists them. Propagation, CPUs and
     /// first program are those that it shows with, unless they are given.
-    #[arg(long, value_name = "BUG", value_parser = crate::bugs::parse)]
+    #[arg(long, value_name = "BUG", value_parser = bugs::parse)]
     bug: Option<Bug>,
     /// Processes that live at one time in the default scenario; 8 unless given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(8..=MAX_PROCESSES))]
@@ -107,9 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let page = options.html.as_deref();
     let page = page.map(|path| options.force.file("the page", path, &inputs));
     let page = page.transpose()?;
-    let cpus = options
-        .bug
-        .map_or_else(|| Ok(options.cpus.cpus()), |bug| options.cpus.cpus_for(bug))?;
+    let cpus = options.cpus.cpus_for(options.bug)?;
     let host = options.debugger.platform(&options.machine)?;
     let sandbox = Sandbox::reading(&inputs).writing(options.html.iter().chain(&options.record));
     options.machine.enter(&sandbox)?;
@@ -157,7 +156,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         .map_err(Failure::from)
         .and_then(|status| outcome(Some(run.judge()), status));
     if let (Ok(Exit::Good), Some(bug)) = (&exit, options.bug) {
-        output::note(&not_shown(bug))?;
+        bugs::note_not_shown("this run does", bug)?;
     }
     match run.recorded() {
         Ok(()) => exit,
@@ -187,14 +186,6 @@ pub(crate) fn outcome(judge: Option<&Judge>, status: ExitStatus) -> Result<Exit,
         Exit::Guest,
         format!("the rules hold, but the first program ended with {status}"),
     ))
-}
-
-/// That nothing is broken though a mistake was to be made.
-fn not_shown(bug: Bug) -> String {
-    let name = bug.info().name;
-    format!(
-        "this run does not show the mistake of {name}; `heirloom bugs --run {name}` makes it where it shows"
-    )
 }
 
 fn start(

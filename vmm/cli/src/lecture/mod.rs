@@ -10,6 +10,7 @@ use heirloom_abi::bugs::Bug;
 use heirloom_harness::cancel::CancelToken;
 use heirloom_harness::lecture::{Claim, Runner, claims};
 
+use crate::bugs;
 use crate::exit::{Exit, Failure};
 use crate::kernel;
 use crate::machine;
@@ -30,7 +31,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=claims().len() as i64))]
     claim: Option<u8>,
     /// A deliberate bug for the kernel to make, to see claims fail; `heirloom bugs` lists them.
-    #[arg(long, value_name = "BUG", value_parser = crate::bugs::parse)]
+    #[arg(long, value_name = "BUG", value_parser = bugs::parse)]
     bug: Option<Bug>,
     #[command(flatten)]
     kernel: kernel::Options,
@@ -66,6 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let cancel = CancelToken::new();
     let cancelled = cancel.clone();
     signals::stop_by(move || cancelled.cancel())?;
+    let cpus = options.cpus.cpus_for(options.bug)?;
     let budget = Duration::from_secs(options.timeout);
     let host = options.machine.platform()?;
     let recordings = output::recordings(options.record.as_deref())?;
@@ -76,7 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
     let mut runner = Runner::new(host, budget)
         .kernel(options.kernel.image()?)
         .bug(options.bug)
-        .cpus(options.cpus.cpus())
+        .cpus(cpus)
         .recordings(recordings)
         .cancelled_by(cancel);
     if page.is_some() {
@@ -122,6 +124,9 @@ pub(crate) fn run(options: &Options) -> Result<Exit, Failure> {
         output::complain(&Failure::new(Exit::Guest, what));
     }
     runner.recorded()?;
+    if let (true, Some(bug)) = (lecture.holds(), options.bug) {
+        bugs::note_not_shown("these claims do", bug)?;
+    }
     Ok(if lecture.holds() {
         Exit::Good
     } else if lecture.is_broken() {
