@@ -1,5 +1,7 @@
 //! The results as a chart: four log-log panels over the number of processes, or of CPUs, in one SVG.
 
+use std::collections::BTreeSet;
+
 use heirloom_abi::options::Strategy;
 use heirloom_explorer::theme::{self, Colour};
 use heirloom_harness::lab::cell::Cell;
@@ -19,8 +21,13 @@ const SIZE: (u32, u32) = (1200, 900);
 const TITLE_HEIGHT: u32 = 50;
 const FOOT_HEIGHT: u32 = 40;
 const PANEL_TITLE_HEIGHT: u32 = 26;
-/// Where the vertical axis is.
-const PANEL_TITLE_LEFT: i32 = 78;
+/// Around each panel's axes.
+const MARGIN: u32 = 12;
+/// Left of the vertical axis: its name, and below each other its numbers, of which a character takes so much.
+const AXIS_NAME_WIDTH: u32 = 34;
+const DIGIT_WIDTH: u32 = 8;
+/// Numbers below the horizontal axis, at most.
+const MOST_SIZES: usize = 12;
 /// Beside each panel, for the names of its lines.
 const LABEL_WIDTH: u32 = 140;
 /// Letters in a line of a label.
@@ -101,6 +108,12 @@ fn sum(cell: &Cell, allocations: u64, figures: [Figure; 2]) -> Option<u64> {
 pub(super) struct Line {
     strategies: Vec<StrategyName>,
     points: Vec<(u64, u64)>,
+}
+
+/// The numbers below the horizontal axis: those that were measured, or of many the powers of two.
+fn named(sizes: &BTreeSet<u64>) -> Vec<f64> {
+    let is_named = |n: &&u64| sizes.len() <= MOST_SIZES || n.is_power_of_two();
+    sizes.iter().filter(is_named).map(|n| float(*n)).collect()
 }
 
 /// Draws the results.
@@ -216,24 +229,32 @@ impl Panel {
 
 impl Axes {
     fn draw(&self, area: &Area<'_>, lines: &[Line]) -> Result<(), ChartError> {
-        let points = || lines.iter().flat_map(|line| &line.points);
-        let widest = points().map(|(n, _)| *n).max().unwrap_or(1).max(2);
-        let least = points().map(|(n, _)| *n).min().unwrap_or(1);
+        let points = lines.iter().flat_map(|line| &line.points);
+        let sizes: BTreeSet<u64> = points.map(|(n, _)| *n).collect();
+        let widest = sizes.last().map_or(2, |n| (*n).max(2));
+        let least = sizes.first().map_or(1, |n| *n);
         // Whole decades, and room above the highest point.
+        let values = || lines.iter().flat_map(Line::drawn).map(|(_, value)| value);
         let decade = |value: Option<u64>| value.and_then(u64::checked_ilog10).unwrap_or(0);
-        let bottom = power_of_ten(decade(points().map(|(_, value)| *value).min()));
-        let top = power_of_ten(decade(points().map(|(_, value)| *value).max()) + 1);
+        let bottom = power_of_ten(decade(values().min()));
+        let top = power_of_ten(decade(values().max()) + 1);
+        let digits = u32::try_from(thousands(top).len()).unwrap_or(0);
+        let left = AXIS_NAME_WIDTH + DIGIT_WIDTH * digits;
         let (head, area) = area.split_vertically(PANEL_TITLE_HEIGHT);
         let style = (theme::FONT, 16).into_text_style(&head).color(&INK);
-        head.draw_text(self.title, &style, (PANEL_TITLE_LEFT, 4))?;
+        let axis = i32::try_from(MARGIN + left).unwrap_or(0);
+        head.draw_text(self.title, &style, (axis, 4))?;
         let area = &area;
         let mut chart = ChartBuilder::on(area)
-            .margin(12)
+            .margin(MARGIN)
             .margin_right(LABEL_WIDTH)
             .x_label_area_size(44)
-            .y_label_area_size(66)
+            .y_label_area_size(left)
             .build_cartesian_2d(
-                (float(least)..float(widest)).log_scale().base(2.0),
+                (float(least)..float(widest))
+                    .log_scale()
+                    .base(2.0)
+                    .with_key_points(named(&sizes)),
                 (bottom..top).log_scale(),
             )?;
         chart
@@ -242,7 +263,7 @@ impl Axes {
             .bold_line_style(GRID)
             .light_line_style(GRID)
             .axis_style(INK)
-            .x_labels(12)
+            .x_labels(MOST_SIZES)
             .y_labels(8)
             .label_style((theme::FONT, 13).into_font().color(&INK))
             .axis_desc_style((theme::FONT, 14).into_font().color(&INK))
@@ -257,9 +278,8 @@ impl Axes {
         for line in lines {
             let colour = line.colour();
             let floats: Vec<(f64, f64)> = line
-                .points
-                .iter()
-                .map(|(n, value)| (float(*n), float(*value)))
+                .drawn()
+                .map(|(n, value)| (float(n), float(value)))
                 .collect();
             chart.draw_series(std::iter::once(PathElement::new(
                 floats.clone(),
@@ -292,9 +312,7 @@ impl Line {
         strategies: impl Iterator<Item = (StrategyName, Vec<(u64, u64)>)>,
     ) -> Vec<Line> {
         let mut lines: Vec<Line> = Vec::new();
-        for (strategy, mut points) in strategies {
-            // A logarithm has no 0.
-            points.retain(|(_, value)| *value > 0);
+        for (strategy, points) in strategies {
             match lines.iter_mut().find(|line| line.points == points) {
                 Some(line) => line.strategies.push(strategy),
                 None => lines.push(Line {
@@ -304,6 +322,11 @@ impl Line {
             }
         }
         lines
+    }
+
+    /// Its points but those of no cost: a logarithm has no 0.
+    fn drawn(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.points.iter().copied().filter(|(_, value)| *value > 0)
     }
 
     /// That of its first strategy, by its place among those that propagate; the others are faint. All are
@@ -427,6 +450,12 @@ mod tests {
                 "{colour}"
             );
         }
+    }
+
+    #[test]
+    fn the_axis_names_each_size_that_was_measured_and_of_many_the_powers_of_two() {
+        assert_eq!(named(&[1, 3, 6].into()), [1.0, 3.0, 6.0]);
+        assert_eq!(named(&(1..=20).collect()), [1.0, 2.0, 4.0, 8.0, 16.0]);
     }
 
     #[test]
