@@ -1,18 +1,19 @@
 //! The results as a chart: four log-log panels over the number of processes, or of CPUs, in one SVG.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use heirloom_abi::options::Strategy;
-use heirloom_explorer::theme::{self, Colour};
+use heirloom_explorer::theme;
 use heirloom_harness::lab::cell::Cell;
 use heirloom_harness::lab::figure::Figure;
-use heirloom_harness::lab::law::Law;
 use heirloom_harness::lab::plan::StrategyName;
 use heirloom_harness::lab::results::Results;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::labels::{self, Area, Label};
+use super::line::{Line, on_light};
 use crate::exit::{Exit, Failure};
 use heirloom_source::OutputFile;
 
@@ -30,8 +31,6 @@ const DIGIT_WIDTH: u32 = 8;
 const MOST_SIZES: usize = 12;
 /// Beside each panel, for the names of its lines.
 const LABEL_WIDTH: u32 = 140;
-/// Letters in a line of a label.
-const LABEL_LETTERS: usize = 18;
 const INK: RGBColor = on_light(theme::INK);
 const GRID: RGBColor = on_light(theme::LINE);
 
@@ -104,10 +103,11 @@ fn sum(cell: &Cell, allocations: u64, figures: [Figure; 2]) -> Option<u64> {
     first?.checked_add(second?)
 }
 
-/// A line of a panel: the strategies that have exactly these points.
-pub(super) struct Line {
-    strategies: Vec<StrategyName>,
-    points: Vec<(u64, u64)>,
+/// The whole decades that the values are in, with room above the highest point.
+fn decades(lines: &[Line]) -> Range<f64> {
+    let values = || lines.iter().flat_map(Line::drawn).map(|(_, value)| value);
+    let decade = |value: Option<u64>| value.and_then(u64::checked_ilog10).unwrap_or(0);
+    power_of_ten(decade(values().min()))..power_of_ten(decade(values().max()) + 1)
 }
 
 /// The numbers below the horizontal axis: those that were measured, or of many the powers of two.
@@ -188,19 +188,18 @@ pub(super) fn draw(
         for (line, y) in foot_lines.into_iter().zip([8, 26]) {
             foot.draw_text(line, &style, (centre, y))?;
         }
+        let longest = panels
+            .iter()
+            .map(|(_, lines)| thousands(decades(lines).end).len());
+        let digits = u32::try_from(longest.max().unwrap_or(0)).unwrap_or(0);
+        let left = AXIS_NAME_WIDTH + DIGIT_WIDTH * digits;
         for ((axes, lines), area) in panels.iter().zip(body.split_evenly((2, 2))) {
-            axes.draw(&area, lines)?;
+            axes.draw(&area, left, lines)?;
         }
         root.present()?;
     }
     // The drawing is made in light colours, and knows the dark ones.
     Ok(text.replacen('>', &format!(">{}", theme::dark_style()), 1))
-}
-
-/// The colour as it is drawn.
-const fn on_light(Colour { light, .. }: Colour) -> RGBColor {
-    let [red, green, blue] = light;
-    RGBColor(red, green, blue)
 }
 
 impl Panel {
@@ -228,18 +227,14 @@ impl Panel {
 }
 
 impl Axes {
-    fn draw(&self, area: &Area<'_>, lines: &[Line]) -> Result<(), ChartError> {
+    /// Draws the panel, its vertical axis `left` pixels from its margin.
+    fn draw(&self, area: &Area<'_>, left: u32, lines: &[Line]) -> Result<(), ChartError> {
         let points = lines.iter().flat_map(|line| &line.points);
         let sizes: BTreeSet<u64> = points.map(|(n, _)| *n).collect();
         let widest = sizes.last().map_or(2, |n| (*n).max(2));
         let least = sizes.first().map_or(1, |n| *n);
-        // Whole decades, and room above the highest point.
-        let values = || lines.iter().flat_map(Line::drawn).map(|(_, value)| value);
-        let decade = |value: Option<u64>| value.and_then(u64::checked_ilog10).unwrap_or(0);
-        let bottom = power_of_ten(decade(values().min()));
-        let top = power_of_ten(decade(values().max()) + 1);
-        let digits = u32::try_from(thousands(top).len()).unwrap_or(0);
-        let left = AXIS_NAME_WIDTH + DIGIT_WIDTH * digits;
+        let decades = decades(lines);
+        let bottom = decades.start;
         let (head, area) = area.split_vertically(PANEL_TITLE_HEIGHT);
         let style = (theme::FONT, 16).into_text_style(&head).color(&INK);
         let axis = i32::try_from(MARGIN + left).unwrap_or(0);
@@ -255,7 +250,7 @@ impl Axes {
                     .log_scale()
                     .base(2.0)
                     .with_key_points(named(&sizes)),
-                (bottom..top).log_scale(),
+                decades.log_scale(),
             )?;
         chart
             .configure_mesh()
@@ -303,77 +298,6 @@ impl Axes {
             label.draw(area, LABEL_WIDTH)?;
         }
         Ok(())
-    }
-}
-
-impl Line {
-    /// The lines of strategies with these points, those with equal points together.
-    pub(super) fn together(
-        strategies: impl Iterator<Item = (StrategyName, Vec<(u64, u64)>)>,
-    ) -> Vec<Line> {
-        let mut lines: Vec<Line> = Vec::new();
-        for (strategy, points) in strategies {
-            match lines.iter_mut().find(|line| line.points == points) {
-                Some(line) => line.strategies.push(strategy),
-                None => lines.push(Line {
-                    strategies: vec![strategy],
-                    points,
-                }),
-            }
-        }
-        lines
-    }
-
-    /// Its points but those of no cost: a logarithm has no 0.
-    fn drawn(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.points.iter().copied().filter(|(_, value)| *value > 0)
-    }
-
-    /// That of its first strategy, by its place among those that propagate; the others are faint. All are
-    /// dark enough for text on white, and told apart by people who see fewer colours.
-    fn colour(&self) -> RGBColor {
-        const COLOURS: [Colour; 6] = [
-            theme::RED,
-            theme::BLUE,
-            theme::GREEN,
-            theme::PLUM,
-            theme::OCHRE,
-            theme::INK,
-        ];
-        let first = self.strategies.first().map(|strategy| strategy.0);
-        let place = Strategy::ALL
-            .into_iter()
-            .filter(|strategy| strategy.propagates())
-            .position(|strategy| Some(strategy) == first);
-        on_light(place.map_or(theme::FAINT_INK, |place| COLOURS[place % COLOURS.len()]))
-    }
-
-    /// The strategies and, of counts, the law, in lines of a label's width.
-    fn label(&self, exact: bool) -> Vec<String> {
-        let mut words: Vec<String> = self
-            .strategies
-            .iter()
-            .map(StrategyName::to_string)
-            .collect();
-        let names = words.len();
-        for word in &mut words[..names - 1] {
-            word.push(',');
-        }
-        let mut lines: Vec<String> = Vec::new();
-        for word in words {
-            match lines.last_mut() {
-                Some(line) if line.len() + 1 + word.len() <= LABEL_LETTERS => {
-                    line.push(' ');
-                    line.push_str(&word);
-                }
-                _ => lines.push(word),
-            }
-        }
-        let law = Law::of(&self.points);
-        if exact && law != Law::TooFewSizes {
-            lines.push(format!("= {law}"));
-        }
-        lines
     }
 }
 

@@ -9,7 +9,8 @@ use heirloom_harness::lab::plan::StrategyName;
 use heirloom_machine::CpuCount;
 use heirloom_source::OutputFile;
 
-use super::chart::{self, Axes, ChartError, Line};
+use super::chart::{self, Axes, ChartError};
+use super::line::Line;
 use super::terminal;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output};

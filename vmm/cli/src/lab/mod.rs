@@ -6,6 +6,7 @@
 mod chart;
 mod cpus;
 mod labels;
+mod line;
 mod terminal;
 
 use std::path::{Path, PathBuf};
