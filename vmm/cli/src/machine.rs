@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use heirloom_abi::bugs::Bug;
+use heirloom_harness::bugs;
 use heirloom_machine::kvm::DEVICE;
 use heirloom_machine::qemu::{Accelerator, PROGRAM};
 use heirloom_machine::{CpuCount, Cpus, Host, KvmError, Platform, Qemu};
@@ -55,7 +56,7 @@ impl CpuOptions {
         let Some(bug) = bug else {
             return Ok(self.cpus());
         };
-        let cpus = self.cpus_or(CpuCount::new(bug.cpus()).unwrap_or(CpuCount::ONE));
+        let cpus = self.cpus_or(bugs::cpus(bug));
         if cpus.count() >= bug.cpus() {
             return Ok(cpus);
         }

@@ -6,7 +6,7 @@
 use heirloom_abi::bugs::{self, Bug, BugInfo};
 use heirloom_abi::options::Strategy;
 use heirloom_inspect::rules::{RuleInfo, Verdict};
-use heirloom_machine::{KernelImage, Platform};
+use heirloom_machine::{CpuCount, KernelImage, Platform};
 use serde::Serialize;
 
 use crate::error::{Cause, RunError};
@@ -43,6 +43,11 @@ pub fn kernels(only: &[Bug]) -> Vec<(Strategy, Option<BugInfo>)> {
         .into_iter()
         .map(|info| (info.strategy, Some(*info)));
     clean.chain(bugs).collect()
+}
+
+/// How many CPUs a guest has that makes this bug, unless more are wanted.
+pub fn cpus(bug: Bug) -> CpuCount {
+    CpuCount::new(bug.cpus()).unwrap_or(CpuCount::ONE)
 }
 
 /// The bugs with these names, or all.

@@ -11,11 +11,12 @@ use heirloom_abi::options::{self, Strategy};
 use heirloom_inspect::history::{GroundTruth, Image};
 use heirloom_inspect::{Budget, Capturer, PhysAddr, VirtAddr};
 use heirloom_machine::{
-    Config, CpuCount, Cpus, Doorbell, KernelImage, MemorySize, Module, Platform, VirtualMachine,
+    Config, Cpus, Doorbell, KernelImage, MemorySize, Module, Platform, VirtualMachine,
 };
 
 use super::looks::Looks;
 use super::{Run, State};
+use crate::bugs;
 use crate::error::RunError;
 use crate::guest;
 use crate::judge::Judge;
@@ -77,9 +78,8 @@ impl RunBuilder<'_> {
     /// A deliberate bug, made where it shows: under its strategy, on as many CPUs and in the program that it takes.
     #[must_use]
     pub fn showing(self, bug: Bug) -> Self {
-        let cpus = CpuCount::new(bug.cpus()).unwrap_or(CpuCount::ONE);
         let run = self.bug(Some(bug)).strategy(bug.info().strategy);
-        let run = run.cpus(Cpus::new(cpus));
+        let run = run.cpus(Cpus::new(bugs::cpus(bug)));
         match bug.program() {
             Some((program, arguments)) => {
                 let arguments = arguments.iter().map(ToString::to_string);
